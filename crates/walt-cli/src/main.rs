@@ -1,0 +1,2 @@
+//! Filled by the commits that follow.
+fn main() {}

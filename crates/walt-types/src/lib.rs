@@ -1,0 +1,67 @@
+//! The vocabulary of WalT: names, addresses, references and digests, each with its grammar.
+//!
+//! A value of these types is valid by construction: it was parsed once, at the edge, and nothing
+//! behind the edge checks it again. Every parser says what is wrong in one sentence that can be
+//! shown to a user as it is.
+//!
+//! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
+//! image names and tags 1 to 128 (OCI distribution specification).
+
+mod digest;
+mod image_ref;
+mod mac;
+mod names;
+
+pub use digest::{DiffId, Hash256, ImageId, ViewId};
+pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
+pub use mac::Mac;
+pub use names::{Model, NodeName, UserName};
+
+/// Why a text is not a value of the wanted type. `Display` is a full sentence without a final stop.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(pub String);
+
+/// Implements `FromStr`, `Display`, serde (as a string) and ordering helpers for a validated string type.
+macro_rules! string_type {
+    ($name:ident, $check:path) => {
+        impl std::str::FromStr for $name {
+            type Err = crate::ParseError;
+            fn from_str(s: &str) -> Result<Self, Self::Err> {
+                $check(s)?;
+                Ok(Self(s.to_owned()))
+            }
+        }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl $name {
+            /// The value as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        crate::serde_by_text!($name);
+    };
+}
+pub(crate) use string_type;
+
+/// Serialises by `Display` and deserialises by `FromStr`.
+macro_rules! serde_by_text {
+    ($name:ident) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+pub(crate) use serde_by_text;
