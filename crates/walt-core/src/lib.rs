@@ -1,1 +1,64 @@
-//! Filled by the commits that follow.
+//! Pure decisions of the server: who owns what, what a set means, where a node stands, what must be
+//! asked before something is done. No sockets, no clock, no disk: facts in, verdicts out.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`node_set`] | which nodes a text like `my-nodes,vn1` means |
+//! | [`ownership`] | whether an operation on them is allowed, refused, or must be asked |
+//! | [`confirm`] | the token by which an answer is tied to the state it was given in |
+//! | [`life`] | whether a node is off, booting, booted or down |
+//! | [`settings`] | keys, grammars and defaults of node settings |
+//! | [`sentences`] | wording shared by many messages |
+
+pub mod confirm;
+pub mod life;
+pub mod node_set;
+pub mod ownership;
+pub mod sentences;
+pub mod settings;
+
+use walt_types::{ImageRef, Model, NodeName};
+
+/// What decisions need to know about a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: NodeName,
+    /// Its hardware model.
+    pub model: Model,
+    /// The image it is associated with.
+    pub image: ImageRef,
+    /// Whether the server runs it as a virtual machine.
+    pub is_virtual: bool,
+}
+
+impl NodeFacts {
+    /// Its owner: the user part of its image's reference.
+    pub fn owner(&self) -> &str {
+        self.image.user()
+    }
+    /// Whether nobody owns it.
+    pub fn is_free(&self) -> bool {
+        self.image.is_platform()
+    }
+}
+
+/// The reference of the default image of a model.
+pub fn default_image_of(model: &Model) -> ImageRef {
+    let name = format!("{model}-default");
+    // Invariant: a model is made of characters that an image name may have.
+    ImageRef::platform(name.parse().expect("model names are image names"))
+}
+
+#[cfg(test)]
+fn test_nodes() -> Vec<NodeFacts> {
+    [("va1", "alice/x"), ("vb1", "bob/x"), ("free1", "waltplatform/pc-x86-64-default"), ("va2", "alice/y")]
+        .into_iter()
+        .map(|(name, image)| NodeFacts {
+            name: name.parse().unwrap(),
+            model: "pc-x86-64".parse().unwrap(),
+            image: image.parse().unwrap(),
+            is_virtual: true,
+        })
+        .collect()
+}

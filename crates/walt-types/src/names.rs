@@ -75,6 +75,7 @@ pub struct Model(String);
 
 fn check_model(s: &str) -> Result<(), ParseError> {
     let ok = (2..=MODEL_MAX).contains(&s.len())
+        && !s.starts_with('-')
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     ok.then_some(()).ok_or_else(|| {
         ParseError(format!("'{s}' is not a model name: use 2 to {MODEL_MAX} of a-z, 0-9 and '-'"))
@@ -106,5 +107,6 @@ mod tests {
         }
         assert!("pc-x86-64".parse::<Model>().is_ok());
         assert!("../x".parse::<Model>().is_err());
+        assert!("-x".parse::<Model>().is_err());
     }
 }

@@ -1,0 +1,169 @@
+//! The life of a node between power-on and the next: what its state is, decided from events.
+//!
+//! ```text
+//!            started                    booted (new boot id)
+//!   Off ───────────────▶ Booting ───────────────────────────▶ Booted
+//!    ▲                     │  ▲                                  │ link lost for longer than
+//!    │ stopped             │  │ started                          │ [`LINK_GRACE_S`]
+//!    └──────── any         ▼  └──────────────── any              ▼
+//!                        Down ◀───────────────────────────────  Down
+//!                 no report in time                      link back: Booted
+//! ```
+//! Times are seconds since the epoch, passed in by the caller.
+
+/// Seconds a booted node's link may be lost (the server's restart, a cut cable) before it shows as down.
+/// Two heartbeats are missed, and one reconnection at the longest back-off fits.
+pub const LINK_GRACE_S: f64 = 40.0;
+
+/// State of one node. Kept in the database as it is, so that a new server knows what the old one knew.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Life {
+    /// When the present boot was started.
+    pub started: Option<f64>,
+    /// Kernel boot id of the boot that is over: reports of it no longer count.
+    pub old_boot_id: Option<String>,
+    /// Kernel boot id of the present boot, once its link said hello.
+    pub boot_id: Option<String>,
+    /// When the present boot was reported as complete.
+    pub booted: Option<f64>,
+    /// When its link was lost, if it is.
+    pub link_lost: Option<f64>,
+}
+
+/// What a moment shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Phase {
+    /// Nothing runs.
+    Off,
+    /// Started this many seconds ago.
+    Booting(f64),
+    /// Reported; the boot took this many seconds.
+    Booted(f64),
+    /// Overdue, or out of reach.
+    Down,
+}
+
+impl Life {
+    /// A boot starts (power-on, or a reboot was ordered): the present boot id is over.
+    pub fn start(&mut self, now: f64) {
+        let old = self.boot_id.take().or_else(|| self.old_boot_id.take());
+        *self = Self { started: Some(now), old_boot_id: old, ..Self::default() };
+    }
+
+    /// The machine was switched off and nothing is to start.
+    pub fn stop(&mut self) {
+        *self = Self { old_boot_id: self.boot_id.take(), ..Self::default() };
+    }
+
+    /// The node's link says hello with its kernel's boot id; false if that boot is over.
+    pub fn hello(&mut self, boot_id: &str, now: f64) -> bool {
+        if self.old_boot_id.as_deref() == Some(boot_id) {
+            return false;
+        }
+        if self.boot_id.as_deref() != Some(boot_id) {
+            // A boot nobody here started: a machine of its own, or a reboot from inside.
+            if self.boot_id.is_some() || self.started.is_none() {
+                self.start(now);
+            }
+            self.boot_id = Some(boot_id.to_owned());
+        }
+        self.link_lost = None;
+        true
+    }
+
+    /// The node reports the end of its boot; true if it is news.
+    pub fn report_booted(&mut self, boot_id: &str, now: f64) -> bool {
+        if self.boot_id.as_deref() != Some(boot_id) || self.booted.is_some() {
+            return false;
+        }
+        self.booted = Some(now);
+        true
+    }
+
+    /// The link of this boot is lost.
+    pub fn lost(&mut self, boot_id: &str, now: f64) {
+        if self.boot_id.as_deref() == Some(boot_id) {
+            self.link_lost = Some(now);
+        }
+    }
+
+    /// What the state is at this moment; `timeout` is the setting `boot.timeout` in seconds.
+    pub fn phase(&self, now: f64, timeout: Option<f64>) -> Phase {
+        let Some(started) = self.started else { return Phase::Off };
+        if let Some(booted) = self.booted {
+            return match self.link_lost {
+                Some(lost) if now - lost > LINK_GRACE_S => Phase::Down,
+                _ => Phase::Booted(booted - started),
+            };
+        }
+        if timeout.is_some_and(|t| now - started > t) { Phase::Down } else { Phase::Booting(now - started) }
+    }
+}
+
+impl Phase {
+    /// What `walt node show` writes in its column `booted`.
+    pub fn text(self) -> String {
+        match self {
+            Self::Off => "off".into(),
+            Self::Booting(seconds) => format!("booting {}s", seconds.max(0.0) as u64),
+            Self::Booted(_) => "yes".into(),
+            Self::Down => "NO".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Option<f64> = Some(180.0);
+
+    #[test]
+    fn a_boot_and_a_reboot() {
+        let mut life = Life::default();
+        assert_eq!(life.phase(0.0, T), Phase::Off);
+        life.start(10.0);
+        assert_eq!(life.phase(22.5, T).text(), "booting 12s");
+        assert!(life.hello("a", 20.0));
+        assert!(life.report_booted("a", 25.0));
+        assert!(!life.report_booted("a", 26.0));
+        assert_eq!(life.phase(30.0, T), Phase::Booted(15.0));
+        life.start(40.0);
+        assert!(!life.hello("a", 41.0), "the old boot's link still speaks");
+        assert!(!life.report_booted("a", 41.0));
+        assert_eq!(life.phase(41.0, T), Phase::Booting(1.0));
+        assert!(life.hello("b", 50.0));
+        assert!(life.report_booted("b", 51.0));
+        assert_eq!(life.phase(51.0, T), Phase::Booted(11.0));
+        assert_eq!(life.phase(40.0 + 500.0, T), Phase::Booted(11.0));
+    }
+
+    #[test]
+    fn lost_links_and_late_boots() {
+        let mut life = Life::default();
+        life.start(0.0);
+        assert_eq!(life.phase(181.0, T), Phase::Down);
+        assert_eq!(life.phase(181.0, None), Phase::Booting(181.0));
+        assert!(life.hello("a", 5.0) && life.report_booted("a", 6.0));
+        life.lost("zzz", 7.0);
+        assert_eq!(life.link_lost, None);
+        life.lost("a", 7.0);
+        assert_eq!(life.phase(8.0, T), Phase::Booted(6.0));
+        assert_eq!(life.phase(7.0 + LINK_GRACE_S + 1.0, T), Phase::Down);
+        assert!(life.hello("a", 100.0));
+        assert_eq!(life.phase(100.0, T), Phase::Booted(6.0));
+        // It rebooted by itself.
+        assert!(life.hello("b", 200.0));
+        assert_eq!(life.phase(203.0, T), Phase::Booting(3.0));
+    }
+
+    #[test]
+    fn reordering_a_reboot_keeps_the_old_boot_out() {
+        let mut life = Life::default();
+        life.start(0.0);
+        life.hello("a", 1.0);
+        life.start(2.0);
+        life.start(3.0);
+        assert!(!life.hello("a", 4.0));
+    }
+}

@@ -1,0 +1,144 @@
+//! Settings of nodes: keys, grammars, defaults. One row per setting.
+
+use std::collections::BTreeMap;
+
+/// One setting.
+pub struct Setting {
+    /// Its key on the command line and in the database.
+    pub key: &'static str,
+    /// Its value when nobody set it.
+    pub default: &'static str,
+    /// Whether it exists for physical nodes too.
+    pub physical: bool,
+    /// What a value looks like, for messages.
+    pub grammar: &'static str,
+    check: fn(&str) -> bool,
+}
+
+/// Most cores that a virtual node may have; qemu's pc machine takes 255.
+const CORES_MAX: u32 = 64;
+/// Least memory in MiB in which the default image boots.
+const RAM_MIN_MIB: u64 = 64;
+/// Most memory in MiB (4 TiB).
+const RAM_MAX_MIB: u64 = 4 << 20;
+
+/// All settings, sorted by key.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "boot.timeout",
+        default: "180",
+        physical: true,
+        grammar: "'none' or a number of seconds, 60 or more",
+        check: |v| v == "none" || v.parse().is_ok_and(|s: u32| s >= 60),
+    },
+    Setting {
+        key: "cpu.cores",
+        default: "4",
+        physical: false,
+        grammar: "a number from 1 to 64",
+        check: |v| v.parse().is_ok_and(|n: u32| (1..=CORES_MAX).contains(&n)),
+    },
+    Setting {
+        key: "mount.persist",
+        default: "true",
+        physical: true,
+        grammar: "'true' or 'false'",
+        check: |v| v == "true" || v == "false",
+    },
+    Setting {
+        key: "ram",
+        default: "512M",
+        physical: false,
+        grammar: "a number followed by M or G, at least 64M",
+        check: |v| ram_mib(v).is_some(),
+    },
+];
+
+/// Memory in MiB of a value like `512M` or `2G`.
+pub fn ram_mib(value: &str) -> Option<u64> {
+    let (digits, factor) =
+        value.strip_suffix('M').map(|d| (d, 1)).or_else(|| value.strip_suffix('G').map(|d| (d, 1024)))?;
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let mib = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+    (RAM_MIN_MIB..=RAM_MAX_MIB).contains(&mib).then_some(mib)
+}
+
+/// Why settings cannot be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettingError {
+    /// Not of the form `key=value`.
+    #[error("'{0}' is not of the form <setting>=<value>")]
+    Form(String),
+    /// No such key.
+    #[error("no setting is called '{0}'; there are: {known}", known = keys())]
+    Unknown(String),
+    /// A key that makes no sense on this node.
+    #[error("'{key}' applies to virtual nodes only, and {node} is a physical one")]
+    NotApplicable {
+        /// The key.
+        key: String,
+        /// The node.
+        node: String,
+    },
+    /// A value outside the grammar.
+    #[error("'{value}' is not a value of '{key}': it must be {grammar}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+        /// What is right.
+        grammar: &'static str,
+    },
+}
+
+fn keys() -> String {
+    SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")
+}
+
+/// Reads one `key=value` and checks it against the table.
+pub fn parse(text: &str) -> Result<(&'static Setting, &str), SettingError> {
+    let (key, value) = text.split_once('=').ok_or_else(|| SettingError::Form(text.into()))?;
+    let setting = SETTINGS.iter().find(|s| s.key == key).ok_or_else(|| SettingError::Unknown(key.into()))?;
+    if !(setting.check)(value) {
+        return Err(SettingError::Value { key: key.into(), value: value.into(), grammar: setting.grammar });
+    }
+    Ok((setting, value))
+}
+
+/// All settings of a node with their values, defaults included.
+pub fn effective(stored: &BTreeMap<String, String>, is_virtual: bool) -> BTreeMap<&'static str, String> {
+    SETTINGS
+        .iter()
+        .filter(|s| s.physical || is_virtual)
+        .map(|s| (s.key, stored.get(s.key).cloned().unwrap_or_else(|| s.default.to_owned())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grammars() {
+        for good in ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "ram",
+            "ram=",
+            "ram=0M",
+            "ram=+5G",
+            "ram=99999999999999G",
+            "cpu.cores=0",
+            "x=1",
+            "boot.timeout=5",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
+        assert!(SETTINGS.is_sorted_by_key(|s| s.key));
+    }
+}
