@@ -1,1 +1,77 @@
-//! Filled by the commits that follow.
+//! Typed client of the WalT server's API (crate `walt-api`).
+//!
+//! ```text
+//! Target ──connect──▶ Connection (walt.sock, or the pipes of `ssh HOST walt proxy`)
+//!   Client            one HTTP/1.1 connection, opened at the first request and used again
+//!     info, nodes, images            one answer each
+//!     action(..) ─▶ Reply::Confirm   nothing was done: ask the user, repeat with the token
+//!                   Reply::Events    a stream that ends with `Done` or `Error`
+//!     terminals ─▶ (TerminalInput, TerminalOutput)   a WebSocket on a connection of its own
+//! ```
+//!
+//! Everything runs on the caller's (single-threaded) runtime: no task of ours outlives the
+//! [`Client`], and dropping a stream closes its connection, which cancels the action on the server.
+//!
+//! Limits: [`MAX_ANSWER`] for answers, [`MAX_EVENT`] for one event, [`CONNECT_TIMEOUT`] to connect.
+
+mod connection;
+mod http;
+mod target;
+mod terminal;
+
+pub use connection::{CONNECT_TIMEOUT, Connection};
+pub use http::{Client, EventStream, MAX_ANSWER, MAX_EVENT, Reply};
+pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
+pub use terminal::{Output, TerminalInput, TerminalOutput};
+
+use walt_api::ApiError;
+
+/// Why a request has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `WALT_SERVER` cannot be understood.
+    #[error(
+        "WALT_SERVER is '{0}', which names no server; use unix:<path of walt.sock> or ssh://[user@]host[:port]"
+    )]
+    BadTarget(String),
+    /// `WALT_USERNAME` cannot be sent.
+    #[error("WALT_USERNAME is '{0}', which is no valid user name")]
+    BadUser(String),
+    /// Nobody answers there.
+    #[error("cannot reach the WalT server at {target}: {reason}")]
+    Connect {
+        /// What was tried.
+        target: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// The connection broke, or what came was no HTTP, JSON or WebSocket of ours.
+    #[error("{0}")]
+    Broken(String),
+    /// The server speaks another version of the API.
+    #[error("the server speaks version {server} of the API and this client version {client}")]
+    Version {
+        /// Version of the server.
+        server: u32,
+        /// Version of this client.
+        client: u32,
+    },
+    /// The server refused or failed.
+    #[error("{0}")]
+    Api(Box<ApiError>),
+}
+
+impl Error {
+    pub(crate) fn broken(what: &str, why: impl std::fmt::Display) -> Self {
+        Self::Broken(format!("{what}: {why}"))
+    }
+}
+
+impl From<ApiError> for Error {
+    fn from(error: ApiError) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+/// Result of a request.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,290 @@
+//! Requests, answers, and streams of events.
+
+use crate::{Connection, ENV_USERNAME, Error, Result, Target, terminal};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use walt_api::term::{OpenImageShell, OpenNodeTerminal};
+use walt_api::{
+    AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
+    ImageList, Info, NodeAction, NodeList, PROTOCOL, SessionAction, route,
+};
+
+/// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
+pub const MAX_ANSWER: usize = 64 << 20;
+/// Largest event, in bytes.
+pub const MAX_EVENT: usize = 1 << 20;
+
+/// What an action answers.
+#[derive(Debug)]
+pub enum Reply {
+    /// Nothing was done: ask the user, then repeat with the token.
+    Confirm(Confirmation),
+    /// It runs.
+    Events(EventStream),
+}
+
+/// A client of one server, acting as one user.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    user: Option<HeaderValue>,
+    sender: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Client {
+    /// The client that `WALT_SERVER` and `WALT_USERNAME` ask for. It connects at the first request.
+    ///
+    /// # Errors
+    /// [`Error::BadTarget`], [`Error::BadUser`].
+    pub fn from_env() -> Result<Self> {
+        let user = match std::env::var(ENV_USERNAME) {
+            Ok(name) if !name.is_empty() => Some(name),
+            _ => None,
+        };
+        Self::new(Target::from_env()?, user.as_deref())
+    }
+
+    /// A client of `target`, which acts for `user` if one is given (only root may).
+    ///
+    /// # Errors
+    /// [`Error::BadUser`] if the name cannot be a header value.
+    pub fn new(target: Target, user: Option<&str>) -> Result<Self> {
+        let user = match user {
+            Some(name) => Some(
+                HeaderValue::from_str(name).map_err(|_| Error::BadUser(name.escape_debug().to_string()))?,
+            ),
+            None => None,
+        };
+        Ok(Self { target, user, sender: None })
+    }
+
+    /// The server this client talks to.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Who answers, and who the caller is there.
+    ///
+    /// # Errors
+    /// All of [`Error`]; [`Error::Version`] if client and server cannot talk.
+    pub async fn info(&mut self) -> Result<Info> {
+        let info: Info = self.get(route::INFO).await?;
+        if info.protocol != PROTOCOL {
+            return Err(Error::Version { server: info.protocol, client: PROTOCOL });
+        }
+        Ok(info)
+    }
+
+    /// All nodes, sorted by name.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn nodes(&mut self) -> Result<NodeList> {
+        self.get(route::NODES).await
+    }
+
+    /// All images of all users. `mine` makes a new user's first images where there are none.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn images(&mut self, mine: bool) -> Result<ImageList> {
+        if mine {
+            self.get(&format!("{}?mine=1", route::IMAGES)).await
+        } else {
+            self.get(route::IMAGES).await
+        }
+    }
+
+    /// Does something to nodes. `token` is the one of an earlier [`Reply::Confirm`].
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn node_action(&mut self, action: &NodeAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::NODE_ACTIONS, action, token).await
+    }
+
+    /// Does something to images; see [`Client::node_action`].
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn image_action(&mut self, action: &ImageAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::IMAGE_ACTIONS, action, token).await
+    }
+
+    /// Saves or drops an image shell's session; see [`Client::node_action`].
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn session_action(&mut self, action: &SessionAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::SESSION_ACTIONS, action, token).await
+    }
+
+    /// Administers the server (root only); see [`Client::node_action`].
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn admin_action(&mut self, action: &AdminAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::ADMIN_ACTIONS, action, token).await
+    }
+
+    /// Opens `walt image shell` on a connection of its own.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn image_shell(&self, open: &OpenImageShell) -> Result<terminal::Pair> {
+        terminal::open(&self.target, self.user.as_ref(), route::IMAGE_SHELL, open).await
+    }
+
+    /// Opens a terminal on, or about, a node on a connection of its own.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn node_terminal(&self, open: &OpenNodeTerminal) -> Result<terminal::Pair> {
+        terminal::open(&self.target, self.user.as_ref(), route::NODE_TERMINAL, open).await
+    }
+
+    async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
+        let answer = self.send(Method::GET, path, Bytes::new(), None).await?;
+        let status = answer.status();
+        let body = read_body(answer).await?;
+        if status != StatusCode::OK {
+            return Err(refusal(status, &body).into());
+        }
+        serde_json::from_slice(&body).map_err(|e| Error::broken("the server's answer cannot be read", e))
+    }
+
+    async fn action(&mut self, path: &str, action: &impl Serialize, token: Option<&str>) -> Result<Reply> {
+        let body =
+            serde_json::to_vec(action).map_err(|e| Error::broken("the request cannot be written", e))?;
+        let answer = self.send(Method::POST, path, body.into(), token).await?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            // The stream owns the connection, so that dropping it closes it.
+            let Some(sender) = self.sender.take() else {
+                return Err(Error::Broken("the connection is gone".to_owned()));
+            };
+            return Ok(Reply::Events(EventStream {
+                body: answer.into_body(),
+                buffer: Vec::new(),
+                _sender: sender,
+            }));
+        }
+        let error = refusal(status, &read_body(answer).await?);
+        match (error.code, error.confirmation.clone()) {
+            (ErrorCode::Confirm, Some(confirmation)) => Ok(Reply::Confirm(confirmation)),
+            _ => Err(error.into()),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        token: Option<&str>,
+    ) -> Result<Response<Incoming>> {
+        let mut request = Request::new(Full::new(body));
+        let bad = |e: &dyn std::fmt::Display| Error::broken("the request cannot be written", e);
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().map_err(|e: hyper::http::uri::InvalidUri| bad(&e))?;
+        let headers = request.headers_mut();
+        headers.insert(HOST, HeaderValue::from_static("walt"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(user) = &self.user {
+            headers.insert(HEADER_USER, user.clone());
+        }
+        if let Some(token) = token {
+            headers.insert(HEADER_CONFIRM, HeaderValue::from_str(token).map_err(|e| bad(&e))?);
+        }
+        // An idle connection may have been closed by the server: then there is a new one.
+        let mut kept = self.sender.take();
+        if let Some(sender) = &mut kept
+            && sender.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut sender = match kept {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let answer =
+            sender.send_request(request).await.map_err(|e| Error::broken("the connection broke", e))?;
+        self.sender = Some(sender);
+        Ok(answer)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
+        let stream = Connection::open(&self.target).await?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP there", e))?;
+        // Ends when the sender and the answer's body are dropped; its error shows in both.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+}
+
+async fn read_body(answer: Response<Incoming>) -> Result<Bytes> {
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    Ok(body.map_err(|e| Error::broken("the answer broke off", e))?.to_bytes())
+}
+
+/// The error in an answer; answers that are not ours (a route the server does not have) get one too.
+pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
+    serde_json::from_slice(body).unwrap_or_else(|_| {
+        let text: String = String::from_utf8_lossy(body).trim().chars().take(200).collect();
+        ApiError::new(
+            ErrorCode::Internal,
+            format!("the server answers {status} {text}").trim_end().to_owned(),
+        )
+        .hint("Client and server may be of different versions.")
+    })
+}
+
+/// What a running action says. Dropping it cancels the action.
+#[derive(Debug)]
+pub struct EventStream {
+    body: Incoming,
+    buffer: Vec<u8>,
+    _sender: SendRequest<Full<Bytes>>,
+}
+
+impl EventStream {
+    /// The next event; `None` at the end of the stream. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if the connection breaks or an event cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Event>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&b| b == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                if line.len() == 1 {
+                    continue;
+                }
+                return serde_json::from_slice(&line)
+                    .map(Some)
+                    .map_err(|e| Error::broken("the server's answer cannot be read", e));
+            }
+            if self.buffer.len() > MAX_EVENT {
+                return Err(Error::Broken(format!("one event has more than {MAX_EVENT} bytes")));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(Error::broken("the connection broke", error)),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(Error::Broken("the answer broke off".to_owned())),
+            }
+        }
+    }
+}
