@@ -91,6 +91,7 @@ cp "$work/busybox/bin/busybox" "$root/bin/busybox"
 done
 install -m 755 "$dropbear" "$root/usr/sbin/dropbear"
 install -m 755 "$here/rc" "$root/etc/rc"
+install -m 755 "$here/rc.sshd" "$root/etc/rc.sshd"
 install -m 644 "$here/inittab" "$root/etc/inittab"
 install -m 644 "$here/profile" "$root/etc/profile"
 # ash reads it in shells that are no login shells, as those of ssh and of image shells
