@@ -7,10 +7,12 @@
 //! | [`ownership`] | whether an operation on them is allowed, refused, or must be asked |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
+//! | [`firewall`] | the text of the nft tables |
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
 pub mod confirm;
+pub mod firewall;
 pub mod life;
 pub mod node_set;
 pub mod ownership;
