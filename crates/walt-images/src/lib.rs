@@ -1,1 +1,48 @@
-//! Filled by the commits that follow.
+//! The image store: layers, views, configurations, and how a change becomes a layer.
+//!
+//! ```text
+//! <state>/images/layers/<hex diff-id>/fs          the layer as an overlayfs lower directory (whiteouts: 0:0 devices)
+//! <state>/images/layers/<hex diff-id>/skeleton    its tar without the payloads; export replays it
+//! <state>/images/layers/<hex diff-id>/implied     directories whose metadata are those of the layer below
+//! <state>/images/configs/<hex image-id>.json      the OCI image configuration, bytes as they came
+//! <state>/images/views/<view id>                  index files
+//! <state>/images/tmp/                             layers being made; emptied at start
+//! <state>/sessions/<id>/layer/fs                  a session's upper directory
+//! ```
+//!
+//! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
+//! [`Store::prepare_commit`] and [`Store::adopt_layer`] (the upper directory of an overlay). It never changes
+//! afterwards. A [`View`] is the merged tree of an image's layers and the platform layer, with numbered entries.
+//! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] is told.
+//!
+//! ```text
+//! commit:  upper ──prepare_commit──▶ (nothing changed)
+//!                        │
+//!                        └─▶ layer/{fs,skeleton,implied} durable ──adopt_layer──▶ layers/<hex> durable
+//! ```
+//!
+//! Limits: 125 layers of an image, 4 million entries and 1 TiB (apparent) for a layer, paths of 4091 bytes,
+//! 40 links followed by [`View::resolve`], extended headers of 1 MiB, 32 views in memory. A layer is keyed by its
+//! diff-id alone: if its tar leaves out parent directories, a mount shows these as they were below it when it was first
+//! imported, while views always take them from the layers below. Renaming a lower directory in a session is a copy, and
+//! writing through one name of a hard-link group of a lower layer splits the group (overlayfs without `redirect_dir`
+//! and `index`).
+
+mod commit;
+mod config;
+mod error;
+mod export;
+mod gc;
+mod layer;
+mod save_rules;
+mod store;
+mod view;
+
+pub use commit::{LeftOut, Prepared};
+pub use config::{History, ImageConfig, RootFs, RunConfig};
+pub use error::{Error, Result};
+pub use gc::{GcReport, Live, Problem};
+pub use layer::{header::Time, scan::Kind, skeleton::LayerInfo};
+pub use save_rules::{Rule, SaveRules, When};
+pub use store::{MAX_LAYERS, NewEntry, NewKind, Store};
+pub use view::{Entry, INDEX_VERSION, View};

@@ -1,0 +1,292 @@
+//! A session's upper directory becomes a layer.
+//!
+//! One look at everything, then decisions, then changes on disk, then one pass that hashes. Until that pass begins
+//! the upper directory still serves a resumed session; afterwards too, as only what is no part of the change was removed.
+
+use crate::{
+    error::{Context, Result},
+    layer::{
+        disk::{self, OPAQUE, Place, Root, split},
+        scan::{Attributes, Kind, Node, remove, scan},
+        skeleton::LayerInfo,
+        write::{check, write_layer},
+    },
+    save_rules::{SaveRules, When},
+    store::Store,
+    view::View,
+};
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+/// Bytes compared at once.
+const CHUNK: usize = 1 << 16;
+const UNCHANGED: &str = "as it was";
+const SAME_AS_PLATFORM: &str = "the server puts this file there by itself";
+const NOT_IN_IMAGE: &str = "removed, and the image does not have it: the server puts it there by itself";
+const SOCKET: &str = "a socket has a meaning only while its program runs";
+const ONLY_TIME: &str = "of this directory only the time changed";
+
+/// Something that a save left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Path below the root.
+    pub path: Vec<u8>,
+    /// Why, for users.
+    pub reason: &'static str,
+}
+
+/// Outcome of [`Store::prepare_commit`].
+#[derive(Debug)]
+pub enum Prepared {
+    /// Nothing changed that a save keeps.
+    Unchanged {
+        /// What was left out.
+        left_out: Vec<LeftOut>,
+    },
+    /// The layer directory is complete and durable: it is to be recorded, and then adopted.
+    Layer {
+        /// The new layer.
+        info: LayerInfo,
+        /// What was left out.
+        left_out: Vec<LeftOut>,
+    },
+}
+
+impl Store {
+    /// Makes a layer of `layer_dir/fs`, the upper directory of an overlay over `lower` that is not mounted any more
+    /// (the caller proved that nobody writes: remount read-only, then unmount). Leaves out what `rules` say, strips
+    /// overlayfs' marks, hashes, writes the skeleton, and makes everything durable.
+    ///
+    /// Fails, with the upper directory as it was, on names that an OCI layer cannot hold and on more than 1 TiB; on a
+    /// full disk the session can still be resumed.
+    pub fn prepare_commit(&self, layer_dir: &Path, lower: &View, rules: &SaveRules) -> Result<Prepared> {
+        let fs_dir = layer_dir.join("fs");
+        let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+        let image = self.view(lower.layers(), None)?;
+        let mut nodes = scan(&root, Attributes::All)?;
+        let mut decided =
+            Decisions { root: &root, lower, image: &image, rules, reasons: vec![None; nodes.len()] };
+        decided.all(&mut nodes)?;
+        let reasons = decided.reasons;
+        let kept: Vec<bool> = reasons.iter().map(Option::is_none).collect();
+        check(&nodes.iter().zip(&kept).filter(|(_, k)| **k).map(|(n, _)| n.clone()).collect::<Vec<_>>())?;
+        let with_root = kept[0];
+        let left_out = nodes
+            .iter()
+            .zip(&reasons)
+            .filter_map(|(n, r)| {
+                r.filter(|r| *r != UNCHANGED).map(|reason| LeftOut { path: n.path.clone(), reason })
+            })
+            .collect();
+        if kept.iter().all(|k| !k) {
+            return Ok(Prepared::Unchanged { left_out });
+        }
+        // Write-back of the session's data begins now and goes on while we hash.
+        let early = File::open(&fs_dir).on("open", &fs_dir)?;
+        let write_back = std::thread::spawn(move || disk::sync_filesystem(&early));
+        strip(&root, &nodes, &kept)?;
+        let nodes = compact(nodes, &kept);
+        let info = write_layer(layer_dir, &root, &nodes, with_root)?;
+        // Its outcome does not matter: the call below covers the same data and reports.
+        let _ = write_back.join();
+        self.make_durable()?;
+        Ok(Prepared::Layer { info, left_out })
+    }
+}
+
+/// Keeps what is to be saved; the root stays as the top of the tree.
+fn compact(nodes: Vec<Node>, kept: &[bool]) -> Vec<Node> {
+    let mut places = vec![0; nodes.len()];
+    let mut out: Vec<Node> = Vec::new();
+    for (i, mut node) in nodes.into_iter().enumerate() {
+        if i == 0 || kept[i] {
+            node.parent = places[node.parent];
+            places[i] = out.len();
+            out.push(node);
+        }
+    }
+    out
+}
+
+/// Brings the directory on disk to what was decided: removes what is left out and overlayfs' marks, and restores the
+/// times that this changes.
+fn strip(root: &Root, nodes: &[Node], kept: &[bool]) -> Result<()> {
+    let mut touched = vec![false; nodes.len()];
+    for (i, node) in nodes.iter().enumerate().rev() {
+        if i > 0 && !kept[i] {
+            remove(root, node)?;
+            touched[node.parent] = true;
+        }
+    }
+    for (i, node) in nodes.iter().enumerate() {
+        if i > 0 && !kept[i] {
+            continue;
+        }
+        let stale = |name: &&Vec<u8>| !(node.opaque && name.as_slice() == OPAQUE.as_bytes());
+        let mut marks = node.overlay_xattrs.iter().filter(stale).peekable();
+        if marks.peek().is_none() && !touched[i] {
+            continue;
+        }
+        let (dir, name) = split(&node.path);
+        let show = root.show(&node.path);
+        let fd = root.dir(dir).on("open directory", root.show(dir))?;
+        let place = Place { dir: &fd, name };
+        for mark in marks {
+            place.remove_xattr(mark).on("remove an overlay attribute of", &show)?;
+        }
+        if touched[i] {
+            place.set_mtime(node.mtime).on("set the time of", &show)?;
+        }
+    }
+    Ok(())
+}
+
+struct Decisions<'a> {
+    root: &'a Root,
+    /// What the session saw below: image and platform layer.
+    lower: &'a View,
+    /// What the new layer will lie on.
+    image: &'a View,
+    rules: &'a SaveRules,
+    /// Why a node is left out; `None` is kept.
+    reasons: Vec<Option<&'static str>>,
+}
+
+impl Decisions<'_> {
+    /// Decides about all nodes, children before their directories.
+    fn all(&mut self, nodes: &mut [Node]) -> Result<()> {
+        let mut kept_below = vec![false; nodes.len()];
+        for i in (0..nodes.len()).rev() {
+            let node = &mut nodes[i];
+            if node.opaque
+                && !self.image.find(&node.path).is_some_and(|n| kind(self.image, n) == Some(Kind::Dir))
+            {
+                // Nothing to hide: the kernel marks new directories too, and the digest must not depend on it.
+                node.opaque = false;
+            }
+            let node = &nodes[i];
+            let reason = match (i, kept_below[i]) {
+                // The root's own metadata may be unchanged while something in it changed.
+                (0, true) => self.same_dir(node, 0)?.then_some(UNCHANGED),
+                (_, true) => None,
+                (_, false) => self.one(node)?,
+            };
+            self.reasons[i] = reason;
+            if reason.is_none() && i > 0 {
+                kept_below[node.parent] = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a node with nothing kept below it is left out.
+    fn one(&self, node: &Node) -> Result<Option<&'static str>> {
+        let path = node.path.as_slice();
+        if node.kind == Kind::Socket {
+            return Ok(Some(SOCKET));
+        }
+        let in_image = self.image.find(path);
+        let in_lower = self.lower.find(path);
+        for rule in self.rules.matching(path) {
+            let applies = match rule.when {
+                When::Always => true,
+                When::NewAndEmpty => {
+                    in_image.is_none() && matches!(node.kind, Kind::Dir | Kind::File) && node.size == 0
+                }
+                When::SameContent => match in_image {
+                    Some(n) => self.same_file(node, self.image, n)?,
+                    None => false,
+                },
+            };
+            if applies {
+                return Ok(Some(rule.reason));
+            }
+        }
+        match (node.kind, in_lower) {
+            (Kind::Whiteout, _) => Ok(in_image.is_none().then_some(NOT_IN_IMAGE)),
+            (Kind::Dir, Some(n)) if !node.opaque && kind(self.lower, n) == Some(Kind::Dir) => {
+                if !self.same_dir(node, n)? {
+                    return Ok(None);
+                }
+                match self.lower.entry(n).is_some_and(|e| e.mtime == node.mtime) {
+                    true => Ok(Some(UNCHANGED)),
+                    false => Ok(self.rules.quiet.then_some(ONLY_TIME)),
+                }
+            }
+            (Kind::Dir, _) => Ok(None),
+            (_, Some(n)) => {
+                let entry = self.lower.entry(n);
+                // A copied-up name of a hard-link group left the group: that is a change.
+                let untouched =
+                    entry.is_some_and(|e| e.mtime == node.mtime && e.nlink == 1) && node.nlink == 1;
+                if untouched && self.same_file(node, self.lower, n)? {
+                    return Ok(Some(UNCHANGED));
+                }
+                if self.rules.quiet && self.lower.from_platform(n) && self.same_file(node, self.lower, n)? {
+                    return Ok(Some(SAME_AS_PLATFORM));
+                }
+                Ok(None)
+            }
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// Do owner, mode and attributes equal those of directory `n` of the lower view? Times are the caller's matter,
+    /// but for the root's in an exact save.
+    fn same_dir(&self, node: &Node, n: u32) -> Result<bool> {
+        let Some(entry) = self.lower.entry(n) else { return Ok(false) };
+        let time = !node.path.is_empty() || self.rules.quiet || entry.mtime == node.mtime;
+        let plain = time && (node.mode, node.uid, node.gid) == (entry.mode, entry.uid, entry.gid);
+        Ok(plain && node.xattrs == self.xattrs(self.lower, n)?)
+    }
+
+    fn xattrs(&self, view: &View, n: u32) -> Result<disk::Xattrs> {
+        view.xattrs(n).on("read the extended attributes below", self.root.show(&view.path(n)))
+    }
+
+    /// Are type, content, owner, mode and attributes equal? Times are the caller's matter.
+    fn same_file(&self, node: &Node, view: &View, n: u32) -> Result<bool> {
+        let Some(entry) = view.entry(n) else { return Ok(false) };
+        let plain =
+            (node.kind, node.mode, node.uid, node.gid) == (entry.kind, entry.mode, entry.uid, entry.gid);
+        if !plain || node.target != entry.target {
+            return Ok(false);
+        }
+        if matches!(node.kind, Kind::Char | Kind::Block) && node.rdev != entry.rdev {
+            return Ok(false);
+        }
+        if node.kind == Kind::File {
+            if node.size != entry.size {
+                return Ok(false);
+            }
+            let show = self.root.show(&node.path);
+            let ours = self.root.file(&node.path).on("open", &show)?;
+            let theirs = view.open(n).on("open below", &show)?;
+            if !same_bytes(ours, theirs).on("compare", &show)? {
+                return Ok(false);
+            }
+        }
+        Ok(node.xattrs == self.xattrs(view, n)?)
+    }
+}
+
+fn kind(view: &View, n: u32) -> Option<Kind> {
+    view.entry(n).map(|e| e.kind)
+}
+
+fn same_bytes(mut a: File, mut b: File) -> io::Result<bool> {
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let n = a.read(&mut left)?;
+        b.read_exact(&mut right[..n]).or_else(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => Ok(()),
+            _ => Err(e),
+        })?;
+        if n == 0 || left[..n] != right[..n] {
+            return Ok(n == 0);
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! Tar headers: ustar, GNU long names and PAX records, read from a stream and written for one entry.
+//!
+//! Sources: POSIX.1-2017 `pax`, GNU tar manual "Basic Tar Format", OCI image specification "layer".
+
+use crate::error::{Error, Result};
+use std::io::{self, Read};
+
+/// Size of a tar block in bytes.
+pub(crate) const BLOCK: usize = 512;
+/// Longest extended header (PAX records or GNU long name) accepted, in bytes.
+const MAX_EXTENDED: u64 = 1 << 20;
+/// Longest path accepted, in bytes (Linux PATH_MAX).
+pub(crate) const MAX_PATH: usize = 4096;
+/// Longest file name accepted, in bytes (Linux NAME_MAX).
+const MAX_NAME: usize = 255;
+/// Most bytes accepted after the end-of-archive marker: tar programs pad to 10 KiB, some to a megabyte.
+const MAX_TRAILER: u64 = 16 << 20;
+/// PAX prefix of an extended attribute (star, GNU tar, Go).
+const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
+/// Largest value of a seven-digit octal field.
+const MAX_OCTAL_7: u64 = 0o7_777_777;
+/// Largest value of an eleven-digit octal field.
+const MAX_OCTAL_11: u64 = 0o77_777_777_777;
+
+/// A point in time: seconds since 1970 (may be negative) and nanoseconds (0 to 999,999,999).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub struct Time {
+    /// Seconds since the epoch.
+    pub sec: i64,
+    /// Nanoseconds within the second.
+    pub nsec: u32,
+}
+
+/// Type of a tar entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Type {
+    File,
+    HardLink,
+    Symlink,
+    Char,
+    Block,
+    Dir,
+    Fifo,
+}
+
+/// One tar entry, extended headers merged in. Paths are relative, without `.` or `..`, empty for the root.
+#[derive(Debug, Clone)]
+pub(crate) struct Header {
+    pub kind: Type,
+    pub path: Vec<u8>,
+    /// Target of a symbolic link as it is, or path of a hard link's other name.
+    pub link: Vec<u8>,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    pub mtime: Time,
+    /// Major and minor number of a device.
+    pub rdev: (u32, u32),
+    /// Names and values of extended attributes, sorted by name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+fn bad(path: &[u8], why: impl std::fmt::Display) -> Error {
+    Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
+}
+
+fn text(field: &[u8]) -> &[u8] {
+    field.split(|b| *b == 0).next().unwrap_or_default()
+}
+
+/// A numeric field: octal text, or base-256 when the first bit is set.
+fn number(field: &[u8]) -> Option<i128> {
+    if field.first()? & 0x80 != 0 {
+        let negative = field[0] & 0x40 != 0;
+        let mut value: i128 = if negative { -1 } else { 0 };
+        for (i, byte) in field.iter().enumerate() {
+            let byte = match (i, negative) {
+                (0, false) => byte & 0x7f,
+                _ => *byte,
+            };
+            value = value.checked_shl(8)? | i128::from(byte);
+            if i128::from(i64::MIN) > value || value > i128::from(i64::MAX) {
+                return None;
+            }
+        }
+        return Some(value);
+    }
+    let digits = text(field);
+    let digits = std::str::from_utf8(digits).ok()?.trim_matches(' ');
+    if digits.is_empty() {
+        return Some(0);
+    }
+    i128::from_str_radix(digits, 8).ok().filter(|v| *v >= 0)
+}
+
+fn decimal(value: &[u8]) -> Option<u64> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// A PAX time: `[-]seconds[.fraction]`; the fraction is cut to nanoseconds.
+fn pax_time(value: &[u8]) -> Option<Time> {
+    let value = std::str::from_utf8(value).ok()?;
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, ""));
+    let negative = whole.starts_with('-');
+    let sec: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let mut digits: String = fraction.chars().take(9).collect();
+    while digits.len() < 9 {
+        digits.push('0');
+    }
+    let nsec: u32 = digits.parse().ok()?;
+    match (negative, nsec) {
+        (true, n) if n > 0 => Some(Time { sec: sec.checked_sub(1)?, nsec: 1_000_000_000 - n }),
+        _ => Some(Time { sec, nsec }),
+    }
+}
+
+/// The records `"<length> <key>=<value>\n"` of a PAX header.
+fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut records = Vec::new();
+    while !data.is_empty() && data[0] != 0 {
+        let space = data.iter().position(|b| *b == b' ')?;
+        let length = usize::try_from(decimal(&data[..space])?).ok()?;
+        let record = data.get(space + 1..length)?;
+        let record = record.strip_suffix(b"\n")?;
+        let equal = record.iter().position(|b| *b == b'=')?;
+        records.push((&record[..equal], &record[equal + 1..]));
+        data = &data[length..];
+    }
+    Some(records)
+}
+
+/// Makes a tar path relative to the root of the layer; refuses `..`, long names and NUL.
+fn clean(path: &[u8]) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(path.len());
+    for part in path.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => continue,
+            b".." => return Err(bad(path, "a path with '..' is refused")),
+            _ if part.len() > MAX_NAME => return Err(bad(path, "a name is longer than 255 bytes")),
+            _ if part.contains(&0) => return Err(bad(path, "a name has a NUL byte")),
+            _ => {}
+        }
+        if !out.is_empty() {
+            out.push(b'/');
+        }
+        out.extend_from_slice(part);
+    }
+    if out.len() >= MAX_PATH {
+        return Err(bad(path, "the path is longer than 4095 bytes"));
+    }
+    Ok(out)
+}
+
+/// Reads exactly one block, or says that the stream ended before it.
+fn read_block(input: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
+    let mut filled = 0;
+    while filled < BLOCK {
+        match input.read(&mut block[filled..]) {
+            Ok(0) if filled == 0 => return Ok(false),
+            Ok(0) => return Err(Error::Layer("the tar ends in the middle of a block".into())),
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::Layer(format!("the tar cannot be read: {e}"))),
+        }
+    }
+    Ok(true)
+}
+
+fn checksum_fits(block: &[u8; BLOCK]) -> bool {
+    let Some(wanted) = number(&block[148..156]) else { return false };
+    let (mut unsigned, mut signed) = (0i128, 0i128);
+    for (i, byte) in block.iter().enumerate() {
+        let byte = if (148..156).contains(&i) { b' ' } else { *byte };
+        unsigned += i128::from(byte);
+        signed += i128::from(byte.cast_signed());
+    }
+    wanted == unsigned || wanted == signed
+}
+
+/// Reads the payload of an extended header, appending every byte to `raw`.
+fn read_extended(input: &mut impl Read, raw: &mut Vec<u8>, size: u64) -> Result<Vec<u8>> {
+    if size > MAX_EXTENDED {
+        return Err(Error::Layer(format!(
+            "an extended header has {size} bytes, the limit is {MAX_EXTENDED}"
+        )));
+    }
+    let padded = size.next_multiple_of(BLOCK as u64);
+    let mut data = Vec::new();
+    input
+        .take(padded)
+        .read_to_end(&mut data)
+        .map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
+    if data.len() as u64 != padded {
+        return Err(Error::Layer("the tar ends in an extended header".into()));
+    }
+    raw.extend_from_slice(&data);
+    data.truncate(size as usize);
+    Ok(data)
+}
+
+/// Reads the headers of the next entry. Every byte read is appended to `raw`. `None` is the end of the
+/// archive: its marker and what follows are in `raw`.
+pub(crate) fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<Header>> {
+    let mut block = [0; BLOCK];
+    let (mut long_name, mut long_link, mut pax) = (None, None, Vec::new());
+    loop {
+        let extended = long_name.is_some() || long_link.is_some() || !pax.is_empty();
+        if !read_block(input, &mut block)? {
+            if extended {
+                return Err(Error::Layer("the tar ends after an extended header".into()));
+            }
+            return Ok(None);
+        }
+        raw.extend_from_slice(&block);
+        if block.iter().all(|b| *b == 0) {
+            let trailer = io::copy(&mut input.take(MAX_TRAILER + 1), raw)
+                .map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
+            if trailer > MAX_TRAILER {
+                return Err(Error::Layer("more than 16 MiB follow the end of the tar".into()));
+            }
+            return Ok(None);
+        }
+        if !checksum_fits(&block) {
+            return Err(Error::Layer(
+                "a header's checksum is wrong; this is not a tar, or it is damaged".into(),
+            ));
+        }
+        let size = number(&block[124..136])
+            .and_then(|v| u64::try_from(v).ok())
+            .ok_or_else(|| Error::Layer("a header's size is not a number".into()))?;
+        match block[156] {
+            b'L' => long_name = Some(text(&read_extended(input, raw, size)?).to_vec()),
+            b'K' => long_link = Some(text(&read_extended(input, raw, size)?).to_vec()),
+            b'x' => pax = read_extended(input, raw, size)?,
+            // Global records are comments in practice (git archive); no unpacker applies paths from them.
+            b'g' => drop(read_extended(input, raw, size)?),
+            _ => return entry(&block, size, long_name, long_link, &pax).map(Some),
+        }
+    }
+}
+
+fn entry(
+    block: &[u8; BLOCK],
+    size: u64,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+    pax: &[u8],
+) -> Result<Header> {
+    let mut path = text(&block[..100]).to_vec();
+    let prefix = text(&block[345..500]);
+    // The prefix field exists in POSIX headers only; GNU headers keep times there.
+    if &block[257..263] == b"ustar\0" && !prefix.is_empty() {
+        path = [prefix, b"/", &path].concat();
+    }
+    let mut path = long_name.unwrap_or(path);
+    let mut link = long_link.unwrap_or_else(|| text(&block[157..257]).to_vec());
+    let field = |range: std::ops::Range<usize>, what: &str| {
+        number(&block[range]).ok_or_else(|| bad(&path, format!("its {what} is not a number")))
+    };
+    let id = |value: i128, what: &str| {
+        u32::try_from(value).map_err(|_| bad(&block[..100], format!("its {what} is out of range")))
+    };
+    let mut uid = id(field(108..116, "uid")?, "uid")?;
+    let mut gid = id(field(116..124, "gid")?, "gid")?;
+    let mode = (field(100..108, "mode")? & 0o7777) as u32;
+    let mut mtime = Time { sec: field(136..148, "mtime")?.try_into().unwrap_or(0), nsec: 0 };
+    let device = matches!(block[156], b'3' | b'4');
+    let rdev = if device {
+        (
+            id(field(329..337, "major number")?, "major number")?,
+            id(field(337..345, "minor number")?, "minor number")?,
+        )
+    } else {
+        (0, 0)
+    };
+    let mut size = size;
+    let mut xattrs = Vec::new();
+    let records = pax_records(pax).ok_or_else(|| bad(&path, "its PAX header is damaged"))?;
+    for (key, value) in records {
+        let wrong =
+            || bad(&block[..100], format!("its PAX record '{}' is damaged", String::from_utf8_lossy(key)));
+        match key {
+            b"path" => path = value.to_vec(),
+            b"linkpath" => link = value.to_vec(),
+            b"size" => size = decimal(value).ok_or_else(wrong)?,
+            b"uid" => uid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
+            b"gid" => gid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
+            b"mtime" => mtime = pax_time(value).ok_or_else(wrong)?,
+            _ if key.starts_with(b"GNU.sparse.") => {
+                return Err(bad(&path, "sparse entries are refused; make the tar without --sparse"));
+            }
+            _ => {
+                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                    if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) {
+                        return Err(wrong());
+                    }
+                    xattrs.retain(|(n, _): &(Vec<u8>, Vec<u8>)| n != name);
+                    xattrs.push((name.to_vec(), value.to_vec()));
+                }
+            }
+        }
+    }
+    xattrs.sort();
+    let kind = match block[156] {
+        b'0' | 0 | b'7' if path.ends_with(b"/") => Type::Dir,
+        b'0' | 0 | b'7' => Type::File,
+        b'1' => Type::HardLink,
+        b'2' => Type::Symlink,
+        b'3' => Type::Char,
+        b'4' => Type::Block,
+        b'5' => Type::Dir,
+        b'6' => Type::Fifo,
+        b'S' => return Err(bad(&path, "sparse entries are refused; make the tar without --sparse")),
+        other => {
+            return Err(bad(
+                &path,
+                format!("its type '{}' is not known", char::from(other).escape_default()),
+            ));
+        }
+    };
+    if i64::try_from(size).is_err() {
+        return Err(bad(&path, "its size is out of range"));
+    }
+    let link = match kind {
+        Type::HardLink => clean(&link)?,
+        Type::Symlink if link.is_empty() || link.len() >= MAX_PATH || link.contains(&0) => {
+            return Err(bad(&path, "its link target is empty or too long"));
+        }
+        Type::Symlink => link,
+        _ => Vec::new(),
+    };
+    let path = clean(&path)?;
+    if path.is_empty() && kind != Type::Dir {
+        return Err(Error::Layer("an entry that is not a directory takes the place of the root".into()));
+    }
+    // Links, devices and directories have no payload whatever their size field says (as in Go's archive/tar).
+    let size = if kind == Type::File { size } else { 0 };
+    Ok(Header { kind, path, link, mode, uid, gid, size, mtime, rdev, xattrs })
+}
+
+fn put_octal(field: &mut [u8], value: u64) {
+    let digits = field.len() - 1;
+    let text = format!("{value:0digits$o}");
+    // Callers pass values that fit, others go to PAX records and 0 comes here.
+    field[..digits].copy_from_slice(&text.as_bytes()[text.len() - digits..]);
+}
+
+fn pax_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let body = key.len() + value.len() + 3;
+    let mut length = body + 1;
+    while length != body + length.to_string().len() {
+        length = body + length.to_string().len();
+    }
+    out.extend_from_slice(format!("{length} ").as_bytes());
+    out.extend_from_slice(key);
+    out.push(b'=');
+    out.extend_from_slice(value);
+    out.push(b'\n');
+}
+
+fn block(header: &Header, name: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let cut = name.len().min(100);
+    block[..cut].copy_from_slice(&name[..cut]);
+    let fits = |value: u64, max: u64| if value <= max { value } else { 0 };
+    put_octal(&mut block[100..108], u64::from(header.mode & 0o7777));
+    put_octal(&mut block[108..116], fits(u64::from(header.uid), MAX_OCTAL_7));
+    put_octal(&mut block[116..124], fits(u64::from(header.gid), MAX_OCTAL_7));
+    put_octal(&mut block[124..136], fits(size, MAX_OCTAL_11));
+    put_octal(&mut block[136..148], fits(u64::try_from(header.mtime.sec).unwrap_or(0), MAX_OCTAL_11));
+    block[156] = flag;
+    if flag != b'x' {
+        let cut = header.link.len().min(100);
+        block[157..157 + cut].copy_from_slice(&header.link[..cut]);
+    }
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    put_octal(&mut block[329..337], fits(u64::from(header.rdev.0), MAX_OCTAL_7));
+    put_octal(&mut block[337..345], fits(u64::from(header.rdev.1), MAX_OCTAL_7));
+    let sum: u64 = block.iter().map(|b| u64::from(*b)).sum::<u64>() + 8 * u64::from(b' ');
+    block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+    block[155] = b' ';
+    block
+}
+
+/// Writes one entry's headers: a ustar block, and a PAX header before it only where ustar cannot hold a value.
+/// The bytes depend on the entry alone. A directory's name ends with a slash.
+pub(crate) fn write_header(out: &mut Vec<u8>, header: &Header) {
+    let mut name = header.path.clone();
+    if header.kind == Type::Dir {
+        name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
+    }
+    let mut pax = Vec::new();
+    if name.len() > 100 {
+        pax_record(&mut pax, b"path", &name);
+    }
+    if header.link.len() > 100 {
+        pax_record(&mut pax, b"linkpath", &header.link);
+    }
+    if header.size > MAX_OCTAL_11 {
+        pax_record(&mut pax, b"size", header.size.to_string().as_bytes());
+    }
+    for (key, id) in [(b"uid", header.uid), (b"gid", header.gid)] {
+        if u64::from(id) > MAX_OCTAL_7 {
+            pax_record(&mut pax, key, id.to_string().as_bytes());
+        }
+    }
+    let Time { sec, nsec } = header.mtime;
+    if nsec != 0 || !u64::try_from(sec).is_ok_and(|s| s <= MAX_OCTAL_11) {
+        let text = match (sec, nsec) {
+            (s, 0) => s.to_string(),
+            (s, n) if s < 0 => format!("-{}.{:09}", (s + 1).unsigned_abs(), 1_000_000_000 - n),
+            (s, n) => format!("{s}.{n:09}"),
+        };
+        pax_record(&mut pax, b"mtime", text.as_bytes());
+    }
+    for (name, value) in &header.xattrs {
+        pax_record(&mut pax, &[XATTR_PREFIX, name].concat(), value);
+    }
+    if !pax.is_empty() {
+        let plain =
+            Header { mode: 0o644, uid: 0, gid: 0, mtime: Time::default(), rdev: (0, 0), ..header.clone() };
+        out.extend_from_slice(&block(&plain, b"././@PaxHeader", b'x', pax.len() as u64));
+        let padded = pax.len().next_multiple_of(BLOCK);
+        pax.resize(padded, 0);
+        out.extend_from_slice(&pax);
+    }
+    let flag = match header.kind {
+        Type::File => b'0',
+        Type::HardLink => b'1',
+        Type::Symlink => b'2',
+        Type::Char => b'3',
+        Type::Block => b'4',
+        Type::Dir => b'5',
+        Type::Fifo => b'6',
+    };
+    out.extend_from_slice(&block(header, &name, flag, header.size));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_round_trip() {
+        let base = Header {
+            kind: Type::File,
+            path: b"a/b".to_vec(),
+            link: vec![],
+            mode: 0o4755,
+            uid: 3_000_000,
+            gid: 7,
+            size: 1 << 40,
+            mtime: Time { sec: -5, nsec: 123_456_789 },
+            rdev: (0, 0),
+            xattrs: vec![(b"user.x".to_vec(), b"a\n=\0b".to_vec())],
+        };
+        let long = Header { path: [b'n'; 120].to_vec(), mtime: Time { sec: 7, nsec: 0 }, ..base.clone() };
+        let link = Header { kind: Type::Symlink, link: [b'/'; 101].to_vec(), size: 0, ..base.clone() };
+        for header in [base, long, link] {
+            let mut bytes = Vec::new();
+            write_header(&mut bytes, &header);
+            assert_eq!(bytes.len() % BLOCK, 0);
+            let mut raw = Vec::new();
+            let back = read_header(&mut bytes.as_slice(), &mut raw).unwrap().unwrap();
+            assert_eq!(raw, bytes);
+            assert_eq!(format!("{back:?}"), format!("{header:?}"));
+        }
+    }
+
+    #[test]
+    fn hostile_names_are_refused() {
+        for path in ["../x", "a/../../x", &"n".repeat(256)] {
+            assert!(clean(path.as_bytes()).is_err(), "{path}");
+        }
+        assert_eq!(clean(b"/./a//b/").unwrap(), b"a/b");
+    }
+}

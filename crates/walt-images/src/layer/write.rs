@@ -1,0 +1,248 @@
+//! Writing a directory down as a layer: the tar's bytes are hashed and kept as a skeleton, never stored.
+//!
+//! The bytes depend on the tree alone: parents first, the opaque mark of a directory before its whiteouts, these
+//! before the other names, each group sorted byte-wise; the first name of an inode is the file, later ones are hard
+//! links; no user or group names; holes are zeros. Docker, podman and umoci unpack it.
+
+use super::{
+    disk::{Root, split},
+    header::{BLOCK, Header, Time, Type, write_header},
+    import::{MAX_APPARENT, write_implied},
+    scan::{Kind, Node},
+    skeleton::{LayerInfo, SkeletonWriter},
+};
+use crate::error::{Context, Error, Result};
+use rustix::fs::SeekFrom;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+use walt_types::{DiffId, Hash256};
+
+/// Bytes of a file read and hashed at once.
+const CHUNK: usize = 1 << 18;
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
+
+/// Time of the whiteouts in a tar: they have none of their own.
+const WHITEOUT_MTIME: Time = Time { sec: 0, nsec: 0 };
+
+struct Sink {
+    hash: Sha256,
+    size: u64,
+    entries: u64,
+    skeleton: SkeletonWriter,
+    buffer: Vec<u8>,
+}
+
+impl Sink {
+    fn header(&mut self, header: &Header) -> Result<()> {
+        let mut bytes = Vec::with_capacity(3 * BLOCK);
+        write_header(&mut bytes, header);
+        self.entries += 1;
+        self.raw(&bytes)
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        self.skeleton.raw(bytes)
+    }
+
+    fn payload(&mut self, root: &Root, node: &Node) -> Result<()> {
+        let show = root.show(&node.path);
+        let mut file = root.file(&node.path).on("open", &show)?;
+        self.skeleton.file(&node.path, node.size)?;
+        let hash = &mut self.hash;
+        read_payload(&mut file, node.size, node.blocks, &mut self.buffer, &mut |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })
+        .on("read", &show)?;
+        self.size += node.size;
+        let padding = node.size.next_multiple_of(BLOCK as u64) - node.size;
+        self.raw(&ZEROS[..padding as usize])
+    }
+}
+
+/// Gives exactly `size` bytes of a file to `sink`; holes are not read. `blocks` is the file's allocation in 512 bytes.
+pub(crate) fn read_payload(
+    file: &mut File,
+    size: u64,
+    blocks: u64,
+    buffer: &mut Vec<u8>,
+    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    buffer.resize(CHUNK, 0);
+    let changed = || io::Error::other("its size changed while it was read");
+    let sparse = blocks.saturating_mul(512) < size && size > CHUNK as u64;
+    let mut at = 0;
+    while at < size {
+        let mut end = size;
+        if sparse {
+            let data = match rustix::fs::seek(&*file, SeekFrom::Data(at)) {
+                Ok(data) => data.min(size),
+                Err(rustix::io::Errno::NXIO) => size,
+                Err(e) => return Err(e.into()),
+            };
+            while at < data {
+                let n = (data - at).min(CHUNK as u64);
+                sink(&ZEROS[..n as usize])?;
+                at += n;
+            }
+            if at == size {
+                break;
+            }
+            end = rustix::fs::seek(&*file, SeekFrom::Hole(at))?.min(size);
+            rustix::fs::seek(&*file, SeekFrom::Start(at))?;
+        }
+        while at < end {
+            let want = (end - at).min(CHUNK as u64) as usize;
+            let n = file.read(&mut buffer[..want])?;
+            if n == 0 {
+                return Err(changed());
+            }
+            sink(&buffer[..n])?;
+            at += n as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Checks what the format cannot hold: names, apparent size. Sockets must be gone.
+pub(crate) fn check(nodes: &[Node]) -> Result<()> {
+    let mut apparent = 0u64;
+    for node in nodes {
+        if node.kind != Kind::Whiteout && node.name().starts_with(b".wh.") {
+            let name = String::from_utf8_lossy(&node.path);
+            return Err(Error::Commit(format!(
+                "/{name}: names that start with '.wh.' mean a deletion in an OCI layer; rename or remove it"
+            )));
+        }
+        apparent = apparent.saturating_add(node.size);
+        if apparent > MAX_APPARENT {
+            let (name, max) = (String::from_utf8_lossy(&node.path), MAX_APPARENT >> 30);
+            return Err(Error::Commit(format!(
+                "with /{name} the files are larger than {max} GiB (holes count, a tar has them as zeros); remove it"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Writes `layer/skeleton` and `layer/implied` for the tree `nodes` of `layer/fs`. `with_root` says that the root
+/// directory's own metadata belong to the layer.
+pub(crate) fn write_layer(layer: &Path, root: &Root, nodes: &[Node], with_root: bool) -> Result<LayerInfo> {
+    check(nodes)?;
+    let mut sink = Sink {
+        hash: Sha256::new(),
+        size: 0,
+        entries: 0,
+        skeleton: SkeletonWriter::create(&layer.join("skeleton"))?,
+        buffer: Vec::new(),
+    };
+    let mut children: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (i, node) in nodes.iter().enumerate().skip(1) {
+        children[node.parent].push(i);
+    }
+    for list in &mut children {
+        // Stable: both groups stay sorted.
+        list.sort_by_key(|i| nodes[*i].kind != Kind::Whiteout);
+    }
+    let mut first_names: HashMap<u64, usize> = HashMap::new();
+    let mut pending = vec![0];
+    while let Some(position) = pending.pop() {
+        let node = &nodes[position];
+        if position > 0 || with_root {
+            one(&mut sink, root, nodes, position, &mut first_names)?;
+        }
+        if node.opaque {
+            sink.header(&marker(&node.path, b".wh..opq"))?;
+        }
+        pending.extend(children[position].iter().rev());
+    }
+    sink.raw(&ZEROS[..2 * BLOCK])?;
+    let diff_id = DiffId(Hash256(sink.hash.finalize().into()));
+    let info = LayerInfo { diff_id, size: sink.size, entries: sink.entries };
+    sink.skeleton.finish(&info)?;
+    let implied = if with_root { BTreeSet::new() } else { BTreeSet::from([Vec::new()]) };
+    write_implied(layer, &implied)?;
+    Ok(info)
+}
+
+/// A whiteout's header: `<dir>/.wh.<hidden>`; for the opaque mark `hidden` is `.wh..opq`.
+fn marker(dir: &[u8], hidden: &[u8]) -> Header {
+    let mut path = dir.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(b".wh.");
+    path.extend_from_slice(hidden);
+    Header {
+        kind: Type::File,
+        path,
+        link: Vec::new(),
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: WHITEOUT_MTIME,
+        rdev: (0, 0),
+        xattrs: Vec::new(),
+    }
+}
+
+fn one(
+    sink: &mut Sink,
+    root: &Root,
+    nodes: &[Node],
+    position: usize,
+    first_names: &mut HashMap<u64, usize>,
+) -> Result<()> {
+    let node = &nodes[position];
+    let mut header = Header {
+        kind: Type::File,
+        path: node.path.clone(),
+        link: Vec::new(),
+        mode: node.mode,
+        uid: node.uid,
+        gid: node.gid,
+        size: 0,
+        mtime: node.mtime,
+        rdev: (0, 0),
+        xattrs: node.xattrs.clone(),
+    };
+    // Whiteouts share one inode in an upper directory: they are told apart before inodes are looked at.
+    if node.kind == Kind::Whiteout {
+        let (dir, name) = split(&node.path);
+        return sink.header(&marker(dir, name));
+    }
+    if node.kind != Kind::Dir && node.nlink > 1 {
+        if let Some(first) = first_names.get(&node.ino) {
+            header.kind = Type::HardLink;
+            header.link = nodes[*first].path.clone();
+            header.xattrs = Vec::new();
+            return sink.header(&header);
+        }
+        first_names.insert(node.ino, position);
+    }
+    match node.kind {
+        Kind::Dir => header.kind = Type::Dir,
+        Kind::File => header.size = node.size,
+        Kind::Symlink => {
+            header.kind = Type::Symlink;
+            header.link = node.target.clone();
+        }
+        Kind::Char => (header.kind, header.rdev) = (Type::Char, node.rdev),
+        Kind::Block => (header.kind, header.rdev) = (Type::Block, node.rdev),
+        Kind::Fifo => header.kind = Type::Fifo,
+        Kind::Socket | Kind::Whiteout => return Ok(()),
+    }
+    sink.header(&header)?;
+    if node.size > 0 {
+        sink.payload(root, node)?;
+    }
+    Ok(())
+}

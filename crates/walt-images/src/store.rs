@@ -1,0 +1,372 @@
+//! The store's directories, and how layers get into it.
+
+use crate::{
+    error::{Context, Error, Result},
+    layer::{
+        disk::{self, Place, Root, as_path, split},
+        import::{self, Below, DirMeta},
+        scan::{Attributes, Kind, scan},
+        skeleton::{LayerInfo, SkeletonReader},
+        write::write_layer,
+    },
+    view::{View, ViewCache},
+};
+use rustix::fs::{FileType, Mode};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File},
+    io::{self, Read},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use walt_types::DiffId;
+
+/// Most layers of an image: the platform layer and a session's upper directory come on top, and lookups of absent
+/// names grow with the count.
+pub const MAX_LAYERS: usize = 125;
+/// Modification time of everything in a layer made from memory (2020-01-01): the same input gives the same digest.
+const BUILT_MTIME: crate::Time = crate::Time { sec: 1_577_836_800, nsec: 0 };
+
+/// The image store of one state directory. Safe to share between threads.
+#[derive(Debug)]
+pub struct Store {
+    images: PathBuf,
+    sessions: PathBuf,
+    pub(crate) views: Mutex<ViewCache>,
+    temporary: AtomicU64,
+}
+
+/// An entry of a layer made from memory.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// Path below the root, without leading slash.
+    pub path: Vec<u8>,
+    /// Permission bits (ignored for links and whiteouts).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Type and content.
+    pub kind: NewKind,
+}
+
+/// Type and content of a [`NewEntry`].
+#[derive(Debug, Clone)]
+pub enum NewKind {
+    /// Regular file with these bytes.
+    File(Vec<u8>),
+    /// Symbolic link with this target.
+    Symlink(Vec<u8>),
+    /// Directory.
+    Dir,
+    /// Hides what the layers below have there.
+    Whiteout,
+}
+
+/// A directory below `images/tmp` that is removed unless it was renamed away.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed at the next start.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Store {
+    /// Opens the store below `state_dir`, making what is missing (mode 0700). Leftovers of layers that were being made
+    /// when the last server ended are removed.
+    ///
+    /// Fails if sessions and layers are not on one file system, or if that cannot hold overlay layers (devices and
+    /// `trusted.*` attributes).
+    pub fn open(state_dir: &Path) -> Result<Self> {
+        let images = state_dir.join("images");
+        let sessions = state_dir.join("sessions");
+        let mut dirs = DirBuilder::new();
+        dirs.recursive(true).mode(0o700);
+        dirs.create(state_dir).on("create", state_dir)?;
+        for name in ["layers", "configs", "blobs", "views", "tmp"] {
+            let path = images.join(name);
+            dirs.create(&path).on("create", &path)?;
+        }
+        dirs.create(&sessions).on("create", &sessions)?;
+        for dir in [state_dir, &images, &sessions] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("set the mode of", dir)?;
+        }
+        let store =
+            Self { images, sessions, views: Mutex::new(ViewCache::default()), temporary: AtomicU64::new(0) };
+        store.empty_tmp()?;
+        store.probe().map_err(|why| Error::State { path: state_dir.to_owned(), why })?;
+        Ok(store)
+    }
+
+    fn empty_tmp(&self) -> Result<()> {
+        let tmp = self.images.join("tmp");
+        for entry in fs::read_dir(&tmp).on("list", &tmp)? {
+            let path = entry.on("list", &tmp)?.path();
+            fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).on("remove", &path)?;
+        }
+        Ok(())
+    }
+
+    /// Tries what layers need: rename from sessions to layers, a whiteout, a `trusted.` attribute.
+    fn probe(&self) -> std::result::Result<(), String> {
+        let session = Temporary(self.sessions.join(".probe"));
+        let layer = Temporary(self.images.join("tmp/probe"));
+        let _ = fs::remove_dir_all(&session.0);
+        fs::create_dir(&session.0).map_err(|e| format!("a directory cannot be made in it: {e}"))?;
+        fs::rename(&session.0, &layer.0).map_err(|e| {
+            format!("'sessions' and 'images' must be on one file system, a rename between them failed: {e}")
+        })?;
+        let dir = Root::open(&layer.0).map_err(|e| format!("a new directory cannot be opened: {e}"))?;
+        let whiteout = Place { dir: &dir.fd, name: b"whiteout" };
+        whiteout.mknod(FileType::CharacterDevice, (0, 0)).map_err(|e| {
+            format!("its file system or this process cannot make device files ({e}); run as root, on ext4, xfs or btrfs")
+        })?;
+        let root = Place { dir: &dir.fd, name: b"" };
+        root.set_xattr(disk::OPAQUE.as_bytes(), b"y").map_err(|e| {
+            format!("its file system has no 'trusted' extended attributes ({e}); use ext4, xfs or btrfs")
+        })
+    }
+
+    /// Directory of the sessions.
+    pub fn sessions_dir(&self) -> &Path {
+        &self.sessions
+    }
+
+    pub(crate) fn images_dir(&self) -> &Path {
+        &self.images
+    }
+
+    /// Directory of a layer, with its `fs`, `skeleton` and `implied`.
+    pub(crate) fn layer_dir(&self, layer: &DiffId) -> PathBuf {
+        self.images.join("layers").join(layer.to_string())
+    }
+
+    /// The layer as a lower directory for overlayfs. The path exists if the layer does.
+    pub fn layer_fs(&self, layer: &DiffId) -> PathBuf {
+        self.layer_dir(layer).join("fs")
+    }
+
+    /// Is the layer in the store?
+    pub fn has_layer(&self, layer: &DiffId) -> bool {
+        self.layer_dir(layer).is_dir()
+    }
+
+    /// Size and number of entries of a stored layer.
+    pub fn layer_info(&self, layer: &DiffId) -> Result<LayerInfo> {
+        Ok(self.skeleton(layer)?.info())
+    }
+
+    pub(crate) fn skeleton(&self, layer: &DiffId) -> Result<SkeletonReader> {
+        if !self.has_layer(layer) {
+            return Err(Error::Missing { kind: "layer", id: layer.to_string() });
+        }
+        SkeletonReader::open(&self.layer_dir(layer).join("skeleton"))
+    }
+
+    fn temporary(&self) -> Result<Temporary> {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        let path = self.images.join("tmp").join(format!("{}-{number}", std::process::id()));
+        fs::create_dir(&path).on("create", &path)?;
+        Ok(Temporary(path))
+    }
+
+    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip or zstd (seen from
+    /// its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
+    pub fn import_tar(&self, tar: impl Read) -> Result<LayerInfo> {
+        self.import(tar, &|_| None)
+    }
+
+    /// [`Store::import_tar`] for a layer that lies over `below`: parent directories that its tar does not name get
+    /// the metadata they have there.
+    pub fn import_tar_over(&self, tar: impl Read, below: &View) -> Result<LayerInfo> {
+        self.import(tar, &|path| dir_meta(below, path))
+    }
+
+    fn import(&self, tar: impl Read, below: Below) -> Result<LayerInfo> {
+        let temporary = self.temporary()?;
+        let info = import::import(tar, &temporary.0, below)?;
+        self.make_durable()?;
+        self.adopt_layer(&temporary.0, &info.diff_id)?;
+        Ok(info)
+    }
+
+    /// Makes a layer from memory: the platform layer. Parents that are not given get the metadata they have in `over`,
+    /// else mode 0755 of root; where a parent is a symbolic link in `over` (`/bin` on Debian), the entry goes where it
+    /// leads, as a directory in the link's place would hide what is there. Entries may come in any order; the same entries over the same directories give the same
+    /// digest. Two entries of one path are an error.
+    pub fn build_layer(&self, entries: Vec<NewEntry>, over: Option<&View>) -> Result<LayerInfo> {
+        let temporary = self.temporary()?;
+        let fs_dir = temporary.0.join("fs");
+        fs::create_dir(&fs_dir).on("create", &fs_dir)?;
+        let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+        let mut all = BTreeMap::new();
+        for entry in entries {
+            let mut path = entry.path.clone();
+            if path.split(|b| *b == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {
+                let path = String::from_utf8_lossy(&path).into_owned();
+                return Err(Error::Layer(format!("'{path}' is not a path below the root")));
+            }
+            if let Some(view) = over {
+                path = through_links(view, &path);
+            }
+            if all.insert(path, entry).is_some() {
+                return Err(Error::Layer("a path is given twice".into()));
+            }
+        }
+        let given: Vec<Vec<u8>> = all.keys().cloned().collect();
+        let mut times = BTreeMap::new();
+        for path in &given {
+            let mut dir = split(path).0;
+            while !dir.is_empty() && !all.contains_key(dir) {
+                let meta = over.and_then(|view| dir_meta(view, dir));
+                let meta = meta.unwrap_or(DirMeta { mode: 0o755, uid: 0, gid: 0, mtime: BUILT_MTIME });
+                times.insert(dir.to_vec(), meta.mtime);
+                let entry = NewEntry {
+                    path: dir.to_vec(),
+                    mode: meta.mode,
+                    uid: meta.uid,
+                    gid: meta.gid,
+                    kind: NewKind::Dir,
+                };
+                all.insert(dir.to_vec(), entry);
+                dir = split(dir).0;
+            }
+        }
+        for (path, entry) in &all {
+            create(&root, path, entry).on("create", root.show(path))?;
+        }
+        // Deepest first: making an entry changes its parent's time.
+        for (path, entry) in all.iter().rev() {
+            if !matches!(entry.kind, NewKind::Whiteout) {
+                let (dir, name) = split(path);
+                let fd = root.dir(dir).on("open", root.show(dir))?;
+                let mtime = times.get(path).copied().unwrap_or(BUILT_MTIME);
+                Place { dir: &fd, name }.set_mtime(mtime).on("set the time of", root.show(path))?;
+            }
+        }
+        let nodes = scan(&root, Attributes::All)?;
+        let info = write_layer(&temporary.0, &root, &nodes, false)?;
+        self.make_durable()?;
+        self.adopt_layer(&temporary.0, &info.diff_id)?;
+        Ok(info)
+    }
+
+    /// Makes `layer_dir/fs` for a session over `lower`: its root has the metadata of the root below, as overlayfs shows
+    /// those of the upper directory.
+    pub fn prepare_upper(&self, layer_dir: &Path, lower: &View) -> Result<PathBuf> {
+        let fs_dir = layer_dir.join("fs");
+        DirBuilder::new().recursive(true).mode(0o700).create(layer_dir).on("create", layer_dir)?;
+        fs::create_dir(&fs_dir).on("create", &fs_dir)?;
+        let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+        let place = Place { dir: &root.fd, name: b"" };
+        let what = "set the metadata of";
+        if let Some(meta) = dir_meta(lower, b"") {
+            place.chown(meta.uid, meta.gid).on(what, &fs_dir)?;
+            place.chmod(meta.mode).on(what, &fs_dir)?;
+            for (name, value) in
+                lower.xattrs(lower.root()).on("read the attributes of the root below", &fs_dir)?
+            {
+                place.set_xattr(&name, &value).on(what, &fs_dir)?;
+            }
+            place.set_mtime(meta.mtime).on(what, &fs_dir)?;
+        }
+        Ok(fs_dir)
+    }
+
+    /// Makes everything written to the store so far durable.
+    pub(crate) fn make_durable(&self) -> Result<()> {
+        let dir = File::open(&self.images).on("open", &self.images)?;
+        disk::sync_filesystem(&dir).on("write to disk", &self.images)
+    }
+
+    /// Moves a finished layer directory (its files are durable) to its place in the store, and makes the move durable.
+    /// Where the layer is already there, ours is removed. May be called again after a crash: a source that is gone
+    /// is no error if the layer is in its place.
+    pub fn adopt_layer(&self, layer_dir: &Path, layer: &DiffId) -> Result<()> {
+        let target = self.layer_dir(layer);
+        if !layer_dir.exists() {
+            return match self.has_layer(layer) {
+                true => self.sync_layers(),
+                false => Err(Error::Missing { kind: "layer", id: layer.to_string() }),
+            };
+        }
+        if self.has_layer(layer) {
+            fs::remove_dir_all(layer_dir).on("remove", layer_dir)?;
+            return self.sync_layers();
+        }
+        let skeleton = layer_dir.join("skeleton");
+        let found = SkeletonReader::open(&skeleton)?.info().diff_id;
+        if found != *layer {
+            let why = format!("it is the skeleton of {found}, not of {layer}");
+            return Err(Error::Damaged { path: skeleton, why });
+        }
+        match fs::rename(layer_dir, &target) {
+            Ok(()) => {}
+            // Somebody else put the same layer there between our look and our move.
+            Err(_) if self.has_layer(layer) => fs::remove_dir_all(layer_dir).on("remove", layer_dir)?,
+            Err(e) => return Err(e).on("move the layer to", &target),
+        }
+        if let Some(parent) = layer_dir.parent() {
+            disk::sync_dir(parent).on("write to disk", parent)?;
+        }
+        self.sync_layers()
+    }
+
+    fn sync_layers(&self) -> Result<()> {
+        let layers = self.images.join("layers");
+        disk::sync_dir(&layers).on("write to disk", &layers)
+    }
+}
+
+/// Metadata of the directory that `view` has at `path`; links are not followed.
+fn dir_meta(view: &View, path: &[u8]) -> Option<DirMeta> {
+    let entry = view.entry(view.find(path)?)?;
+    let meta = DirMeta { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime };
+    (entry.kind == Kind::Dir).then_some(meta)
+}
+
+/// The path with symbolic links among its parents replaced by where they lead in `view`.
+fn through_links(view: &View, path: &[u8]) -> Vec<u8> {
+    let (dir, name) = split(path);
+    if dir.is_empty() {
+        return path.to_vec();
+    }
+    let mut real = match view.resolve(dir).filter(|n| view.entry(*n).is_some_and(|e| e.kind == Kind::Dir)) {
+        Some(number) => view.path(number),
+        None => through_links(view, dir),
+    };
+    if !real.is_empty() {
+        real.push(b'/');
+    }
+    real.extend_from_slice(name);
+    real
+}
+
+fn create(root: &Root, path: &[u8], entry: &NewEntry) -> io::Result<()> {
+    let (dir, name) = split(path);
+    let dir = root.dir(dir)?;
+    let place = Place { dir: &dir, name };
+    match &entry.kind {
+        NewKind::Whiteout => return Ok(place.mknod(FileType::CharacterDevice, (0, 0))?),
+        NewKind::Symlink(target) => {
+            rustix::fs::symlinkat(as_path(target), &dir, as_path(name))?;
+            return place.chown(entry.uid, entry.gid);
+        }
+        NewKind::Dir => rustix::fs::mkdirat(&dir, as_path(name), Mode::from_raw_mode(0o700))?,
+        NewKind::File(bytes) => {
+            use rustix::fs::OFlags;
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(&dir, as_path(name), flags, Mode::from_raw_mode(0o600))?;
+            io::Write::write_all(&mut File::from(fd), bytes)?;
+        }
+    }
+    place.chown(entry.uid, entry.gid)?;
+    place.chmod(entry.mode)
+}
