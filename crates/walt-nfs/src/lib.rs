@@ -39,7 +39,7 @@ pub mod xdr;
 mod dispatch;
 mod readdir;
 
-pub use dispatch::{Dispatcher, Peer};
+pub use dispatch::{Dispatcher, Peer, call_key};
 pub use handle::{HandleKey, KernelHandle, Object};
 pub use nfs3::Proc;
 pub use rpc::Call;

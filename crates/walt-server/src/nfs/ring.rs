@@ -1,0 +1,284 @@
+//! What a client's calls have done, on the disk: so that a call that is sent again after the server was
+//! killed gets its first answer and not `NFS3ERR_EXIST` or `NFS3ERR_NOENT`.
+//!
+//! A call that must not run twice writes an *intent* before it acts and its *result* after:
+//!
+//! ```text
+//!   (nothing) ──begin──► intent ──finish──► result          on a retry:
+//!       │                   │                  └──────────── answered as it is
+//!       │                   └─ killed here ───────────────── decided from the tree: see persist
+//!       └─ killed here ───────────────────────────────────── runs
+//! ```
+//! One file per export with [`SLOTS`] slots, used in turn. That is enough because an export has one client
+//! and a client resends only what was not answered. Calls are known by transaction id, procedure and a
+//! checksum of the arguments, without the source port. A new mount starts with an empty ring.
+//!
+//! Limits: the file survives the death of the process, not of the kernel: it is not synced (a power cut
+//! also ends the connections, and the clients' retries then may see their own work as done by another).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use walt_nfs::{CallKey, KernelHandle};
+
+/// Slots of one export. A client has far fewer unanswered calls: [`super::serve`] bounds them.
+pub const SLOTS: usize = 256;
+/// Bytes of a slot on the disk.
+const SLOT: usize = 512;
+/// Longest result that fits: the longest there is, CREATE's, has 280 bytes.
+const MAX_RESULT: usize = SLOT - HEAD;
+/// Bytes before the result: sum 8, sequence 8, xid 4, procedure 4, checksum 8, state 1, absent 1,
+/// handle length 1, spare 1, handle type 4, handle 40, result length 2.
+const HEAD: usize = 82;
+
+const INTENT: u8 = 1;
+const RESULT: u8 = 2;
+
+/// How things were before a call acted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Intent {
+    /// The file that is removed, renamed or linked.
+    pub inode: Option<KernelHandle>,
+    /// The name that is made did not exist.
+    pub absent: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    sequence: u64,
+    key: CallKey,
+    intent: Intent,
+    result: Option<Vec<u8>>,
+}
+
+/// The ring of one export.
+pub struct Ring {
+    file: File,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    slots: HashMap<usize, Slot>,
+    by_key: HashMap<CallKey, usize>,
+}
+
+impl Ring {
+    /// Opens or makes the file. Slots that are damaged count as empty.
+    ///
+    /// # Errors
+    /// The file cannot be opened or read.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut state = State::default();
+        let mut bytes = [0; SLOT];
+        for index in 0..SLOTS {
+            match file.read_exact_at(&mut bytes, (index * SLOT) as u64) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(e) => return Err(e),
+            }
+            if let Some(slot) = decode(&bytes) {
+                state.next = state.next.max(slot.sequence + 1);
+                let newer = |old: &usize| state.slots.get(old).is_some_and(|s| s.sequence > slot.sequence);
+                if !state.by_key.get(&slot.key).is_some_and(newer) {
+                    state.by_key.insert(slot.key, index);
+                }
+                state.slots.insert(index, slot);
+            }
+        }
+        Ok(Self { file, state: Mutex::new(state) })
+    }
+
+    /// Forgets everything: the client has started anew.
+    pub fn clear(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { next: state.next, ..State::default() };
+        if let Err(error) = self.file.set_len(0) {
+            tracing::error!(%error, "cannot empty the ring of an export");
+        }
+    }
+
+    /// The result of a call that has run.
+    pub fn reply(&self, key: &CallKey) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.slots.get(state.by_key.get(key)?)?.result.clone()
+    }
+
+    /// Writes the intent of a call that is about to act. If there is one already, the call was cut short
+    /// by the death of the server: that one is returned and kept.
+    ///
+    /// # Errors
+    /// The intent cannot be written: the call must not act.
+    pub fn begin(&self, key: &CallKey, intent: Intent) -> io::Result<Option<Intent>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = state.by_key.get(key).and_then(|i| state.slots.get(i)) {
+            return Ok(Some(slot.intent));
+        }
+        self.add(&mut state, key, intent, None)?;
+        Ok(None)
+    }
+
+    /// Keeps the result of a call, whether it had an intent or failed before.
+    pub fn finish(&self, key: &CallKey, result: &[u8]) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = match state.by_key.get(key).copied() {
+            Some(index) => match state.slots.get_mut(&index) {
+                Some(slot) => {
+                    slot.result = Some(result.to_vec());
+                    let bytes = encode(slot);
+                    self.file.write_all_at(&bytes, (index * SLOT) as u64)
+                }
+                None => Ok(()),
+            },
+            None => self.add(&mut state, key, Intent::default(), Some(result.to_vec())),
+        };
+        if let Err(error) = written {
+            // The call is done and its answer is on the way: a retry after a crash may get another one.
+            tracing::error!(%error, "cannot write to the ring of an export");
+        }
+    }
+
+    fn add(
+        &self,
+        state: &mut State,
+        key: &CallKey,
+        intent: Intent,
+        result: Option<Vec<u8>>,
+    ) -> io::Result<()> {
+        let sequence = state.next;
+        let index = (sequence % SLOTS as u64) as usize;
+        let slot = Slot { sequence, key: *key, intent, result };
+        self.file.write_all_at(&encode(&slot), (index * SLOT) as u64)?;
+        state.next += 1;
+        if let Some(old) = state.slots.insert(index, slot)
+            && state.by_key.get(&old.key) == Some(&index)
+        {
+            state.by_key.remove(&old.key);
+        }
+        state.by_key.insert(*key, index);
+        Ok(())
+    }
+}
+
+fn sum(body: &[u8]) -> [u8; 8] {
+    let hash = blake3::hash(body);
+    let b = hash.as_bytes();
+    [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]
+}
+
+fn encode(slot: &Slot) -> [u8; SLOT] {
+    let mut out = [0; SLOT];
+    let mut at = 8;
+    let mut put = |bytes: &[u8]| {
+        out[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    put(&slot.sequence.to_le_bytes());
+    put(&slot.key.xid.to_le_bytes());
+    put(&slot.key.procedure.to_le_bytes());
+    put(&slot.key.checksum.to_le_bytes());
+    put(&[if slot.result.is_some() { RESULT } else { INTENT }, slot.intent.absent.into()]);
+    let mut handle = [0; 40];
+    let (kind, len) = match &slot.intent.inode {
+        Some(h) => {
+            handle[..h.bytes().len()].copy_from_slice(h.bytes());
+            (h.kind, h.bytes().len() as u8)
+        }
+        None => (0, 0),
+    };
+    put(&[len, 0]);
+    put(&kind.to_le_bytes());
+    put(&handle);
+    let result = slot.result.as_deref().unwrap_or_default();
+    let result = &result[..result.len().min(MAX_RESULT)];
+    put(&(result.len() as u16).to_le_bytes());
+    put(result);
+    let sum = sum(&out[8..]);
+    out[..8].copy_from_slice(&sum);
+    out
+}
+
+fn decode(bytes: &[u8; SLOT]) -> Option<Slot> {
+    if bytes[..8] != sum(&bytes[8..]) {
+        return None;
+    }
+    let u32_at = |at: usize| Some(u32::from_le_bytes(bytes[at..at + 4].try_into().ok()?));
+    let u64_at = |at: usize| Some(u64::from_le_bytes(bytes[at..at + 8].try_into().ok()?));
+    let key = CallKey { xid: u32_at(16)?, procedure: u32_at(20)?, checksum: u64_at(24)? };
+    let len = usize::from(bytes[34]);
+    let inode =
+        if len == 0 { None } else { Some(KernelHandle::new(u32_at(36)? as i32, bytes.get(40..40 + len)?)?) };
+    let intent = Intent { inode, absent: bytes[33] == 1 };
+    let result = match bytes[32] {
+        INTENT => None,
+        RESULT => {
+            let len = usize::from(u16::from_le_bytes([bytes[80], bytes[81]]));
+            Some(bytes.get(HEAD..HEAD + len)?.to_vec())
+        }
+        _ => return None,
+    };
+    Some(Slot { sequence: u64_at(8)?, key, intent, result })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(xid: u32) -> CallKey {
+        CallKey { xid, procedure: 9, checksum: 7 }
+    }
+
+    #[test]
+    fn survives_reopening() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("1.ring");
+        let inode = KernelHandle::new(1, &[1, 2, 3, 4, 5, 6, 7, 8]);
+        let intent = Intent { inode, absent: true };
+        let ring = Ring::open(&path).unwrap();
+        assert_eq!(ring.begin(&key(1), intent).unwrap(), None);
+        assert_eq!(ring.begin(&key(2), Intent::default()).unwrap(), None);
+        ring.finish(&key(2), b"done");
+        ring.finish(&key(3), b"failed early");
+        drop(ring);
+        let ring = Ring::open(&path).unwrap();
+        assert_eq!(ring.reply(&key(1)), None);
+        assert_eq!(ring.begin(&key(1), Intent::default()).unwrap(), Some(intent));
+        assert_eq!(ring.reply(&key(2)).as_deref(), Some(&b"done"[..]));
+        assert_eq!(ring.reply(&key(3)).as_deref(), Some(&b"failed early"[..]));
+        assert_eq!(ring.reply(&CallKey { checksum: 8, ..key(2) }), None);
+        ring.clear();
+        assert_eq!(Ring::open(&path).unwrap().reply(&key(2)), None);
+    }
+
+    #[test]
+    fn old_slots_are_used_again() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("1.ring");
+        let ring = Ring::open(&path).unwrap();
+        for xid in 0..(SLOTS as u32 + 10) {
+            ring.begin(&key(xid), Intent::default()).unwrap();
+            ring.finish(&key(xid), &xid.to_be_bytes());
+        }
+        for ring in [ring, Ring::open(&path).unwrap()] {
+            assert_eq!(ring.reply(&key(9)), None);
+            assert_eq!(ring.reply(&key(10)), Some(10u32.to_be_bytes().to_vec()));
+            assert_eq!(ring.reply(&key(265)), Some(265u32.to_be_bytes().to_vec()));
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), (SLOTS * SLOT) as u64);
+    }
+
+    #[test]
+    fn damage_is_an_empty_slot() {
+        let mut slot = encode(&Slot { sequence: 1, key: key(1), intent: Intent::default(), result: None });
+        assert!(decode(&slot).is_some());
+        slot[100] ^= 1;
+        assert!(decode(&slot).is_none());
+        assert!(decode(&[0; SLOT]).is_none());
+    }
+}

@@ -1,0 +1,483 @@
+//! Sockets and threads of the NFS server.
+//!
+//! ```text
+//!  accept ──► one reader thread per connection
+//!               │ views, MOUNT, port mapper: answered at once, on this thread
+//!               └ /persist: bounded queue ──► up to PERSIST_THREADS threads of this connection
+//! ```
+//! Threads and queues belong to one connection, so a node that does not read its answers, or whose disk
+//! calls hang, stops nobody else. A connection that takes no bytes for [`WRITE_TIMEOUT`] is closed.
+//!
+//! A call that must not run twice and is still running when it comes again (on a new connection) is not
+//! run: its answer goes to both. What has finished is known to [`super::ring`].
+//!
+//! Limits: [`MAX_CONNECTIONS`], [`MAX_PER_PEER`] (the newest win: a node that crashed leaves dead ones
+//! behind), and per connection [`PERSIST_THREADS`] running and [`PERSIST_QUEUE`] waiting calls of at most
+//! [`walt_nfs::record::MAX_RECORD`] bytes, after which it is not read any more.
+
+use super::{Backend, Config, Error, Exports};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use walt_nfs::record::{Assembler, MARK_ROOM, Next, frame};
+use walt_nfs::{Call, CallKey, Dispatcher, Peer, Proc, nfs3};
+
+/// Most connections at a time.
+pub const MAX_CONNECTIONS: usize = 2048;
+/// Most connections of one node. Linux uses one for all its mounts, and short ones for MOUNT.
+pub const MAX_PER_PEER: usize = 8;
+/// Threads of one connection for `/persist` calls, which wait for the disk.
+pub const PERSIST_THREADS: usize = 4;
+/// `/persist` calls of one connection that may wait for a thread.
+pub const PERSIST_QUEUE: usize = 8;
+/// How long an answer may stay unsent.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Silence after which the kernel asks whether the other end is still there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Most peers whose calls are counted.
+const MAX_COUNTERS: usize = 4096;
+/// Largest UDP datagram that is looked at: port mapper and MOUNT calls are far smaller.
+const MAX_DATAGRAM: usize = 4096;
+/// How often a UDP thread looks whether it has to stop, and pause after a failed accept.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A connection's buffer is given back to the system when it grew past this, in bytes.
+const KEEP_BUFFER: usize = 256 << 10;
+/// Stack of each thread, in bytes: nothing recurses, and large data is on the heap.
+const STACK: usize = 512 << 10;
+
+/// The NFS server: answers on the sockets it was given until it is stopped or dropped by the process.
+pub struct Server {
+    dispatcher: Dispatcher<Backend>,
+    reserved_ports_only: bool,
+    stopping: AtomicBool,
+    listeners: Mutex<Vec<TcpListener>>,
+    connections: Mutex<HashMap<Ipv4Addr, VecDeque<Arc<Connection>>>>,
+    count: AtomicUsize,
+    running: Mutex<HashMap<(Ipv4Addr, CallKey), Vec<Arc<Connection>>>>,
+    calls: Mutex<HashMap<Ipv4Addr, Arc<AtomicU64>>>,
+}
+
+/// The writing half of a connection.
+struct Connection {
+    stream: TcpStream,
+    writing: Mutex<()>,
+}
+
+impl Connection {
+    /// Sends an answer that was built behind [`MARK_ROOM`]. A connection that does not take it is closed:
+    /// half an answer cannot be followed by another.
+    fn send(&self, reply: &mut [u8]) {
+        frame(reply);
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = (&self.stream).write_all(reply) {
+            tracing::debug!(%error, "an NFS connection took no answer");
+            self.close();
+        }
+    }
+
+    fn close(&self) {
+        // An error means that it is closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+impl Server {
+    /// Makes [`Config::dir`] and what lies in it.
+    ///
+    /// # Errors
+    /// A file in it cannot be read or written, or is damaged.
+    pub fn new(exports: Arc<dyn Exports>, config: &Config) -> Result<Arc<Self>, Error> {
+        let backend = Backend::new(exports, config)?;
+        let key = super::handle_key(&config.dir)?;
+        Ok(Arc::new(Self {
+            dispatcher: Dispatcher::new(backend, key, config.mappings.clone()),
+            reserved_ports_only: config.reserved_ports_only,
+            stopping: AtomicBool::new(false),
+            listeners: Mutex::default(),
+            connections: Mutex::default(),
+            count: AtomicUsize::new(0),
+            running: Mutex::default(),
+            calls: Mutex::default(),
+        }))
+    }
+
+    /// Answers on a bound and listening socket, from a thread of its own: NFS, MOUNT and port mapper alike.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn serve_tcp(self: &Arc<Self>, listener: TcpListener) -> Result<(), Error> {
+        let ours = listener.try_clone().map_err(Error::io("duplicate the NFS socket"))?;
+        ours.set_nonblocking(false).map_err(Error::io("make the NFS socket blocking"))?;
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        let server = self.clone();
+        spawn("nfs-accept", move || server.accept(&ours)).map_err(Error::io("start a thread for NFS"))
+    }
+
+    /// Answers the port mapper and MOUNT on a bound socket, from a thread of its own.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn serve_udp(self: &Arc<Self>, socket: UdpSocket) -> Result<(), Error> {
+        socket
+            .set_nonblocking(false)
+            .and_then(|()| socket.set_read_timeout(Some(PAUSE)))
+            .map_err(Error::io("set the time-out of the port mapper's socket"))?;
+        let server = self.clone();
+        spawn("nfs-udp", move || server.datagrams(&socket)).map_err(Error::io("start a thread for NFS"))
+    }
+
+    /// NFS calls (program 100003) that a node has sent since this process started.
+    pub fn calls(&self, peer: Ipv4Addr) -> u64 {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.get(&peer).map_or(0, |n| n.load(Ordering::Relaxed))
+    }
+
+    /// Takes no new connections and closes all. Running calls end by themselves; nodes send again what
+    /// was not answered.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // Wakes accept(2), which then fails.
+            let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        }
+        for connection in self.connections.lock().unwrap_or_else(PoisonError::into_inner).values().flatten() {
+            connection.close();
+        }
+    }
+
+    /// Closes the connections of a node that was forgotten.
+    pub fn close(&self, peer: Ipv4Addr) {
+        if let Some(all) = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+            all.iter().for_each(|c| c.close());
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn peer(&self, address: SocketAddr) -> Option<Peer> {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip,
+            IpAddr::V6(ip) => ip.to_ipv4_mapped()?,
+        };
+        Some(Peer { address: ip, trusted: !self.reserved_ports_only || address.port() < 1024 })
+    }
+
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        while !self.stopping() {
+            let (stream, address) = match listener.accept() {
+                Ok(new) => new,
+                Err(error) => {
+                    if !self.stopping() {
+                        // Out of descriptors, or a connection that ended at once.
+                        tracing::warn!(%error, "cannot accept an NFS connection");
+                        std::thread::sleep(PAUSE);
+                    }
+                    continue;
+                }
+            };
+            let Some(peer) = self.peer(address) else { continue };
+            if let Err(error) = self.clone().connection(stream, peer) {
+                tracing::warn!(%address, %error, "cannot serve an NFS connection");
+            }
+        }
+    }
+
+    fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer) -> io::Result<()> {
+        if self.count.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+            return Err(io::Error::other("there are too many connections"));
+        }
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let connection = Arc::new(Connection { stream, writing: Mutex::new(()) });
+        {
+            let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let mine = all.entry(peer.address).or_default();
+            if mine.len() >= MAX_PER_PEER
+                && let Some(oldest) = mine.pop_front()
+            {
+                oldest.close();
+            }
+            mine.push_back(connection.clone());
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let leaving = Leaving { server: self.clone(), peer: peer.address, connection: connection.clone() };
+        // If the thread cannot be made, the closure and with it `leaving` is dropped here.
+        spawn("nfs-read", move || {
+            let leaving = leaving;
+            if let Err(error) = self.read(&leaving.connection, peer) {
+                tracing::debug!(peer = %peer.address, %error, "an NFS connection ended");
+            }
+        })
+    }
+
+    /// Reads and answers records until the connection ends.
+    fn read(self: &Arc<Self>, connection: &Arc<Connection>, peer: Peer) -> io::Result<()> {
+        let mut stream = io::BufReader::with_capacity(16 << 10, &connection.stream);
+        let calls = self.counter(peer.address);
+        let queue = Queue::default();
+        let queue = Arc::new(queue);
+        let _closing = Closing(queue.clone());
+        let (mut record, mut reply) = (Vec::new(), Vec::new());
+        while !self.stopping() {
+            read_record(&mut stream, &mut record)?;
+            let call = Call::parse(&record)
+                .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+            if call.program == nfs3::PROGRAM {
+                calls.fetch_add(1, Ordering::Relaxed);
+            }
+            if nfs3::may_block(&call) {
+                self.enqueue(&queue, connection, peer, std::mem::take(&mut record))?;
+                continue;
+            }
+            reply.clear();
+            reply.extend_from_slice(&MARK_ROOM);
+            self.dispatcher.reply(&call, peer, &mut reply);
+            connection.send(&mut reply);
+            for buffer in [&mut record, &mut reply] {
+                if buffer.capacity() > KEEP_BUFFER {
+                    *buffer = Vec::new();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn enqueue(
+        self: &Arc<Self>,
+        queue: &Arc<Queue>,
+        connection: &Arc<Connection>,
+        peer: Peer,
+        record: Vec<u8>,
+    ) -> io::Result<()> {
+        let start_another = queue.push(record);
+        if start_another {
+            let (server, queue, connection) = (self.clone(), queue.clone(), connection.clone());
+            spawn("nfs-persist", move || {
+                while let Some(record) = queue.pop() {
+                    server.persist(&connection, peer, &record);
+                    queue.done();
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Answers one call that may wait for the disk.
+    fn persist(&self, connection: &Arc<Connection>, peer: Peer, record: &[u8]) {
+        let Ok(call) = Call::parse(record) else { return };
+        let once = Proc::new(call.procedure).is_some_and(Proc::must_not_repeat);
+        let mut reply = Vec::with_capacity(512);
+        reply.extend_from_slice(&MARK_ROOM);
+        if !once {
+            self.dispatcher.reply(&call, peer, &mut reply);
+            connection.send(&mut reply);
+            return;
+        }
+        let Some(running) = Running::join(self, (peer.address, walt_nfs::call_key(&call)), connection) else {
+            return;
+        };
+        self.dispatcher.reply(&call, peer, &mut reply);
+        // Its result is in the ring: from here on a retry finds it there.
+        for connection in running.leave() {
+            connection.send(&mut reply);
+        }
+    }
+
+    fn counter(&self, peer: Ipv4Addr) -> Arc<AtomicU64> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.len() >= MAX_COUNTERS && !calls.contains_key(&peer) {
+            return Arc::default();
+        }
+        calls.entry(peer).or_default().clone()
+    }
+
+    fn datagrams(self: Arc<Self>, socket: &UdpSocket) {
+        let mut datagram = [0; MAX_DATAGRAM];
+        let mut reply = Vec::new();
+        while !self.stopping() {
+            let Ok((len, address)) = socket.recv_from(&mut datagram) else { continue };
+            let Some(peer) = self.peer(address) else { continue };
+            let Ok(call) = Call::parse(&datagram[..len]) else { continue };
+            if call.program == nfs3::PROGRAM {
+                continue; // NFS is served over TCP only
+            }
+            reply.clear();
+            self.dispatcher.reply(&call, peer, &mut reply);
+            // A lost answer is asked for again.
+            let _ = socket.send_to(&reply, address);
+        }
+    }
+}
+
+/// A call that must not run twice, while it runs.
+struct Running<'a> {
+    server: &'a Server,
+    key: (Ipv4Addr, CallKey),
+    left: bool,
+}
+
+impl<'a> Running<'a> {
+    /// `None` if the call runs already: its answer will come by this connection, too.
+    fn join(server: &'a Server, key: (Ipv4Addr, CallKey), connection: &Arc<Connection>) -> Option<Self> {
+        let mut running = server.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waiting) = running.get_mut(&key) {
+            if !waiting.iter().any(|c| Arc::ptr_eq(c, connection)) {
+                waiting.push(connection.clone());
+            }
+            return None;
+        }
+        running.insert(key, vec![connection.clone()]);
+        Some(Self { server, key, left: false })
+    }
+
+    /// Who waits for the answer.
+    fn leave(mut self) -> Vec<Arc<Connection>> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Vec<Arc<Connection>> {
+        // Once only: the next entry of this key is of the next try.
+        if std::mem::replace(&mut self.left, true) {
+            return Vec::new();
+        }
+        let mut running = self.server.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.key).unwrap_or_default()
+    }
+}
+
+impl Drop for Running<'_> {
+    /// Also when the call panicked: the client's next try must not wait for it.
+    fn drop(&mut self) {
+        for connection in self.take() {
+            connection.close();
+        }
+    }
+}
+
+/// Takes a connection out of the server's list when its reader ends, however it ends.
+struct Leaving {
+    server: Arc<Server>,
+    peer: Ipv4Addr,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.connection.close();
+        self.server.count.fetch_sub(1, Ordering::Relaxed);
+        let mut all = self.server.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mine) = all.get_mut(&self.peer) {
+            mine.retain(|c| !Arc::ptr_eq(c, &self.connection));
+            if mine.is_empty() {
+                all.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Calls of one connection that wait for one of its threads.
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    records: VecDeque<Vec<u8>>,
+    threads: usize,
+    busy: usize,
+    closed: bool,
+}
+
+impl Queue {
+    /// Adds a call, waiting for room; true if the caller has to start a thread.
+    fn push(&self, record: Vec<u8>) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .changed
+            .wait_while(state, |s| s.records.len() >= PERSIST_QUEUE)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.records.push_back(record);
+        let start = state.busy + state.records.len() > state.threads && state.threads < PERSIST_THREADS;
+        state.threads += usize::from(start);
+        drop(state);
+        self.changed.notify_all();
+        start
+    }
+
+    /// The next call; `None` when the connection has ended and all calls are done.
+    fn pop(&self) -> Option<Vec<u8>> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self
+            .changed
+            .wait_while(state, |s| s.records.is_empty() && !s.closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        let record = state.records.pop_front()?;
+        state.busy += 1;
+        drop(state);
+        self.changed.notify_all();
+        Some(record)
+    }
+
+    fn done(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).busy -= 1;
+    }
+}
+
+/// Ends the threads of a queue.
+struct Closing(Arc<Queue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// Reads one record. Memory is spent on what has arrived, not on what was announced.
+fn read_record(stream: &mut impl Read, record: &mut Vec<u8>) -> io::Result<()> {
+    record.clear();
+    let mut assembler = Assembler::default();
+    loop {
+        let mut mark = [0; 4];
+        stream.read_exact(&mut mark)?;
+        let Next::Fragment { len, last } = assembler.mark(mark).map_err(io::Error::other)?;
+        let got = stream.by_ref().take(len as u64).read_to_end(record)?;
+        if got < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if last {
+            return Ok(());
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(run).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_come() {
+        let bytes = [0, 0, 0, 2, 1, 2, 0x80, 0, 0, 1, 3, 0x80, 0, 0, 0, 0, 0, 0, 9, 1];
+        let mut stream = &bytes[..];
+        let mut record = Vec::new();
+        read_record(&mut stream, &mut record).unwrap();
+        assert_eq!(record, [1, 2, 3]);
+        read_record(&mut stream, &mut record).unwrap();
+        assert!(record.is_empty());
+        assert!(read_record(&mut stream, &mut record).is_err());
+        assert!(read_record(&mut &[0xff; 8][..], &mut record).is_err());
+    }
+}
