@@ -56,9 +56,14 @@ pub struct Server {
     listeners: Mutex<Vec<TcpListener>>,
     connections: Mutex<HashMap<Ipv4Addr, VecDeque<Arc<Connection>>>>,
     count: AtomicUsize,
-    running: Mutex<HashMap<(Ipv4Addr, CallKey), Vec<Arc<Connection>>>>,
+    running: Mutex<HashMap<RunningKey, Waiters>>,
     calls: Mutex<HashMap<Ipv4Addr, Arc<AtomicU64>>>,
 }
+
+/// A call of a node, whatever connection it came by.
+type RunningKey = (Ipv4Addr, CallKey);
+/// Who gets the answer of a running call.
+type Waiters = Vec<Arc<Connection>>;
 
 /// The writing half of a connection.
 struct Connection {
@@ -319,13 +324,13 @@ impl Server {
 /// A call that must not run twice, while it runs.
 struct Running<'a> {
     server: &'a Server,
-    key: (Ipv4Addr, CallKey),
+    key: RunningKey,
     left: bool,
 }
 
 impl<'a> Running<'a> {
     /// `None` if the call runs already: its answer will come by this connection, too.
-    fn join(server: &'a Server, key: (Ipv4Addr, CallKey), connection: &Arc<Connection>) -> Option<Self> {
+    fn join(server: &'a Server, key: RunningKey, connection: &Arc<Connection>) -> Option<Self> {
         let mut running = server.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(waiting) = running.get_mut(&key) {
             if !waiting.iter().any(|c| Arc::ptr_eq(c, connection)) {
@@ -338,11 +343,11 @@ impl<'a> Running<'a> {
     }
 
     /// Who waits for the answer.
-    fn leave(mut self) -> Vec<Arc<Connection>> {
+    fn leave(mut self) -> Waiters {
         self.take()
     }
 
-    fn take(&mut self) -> Vec<Arc<Connection>> {
+    fn take(&mut self) -> Waiters {
         // Once only: the next entry of this key is of the next try.
         if std::mem::replace(&mut self.left, true) {
             return Vec::new();
