@@ -25,7 +25,8 @@ build_initrd_package() {
         "$pkg/etc/kernel/postinst.d" "$pkg/etc/kernel/postrm.d" "$work/repo"
     from=$WALT_IMAGES_DIR/common/initrd
     install -m 755 "$from/walt-mkinitrd" "$pkg/usr/sbin/walt-mkinitrd"
-    install -m 755 "$from/init" "$pkg/usr/share/walt-initrd/init"
+    install -m 755 "$from/walt-initrd-init" \
+        "$pkg/usr/share/walt-initrd/walt-initrd-init"
     install -m 755 "$from/kernel/postinst" "$pkg/etc/kernel/postinst.d/zz-walt-initrd"
     install -m 755 "$from/kernel/postrm" "$pkg/etc/kernel/postrm.d/zz-walt-initrd"
     cat >"$pkg/DEBIAN/control" <<END
@@ -69,7 +70,7 @@ configure_units() {
     #   systemd-udevd         drivers of the machine's cards, names of disks
     #   systemd-udev-trigger  the cards that are there at boot, on real machines
     #   walt-udev-trigger     the same on virtual machines, for the few buses they have
-    #   systemd-tmpfiles-setup{,-dev}  directories in /run and /tmp that packages rely on
+    #   systemd-tmpfiles-setup  directories in /run and /tmp that packages rely on
     #   systemd-sysctl, systemd-modules-load  what users put in /etc/sysctl.d, /etc/modules
     #   systemd-logind, dbus  sessions, `systemctl` of users, reboot by the power button
     #   cron                  jobs of users
@@ -96,8 +97,11 @@ configure_units() {
         systemd-network-generator.service
     # One process each at boot. Users of these file systems mount them: `mount -t tracefs ...`
     mask sys-kernel-debug.mount sys-kernel-tracing.mount sys-kernel-config.mount \
-        dev-hugepages.mount sys-fs-fuse-connections.mount kmod-static-nodes.service \
-        modprobe@drm.service modprobe@configfs.service modprobe@efi_pstore.service modprobe@fuse.service
+        dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount \
+        modprobe@drm.service modprobe@configfs.service modprobe@efi_pstore.service \
+        modprobe@fuse.service modprobe@loop.service modprobe@dm_mod.service systemd-repart.service
+    # Two processes for the nodes /dev/net/tun, /dev/fuse and the like, see configure_dev.
+    mask kmod-static-nodes.service systemd-tmpfiles-setup-dev.service
     # A systemd per logged-in user costs each `walt node run` more than its command; root uses the
     # system's. (`systemctl unmask user@.service` brings it back.)
     mask user@.service
@@ -126,7 +130,6 @@ Description=Coldplug of the devices of a virtual machine
 DefaultDependencies=no
 Wants=systemd-udevd.service
 After=systemd-udevd-kernel.socket systemd-udevd-control.socket
-Before=sysinit.target
 ConditionVirtualization=vm
 ConditionPathIsReadWrite=/sys
 
@@ -151,6 +154,19 @@ END
     printf '[Manager]\nDefaultTimeoutStopSec=15s\n' >"$root/etc/systemd/system.conf.d/walt.conf"
     # cards keep the kernel's names: the one that the root is on is up already
     ln -sfn /dev/null "$root/etc/systemd/network/99-default.link"
+}
+
+# Device nodes that load their module when they are opened, made by the same process as /run's
+# directories. In containers the runtime gives /dev.
+configure_dev() {
+    dropin systemd-tmpfiles-setup.service Service ExecStart= \
+        'ExecStart=systemd-tmpfiles --create --remove --boot'
+    cat >"$root/etc/tmpfiles.d/walt-dev.conf" <<'END'
+d /dev/net 0755 root root -
+c!- /dev/net/tun       0666 root root - 10:200
+c!- /dev/fuse          0666 root root - 10:229
+c!- /dev/loop-control  0660 root disk - 10:237
+END
 }
 
 configure_system() {
@@ -180,7 +196,6 @@ configure_system() {
 
     install -m 755 "$here/walt-image-shell-start" "$here/walt-image-shell-shutdown" "$root/usr/bin/"
     install_boot "$root"
-    echo 'set additional_kernel_params console=ttyS0 quiet mitigations=off' >>"$vm/boot-params.ipxe"
     rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*.bin "$root"/var/log/*.log \
         "$root"/var/log/apt/* "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 }
@@ -199,6 +214,7 @@ mmdebstrap --mode=root --variant=minbase --architectures=amd64 --include="$packa
     "$SUITE" "$root" "$work/all.list" >&2
 configure_system
 configure_units
+configure_dev
 for file in kernel initrd; do
     [ -s "$root/boot/pc-x86-64/$file" ] || die "the image has no /boot/pc-x86-64/$file"
 done
