@@ -1,2 +1,55 @@
-//! Filled by the commits that follow.
-fn main() {}
+//! `walt`, the command of the users.
+//!
+//! ```text
+//! main ─▶ cli       the grammar (clap), usage errors, help texts
+//!      ─▶ commands  one file per command: arguments, and what it does with a Context
+//!           ├─ actions   an action: confirmations, its events, ctrl-C
+//!           ├─ terminal  a terminal: raw mode, window size, both directions
+//!           └─ ui        the only place that writes: results to stdout, all else to stderr
+//! ```
+//!
+//! A command ends with `Ok` (exit 0) or a [`error::Failure`], which knows its exit status: 1 not done
+//! or declined, 2 usage, 255 a bug of ours, or the status of the program that ran remotely.
+//!
+//! The runtime is single-threaded and nothing is set up before it is needed: most commands are one
+//! request, and their start-up time is what users feel.
+
+mod actions;
+mod cli;
+mod commands;
+mod error;
+mod fds;
+mod help;
+mod sets;
+mod terminal;
+mod topics;
+mod ui;
+
+use error::Failure;
+
+/// Exit status of a panic, which is a bug of ours.
+const STATUS_BUG: i32 = 255;
+
+fn main() {
+    let status = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+        // The panic's own message has been printed by then.
+        ui::note("Error: unexpected client-side issue, please report it.");
+        STATUS_BUG
+    });
+    std::process::exit(status);
+}
+
+fn run() -> i32 {
+    let command = match cli::parse(std::env::args_os().skip(1).collect()) {
+        Ok(command) => command,
+        Err(failure) => return failure.report(),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::from(error).report(),
+    };
+    match runtime.block_on(commands::run(command)) {
+        Ok(()) => 0,
+        Err(failure) => failure.report(),
+    }
+}

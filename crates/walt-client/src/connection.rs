@@ -21,7 +21,7 @@ pub enum Connection {
     /// The pipes of `ssh … walt proxy`; the process ends with the connection.
     Ssh {
         /// Kept so that dropping the connection ends the process.
-        _process: Child,
+        _process: Box<Child>,
         /// Its output and input.
         pipes: Join<ChildStdout, ChildStdin>,
     },
@@ -45,7 +45,7 @@ impl Connection {
             let (Some(output), Some(input)) = (process.stdout.take(), process.stdin.take()) else {
                 return Err(refused("ssh has no pipes".to_owned()));
             };
-            return Ok(Self::Ssh { _process: process, pipes: tokio::io::join(output, input) });
+            return Ok(Self::Ssh { _process: Box::new(process), pipes: tokio::io::join(output, input) });
         }
         let Target::Unix(path) = target else { return Err(refused("no socket".to_owned())) };
         match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {

@@ -1,0 +1,90 @@
+//! The grammar of the command line: `walt CATEGORY SUBCOMMAND [options] [positionals]`.
+//!
+//! Options stand anywhere after the subcommand, as `--opt value` or `--opt=value`, never abbreviated
+//! and never twice; `--` ends them. `node run` takes everything after its set of nodes as the command.
+
+use crate::commands::Category;
+use crate::error::Failure;
+use crate::help;
+use clap::error::{ContextKind, ErrorKind};
+use clap::{CommandFactory, Parser};
+use std::ffi::OsString;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "walt", disable_help_subcommand = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    category: Category,
+}
+
+/// Reads the arguments (without the program's name).
+///
+/// # Errors
+/// What to show instead of doing something: a help text or a usage error.
+pub fn parse(arguments: Vec<OsString>) -> Result<Category, Failure> {
+    let arguments = protect_remote_command(arguments);
+    let root = Cli::command();
+    let words: Vec<&str> = arguments.iter().take(2).map_while(|a| a.to_str()).collect();
+    let path = help::path(&root, &words);
+    if path.len() == arguments.len() && help::find(&root, &path).has_subcommands() {
+        let text = format!("No sub-command given\n------\n{}", help::text(&root, &path));
+        return Err(Failure::Shown { text, status: 1 });
+    }
+    let full = std::iter::once(OsString::from("walt")).chain(arguments.iter().cloned());
+    Cli::try_parse_from(full).map(|cli| cli.category).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Failure::Shown { text: help::text(&root, &path), status: 0 }
+        }
+        _ => Failure::Usage { reason: reason(&error), help: help::text(&root, &path) },
+    })
+}
+
+/// One sentence about what is wrong.
+fn reason(error: &clap::Error) -> String {
+    let value = |kind| error.get(kind).map(|v| v.to_string()).unwrap_or_default();
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            format!("Unknown sub-command '{}'", value(ContextKind::InvalidSubcommand))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            format!("missing {}", value(ContextKind::InvalidArg).replace(['<', '>'], "").to_lowercase())
+        }
+        ErrorKind::UnknownArgument => {
+            let word = value(ContextKind::InvalidArg);
+            if word.starts_with('-') {
+                format!("unknown option '{word}'")
+            } else {
+                format!("unexpected argument '{word}'")
+            }
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.split("\n\n").next().unwrap_or_default();
+            let words: Vec<&str> = first.trim_start_matches("error: ").split_whitespace().collect();
+            words.join(" ")
+        }
+    }
+}
+
+/// Puts `--` behind the set of nodes of `node run`, where the options of the remote command begin.
+fn protect_remote_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_run = arguments.len() > 2 && arguments[0] == "node" && arguments[1] == "run";
+    if !is_run {
+        return arguments;
+    }
+    // All options of `node run` are switches, so the first other word is the set.
+    let Some(set) = (2..arguments.len()).find(|&i| !arguments[i].as_encoded_bytes().starts_with(b"-")) else {
+        return arguments;
+    };
+    if arguments[2..set].iter().any(|a| a == "--") {
+        return arguments;
+    }
+    if arguments.get(set + 1).is_some_and(|next| next != "--") {
+        arguments.insert(set + 1, "--".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests;

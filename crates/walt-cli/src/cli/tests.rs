@@ -1,0 +1,129 @@
+use super::*;
+
+fn parse_words(line: &str) -> Result<Category, Failure> {
+    parse(line.split_whitespace().map(OsString::from).collect())
+}
+
+fn debug(line: &str) -> String {
+    match parse_words(line) {
+        Ok(category) => format!("{category:?}"),
+        Err(failure) => panic!("{line}: {}", failure.text()),
+    }
+}
+
+#[test]
+fn the_grammar_itself_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn accepted_lines() {
+    for (line, wanted) in [
+        ("node show", "all: false"),
+        ("node show --all --json", "all: true, names_only: false, json: true"),
+        (
+            "node boot vn1 default -y",
+            r#"node_set: "vn1", image_name_or_default: "default", confirmed: Confirmed { yes: true }"#,
+        ),
+        ("node boot --yes vn1 default", "yes: true"),
+        ("node deploy vn1,vn2 x:v1", r#"Deploy(Boot { node_set: "vn1,vn2""#),
+        ("node wait --timeout -5 vn1", "timeout: -5"),
+        ("node wait vn1 --timeout=5", "timeout: 5"),
+        ("node wait vn1", "timeout: -1"),
+        ("node config vn1", "configuration: []"),
+        ("node config vn1 cpu.cores=2 ram=1G", r#"configuration: ["cpu.cores=2", "ram=1G"]"#),
+        ("node run vn1 ls -l --all", r#"cmdargs: ["ls", "-l", "--all"], term: false"#),
+        ("node run --term vn1 -- ls -l", r#"cmdargs: ["ls", "-l"], term: true"#),
+        ("node run vn1 ls -- -l", r#"cmdargs: ["ls", "--", "-l"]"#),
+        ("node run vn1 --help", r#"cmdargs: ["--help"]"#),
+        ("node run -- vn1 ls -l", r#"node_set: "vn1", cmdargs: ["ls", "-l"]"#),
+        ("image shell x", "save: None"),
+        ("image shell x --save", r#"image_name: "x", save: Some("")"#),
+        ("image shell --save x", r#"image_name: "x", save: Some("")"#),
+        ("image shell --save=y x", r#"image_name: "x", save: Some("y")"#),
+        ("image shell --resume x --save", "resume: true"),
+        ("image clone walt:a/b", "image_name: None, force: false"),
+        ("image clone walt:a/b c --force", r#"image_name: Some("c"), force: true"#),
+        ("image show --refresh", "refresh: true"),
+        ("help show", r#"topic: "help-intro""#),
+        ("help show -- shells", r#"topic: "shells""#),
+        ("proxy", "Proxy"),
+    ] {
+        let got = debug(line);
+        assert!(got.contains(wanted), "{line}: {got}");
+    }
+}
+
+#[test]
+fn refused_lines() {
+    for (line, reason) in [
+        ("node show --al", "unknown option '--al'"),
+        ("node show --all --all", "cannot be used multiple times"),
+        ("node show x", "unexpected argument 'x'"),
+        ("node boot vn1", "missing image_name_or_default"),
+        ("node wait --timeout x vn1", "invalid value 'x'"),
+        ("node wait --timeout", "a value is required"),
+        ("node reboot vn1 --hard --hard", "cannot be used multiple times"),
+        ("node run vn1", "missing cmdargs"),
+        ("node run", "missing node_set"),
+        ("node run --bad vn1 ls", "unknown option '--bad'"),
+        ("image shell --discard --save x", "cannot be used with"),
+        ("image show --all --names-only", "cannot be used with"),
+        ("nodes show", "Unknown sub-command 'nodes'"),
+        ("node shw", "Unknown sub-command 'shw'"),
+        ("--bad", "unknown option '--bad'"),
+        ("image -x", "unknown option '-x'"),
+    ] {
+        match parse_words(line) {
+            Err(Failure::Usage { reason: got, help }) => {
+                assert!(got.contains(reason), "{line}: {got}");
+                assert!(!got.contains('\n') && !help.is_empty(), "{line}");
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn help_texts() {
+    let shown = |line: &str| match parse_words(line) {
+        Err(Failure::Shown { text, status }) => (text, status),
+        other => panic!("{line}: {other:?}"),
+    };
+    for line in ["", "node", "image", "help"] {
+        let (text, status) = shown(line);
+        assert!(text.starts_with("No sub-command given\n------\n\nWalT platform control tool"), "{text}");
+        assert_eq!(status, 1, "{line}");
+    }
+    let (top, status) = shown("--help");
+    assert_eq!(status, 0);
+    assert!(top.contains("\nCategories:\n    image  management"), "{top}");
+    assert!(!top.contains("proxy"), "{top}");
+    assert!(
+        shown("node -h").0.contains("-> management of nodes\n\nUsage:\n    walt node SUBCOMMAND [args...]\n")
+    );
+    let (leaf, status) = shown("node wait --help");
+    assert_eq!(status, 0);
+    assert_eq!(
+        leaf,
+        "wait until nodes have booted
+
+Usage:
+    walt node wait [SWITCHES] node_set
+
+Meta-switches:
+    -h, --help  Prints this help message and quits
+
+Switches:
+    --timeout SECONDS:int  stop if still waiting after this number of seconds; -1, the default, is for ever
+"
+    );
+    assert!(
+        shown("image clone -h")
+            .0
+            .contains("walt image clone [SWITCHES] clonable_image_link [image_name=None]")
+    );
+    assert!(shown("image shell -h").0.contains("    --save[=NAME:str]  save"));
+    assert!(shown("help show -h").0.contains("[topic=help-intro]"));
+    assert!(shown("node run -h").0.contains("walt node run [SWITCHES] node_set cmdargs..."));
+}

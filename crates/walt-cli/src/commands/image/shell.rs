@@ -1,0 +1,172 @@
+//! `walt image shell`
+
+use super::keep::{self, Desk, Saved};
+use crate::actions::{self, Action};
+use crate::commands::{Confirmed, Context};
+use crate::error::Failure;
+use crate::terminal::{self, End, Mode};
+use crate::ui;
+use crate::ui::prompt::{Answer, Dialog};
+use clap::Args;
+use std::io;
+use walt_api::SessionAction;
+use walt_api::term::OpenImageShell;
+use walt_client::Reply;
+
+/// Said when the image's operating system was started.
+const NOTE_OS: &str = "Note: the OS was started in a virtual environment.\n\
+                       Run 'walt help show shells' for more info.\n";
+/// Said when it was not.
+const NOTE_SIMPLE: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
+                           Run 'walt help show shells' for more info.\n";
+
+/// `walt image shell`
+#[derive(Debug, Args)]
+pub struct Shell {
+    image_name: String,
+    /// save without asking if the shell's status is 0, as the same image or as NAME
+    #[arg(
+        long,
+        value_name = "NAME:str",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        allow_hyphen_values = true
+    )]
+    save: Option<String>,
+    /// go on with the open session of this image
+    #[arg(long)]
+    resume: bool,
+    /// end the open session of this image and drop its changes
+    #[arg(long, conflicts_with_all = ["resume", "save"])]
+    discard: bool,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Shell {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.discard {
+            return context.action(SessionAction::DiscardImage { image: self.image_name }, true).await;
+        }
+        let tty = terminal::local_tty(&context.ui);
+        let interactive = tty.is_some();
+        let mode = match (interactive, self.resume) {
+            (true, _) => Mode::Raw,
+            (false, true) => Mode::Pipes,
+            (false, false) => Mode::Script,
+        };
+        let open = OpenImageShell { image: self.image_name.clone(), tty, resume: self.resume };
+        let pair = context.ui.watch(context.client.image_shell(&open)).await?;
+        let resume = self.resume;
+        let mut running = false;
+        let outcome = terminal::run(&mut context.ui, pair, mode, |os| {
+            running = true;
+            if !resume {
+                ui::note(if os { NOTE_OS } else { NOTE_SIMPLE });
+            }
+        })
+        .await;
+        let outcome = match outcome {
+            Err(failure @ Failure::Client(_)) if running => return Err(self.kept(failure)),
+            other => other?,
+        };
+        let Some(id) = outcome.session else {
+            return Err(match outcome.end {
+                End::Exited(status) => Failure::Status(status.max(1)),
+                End::Interrupted | End::Detached => Failure::Aborted { newline: true },
+            });
+        };
+        let mut session = Session { context, id };
+        let status = match outcome.end {
+            End::Exited(status) => status,
+            End::Interrupted | End::Detached => {
+                ui::note("\nAborted.");
+                session.discard().await?;
+                ui::note("The changes of this session were dropped.");
+                return Err(Failure::said());
+            }
+        };
+        let result = match &self.save {
+            Some(name) if status == 0 => session.save_at_once(name).await,
+            // At a terminal, a shell's status is that of its last command: no reason to drop the work.
+            _ if interactive => keep::ask_and_keep(&mut session, &self.image_name, self.confirmed.yes).await,
+            save => {
+                session.discard().await?;
+                ui::note(&match save {
+                    Some(_) => format!("The shell ended with status {status}: its changes were dropped."),
+                    None => "Note: the changes were dropped, there is no terminal to ask what to do with \
+                             them (--save saves them)."
+                        .to_owned(),
+                });
+                return if status == 0 { Ok(()) } else { Err(Failure::Status(status)) };
+            }
+        };
+        match result {
+            Err(failure @ (Failure::Client(_) | Failure::Api(_) | Failure::Aborted { .. })) => {
+                Err(self.kept(failure))
+            }
+            other => other,
+        }
+    }
+
+    /// Says the failure, and that nothing is lost.
+    fn kept(&self, failure: Failure) -> Failure {
+        ui::note(&failure.text());
+        ui::note(&format!(
+            "The session is kept: 'walt image shell --resume {0}' goes on with it, \
+             'walt image shell --discard {0}' drops it.",
+            self.image_name
+        ));
+        Failure::said()
+    }
+}
+
+/// The user, and a session whose shell has ended.
+struct Session<'a> {
+    context: &'a mut Context,
+    id: String,
+}
+
+impl Session<'_> {
+    async fn save_at_once(&mut self, name: &str) -> Result<(), Failure> {
+        let name = (!name.is_empty()).then(|| name.to_owned());
+        let action = SessionAction::Save { session: self.id.clone(), name, yes: true };
+        self.context.action(action, true).await
+    }
+}
+
+impl Dialog for Session<'_> {
+    async fn ask(&mut self, question: &str) -> io::Result<Answer> {
+        self.context.ui.ask(question).await
+    }
+    fn note(&mut self, line: &str) {
+        self.context.ui.note(line);
+    }
+}
+
+impl Desk for Session<'_> {
+    async fn save(&mut self, name: Option<&str>, token: Option<&str>) -> Result<Saved, Failure> {
+        let name = name.map(str::to_owned);
+        let action: Action = SessionAction::Save { session: self.id.clone(), name, yes: false }.into();
+        let Context { client, ui } = &mut *self.context;
+        match ui.watch(action.send(client, token)).await? {
+            Reply::Confirm(c) => Ok(Saved::Ask { warnings: c.warnings, token: c.token }),
+            Reply::Events(events) => {
+                actions::follow(ui, events).await?;
+                Ok(Saved::Done)
+            }
+        }
+    }
+
+    /// Silent: the caller says what it means.
+    async fn discard(&mut self) -> Result<(), Failure> {
+        let action: Action = SessionAction::Discard { session: self.id.clone() }.into();
+        let Context { client, ui } = &mut *self.context;
+        match ui.watch(action.send(client, None)).await? {
+            Reply::Confirm(_) => Err(Failure::new("the server asks before it drops the session.")),
+            Reply::Events(events) => actions::follow_silently(ui, events).await,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `walt image show`
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::ui;
+use crate::ui::table::{compact_models, table, truth};
+use clap::Args;
+use walt_api::{Image, ImageList};
+
+/// Owner of the default images.
+const PLATFORM: &str = "waltplatform";
+
+/// `walt image show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// show the images of other users and of the platform too
+    #[arg(long, conflicts_with = "names_only")]
+    all: bool,
+    /// print names only, one per line
+    #[arg(long, conflicts_with = "json")]
+    names_only: bool,
+    /// accepted for old scripts; the list is always up to date
+    #[arg(long)]
+    refresh: bool,
+    /// print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let user = context.ui.watch(context.client.info()).await?.user;
+        let mut list = context.ui.watch(context.client.images(true)).await?;
+        for line in &list.notes {
+            ui::note(line);
+        }
+        list.images.sort_by(|a, b| a.fullname.cmp(&b.fullname));
+        let total = list.images.len();
+        if !self.all {
+            list.images.retain(|image| image.user == user.as_str());
+        }
+        if self.json {
+            let notes = list.notes;
+            return ui::out_json(&ImageList { num_images: list.images.len(), images: list.images, notes });
+        }
+        if self.names_only {
+            let names: String =
+                list.images.iter().map(|image| short(&image.fullname).to_owned() + "\n").collect();
+            return Ok(ui::out_text(&names)?);
+        }
+        ui::out_text(&text(&list.images, user.as_str()))?;
+        for line in footnotes(&list.images, total, user.as_str(), self.all) {
+            ui::note(&line);
+        }
+        Ok(())
+    }
+}
+
+fn text(images: &[Image], user: &str) -> String {
+    let section = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| {
+        if rows.is_empty() {
+            String::new()
+        } else {
+            format!("{}{}\n", ui::title(title), table(columns, &rows))
+        }
+    };
+    let rows = |of: &dyn Fn(&Image) -> bool, cells: &dyn Fn(&Image) -> Vec<String>| {
+        images.iter().filter(|i| of(i)).map(cells).collect::<Vec<_>>()
+    };
+    let mut text = section(
+        "Your images:",
+        &["name", "in_use", "created", "compatibility"],
+        rows(&|i| i.user == user, &|i| {
+            vec![
+                short(&i.fullname).into(),
+                truth(i.in_use),
+                i.created.clone(),
+                compact_models(&i.compatibility),
+            ]
+        }),
+    );
+    text += &section(
+        "Images of other users:",
+        &["user", "name", "created", "clonable_link"],
+        rows(&|i| i.user != user && i.user != PLATFORM, &|i| {
+            vec![i.user.clone(), short(&i.fullname).into(), i.created.clone(), link(i)]
+        }),
+    );
+    text += &section(
+        "Images of the platform:",
+        &["name", "created", "clonable_link"],
+        rows(&|i| i.user == PLATFORM && user != PLATFORM, &|i| {
+            vec![short(&i.fullname).into(), i.created.clone(), link(i)]
+        }),
+    );
+    let sessions = images
+        .iter()
+        .filter(|i| i.user == user)
+        .filter_map(|i| {
+            let session = i.session.as_ref()?;
+            Some(vec![short(&i.fullname).into(), session.since.clone(), session.state.clone()])
+        })
+        .collect();
+    text += &section("Open sessions of 'walt image shell':", &["image", "since", "state"], sessions);
+    text
+}
+
+/// Name without user and `:latest`.
+fn short(full: &str) -> &str {
+    let own = full.split_once('/').map_or(full, |(_, own)| own);
+    own.strip_suffix(":latest").unwrap_or(own)
+}
+
+fn link(image: &Image) -> String {
+    format!("walt:{}/{}", image.user, short(&image.fullname))
+}
+
+fn footnotes(shown: &[Image], total: usize, user: &str, all: bool) -> Vec<String> {
+    let mut notes: Vec<String> = Vec::new();
+    if shown.iter().any(|image| image.user == user && image.session.is_some()) {
+        notes.push(
+            "Tip: 'walt image shell --resume <image>' goes on with a session, '--discard' drops it.".into(),
+        );
+    }
+    if total == 0 {
+        notes.push("No OS images were found on this platform.".into());
+    } else if !shown.iter().any(|image| image.user == user) {
+        notes.push("Your working set is empty.".into());
+    }
+    if all && total > 0 {
+        notes.push("Tip: 'walt image clone <clonable-link>' makes an image one of yours.".into());
+    } else if total > shown.len() {
+        notes.push("Re-run with --all to see the images of other users and of the platform.".into());
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walt_api::SessionInfo;
+
+    fn image(full: &str) -> Image {
+        Image {
+            fullname: full.into(),
+            user: full.split('/').next().unwrap().into(),
+            id: "sha256:00".into(),
+            in_use: false,
+            created: "2026-01-02 03:04:05".into(),
+            compatibility: vec!["pc-x86-64".into()],
+            session: None,
+        }
+    }
+
+    #[test]
+    fn sections() {
+        let mut open = image("ann/x:v1");
+        open.session =
+            Some(SessionInfo { id: "s".into(), since: "2026-01-02 04:00:00".into(), state: "exited".into() });
+        let images =
+            [image("ann/pc:latest"), open, image("bob/y:latest"), image("waltplatform/pc-default:latest")];
+        assert_eq!(
+            text(&images, "ann"),
+            "Your images:
+name  in-use  created              compatibility
+----  ------  -------------------  -------------
+pc    False   2026-01-02 03:04:05  pc-x86-64    
+x:v1  False   2026-01-02 03:04:05  pc-x86-64    
+
+Images of other users:
+user  name  created              clonable-link
+----  ----  -------------------  -------------
+bob   y     2026-01-02 03:04:05  walt:bob/y   
+
+Images of the platform:
+name        created              clonable-link               
+----------  -------------------  ----------------------------
+pc-default  2026-01-02 03:04:05  walt:waltplatform/pc-default
+
+Open sessions of 'walt image shell':
+image  since                state 
+-----  -------------------  ------
+x:v1   2026-01-02 04:00:00  exited
+
+"
+        );
+        assert_eq!(footnotes(&images[..2], 4, "ann", false).len(), 2);
+        assert_eq!(footnotes(&[], 4, "eve", false)[0], "Your working set is empty.");
+    }
+}

@@ -1,0 +1,72 @@
+//! The commands that are one action on the server.
+
+use crate::commands::{Confirmed, Context};
+use crate::error::Failure;
+use clap::Args;
+use walt_api::ImageAction;
+
+/// `walt image clone`
+#[derive(Debug, Args)]
+pub struct Clone {
+    clonable_image_link: String,
+    image_name: Option<String>,
+    /// overwrite an image of yours that has the same name
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Clone {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let action =
+            ImageAction::Clone { link: self.clonable_image_link, name: self.image_name, force: self.force };
+        context.action(action, self.confirmed.yes).await
+    }
+}
+
+/// `walt image duplicate`
+#[derive(Debug, Args)]
+pub struct Duplicate {
+    image_name: String,
+    new_image_name: String,
+}
+
+impl Duplicate {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let action = ImageAction::Duplicate { name: self.image_name, new_name: self.new_image_name };
+        context.action(action, false).await
+    }
+}
+
+/// `walt image remove`
+#[derive(Debug, Args)]
+pub struct Remove {
+    image_name: String,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Remove {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        context.action(ImageAction::Remove { name: self.image_name }, self.confirmed.yes).await
+    }
+}
+
+/// `walt image rename`
+#[derive(Debug, Args)]
+pub struct Rename {
+    image_name: String,
+    new_image_name: String,
+}
+
+impl Rename {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let action = ImageAction::Rename { name: self.image_name, new_name: self.new_image_name };
+        context.action(action, false).await
+    }
+}

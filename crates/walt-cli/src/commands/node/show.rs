@@ -1,0 +1,165 @@
+//! `walt node show`
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::ui;
+use crate::ui::table::table;
+use clap::Args;
+use walt_api::{Node, NodeList, NodeState};
+
+/// Owner of free nodes.
+const FREE: &str = "waltplatform";
+
+/// `walt node show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// show free nodes and those of other users too
+    #[arg(long)]
+    all: bool,
+    /// print names only, one per line
+    #[arg(long, conflicts_with = "json")]
+    names_only: bool,
+    /// print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let user = context.ui.watch(context.client.info()).await?.user;
+        let mut list = context.ui.watch(context.client.nodes()).await?;
+        list.nodes.sort_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
+        let total = list.nodes.len();
+        if !self.all {
+            list.nodes.retain(|node| node.owner == user.as_str());
+        }
+        if self.json {
+            return ui::out_json(&NodeList { num_nodes: list.nodes.len(), nodes: list.nodes });
+        }
+        if self.names_only {
+            let names: String = list.nodes.iter().map(|node| node.name.clone() + "\n").collect();
+            return Ok(ui::out_text(&names)?);
+        }
+        ui::out_text(&text(&list.nodes, user.as_str()))?;
+        for line in footnotes(&list.nodes, total, user.as_str(), self.all) {
+            ui::note(&line);
+        }
+        Ok(())
+    }
+}
+
+fn text(nodes: &[Node], user: &str) -> String {
+    let section = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| {
+        if rows.is_empty() {
+            String::new()
+        } else {
+            format!("{}{}\n", ui::title(title), table(columns, &rows))
+        }
+    };
+    let rows = |of: &dyn Fn(&Node) -> bool, cells: &dyn Fn(&Node) -> Vec<String>| {
+        nodes.iter().filter(|n| of(n)).map(cells).collect::<Vec<_>>()
+    };
+    let mut text = section(
+        "Nodes you own:",
+        &["name", "type", "model", "image", "ip", "netsetup", "booted"],
+        rows(&|n| n.owner == user, &|n| cells(n, Some(vec![short_image(&n.image)]))),
+    );
+    text += &section(
+        "Free nodes:",
+        &["name", "type", "model", "ip", "netsetup", "booted"],
+        rows(&|n| n.owner == FREE && user != FREE, &|n| cells(n, None)),
+    );
+    text += &section(
+        "Nodes of other users:",
+        &["name", "type", "model", "image_owner", "clonable_image_link", "ip", "netsetup", "booted"],
+        rows(&|n| n.owner != FREE && n.owner != user, &|n| {
+            cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
+        }),
+    );
+    for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
+        if let Some(line) = &node.last_console_line {
+            let clean: String = line.chars().filter(|c| !c.is_control()).collect();
+            text += &format!("Last console line of {}: {clean}\n", node.name);
+        }
+    }
+    text
+}
+
+fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
+    let kind = if node.is_virtual { "virtual" } else { "physical" };
+    let mut cells = vec![node.name.clone(), kind.to_owned(), node.model.clone()];
+    cells.extend(image.unwrap_or_default());
+    let netsetup = node.config.get("netsetup").and_then(|v| v.as_str()).unwrap_or("LAN");
+    cells.extend([node.ip.clone(), netsetup.to_owned(), node.booted_text.clone()]);
+    cells
+}
+
+/// Image without user and `:latest`.
+fn short_image(full: &str) -> String {
+    let own = full.split_once('/').map_or(full, |(_, own)| own);
+    own.trim_end_matches(":latest").to_owned()
+}
+
+fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if total == 0 {
+        notes.push("No nodes were detected on this platform.".to_owned());
+        notes.push("Tip: 'walt node create <name>' creates a virtual one.".to_owned());
+    } else if !shown.iter().any(|node| node.owner == user) {
+        notes.push("You own no nodes.".to_owned());
+    }
+    if !all && total > shown.len() {
+        notes.push("Re-run with --all to see free nodes and those of other users.".to_owned());
+    }
+    notes.push("Tip: 'walt help show node-ownership' explains who owns a node.".to_owned());
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sets::samples::node;
+
+    #[test]
+    fn sections() {
+        let mut failed = node("vn3", "bob/x:v2");
+        failed.state = NodeState::Down;
+        failed.booted_text = "NO".into();
+        failed.last_console_line = Some("Kernel panic\u{1b}".into());
+        let nodes = [
+            node("vn1", "ann/pc-x86-64:latest"),
+            node("vn22", "waltplatform/pc-x86-64-default:latest"),
+            failed,
+        ];
+        assert_eq!(
+            text(&nodes, "ann"),
+            "Nodes you own:
+name  type     model      image      ip             netsetup  booted
+----  -------  ---------  ---------  -------------  --------  ------
+vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       yes   
+
+Free nodes:
+name  type     model      ip             netsetup  booted
+----  -------  ---------  -------------  --------  ------
+vn22  virtual  pc-x86-64  192.168.183.2  LAN       yes   
+
+Nodes of other users:
+name  type     model      image-owner  clonable-image-link  ip             netsetup  booted
+----  -------  ---------  -----------  -------------------  -------------  --------  ------
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       NO    
+
+Last console line of vn3: Kernel panic
+"
+        );
+    }
+
+    #[test]
+    fn notes() {
+        let nodes = [node("vn1", "ann/x:latest")];
+        assert_eq!(footnotes(&nodes, 1, "ann", false).len(), 1);
+        assert!(footnotes(&nodes, 2, "ann", false)[0].contains("--all"));
+        assert_eq!(footnotes(&[], 2, "ann", false)[0], "You own no nodes.");
+        assert!(footnotes(&[], 0, "ann", true)[0].starts_with("No nodes"));
+    }
+}

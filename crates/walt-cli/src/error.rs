@@ -1,0 +1,189 @@
+//! How a command fails: what is said, and the exit status.
+
+use crate::ui;
+use std::io;
+use walt_api::{ApiError, ErrorCode};
+use walt_client::{Error, Target};
+
+/// Exit status of a request that was not fulfilled, or that its user declined.
+const STATUS_NOT_DONE: i32 = 1;
+/// Exit status of a command line that cannot be understood.
+const STATUS_USAGE: i32 = 2;
+/// Exit status of a program ended by signal n is this plus n, as shells do.
+const STATUS_SIGNAL: i32 = 128;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line is wrong.
+    Usage {
+        /// What is wrong with it.
+        reason: String,
+        /// Help of the command it was meant for.
+        help: String,
+    },
+    /// Something to show that is no error (help), with the exit status.
+    Shown {
+        /// The text, for standard output.
+        text: String,
+        /// Exit status.
+        status: i32,
+    },
+    /// It was not done.
+    Failed {
+        /// One sentence.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+    /// The server refused or failed.
+    Api(Box<ApiError>),
+    /// No server, or a broken connection.
+    Client(Error),
+    /// The user pressed ctrl-C or declined; `newline` after a `^C` echoed by the terminal.
+    Aborted {
+        /// Whether the cursor is behind a `^C`.
+        newline: bool,
+    },
+    /// All has been said already.
+    Status(i32),
+}
+
+impl Failure {
+    /// A failure with a sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), hint: None }
+    }
+
+    /// A failure with a sentence and what to do about it.
+    pub fn with_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// All has been said, and it was not done.
+    pub fn said() -> Self {
+        Self::Status(STATUS_NOT_DONE)
+    }
+
+    /// Ended by a signal.
+    pub fn signal(number: i32) -> Self {
+        Self::Status(STATUS_SIGNAL + number)
+    }
+
+    /// Says it, and returns the exit status.
+    pub fn report(&self) -> i32 {
+        match self {
+            Self::Shown { text, status } => {
+                let _ = ui::out_text(text);
+                *status
+            }
+            Self::Status(status) => *status,
+            Self::Usage { .. } => {
+                ui::note(&self.text());
+                STATUS_USAGE
+            }
+            _ => {
+                ui::note(&self.text());
+                STATUS_NOT_DONE
+            }
+        }
+    }
+
+    /// What is said on standard error.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Usage { reason, help } => format!("Error: {reason}\n------\n{}", help.trim_end()),
+            Self::Shown { text, .. } => text.clone(),
+            Self::Failed { message, hint } => sentence(message, hint.as_deref(), None),
+            Self::Api(error) => {
+                // The id leads to the server's log, which has details of the server's own failures only.
+                let id = (error.code == ErrorCode::Internal).then_some(error.request_id.as_deref()).flatten();
+                sentence(&error.message, error.hint.as_deref(), id)
+            }
+            Self::Client(error) => client_text(error),
+            Self::Aborted { newline: true } => "\nAborted.".to_owned(),
+            Self::Aborted { newline: false } => "Aborted.".to_owned(),
+            Self::Status(_) => String::new(),
+        }
+    }
+}
+
+fn sentence(message: &str, hint: Option<&str>, id: Option<&str>) -> String {
+    let mut text = String::new();
+    if !message.starts_with("Error: ") {
+        text.push_str("Error: ");
+    }
+    text.push_str(message);
+    if let Some(hint) = hint {
+        text.push('\n');
+        text.push_str(hint);
+    }
+    if let Some(id) = id {
+        text.push_str(&format!("\nThe server's log has the details, under request {id}."));
+    }
+    text
+}
+
+fn client_text(error: &Error) -> String {
+    match error {
+        Error::Connect { target, reason } => {
+            let mut text = format!(
+                "Network connection to WalT server failed!\nNo server answers at {target}: {reason}."
+            );
+            text.push_str("\nIs walt-server running? WALT_SERVER=unix:<path of walt.sock> or ssh://<host> selects another one.");
+            if Target::from_env().is_ok_and(|t| matches!(t, Target::Ssh { .. })) {
+                text.push_str("\nThe host must have 'walt' in the PATH of its ssh sessions.");
+            }
+            text
+        }
+        Error::Broken(reason) => {
+            let mut text = "Issue occured while communicating with WalT server!".to_owned();
+            text.push_str(&format!("\nDetails: {reason}."));
+            text
+        }
+        Error::Api(error) => sentence(&error.message, error.hint.as_deref(), error.request_id.as_deref()),
+        Error::BadTarget(_) | Error::BadUser(_) => format!("Error: {error}"),
+        Error::Version { .. } => format!("Error: {error}\nInstall the same version of walt on both sides."),
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Api(error) => Self::Api(error),
+            other => Self::Client(other),
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        // A reader that has seen enough, such as `head`, is no reason for a message.
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::said() } else { Self::new(error.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts() {
+        let api = ApiError::new(ErrorCode::NotFound, "No such image 'x'.").hint("(tip: walt image show)");
+        assert_eq!(Failure::from(api).text(), "Error: No such image 'x'.\n(tip: walt image show)");
+        let mut api = ApiError::new(ErrorCode::Internal, "it broke");
+        api.request_id = Some("r7".into());
+        assert!(Failure::from(api).text().ends_with("under request r7."));
+        let text = Failure::from(Error::Connect { target: "/run/x".into(), reason: "no".into() }).text();
+        assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
+        assert!(text.contains("/run/x"));
+        let usage = Failure::Usage { reason: "r".into(), help: "h\n".into() };
+        assert_eq!(usage.text(), "Error: r\n------\nh");
+    }
+}

@@ -1,0 +1,43 @@
+//! Raw mode of the local terminal, and its size.
+
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use std::io;
+
+/// Size assumed where the terminal does not tell: lines, columns.
+const DEFAULT_SIZE: (u16, u16) = (24, 80);
+
+/// Raw mode; the terminal gets its former mode back when this is dropped.
+#[derive(Debug)]
+pub struct RawMode {
+    before: Termios,
+}
+
+impl RawMode {
+    /// Sets the terminal on standard input to raw mode.
+    pub fn enter() -> io::Result<Self> {
+        let raw = Self { before: tcgetattr(io::stdin())? };
+        raw.again();
+        Ok(raw)
+    }
+
+    /// Sets raw mode once more: after a stop, the calling shell has set its own.
+    pub fn again(&self) {
+        let mut raw = self.before.clone();
+        raw.make_raw();
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// Lines and columns of the terminal on standard output.
+pub fn window_size() -> (u16, u16) {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row, size.ws_col),
+        _ => DEFAULT_SIZE,
+    }
+}

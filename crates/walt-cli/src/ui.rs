@@ -1,0 +1,163 @@
+//! The only place that writes: results to standard output, everything else to standard error.
+
+pub mod busy;
+pub mod prompt;
+pub mod table;
+
+use crate::error::Failure;
+use crate::fds::Input;
+use busy::Busy;
+use prompt::{Answer, Dialog};
+use std::io::{self, IsTerminal, Write};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// One result line on standard output.
+pub fn out(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    stdout.write_all(b"\n")?;
+    stdout.flush()
+}
+
+/// Text that ends with its own newline, on standard output.
+pub fn out_text(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// A value as JSON on standard output.
+pub fn out_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|e| Failure::new(format!("no JSON of this: {e}")))?;
+    Ok(out(&text)?)
+}
+
+/// One line (or more) on standard error. A standard error nobody reads is no failure.
+pub fn note(line: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr.write_all(line.as_bytes());
+    let _ = stderr.write_all(b"\n");
+}
+
+/// The title of a table: bold on a terminal.
+pub fn title(text: &str) -> String {
+    if io::stdout().is_terminal() { format!("\x1b[1m{text}\x1b[0m\n") } else { format!("{text}\n") }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupt {
+    /// ctrl-C.
+    Interrupted,
+    /// SIGTERM or SIGHUP: leave without a word. Holds the signal's number.
+    Terminated(i32),
+}
+
+impl Interrupt {
+    /// How a command ends that does nothing else about it.
+    pub fn failure(self) -> Failure {
+        match self {
+            Self::Interrupted => Failure::Aborted { newline: true },
+            Self::Terminated(number) => Failure::signal(number),
+        }
+    }
+}
+
+/// Signals that end a command. From its creation on, they end nothing by themselves.
+#[derive(Debug)]
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for one of them.
+    pub async fn next(&mut self) -> Interrupt {
+        tokio::select! {
+            _ = self.interrupt.recv() => Interrupt::Interrupted,
+            _ = self.terminate.recv() => Interrupt::Terminated(SignalKind::terminate().as_raw_value()),
+            _ = self.hangup.recv() => Interrupt::Terminated(SignalKind::hangup().as_raw_value()),
+        }
+    }
+}
+
+/// Both ends of the conversation with the user.
+#[derive(Debug)]
+pub struct Ui {
+    /// Standard input.
+    pub input: Input,
+    /// ctrl-C and friends.
+    pub signals: Signals,
+    /// What the server is busy with.
+    pub busy: Busy,
+    /// Standard input and output are terminals.
+    pub interactive: bool,
+}
+
+impl Ui {
+    /// Must be called within the runtime.
+    pub fn new() -> io::Result<Self> {
+        let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
+        Ok(Self {
+            input: Input::new(),
+            signals: Signals::new()?,
+            busy: Busy::new(interactive && io::stderr().is_terminal()),
+            interactive,
+        })
+    }
+
+    /// Waits for `work` with the busy indicator; a signal ends it.
+    pub async fn watch<T, E: Into<Failure>>(
+        &mut self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Failure> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => {
+                    self.busy.clear();
+                    return done.map_err(Into::into);
+                }
+                interrupt = self.signals.next() => {
+                    self.busy.clear();
+                    return Err(interrupt.failure());
+                }
+                () = self.busy.tick() => {}
+            }
+        }
+    }
+}
+
+impl Dialog for Ui {
+    async fn ask(&mut self, question: &str) -> io::Result<Answer> {
+        self.busy.clear();
+        {
+            let mut stderr = io::stderr().lock();
+            stderr.write_all(question.as_bytes())?;
+            stderr.flush()?;
+        }
+        self.input.again();
+        tokio::select! {
+            line = self.input.line() => Ok(line?.map_or(Answer::End, Answer::Line)),
+            interrupt = self.signals.next() => Ok(match interrupt {
+                Interrupt::Interrupted => Answer::Interrupted,
+                Interrupt::Terminated(number) => Answer::Terminated(number),
+            }),
+        }
+    }
+
+    fn note(&mut self, line: &str) {
+        self.busy.clear();
+        note(line);
+    }
+}

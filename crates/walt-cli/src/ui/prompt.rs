@@ -1,0 +1,146 @@
+//! Questions. They go to standard error and are asked also when standard input is no terminal, so that
+//! `echo y | walt …` works; the end of the input is a "no".
+
+use crate::error::Failure;
+use std::io;
+
+/// What came back to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// A line, without its end.
+    Line(String),
+    /// The end of the input (ctrl-D).
+    End,
+    /// ctrl-C.
+    Interrupted,
+    /// SIGTERM or SIGHUP, by its number: the user has gone.
+    Terminated(i32),
+}
+
+/// A conversation; the tests have one with a script.
+pub trait Dialog {
+    /// Asks and waits for one line.
+    async fn ask(&mut self, question: &str) -> io::Result<Answer>;
+    /// A note.
+    fn note(&mut self, line: &str);
+}
+
+/// How a yes-or-no question ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// `y`.
+    Yes,
+    /// `n`.
+    No,
+    /// No answer: the end of the input, or ctrl-C (then there is a `^C` on the line).
+    None,
+}
+
+/// Asks `<question> (y/n): ` until the answer is `y` or `n`. Says `OK.` to a yes, nothing to a no.
+pub async fn decide(dialog: &mut impl Dialog, question: &str) -> Result<Decision, Failure> {
+    loop {
+        match dialog.ask(&format!("{question} (y/n): ")).await? {
+            Answer::Line(line) if line == "y" => {
+                dialog.note("OK.\n");
+                return Ok(Decision::Yes);
+            }
+            Answer::Line(line) if line == "n" => return Ok(Decision::No),
+            Answer::Line(_) => dialog.note("Invalid response."),
+            Answer::End | Answer::Interrupted => return Ok(Decision::None),
+            Answer::Terminated(number) => return Err(Failure::signal(number)),
+        }
+    }
+}
+
+/// [`decide`] with the usual question, after `warnings`; anything but a yes ends the command.
+pub async fn confirm(dialog: &mut impl Dialog, warnings: &[String]) -> Result<(), Failure> {
+    for warning in warnings {
+        dialog.note(warning);
+    }
+    match decide(dialog, "Are you sure?").await? {
+        Decision::Yes => Ok(()),
+        Decision::No => Err(Failure::Aborted { newline: false }),
+        Decision::None => Err(Failure::Aborted { newline: true }),
+    }
+}
+
+#[cfg(test)]
+pub mod fake {
+    //! A conversation with a script.
+
+    use super::{Answer, Dialog};
+    use std::collections::VecDeque;
+    use std::io;
+
+    /// Gives the answers in order, then the end of the input; records all that is said.
+    #[derive(Debug, Default)]
+    pub struct Script {
+        /// What the user will answer.
+        pub answers: VecDeque<Answer>,
+        /// All that was asked and said: `?` question, `!` note.
+        pub said: Vec<String>,
+    }
+
+    impl Script {
+        /// A user who answers with these lines; `^C` is ctrl-C.
+        pub fn new(answers: &[&str]) -> Self {
+            let answer =
+                |a: &&str| if *a == "^C" { Answer::Interrupted } else { Answer::Line((*a).to_owned()) };
+            Self { answers: answers.iter().map(answer).collect(), said: Vec::new() }
+        }
+    }
+
+    impl Dialog for Script {
+        async fn ask(&mut self, question: &str) -> io::Result<Answer> {
+            self.said.push(format!("?{question}"));
+            Ok(self.answers.pop_front().unwrap_or(Answer::End))
+        }
+        fn note(&mut self, line: &str) {
+            self.said.push(format!("!{line}"));
+        }
+    }
+
+    /// Runs a future that never waits for anything real.
+    pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::{Script, block_on};
+    use super::*;
+
+    #[test]
+    fn only_y_and_n_are_answers() {
+        let mut user = Script::new(&["yes", "", "y"]);
+        assert_eq!(block_on(decide(&mut user, "Are you sure?")).unwrap(), Decision::Yes);
+        assert_eq!(
+            user.said,
+            [
+                "?Are you sure? (y/n): ",
+                "!Invalid response.",
+                "?Are you sure? (y/n): ",
+                "!Invalid response.",
+                "?Are you sure? (y/n): ",
+                "!OK.\n"
+            ]
+        );
+    }
+
+    #[test]
+    fn anything_but_yes_aborts() {
+        let ask = |answers: &[&str]| {
+            let mut user = Script::new(answers);
+            let end = block_on(confirm(&mut user, &["This would reboot 1 node.".into()]));
+            assert_eq!(user.said[0], "!This would reboot 1 node.");
+            end
+        };
+        assert!(ask(&["y"]).is_ok());
+        assert!(matches!(ask(&["n"]), Err(Failure::Aborted { newline: false })));
+        assert!(matches!(ask(&["^C"]), Err(Failure::Aborted { newline: true })));
+        assert!(matches!(ask(&[]), Err(Failure::Aborted { newline: true })));
+        let mut gone = Script { answers: [Answer::Terminated(1)].into(), said: vec![] };
+        assert!(matches!(block_on(confirm(&mut gone, &[])), Err(Failure::Status(129))));
+    }
+}
