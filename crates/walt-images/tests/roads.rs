@@ -1,0 +1,399 @@
+//! One tree by three roads: the kernel's overlay mount, the view, and the exported OCI layers unpacked by umoci.
+//!
+//! Random changes are made through an overlay mount and committed, several layers high. Compared are path, type, mode,
+//! owner, size, content, time (ns), device numbers, extended attributes without overlayfs' own, and the sets of names
+//! that share an inode; never the link count, which the kernel keeps stale in a merged directory. Renaming a lower
+//! directory is refused by the kernel with our options (EXDEV) and then simply does not happen, on every road.
+
+use proptest::prelude::*;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, makedev};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs,
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+use walt_images::{History, ImageConfig, Kind, Prepared, SaveRules, Store, View};
+
+/// Random cases; each mounts, commits and unpacks up to four layers.
+const CASES: u32 = 24;
+const LONG: &str = "a-very-long-name-that-does-not-fit-into-the-hundred-bytes-that-a-ustar-header-has-for-names-so-that-pax-is-needed";
+const NAMES: [&[u8]; 8] = [b"a", b"b", b"a-b", b"dir", b"x y\n", "\u{e9}".as_bytes(), b"-n", LONG.as_bytes()];
+
+#[derive(Debug, Clone)]
+enum Change {
+    File(Vec<u8>, u16),
+    Append(Vec<u8>),
+    Sparse(Vec<u8>),
+    Dir(Vec<u8>),
+    Remove(Vec<u8>),
+    Replace(Vec<u8>),
+    Rename(Vec<u8>, Vec<u8>),
+    Link(Vec<u8>, Vec<u8>),
+    Symlink(Vec<u8>, Vec<u8>),
+    Mode(Vec<u8>, u32),
+    Owner(Vec<u8>, u32),
+    Xattr(Vec<u8>, u8),
+    Device(Vec<u8>, u8),
+    Fifo(Vec<u8>),
+    Touch(Vec<u8>, i64, u32),
+}
+
+fn path() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(0..NAMES.len(), 1..4)
+        .prop_map(|parts| parts.iter().map(|i| NAMES[*i]).collect::<Vec<_>>().join(&b'/'))
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        4 => (path(), any::<u16>()).prop_map(|(p, n)| Change::File(p, n)),
+        4 => path().prop_map(Change::Dir),
+        1 => path().prop_map(Change::Append),
+        1 => path().prop_map(Change::Sparse),
+        3 => path().prop_map(Change::Remove),
+        2 => path().prop_map(Change::Replace),
+        2 => (path(), path()).prop_map(|(p, q)| Change::Rename(p, q)),
+        3 => (path(), path()).prop_map(|(p, q)| Change::Link(p, q)),
+        1 => (path(), path()).prop_map(|(p, q)| Change::Symlink(p, q)),
+        1 => (path(), 0u32..0o10000).prop_map(|(p, m)| Change::Mode(p, m)),
+        1 => (path(), prop_oneof![0u32..2000, Just(3_000_000)]).prop_map(|(p, u)| Change::Owner(p, u)),
+        1 => (path(), any::<u8>()).prop_map(|(p, n)| Change::Xattr(p, n)),
+        1 => (path(), 1u8..9).prop_map(|(p, n)| Change::Device(p, n)),
+        1 => path().prop_map(Change::Fifo),
+        1 => (path(), -5i64..2_000_000_000, 0u32..1_000_000_000).prop_map(|(p, s, n)| Change::Touch(p, s, n)),
+    ]
+}
+
+/// Makes one change; one that does not apply to the tree as it is does nothing.
+fn make(root: &Path, change: &Change) {
+    let at = |path: &[u8]| root.join(OsStr::from_bytes(path));
+    let is_dir = |path: &Path| path.symlink_metadata().is_ok_and(|m| m.is_dir());
+    let is_link = |path: &Path| path.symlink_metadata().is_ok_and(|m| m.is_symlink());
+    // A change through a symbolic link could leave the tree.
+    let through_link = |path: &[u8]| {
+        let mut at = root.to_owned();
+        path.split(|b| *b == b'/').any(|part| {
+            at.push(OsStr::from_bytes(part));
+            is_link(&at)
+        })
+    };
+    let remove = |path: &Path| if is_dir(path) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    let node = |path: &[u8], kind, dev| {
+        let mode = Mode::from_raw_mode(0o640);
+        let _ = rustix::fs::mknodat(CWD, at(path), kind, mode, dev);
+    };
+    match change {
+        Change::File(p, n) if !through_link(p) && !at(p).exists() => {
+            let _ = fs::write(at(p), vec![*n as u8; usize::from(*n)]);
+        }
+        Change::Append(p) if !through_link(p) && at(p).is_file() => {
+            let mut file = fs::OpenOptions::new().append(true).open(at(p)).unwrap();
+            file.write_all(b"more").unwrap();
+        }
+        Change::Sparse(p) if !through_link(p) && !at(p).exists() => {
+            if let Ok(mut file) = fs::File::create(at(p)) {
+                file.seek(SeekFrom::Start(3_000_000)).unwrap();
+                file.write_all(b"x").unwrap();
+                file.set_len(5_000_001).unwrap();
+            }
+        }
+        Change::Dir(p) if !through_link(p) => drop(fs::create_dir(at(p))),
+        Change::Remove(p) if !through_link(p) || is_link(&at(p)) => drop(remove(&at(p))),
+        Change::Replace(p) if !through_link(p) && at(p).exists() => {
+            let was_dir = is_dir(&at(p));
+            remove(&at(p)).unwrap();
+            match (was_dir, p.len() % 2) {
+                (true, 0) => fs::write(at(p), "was a directory").unwrap(),
+                // A directory in the place of one is opaque.
+                (true, _) => fs::create_dir(at(p)).unwrap(),
+                (false, _) => fs::create_dir(at(p)).unwrap(),
+            }
+        }
+        Change::Rename(p, q) if !through_link(p) && !through_link(q) => drop(fs::rename(at(p), at(q))),
+        Change::Link(p, q) if !through_link(p) && !through_link(q) => drop(fs::hard_link(at(p), at(q))),
+        Change::Symlink(p, q) if !through_link(q) => {
+            drop(std::os::unix::fs::symlink(OsStr::from_bytes(p), at(q)));
+        }
+        Change::Mode(p, m) if !through_link(p) => {
+            drop(fs::set_permissions(at(p), fs::Permissions::from_mode(*m)));
+        }
+        Change::Owner(p, u) => drop(std::os::unix::fs::lchown(at(p), Some(*u), Some(u / 2))),
+        Change::Xattr(p, n) if !through_link(p) && (at(p).is_file() || is_dir(&at(p))) => {
+            let name = if n % 2 == 0 { "user.walt" } else { "trusted.walt" };
+            rustix::fs::lsetxattr(at(p), name, &[*n, 0, b'\n', b'='], XattrFlags::empty()).unwrap();
+        }
+        Change::Device(p, n) => node(p, FileType::CharacterDevice, makedev(1, u32::from(*n))),
+        Change::Fifo(p) => node(p, FileType::Fifo, 0),
+        Change::Touch(p, s, n) => {
+            let time = Timespec { tv_sec: *s, tv_nsec: i64::from(*n) };
+            let times = Timestamps { last_access: time, last_modification: time };
+            let _ = rustix::fs::utimensat(CWD, at(p), &times, AtFlags::SYMLINK_NOFOLLOW);
+        }
+        _ => {}
+    }
+}
+
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What is compared of one path.
+#[derive(Debug, Clone, PartialEq)]
+struct Seen {
+    kind: Kind,
+    mode: u32,
+    owner: (u32, u32),
+    size: u64,
+    content: Vec<u8>,
+    mtime: (i64, u32),
+    rdev: (u32, u32),
+    xattrs: Xattrs,
+}
+
+#[derive(Debug, PartialEq)]
+struct Tree {
+    paths: BTreeMap<Vec<u8>, Seen>,
+    /// Sets of names that share an inode.
+    links: BTreeSet<BTreeSet<Vec<u8>>>,
+}
+
+fn digest(mut file: fs::File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    Sha256::digest(&bytes).to_vec()
+}
+
+fn xattrs(path: &Path) -> Xattrs {
+    let mut list = vec![0; 65536];
+    let n = rustix::fs::llistxattr(path, &mut list).unwrap();
+    let names = list[..n].split(|b| *b == 0).filter(|n| !n.is_empty() && !n.starts_with(b"trusted.overlay."));
+    let mut all: Xattrs = names
+        .map(|name| {
+            let mut value = vec![0; 65536];
+            let n = rustix::fs::lgetxattr(path, OsStr::from_bytes(name), &mut value).unwrap();
+            (name.to_vec(), value[..n].to_vec())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+fn groups(names: Vec<(u64, Vec<u8>)>) -> BTreeSet<BTreeSet<Vec<u8>>> {
+    let mut groups: BTreeMap<u64, BTreeSet<Vec<u8>>> = BTreeMap::new();
+    for (object, name) in names {
+        groups.entry(object).or_default().insert(name);
+    }
+    groups.into_values().filter(|g| g.len() > 1).collect()
+}
+
+fn tree_of_dir(root: &Path) -> Tree {
+    let (mut paths, mut names) = (BTreeMap::new(), Vec::new());
+    let mut pending = vec![Vec::new()];
+    while let Some(path) = pending.pop() {
+        let full = root.join(OsStr::from_bytes(&path));
+        let full = if path.is_empty() { root.to_owned() } else { full };
+        let meta = full.symlink_metadata().unwrap();
+        let (mut size, mut content, mut rdev) = (meta.len(), Vec::new(), (0, 0));
+        let kind = match FileType::from_raw_mode(meta.mode()) {
+            FileType::Directory => {
+                size = 0;
+                for entry in fs::read_dir(&full).unwrap() {
+                    let name = entry.unwrap().file_name();
+                    let parent = path.split(|b| *b == b'/').filter(|p| !p.is_empty());
+                    pending.push(parent.chain([name.as_bytes()]).collect::<Vec<_>>().join(&b'/'));
+                }
+                Kind::Dir
+            }
+            FileType::RegularFile => {
+                content = digest(fs::File::open(&full).unwrap());
+                Kind::File
+            }
+            FileType::Symlink => {
+                content = fs::read_link(&full).unwrap().as_os_str().as_bytes().to_vec();
+                Kind::Symlink
+            }
+            FileType::CharacterDevice => {
+                rdev = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+                Kind::Char
+            }
+            FileType::Fifo => Kind::Fifo,
+            other => panic!("{other:?} at {full:?}"),
+        };
+        if kind != Kind::Dir {
+            names.push((meta.ino(), path.clone()));
+        }
+        let mtime = (meta.mtime(), meta.mtime_nsec() as u32);
+        let (mode, owner) = (meta.mode() & 0o7777, (meta.uid(), meta.gid()));
+        paths.insert(path, Seen { kind, mode, owner, size, content, mtime, rdev, xattrs: xattrs(&full) });
+    }
+    Tree { paths, links: groups(names) }
+}
+
+fn tree_of_view(view: &View) -> Tree {
+    let (mut paths, mut names) = (BTreeMap::new(), Vec::new());
+    let mut pending = vec![view.root()];
+    while let Some(number) = pending.pop() {
+        let entry = view.entry(number).unwrap();
+        for child in view.children(number) {
+            assert_eq!(view.parent(*child), number);
+            assert_eq!(view.lookup(number, view.name(*child)), Some(*child));
+            pending.push(*child);
+        }
+        let path = view.path(number);
+        assert_eq!(view.find(&path), Some(number));
+        if entry.kind != Kind::Dir {
+            names.push((u64::from(entry.fileid), path.clone()));
+        }
+        let content = match entry.kind {
+            Kind::File => digest(view.open(number).unwrap()),
+            _ => entry.target.to_vec(),
+        };
+        let seen = Seen {
+            kind: entry.kind,
+            mode: entry.mode,
+            owner: (entry.uid, entry.gid),
+            size: if entry.kind == Kind::Dir { 0 } else { entry.size },
+            content,
+            mtime: (entry.mtime.sec, entry.mtime.nsec),
+            rdev: entry.rdev,
+            xattrs: view.xattrs(number).unwrap(),
+        };
+        paths.insert(path, seen);
+    }
+    Tree { paths, links: groups(names) }
+}
+
+/// An overlay mount that ends with its scope.
+struct Overlay(PathBuf);
+
+impl Overlay {
+    fn mount(store: &Store, layers: &[walt_types::DiffId], upper: &Path, work: &Path, at: &Path) -> Self {
+        fs::create_dir_all(work).unwrap();
+        fs::create_dir_all(at).unwrap();
+        let lowers: Vec<_> = layers.iter().rev().map(|l| store.layer_fs(l).display().to_string()).collect();
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},redirect_dir=nofollow,metacopy=off,index=off,xino=off",
+            lowers.join(":"),
+            upper.display(),
+            work.display()
+        );
+        let options = std::ffi::CString::new(options).unwrap();
+        rustix::mount::mount(
+            "overlay",
+            at,
+            "overlay",
+            rustix::mount::MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .unwrap();
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Overlay {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::empty()).unwrap();
+    }
+}
+
+fn differences(a: &Tree, b: &Tree) -> String {
+    let mut out = String::new();
+    for path in a.paths.keys().chain(b.paths.keys()).collect::<BTreeSet<_>>() {
+        let (a, b) = (a.paths.get(path), b.paths.get(path));
+        if a != b {
+            out += &format!("{:?}:\n  {a:?}\n  {b:?}\n", String::from_utf8_lossy(path));
+        }
+    }
+    format!("{out}links {:?}\n      {:?}", a.links, b.links)
+}
+
+fn same(a: &Tree, b: &Tree, roads: &str) -> Result<(), TestCaseError> {
+    prop_assert!(a == b, "{roads}: {}", differences(a, b));
+    Ok(())
+}
+
+fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let dir = dir.path();
+    let store = Store::open(&dir.join("state")).unwrap();
+    let empty = dir.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let tar = Command::new("tar").arg("-C").arg(&empty).args(["-c", "."]).output().unwrap();
+    let base = store.import_tar(tar.stdout.as_slice()).unwrap();
+    let mut config = ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..Default::default() };
+    config.push_layer(&base.diff_id, History::default());
+    let mount_point = dir.join("mnt");
+    let mut live = tree_of_dir(&empty);
+    for (i, step) in steps.iter().enumerate() {
+        let layers = config.layers().unwrap();
+        let lower = store.view(&layers, None).unwrap();
+        let session = store.sessions_dir().join(i.to_string());
+        let upper = store.prepare_upper(&session.join("layer"), &lower).unwrap();
+        {
+            let overlay = Overlay::mount(&store, &layers, &upper, &session.join("work"), &mount_point);
+            step.iter().for_each(|change| make(&overlay.0, change));
+            live = tree_of_dir(&overlay.0);
+        }
+        match store.prepare_commit(&session.join("layer"), &lower, &SaveRules::exact()).unwrap() {
+            Prepared::Unchanged { .. } => {
+                same(&live, &tree_of_view(&lower), "live, view below an unchanged session")?
+            }
+            Prepared::Layer { info, .. } => {
+                store.adopt_layer(&session.join("layer"), &info.diff_id).unwrap();
+                config.push_layer(&info.diff_id, History::default());
+            }
+        }
+    }
+    let layers = config.layers().unwrap();
+    let view = store.view(&layers, None).unwrap();
+    same(&live, &tree_of_view(&view), "live mount, view")?;
+    let reopened = Store::open(&dir.join("state")).unwrap();
+    same(&live, &tree_of_view(&reopened.view_by_id(view.id()).unwrap()), "live mount, loaded view")?;
+
+    let session = store.sessions_dir().join("last");
+    let upper = store.prepare_upper(&session.join("layer"), &view).unwrap();
+    {
+        let overlay = Overlay::mount(&store, &layers, &upper, &session.join("work"), &mount_point);
+        same(&live, &tree_of_dir(&overlay.0), "live mount, mount of the layers")?;
+    }
+
+    let image = store.put_config(&config).unwrap();
+    let (layout, bundle) = (dir.join("layout"), dir.join("bundle"));
+    store.export_oci_layout(&image, "test", &layout).unwrap();
+    let mut umoci = Command::new("umoci");
+    let output =
+        umoci.arg("unpack").arg("--image").arg(format!("{}:test", layout.display())).arg(&bundle).output();
+    let output = output.unwrap();
+    prop_assert!(output.status.success(), "umoci: {}", String::from_utf8_lossy(&output.stderr));
+    same(&live, &tree_of_dir(&bundle.join("rootfs")), "live mount, umoci")?;
+
+    // A second store takes the exported layers in and gives the same bytes.
+    let second = Store::open(&dir.join("second")).unwrap();
+    for layer in &layers {
+        let mut tar = Vec::new();
+        store.export_layer(layer, &mut tar).unwrap();
+        let info = second.import_tar(tar.as_slice()).unwrap();
+        prop_assert_eq!(info.diff_id, *layer);
+        let mut again = Vec::new();
+        second.export_layer(layer, &mut again).unwrap();
+        prop_assert!(again == tar);
+    }
+    second.put_config(&config).unwrap();
+    let imported = second.view(&layers, None).unwrap();
+    same(&live, &tree_of_view(&imported), "live mount, view of imported layers")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: CASES, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default()
+    })]
+    #[test]
+    fn three_roads_show_one_tree(steps in prop::collection::vec(prop::collection::vec(change(), 1..25), 1..5)) {
+        roads(&steps)?;
+    }
+}
