@@ -24,6 +24,8 @@ fn serve() -> Served {
     std::fs::create_dir(&persist).unwrap();
     std::fs::write(view.join("hello"), "hello world\n").unwrap();
     std::fs::write(view.join("empty"), "").unwrap();
+    std::fs::create_dir(view.join("sub")).unwrap();
+    std::fs::write(view.join("sub/inner"), "inner").unwrap();
     std::fs::write(view.join("big"), pattern(3_000_001)).unwrap();
     std::os::unix::fs::symlink("hello", view.join("link")).unwrap();
     for n in 0..3000 {
@@ -75,11 +77,12 @@ fn a_view_is_listed_and_read() {
     let text = String::from_utf8(s.ok("nfs-ls", &[&s.url("n1/fs")])).unwrap();
     let mut names: Vec<_> = text.lines().filter_map(|l| l.split_whitespace().last()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["big", "empty", "hello", "link", "many"]);
+    assert_eq!(names, ["big", "empty", "hello", "link", "many", "sub"]);
     let many = String::from_utf8(s.ok("nfs-ls", &["-R", &s.url("n1/fs")])).unwrap();
     assert_eq!(many.lines().filter(|l| l.contains("many/")).count(), 3000);
     assert_eq!(s.ok("nfs-cat", &[&s.url("n1/fs/hello")]), b"hello world\n");
     assert_eq!(s.ok("nfs-cat", &[&s.url("n1/fs/empty")]), b"");
+    assert_eq!(s.ok("nfs-cat", &[&s.url("n1/fs/sub/inner")]), b"inner");
     assert!(s.ok("nfs-cat", &[&s.url("n1/fs/big")]) == pattern(3_000_001));
     assert!(!s.run("nfs-cat", &[&s.url("n1/fs/nothing")]).status.success());
     assert!(s.server.calls(Ipv4Addr::LOCALHOST) > 10);

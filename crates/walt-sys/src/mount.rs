@@ -72,7 +72,7 @@ fn mount_from(o: &Overlay, options: &CString) -> io::Result<()> {
     // SAFETY: unshare(CLONE_FS) only gives this thread its own working directory and umask.
     crate::checked(unsafe { libc::unshare(libc::CLONE_FS) }.into())?;
     rustix::process::chdir(&o.base)?;
-    rustix::mount::mount("overlay", &o.target, "overlay", MountFlags::NODEV, options.as_c_str())?;
+    rustix::mount::mount("overlay", &o.target, "overlay", MountFlags::empty(), options.as_c_str())?;
     Ok(())
 }
 

@@ -29,8 +29,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use view::{ReadView, Views};
 use walt_nfs::vfs::Result;
 use walt_nfs::{
-    Attr, Context, CreateHow, Created, DirEntry, Found, FsStat, HandleKey, Listed, MountStatus, Object,
-    SetAttr, Special, Stable, Status, Time, Vfs, Wcc, Written, access, handle::SECRET_LEN,
+    Attr, Context, CreateHow, Created, DirEntry, FileType, Found, FsStat, HandleKey, Listed, MountStatus,
+    Object, SetAttr, Special, Stable, Status, Time, Vfs, Wcc, Written, access, handle::SECRET_LEN,
 };
 use walt_types::ViewId;
 
@@ -175,17 +175,29 @@ fn may_read(ctx: &Context, attr: &Attr) -> Result<()> {
     }
 }
 
-/// The node and the kind of a MNT path.
-fn parse_path(path: &[u8]) -> Option<(&str, MountKind)> {
-    let path = std::str::from_utf8(path).ok()?;
-    let mut parts = path.strip_prefix(NODES)?.split('/').filter(|p| !p.is_empty());
-    let (node, kind) = (parts.next()?, parts.next()?);
-    let kind = match kind {
-        "fs" => MountKind::View,
-        "persist" => MountKind::Persist,
-        _ => return None,
-    };
-    if parts.next().is_some() || matches!(node, "." | "..") { None } else { Some((node, kind)) }
+/// A MNT path, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct MountPath<'a> {
+    node: &'a str,
+    what: MountKind,
+    /// Names below the export's root.
+    below: Vec<&'a str>,
+}
+
+impl<'a> MountPath<'a> {
+    fn parse(path: &'a [u8]) -> Option<Self> {
+        let path = std::str::from_utf8(path).ok()?;
+        let mut parts = path.strip_prefix(NODES)?.split('/').filter(|p| !p.is_empty());
+        let (node, what) = (parts.next()?, parts.next()?);
+        let what = match what {
+            "fs" => MountKind::View,
+            "persist" => MountKind::Persist,
+            _ => return None,
+        };
+        let below: Vec<_> = parts.collect();
+        let dots = |p: &str| matches!(p, "." | "..");
+        if dots(node) || below.iter().any(|p| dots(p)) { None } else { Some(Self { node, what, below }) }
+    }
 }
 
 /// Reads the secret of file handles, or makes it. It has to live as long as any handle of any node.
@@ -264,8 +276,8 @@ impl Backend {
 
 impl Vfs for Backend {
     fn mount(&self, ctx: &Context, path: &[u8]) -> std::result::Result<Object, MountStatus> {
-        let (node, what) = parse_path(path).ok_or(MountStatus::NoEnt)?;
-        let export = self.exports.mount(ctx.peer, node, what).map_err(|error| {
+        let parsed = MountPath::parse(path).ok_or(MountStatus::NoEnt)?;
+        let export = self.exports.mount(ctx.peer, parsed.node, parsed.what).map_err(|error| {
             tracing::info!(peer = %ctx.peer, path = %String::from_utf8_lossy(path), %error, "mount refused");
             match error {
                 MountError::NotFound => MountStatus::NoEnt,
@@ -273,13 +285,26 @@ impl Vfs for Backend {
                 MountError::Failed(_) => MountStatus::ServerFault,
             }
         })?;
-        let root = match export {
+        let mut object = match export {
             Export::View(view) => Object::View { view: view.id(), entry: view.root() },
-            Export::Persist { export_id, dir } => self.persist.mount(export_id, &dir).map_err(|error| {
+            Export::Persist { export_id, dir } => self.persist.root(export_id, &dir).map_err(|error| {
                 tracing::error!(dir = %dir.display(), %error, "cannot open the directory of an export");
                 MountStatus::ServerFault
             })?,
         };
+        // A directory below may be mounted, as elsewhere. The caller of MNT is often nobody, and gets no more
+        // than a handle: what it may do with it is checked then.
+        let root_user = Context { uid: 0, gid: 0, ..*ctx };
+        for name in parsed.below {
+            let found = Vfs::lookup(self, &root_user, &object, name.as_bytes()).map_err(|e| match e {
+                Status::NoEnt | Status::NotDir => MountStatus::NoEnt,
+                _ => MountStatus::Io,
+            })?;
+            if found.attr.kind != FileType::Directory {
+                return Err(MountStatus::NoEnt);
+            }
+            object = found.object;
+        }
         let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
         if mounted.len() < MAX_MOUNTS.1 || mounted.contains_key(&ctx.peer) {
             let paths = mounted.entry(ctx.peer).or_default();
@@ -287,7 +312,7 @@ impl Vfs for Backend {
             paths.truncate(MAX_MOUNTS.0 - 1);
             paths.push(path.to_vec());
         }
-        Ok(root)
+        Ok(object)
     }
 
     fn unmount(&self, ctx: &Context, path: Option<&[u8]>) {
@@ -494,17 +519,20 @@ mod tests {
 
     #[test]
     fn paths() {
+        use MountKind::{Persist, View};
         for (path, want) in [
-            ("/var/lib/walt/nodes/02:00:00:00:00:01/fs", Some(("02:00:00:00:00:01", MountKind::View))),
-            ("/var/lib/walt/nodes/n1/persist/", Some(("n1", MountKind::Persist))),
-            ("/var/lib/walt/nodes//n1//fs", Some(("n1", MountKind::View))),
+            ("/var/lib/walt/nodes/02:00:00:00:00:01/fs", Some(("02:00:00:00:00:01", View, vec![]))),
+            ("/var/lib/walt/nodes/n1/persist/", Some(("n1", Persist, vec![]))),
+            ("/var/lib/walt/nodes//n1//fs", Some(("n1", View, vec![]))),
+            ("/var/lib/walt/nodes/n1/fs/etc/ssh", Some(("n1", View, vec!["etc", "ssh"]))),
+            ("/var/lib/walt/nodes/n1/fs/../../n2/fs", None),
             ("/var/lib/walt/nodes/../fs", None),
             ("/var/lib/walt/nodes/n1", None),
             ("/var/lib/walt/nodes/n1/tftp", None),
-            ("/var/lib/walt/nodes/n1/fs/etc", None),
             ("/etc", None),
         ] {
-            assert_eq!(parse_path(path.as_bytes()), want, "{path}");
+            let want = want.map(|(node, what, below)| MountPath { node, what, below });
+            assert_eq!(MountPath::parse(path.as_bytes()), want, "{path}");
         }
     }
 

@@ -258,11 +258,9 @@ impl Persist {
         Ok(Export { id, path: path.to_owned(), dir, root, root_ino, ring })
     }
 
-    /// MNT: the client starts anew, with nothing that it could send again.
-    pub fn mount(&self, id: u64, path: &Path) -> Result<Object> {
-        self.exports.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    /// The root of an export, for MNT.
+    pub fn root(&self, id: u64, path: &Path) -> Result<Object> {
         let x = self.export(id, path)?;
-        x.ring.clear();
         Ok(x.object(x.root))
     }
 

@@ -11,7 +11,9 @@
 //! ```
 //! One file per export with [`SLOTS`] slots, used in turn. That is enough because an export has one client
 //! and a client resends only what was not answered. Calls are known by transaction id, procedure and a
-//! checksum of the arguments, without the source port. A new mount starts with an empty ring.
+//! checksum of the arguments, without the source port. A mount does not empty the ring: the client may
+//! have other mounts of the export, with calls that wait for their answer; a rebooted client starts from
+//! another, random transaction id.
 //!
 //! Limits: the file survives the death of the process, not of the kernel: it is not synced (a power cut
 //! also ends the connections, and the clients' retries then may see their own work as done by another).
@@ -93,15 +95,6 @@ impl Ring {
             }
         }
         Ok(Self { file, state: Mutex::new(state) })
-    }
-
-    /// Forgets everything: the client has started anew.
-    pub fn clear(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { next: state.next, ..State::default() };
-        if let Err(error) = self.file.set_len(0) {
-            tracing::error!(%error, "cannot empty the ring of an export");
-        }
     }
 
     /// The result of a call that has run.
@@ -252,8 +245,6 @@ mod tests {
         assert_eq!(ring.reply(&key(2)).as_deref(), Some(&b"done"[..]));
         assert_eq!(ring.reply(&key(3)).as_deref(), Some(&b"failed early"[..]));
         assert_eq!(ring.reply(&CallKey { checksum: 8, ..key(2) }), None);
-        ring.clear();
-        assert_eq!(Ring::open(&path).unwrap().reply(&key(2)), None);
     }
 
     #[test]

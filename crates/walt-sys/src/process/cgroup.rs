@@ -79,6 +79,14 @@ impl Cgroup {
         Ok(found)
     }
 
+    /// The processes directly in it, in the hierarchy that tracks services (v2's only one, else `systemd`).
+    pub fn direct_processes(&self) -> Result<Vec<i32>> {
+        let root = if cgroup_version_2() { PathBuf::from(ROOT) } else { Path::new(ROOT).join("systemd") };
+        let path = root.join(&self.path).join("cgroup.procs");
+        let text = std::fs::read_to_string(&path).during(|| format!("read {}", path.display()))?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
     /// Kills every process in it with `SIGKILL`. Processes that were forked during the last pass stay.
     pub fn kill(&self) -> Result<()> {
         for _ in 0..KILL_PASSES {
@@ -95,12 +103,17 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Removes it, the groups below, and the parents that are empty then, in all hierarchies. A group
-    /// that is not there is fine; `EBUSY` means that a process is still in it.
+    /// Removes it and the groups below, in all hierarchies. A group that is not there is fine; `EBUSY`
+    /// means that a process is still in it.
     pub fn remove(&self) -> Result<()> {
         let what = || format!("remove the control group {}", self.path.display());
-        for root in hierarchies().during(what)? {
-            remove_tree(&root.join(&self.path)).during(what)?;
+        hierarchies().during(what)?.iter().try_for_each(|root| remove_tree(&root.join(&self.path))).during(what)
+    }
+
+    /// Removes those groups above it that are empty. Not to be called while others may be making groups
+    /// there: they would find their parent gone.
+    pub fn remove_empty_parents(&self) -> Result<()> {
+        for root in hierarchies().during(|| "list the control groups".into())? {
             let parents = self.path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty());
             for parent in parents {
                 if std::fs::remove_dir(root.join(parent)).is_err() {
@@ -160,6 +173,7 @@ mod tests {
         above.kill().unwrap();
         child.wait().unwrap();
         group.remove().unwrap();
+        group.remove_empty_parents().unwrap();
         assert!(above.processes().unwrap().is_empty());
         assert!(hierarchies().unwrap().iter().all(|h| !h.join(&above.path).exists()));
         group.remove().unwrap();

@@ -1,0 +1,89 @@
+//! The tables, as numbered steps on `PRAGMA user_version`. A step that has shipped is never changed.
+
+use anyhow::{Context, Result, bail};
+use rusqlite::Connection;
+
+/// Step n brings a database of version n to version n + 1.
+const STEPS: &[&str] = &["
+    -- Small values of the server itself, such as the key of confirmation tokens.
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+    -- References to images; an image itself is its configuration in the store.
+    CREATE TABLE refs (
+        fullname TEXT PRIMARY KEY,          -- <user>/<name>:<tag>
+        image_id TEXT NOT NULL,
+        created INTEGER NOT NULL            -- seconds since the epoch
+    ) STRICT;
+    CREATE TABLE nodes (
+        mac TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        ip TEXT NOT NULL UNIQUE,
+        model TEXT NOT NULL,
+        image TEXT NOT NULL,                -- a full reference
+        virtual INTEGER NOT NULL,
+        uuid TEXT NOT NULL,
+        -- The life of the node, see walt-core::life.
+        started REAL, old_boot_id TEXT, boot_id TEXT, booted REAL, link_lost REAL
+    ) STRICT;
+    CREATE TABLE settings (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+    -- Which views a node may read: recorded before a mount is answered.
+    CREATE TABLE grants (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        view TEXT NOT NULL,
+        since INTEGER NOT NULL,
+        PRIMARY KEY (mac, view)
+    ) STRICT;
+    -- Directories of /persist: per node and owner. A number is never used again for another directory.
+    CREATE TABLE persists (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        owner TEXT NOT NULL,
+        UNIQUE (mac, owner)
+    ) STRICT;
+    -- Platform layers already made: a function of the image and of what the server puts in.
+    CREATE TABLE platforms (
+        image_id TEXT NOT NULL,
+        inputs TEXT NOT NULL,
+        diff_id TEXT NOT NULL,
+        view TEXT NOT NULL,
+        PRIMARY KEY (image_id, inputs)
+    ) STRICT;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY,
+        user TEXT NOT NULL,
+        image TEXT NOT NULL,                -- the full reference it was opened on
+        image_id TEXT NOT NULL,             -- what that meant at the time
+        platform TEXT NOT NULL,             -- diff-id of the platform layer
+        slot INTEGER NOT NULL UNIQUE,       -- picks its address and interface
+        opened INTEGER NOT NULL,
+        used INTEGER NOT NULL,              -- when somebody was last attached
+        committing TEXT                     -- the commit under way as JSON
+    ) STRICT;
+    CREATE UNIQUE INDEX one_session_per_image ON sessions (image);
+"];
+
+/// Brings a database up to date.
+///
+/// # Errors
+/// It was written by a newer server, or a step fails.
+pub fn migrate(connection: &mut Connection) -> Result<()> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let version = version as usize;
+    if version > STEPS.len() {
+        bail!(
+            "the database has version {version}, this server knows {} only: start the newer server",
+            STEPS.len()
+        );
+    }
+    for (number, step) in STEPS.iter().enumerate().skip(version) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(step).with_context(|| format!("database step {number}"))?;
+        tx.pragma_update(None, "user_version", number as u32 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}

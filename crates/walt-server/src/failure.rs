@@ -1,0 +1,71 @@
+//! Failures of requests: what the caller is told, and what only the log keeps.
+
+use walt_api::{ApiError, Confirmation, ErrorCode};
+
+/// Why a request was not fulfilled.
+#[derive(Debug)]
+pub enum Failure {
+    /// The caller is told this.
+    Api(ApiError),
+    /// A failure of the server: details go to the log, the caller gets the outermost sentence.
+    Internal(anyhow::Error),
+}
+
+/// Result of request handling.
+pub type Outcome<T> = Result<T, Failure>;
+
+impl Failure {
+    /// A question, with the token that answers it.
+    pub fn ask(warnings: Vec<String>, token: String) -> Self {
+        let message = warnings.join(" ");
+        let mut error = ApiError::new(ErrorCode::Confirm, message);
+        error.confirmation = Some(Confirmation { warnings, token });
+        Self::Api(error)
+    }
+
+    /// The answer to the caller; internal failures are logged here, with the request's id.
+    pub fn into_api(self, request_id: &str) -> ApiError {
+        match self {
+            Self::Api(error) => error,
+            Self::Internal(error) => {
+                tracing::error!(request_id, "{error:#}");
+                let mut answer = ApiError::new(ErrorCode::Internal, error.to_string())
+                    .hint(format!("the server's log has the details of request {request_id}"));
+                answer.request_id = Some(request_id.to_owned());
+                answer
+            }
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Internal(error)
+    }
+}
+
+/// The request itself is wrong.
+pub fn bad_request(message: impl std::fmt::Display) -> Failure {
+    ApiError::new(ErrorCode::BadRequest, message.to_string()).into()
+}
+
+/// Something named does not exist.
+pub fn not_found(message: impl std::fmt::Display) -> Failure {
+    ApiError::new(ErrorCode::NotFound, message.to_string()).into()
+}
+
+/// The state of things does not allow it.
+pub fn refused(message: impl std::fmt::Display) -> Failure {
+    ApiError::new(ErrorCode::Refused, message.to_string()).into()
+}
+
+/// As [`refused`], with a hint.
+pub fn refused_hint(message: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
+    ApiError::new(ErrorCode::Refused, message.to_string()).hint(hint.to_string()).into()
+}

@@ -1,0 +1,166 @@
+//! What users do to references: remove, rename, duplicate, clone.
+
+use super::{find, first_images, models_of, must_be_free, no_session, own_reference};
+use crate::{
+    App,
+    db::{NodeRow, RefRow},
+    events::Events,
+    failure::{Outcome, bad_request, not_found, refused, refused_hint},
+    nodes,
+};
+use std::sync::Arc;
+use walt_api::ImageAction;
+use walt_core::sentences;
+use walt_types::{ImageName, ImageRef, PLATFORM_USER, UserName};
+
+/// Carries out an action; false if not all of it was done (events have said why).
+pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: ImageAction,
+    _confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let decision = app.decisions.lock().await;
+    for note in first_images(app, caller)? {
+        events.note(note).await;
+    }
+    match action {
+        ImageAction::Remove { name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            not_in_use(app, &row)?;
+            app.db.with(|c| RefRow::delete(c, &row.reference))?;
+            app.housekeeping.notify_one();
+            Ok(true)
+        }
+        ImageAction::Rename { name, new_name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            let target = own_reference(caller, &new_name)?;
+            must_be_free(app, &target)?;
+            not_in_use(app, &row)?;
+            let renamed = RefRow { reference: target, ..row.clone() };
+            app.db.transaction(|tx| -> anyhow::Result<()> {
+                RefRow::delete(tx, &row.reference)?;
+                renamed.put(tx)
+            })?;
+            Ok(true)
+        }
+        ImageAction::Duplicate { name, new_name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            let target = own_reference(caller, &new_name)?;
+            must_be_free(app, &target)?;
+            app.db.with(|c| RefRow { reference: target, ..row }.put(c))?;
+            Ok(true)
+        }
+        ImageAction::Clone { link, name, force } => {
+            let plan = plan_clone(app, caller, &link, name.as_deref(), force)?;
+            app.db.with(|c| plan.row.put(c))?;
+            drop(decision);
+            app.housekeeping.notify_one();
+            if plan.row.reference.image().to_string() != plan.wanted {
+                events.note(format!("The image will be recorded as '{}'.", plan.row.reference.image())).await;
+            }
+            let rebooted = reboot_users(app, &plan.users, events).await?;
+            events
+                .out(format!(
+                    "Image \"{}\" was cloned successfully (cf. walt image show).",
+                    plan.row.reference.image()
+                ))
+                .await;
+            Ok(rebooted)
+        }
+    }
+}
+
+/// Reboots nodes after the image they use has changed.
+pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
+    if users.is_empty() {
+        return Ok(true);
+    }
+    let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+    events.out(format!("Trying to reboot {} using this image...", sentences::items("node", &names))).await;
+    nodes::reboot_nodes(app, users.to_vec(), false, events).await
+}
+
+/// Nodes associated with a reference.
+pub fn nodes_using(app: &App, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
+    let rows = app.db.with(NodeRow::all)?;
+    Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
+}
+
+fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
+    if !nodes_using(app, &row.reference)?.is_empty() {
+        return Err(refused("Sorry, cannot proceed because the image is in use."));
+    }
+    no_session(app, &row.reference)
+}
+
+struct ClonePlan {
+    row: RefRow,
+    wanted: String,
+    users: Vec<NodeRow>,
+}
+
+fn plan_clone(
+    app: &App,
+    caller: &UserName,
+    link: &str,
+    name: Option<&str>,
+    force: bool,
+) -> Outcome<ClonePlan> {
+    let form = || {
+        bad_request(format!(
+            "'{link}' is not a clonable link: use walt:<user>/<name>[:<tag>], as 'walt image show --all' lists them."
+        ))
+    };
+    let (location, rest) = link.split_once(':').ok_or_else(form)?;
+    if location != "walt" {
+        return Err(refused_hint(
+            format!("images cannot be cloned from '{location}' by this version."),
+            "links of this server start with 'walt:'; see 'walt image show --all'",
+        ));
+    }
+    let source: ImageRef = rest.parse().map_err(|_| form())?;
+    if source.user() == caller.as_str() {
+        return Err(refused("this image is already in your working set."));
+    }
+    let found = app.db.with(|c| RefRow::get(c, &source))?.ok_or_else(|| {
+        if source.user() == PLATFORM_USER {
+            return find(app, &source).err().unwrap_or_else(|| not_found("No such remote image."));
+        }
+        not_found("No such remote image. (tip: walt image show --all)")
+    })?;
+    let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
+    let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
+    let target = ImageRef::of(caller, image);
+    let mut users = Vec::new();
+    if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
+        no_session(app, &target)?;
+        users = nodes_using(app, &target)?;
+        let supported = models_of(app, &found.image_id)?;
+        if let Some(node) = users.iter().find(|n| !supported.contains(&n.facts.model)) {
+            return Err(refused(format!(
+                "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
+                node.facts.model,
+                node.facts.name,
+                target.image()
+            )));
+        }
+        if !force {
+            return Err(refused_hint(
+                overwrite_warning(users.len()),
+                format!("to do it anyway: walt image clone --force {link} {}", target.image()),
+            ));
+        }
+    }
+    Ok(ClonePlan { row: RefRow { reference: target, ..found }, wanted, users })
+}
+
+/// The warning before an own image is overwritten.
+pub fn overwrite_warning(nodes: usize) -> String {
+    let reboot = match nodes {
+        0 => String::new(),
+        n => format!(" (and reboot {n} node(s))"),
+    };
+    format!("An image has the same name in your working set. This operation would overwrite it{reboot}.")
+}

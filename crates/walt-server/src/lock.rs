@@ -1,0 +1,68 @@
+//! The lock of a state directory: one server, or one command without a server, at a time.
+
+use anyhow::{Context, Result, bail};
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+};
+
+/// Held while the process lives; the kernel releases it whatever happens.
+pub struct StateLock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl StateLock {
+    /// Takes the lock, making the state directory (0700) if it is absent.
+    ///
+    /// # Errors
+    /// Another process holds it (named by its pid), or the directory cannot be used.
+    pub fn take(state_dir: &Path) -> Result<Self> {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state_dir)
+            .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+        let path = state_dir.join("lock");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                bail!(
+                    "the state directory {} is in use by another walt-server (process {}): \
+                     stop that one, or use another state-dir",
+                    state_dir.display(),
+                    holder.trim()
+                );
+            }
+            Err(e) => return Err(e).with_context(|| format!("cannot lock {}", path.display())),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())?;
+        Ok(Self(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_one_is_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = StateLock::take(dir.path()).unwrap();
+        let error = StateLock::take(dir.path()).err().unwrap().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(lock);
+        StateLock::take(dir.path()).unwrap();
+    }
+}

@@ -1,0 +1,79 @@
+//! `walt-server`: reads the command line and calls the library.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+use walt_server::{admin, config::Config, images::default_image, run, sessions};
+
+#[derive(Parser)]
+#[command(name = "walt-server", version, about = "The server of a WalT testbed", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Configuration file (default: /etc/walt/server.conf, if it exists)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve, in the foreground
+    Run,
+    /// Stop nodes and sessions, remove bridge and rules, end the server; the state stays
+    Down,
+    /// Tell whether the configuration is right
+    CheckConfig,
+    /// Build default images from their recipes
+    #[command(subcommand)]
+    DefaultImage(DefaultImage),
+    /// Hold one session of an image shell (started by the server)
+    #[command(hide = true)]
+    Hold { session: PathBuf },
+}
+
+#[derive(Subcommand)]
+enum DefaultImage {
+    /// Build an image and store it as waltplatform/NAME:latest
+    Build { name: String },
+    /// List the images there are recipes for
+    List,
+    /// Print a digest of the recipes; a built image is as good as new while it stays the same
+    Digest,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Hold { session } = &arguments.command {
+        // Before any thread exists: the holder changes its mount namespace.
+        return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
+    }
+    match dispatch(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("Error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<()> {
+    let config = Config::load(arguments.config.as_deref())?;
+    match arguments.command {
+        Command::Run => run(config),
+        Command::Down => admin::down(config),
+        Command::CheckConfig => {
+            println!("The configuration is right.");
+            Ok(())
+        }
+        Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
+        Command::DefaultImage(DefaultImage::List) => {
+            default_image::names().iter().for_each(|name| println!("{name}"));
+            Ok(())
+        }
+        Command::DefaultImage(DefaultImage::Digest) => {
+            println!("{}", default_image::recipes_digest());
+            Ok(())
+        }
+        Command::Hold { .. } => Ok(()),
+    }
+}

@@ -1,0 +1,146 @@
+//! What the server sets up on the machine's network, and takes away at `down`: packet filter, bridge,
+//! permanent neighbours, forwarding for containers, accept rules beside foreign firewalls.
+
+use crate::{App, config::Config, db::NodeRow};
+use anyhow::{Context, Result};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+};
+use walt_core::firewall;
+use walt_sys::net::{bridge, container, neighbour, nft, sysctl, uplink};
+
+/// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
+const MTU_DEFAULT: u32 = 1500;
+
+/// Ethernet address of a bridge: a function of its name and its server, so that nodes' ARP caches stay
+/// right when it is made anew.
+pub fn bridge_mac(config: &Config) -> walt_types::Mac {
+    walt_types::Mac(walt_sys::net::mac_from_seed(&alias(config)))
+}
+
+/// What marks a bridge, and rules in foreign chains, as belonging to this server.
+fn alias(config: &Config) -> String {
+    format!("walt {} {}", config.state_dir.display(), config.bridge())
+}
+
+fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
+    let net = &config.network.walt_net;
+    bridge::BridgeSpec {
+        name: net.bridge.clone(),
+        alias: alias(config),
+        address: net.ip.addr,
+        prefix: net.ip.prefix,
+        mac: bridge_mac(config).0,
+    }
+}
+
+/// The rules: all virtual nodes may speak on their taps at once, so that none is cut off while the
+/// server changes.
+fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
+    let net = &config.network.walt_net;
+    let tap = |node: &NodeRow| firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    firewall::Firewall {
+        bridge: net.bridge.clone(),
+        address: net.ip.addr,
+        prefix: net.ip.prefix,
+        container_network: config.containers.network.network(),
+        container_prefix: config.containers.network.prefix,
+        gateway: config.container_gateway(),
+        veth_prefix: firewall::veth_prefix(&net.bridge),
+        nat: Vec::new(),
+        taps: nodes.iter().filter(|n| n.facts.is_virtual).map(tap).collect(),
+    }
+}
+
+/// Name of the tap of a virtual node.
+pub fn tap_name(config: &Config, node: &NodeRow) -> String {
+    firewall::tap_name(config.bridge(), &node.mac)
+}
+
+/// Lets a new virtual node speak on its tap.
+pub fn add_tap(config: &Config, node: &NodeRow) -> Result<()> {
+    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    nft::apply(&firewall::add_tap(config.bridge(), &tap)).context("cannot add the packet filter of a node")?;
+    neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
+}
+
+/// Takes the permission of a removed node back.
+pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
+    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    nft::apply(&firewall::remove_tap(config.bridge(), &tap)).context("cannot remove the packet filter of a node")?;
+    neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
+}
+
+/// The link of a session's container.
+pub fn container_network(config: &Config, slot: u32) -> Result<container::ContainerNetwork> {
+    let ip = config
+        .containers
+        .network
+        .stations()
+        .filter(|ip| *ip != config.container_gateway())
+        .nth(slot as usize)
+        .with_context(|| format!("no address is left in containers.network {}", config.containers.network.network_text()))?;
+    let mtu = uplink::get()?.map_or(MTU_DEFAULT, |u| u.mtu);
+    Ok(container::ContainerNetwork {
+        host_ifname: format!("{}{slot}", firewall::veth_prefix(config.bridge())),
+        ip,
+        gateway: config.container_gateway(),
+        mtu,
+    })
+}
+
+/// Settings of the kernel that were changed, so that `down` puts them back.
+fn sysctl_record(config: &Config) -> PathBuf {
+    config.run_dir.join("sysctls.json")
+}
+
+/// Sets everything up; again, it repairs what is missing.
+pub fn up(app: &App) -> Result<()> {
+    let config = &app.config;
+    let nodes = app.db.with(NodeRow::all)?;
+    nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
+    bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
+    if let Some(previous) = sysctl::enable_forwarding()? {
+        // Only the first change knows what was there before us.
+        let record = sysctl_record(config);
+        if !record.exists() {
+            std::fs::write(&record, serde_json::to_vec(&previous)?)
+                .with_context(|| format!("cannot write {}", record.display()))?;
+        }
+    }
+    neighbours(app)?;
+    beside_foreign_firewalls(config)?;
+    Ok(())
+}
+
+/// Permanent neighbours for all nodes: nobody else gets what is sent to their addresses.
+pub fn neighbours(app: &App) -> Result<()> {
+    let wanted: BTreeMap<_, _> = app.db.with(NodeRow::all)?.into_iter().map(|n| (n.ip, n.mac.0)).collect();
+    neighbour::sync(app.config.bridge(), &wanted).context("cannot set the neighbours of walt-net")
+}
+
+/// Adds accept rules where another program's rules would drop our traffic.
+pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
+    let containers = format!("{}*", firewall::veth_prefix(config.bridge()));
+    let chains = nft::accept_in_foreign_chains(&alias(config), &[config.bridge(), &containers])
+        .context("cannot look at the rules of other programs")?;
+    for chain in chains {
+        tracing::info!(?chain, "another firewall drops forwarded packets: our traffic is accepted in it by a marked rule");
+    }
+    Ok(())
+}
+
+/// Takes everything away.
+pub fn down(config: &Config) -> Result<()> {
+    bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
+    nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;
+    nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;
+    let record = sysctl_record(config);
+    if let Ok(text) = std::fs::read(&record) {
+        let previous: sysctl::Previous = serde_json::from_slice(&text).context("the record of sysctls is damaged")?;
+        sysctl::restore(&previous)?;
+        std::fs::remove_file(&record)?;
+    }
+    Ok(())
+}

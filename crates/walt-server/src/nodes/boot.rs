@@ -1,0 +1,102 @@
+//! What a virtual node boots: the iPXE scripts of its image, run on the files of its view.
+
+use crate::{App, db::NodeRow, images, images::platform, network};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{fs::File, io, io::Read, sync::Arc};
+use walt_images::{Kind, View};
+use walt_netboot::ipxe::{self, Files, Machine, Outcome};
+
+pub use walt_vnode::{MANUFACTURER, PRODUCT};
+/// First script of every image.
+const START: &str = "start.ipxe";
+
+/// What to start.
+pub struct Boot {
+    /// The kernel, open for reading.
+    pub kernel: File,
+    /// The initrds in order, open for reading.
+    pub initrds: Vec<File>,
+    /// Command line of the kernel.
+    pub command_line: String,
+}
+
+/// `/boot/<model>` of a view.
+struct BootFiles<'a> {
+    view: &'a View,
+    dir: String,
+}
+
+impl BootFiles<'_> {
+    fn open(&self, path: &str) -> io::Result<File> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let full = format!("{}/{path}", self.dir);
+        let number = self.view.resolve(full.as_bytes()).ok_or_else(missing)?;
+        match self.view.entry(number) {
+            Some(entry) if entry.kind == Kind::File => self.view.open(number),
+            _ => Err(missing()),
+        }
+    }
+}
+
+impl Files for BootFiles<'_> {
+    fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+    fn exists(&self, path: &str) -> bool {
+        self.open(path).is_ok()
+    }
+}
+
+/// Decides what a node boots now: image, scripts, kernel, initrd, command line.
+///
+/// # Errors
+/// Why it cannot boot, in a sentence for the console and for `walt node show`.
+pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
+    let image = images::find(app, &node.facts.image).map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
+    let platform =
+        platform::of(app, &image.image_id).await.map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
+    let net = app.config.network.walt_net.ip;
+    let machine = Machine {
+        mac: node.mac,
+        ip: node.ip,
+        netmask: net.mask(),
+        gateway: None,
+        hostname: node.facts.name.to_string(),
+        next_server: net.addr,
+        manufacturer: MANUFACTURER.into(),
+        product: PRODUCT.into(),
+        model: node.facts.model.to_string(),
+    };
+    let files = BootFiles { view: &platform.view, dir: format!("boot/{}", node.facts.model) };
+    let report = ipxe::run(&machine, START, &files);
+    let boot = match report.outcome {
+        Ok(Outcome::Boot(boot)) => boot,
+        Ok(Outcome::Reboot) => bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim()),
+        Ok(Outcome::Shell) => bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim()),
+        Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
+    };
+    let open = |path: &String| files.open(path).with_context(|| format!("cannot read the boot file {path}"));
+    Ok(Boot {
+        kernel: open(&boot.kernel)?,
+        initrds: boot.initrds.iter().map(open).collect::<Result<_>>()?,
+        command_line: boot.command_line,
+    })
+}
+
+/// Opens the tap of a node, on the bridge.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn tap(app: &App, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
+    let name = network::tap_name(&app.config, node);
+    let alias = format!("tap to {} of {}", app.config.bridge(), node.facts.name);
+    walt_sys::net::tap::open(&name, app.config.bridge(), &alias)
+        .with_context(|| format!("cannot open the tap of node {}", node.facts.name))
+}
+
+/// Whether a program that virtual nodes need is there.
+pub fn has_qemu() -> bool {
+    crate::run::find_program(walt_vnode::PROGRAM).is_some()
+}

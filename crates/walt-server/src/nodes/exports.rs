@@ -1,0 +1,219 @@
+//! What nodes may mount and read: the server's answers to [`nfs`].
+//!
+//! A node may read the views granted to it, and its own `/persist`. Grants are in the database; answers
+//! come from a cache by address, which is emptied when something about the node changes.
+
+use crate::{
+    App,
+    db::{NodeRow, blocking},
+    failure::Failure,
+    images::{self, platform},
+    nfs::{
+        self, Durability, Exports, MountError, MountKind,
+        view::{ReadView, ViewEntry},
+    },
+    run::NFS_PORT,
+};
+use anyhow::{Context, Result};
+use std::{
+    collections::HashMap,
+    fs::File,
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+use walt_core::settings;
+use walt_images::{Kind, View};
+use walt_nfs::FileType;
+use walt_types::{Mac, ViewId};
+
+/// A view as NFS reads it.
+struct Served(Arc<View>);
+
+impl ReadView for Served {
+    fn id(&self) -> ViewId {
+        *self.0.id()
+    }
+    fn root(&self) -> u32 {
+        self.0.root()
+    }
+    fn len(&self) -> u32 {
+        self.0.len()
+    }
+    fn entry(&self, number: u32) -> ViewEntry<'_> {
+        // Invariant: the caller has checked the number against len().
+        let e = self.0.entry(number).expect("an entry of this view");
+        ViewEntry {
+            kind: match e.kind {
+                Kind::Dir => FileType::Directory,
+                Kind::Symlink => FileType::Symlink,
+                Kind::Char => FileType::Char,
+                Kind::Block => FileType::Block,
+                Kind::Fifo => FileType::Fifo,
+                _ => FileType::Regular,
+            },
+            mode: e.mode,
+            uid: e.uid,
+            gid: e.gid,
+            size: e.size,
+            mtime: e.mtime.sec,
+            mtime_nsec: e.mtime.nsec,
+            rdev: e.rdev,
+            nlink: e.nlink,
+            target: e.target,
+            first: e.fileid,
+        }
+    }
+    fn lookup(&self, dir: u32, name: &[u8]) -> Option<u32> {
+        self.0.lookup(dir, name)
+    }
+    fn child(&self, dir: u32, position: usize) -> Option<(&[u8], u32)> {
+        self.0.children(dir).get(position).map(|&number| (self.0.name(number), number))
+    }
+    fn parent(&self, number: u32) -> u32 {
+        self.0.parent(number)
+    }
+    fn open(&self, number: u32) -> std::io::Result<File> {
+        self.0.open(number)
+    }
+}
+
+struct Granted {
+    views: Vec<(ViewId, Arc<dyn ReadView>)>,
+    persists: Vec<(u64, PathBuf)>,
+}
+
+/// Grants in memory, by the address of the node.
+#[derive(Default)]
+pub struct GrantCache(RwLock<HashMap<Ipv4Addr, Arc<Granted>>>);
+
+impl GrantCache {
+    /// Something about a node has changed: the next call asks the database.
+    pub fn forget(&self, ip: Ipv4Addr) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+    }
+
+    fn get(&self, app: &App, ip: Ipv4Addr) -> Option<Arc<Granted>> {
+        if let Some(found) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&ip) {
+            return Some(found.clone());
+        }
+        let granted = match load(app, ip) {
+            Ok(granted) => Arc::new(granted?),
+            Err(e) => {
+                tracing::error!(%ip, "cannot read the grants of a node: {e:#}");
+                return None;
+            }
+        };
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(ip, granted.clone());
+        Some(granted)
+    }
+}
+
+fn load(app: &App, ip: Ipv4Addr) -> Result<Option<Granted>> {
+    let Some(node) = app.db.with(|c| NodeRow::by_ip(c, ip))? else { return Ok(None) };
+    let (ids, persists) =
+        app.db.with(|c| Ok((NodeRow::grants(c, node.mac)?, NodeRow::persists(c, node.mac)?)))?;
+    let mut views: Vec<(ViewId, Arc<dyn ReadView>)> = Vec::new();
+    for id in ids {
+        match app.store.view_by_id(&id) {
+            Ok(view) => views.push((id, Arc::new(Served(view)))),
+            Err(e) => tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}"),
+        }
+    }
+    let root = app.persist_root(node.mac);
+    let persists = persists.into_iter().map(|(id, owner)| (id, root.join(owner))).collect();
+    Ok(Some(Granted { views, persists }))
+}
+
+/// The server's side of the exports.
+struct Answers(Arc<App>);
+
+impl Answers {
+    fn node(&self, peer: Ipv4Addr, name: &str) -> std::result::Result<NodeRow, MountError> {
+        let failed = |e: anyhow::Error| MountError::Failed(format!("{e:#}"));
+        let node = self.0.db.with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
+        let is_this = name.parse::<Mac>().is_ok_and(|mac| mac == node.mac)
+            || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip == node.ip)
+            || node.facts.name.as_str().eq_ignore_ascii_case(name);
+        if is_this { Ok(node) } else { Err(MountError::Denied) }
+    }
+
+    fn view_of(&self, node: &NodeRow) -> std::result::Result<Arc<View>, Failure> {
+        let image = images::find(&self.0, &node.facts.image)?;
+        let _changes = self.0.store_changes.blocking_read();
+        let platform = platform::make(&self.0, &image.image_id)?;
+        // On record before the answer: from now on the view stays, whatever happens to the image.
+        self.0.db.with(|c| NodeRow::grant(c, node.mac, platform.view.id(), crate::now() as i64))?;
+        Ok(platform.view)
+    }
+
+    fn persist_of(&self, node: &NodeRow) -> Result<Option<(u64, PathBuf)>> {
+        let stored = self.0.db.with(|c| NodeRow::settings(c, node.mac))?;
+        let wanted = settings::effective(&stored, node.facts.is_virtual);
+        if wanted.get("mount.persist").is_some_and(|v| v == "false") {
+            return Ok(None);
+        }
+        let owner = node.facts.owner();
+        let root = self.0.persist_root(node.mac);
+        // 0700 above: accounts of this machine do not see what nodes keep. 0755: a node's own users do.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
+        let dir = root.join(owner);
+        if !dir.exists() {
+            std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
+        }
+        let id = self.0.db.with(|c| NodeRow::persist_id(c, node.mac, owner))?;
+        Ok(Some((id, dir)))
+    }
+}
+
+impl Exports for Answers {
+    fn mount(&self, peer: Ipv4Addr, node: &str, what: MountKind) -> std::result::Result<nfs::Export, MountError> {
+        let node = self.node(peer, node)?;
+        let export = match what {
+            MountKind::View => {
+                let view = self.view_of(&node).map_err(|e| MountError::Failed(format!("{e:?}")))?;
+                nfs::Export::View(Arc::new(Served(view)))
+            }
+            MountKind::Persist => {
+                let found = self.persist_of(&node).map_err(|e| MountError::Failed(format!("{e:#}")))?;
+                let (export_id, dir) = found.ok_or(MountError::NotFound)?;
+                nfs::Export::Persist { export_id, dir }
+            }
+        };
+        self.0.grants.forget(peer);
+        Ok(export)
+    }
+
+    fn view(&self, peer: Ipv4Addr, view: &ViewId) -> Option<Arc<dyn ReadView>> {
+        let granted = self.0.grants.get(&self.0, peer)?;
+        granted.views.iter().find(|(id, _)| id == view).map(|(_, view)| view.clone())
+    }
+
+    fn persist(&self, peer: Ipv4Addr, export_id: u64) -> Option<PathBuf> {
+        let granted = self.0.grants.get(&self.0, peer)?;
+        granted.persists.iter().find(|(id, _)| *id == export_id).map(|(_, dir)| dir.clone())
+    }
+}
+
+/// Serves NFS, MOUNT and the port mapper on these sockets, on threads of their own.
+///
+/// # Errors
+/// The secret of file handles or the sockets cannot be used.
+pub fn serve(app: &Arc<App>, listener: TcpListener, portmap: Option<TcpListener>, udp: Option<UdpSocket>) -> Result<()> {
+    let config = nfs::Config {
+        dir: app.config.state_dir.join("nfs"),
+        durability: Durability::Full,
+        reserved_ports_only: true,
+        mappings: walt_nfs::portmap::one_port(NFS_PORT),
+    };
+    let server = blocking(|| nfs::Server::new(Arc::new(Answers(app.clone())), &config))?;
+    for listener in std::iter::once(listener).chain(portmap) {
+        server.serve_tcp(listener).context("cannot serve NFS")?;
+    }
+    if let Some(udp) = udp {
+        server.serve_udp(udp).context("cannot serve the port mapper")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! The node link: the connection each node opens to the server and keeps (TCP [`PORT`]).
+//!
+//! Lines of text, at most [`LINE_MAX`] bytes. `→` is the node, `←` the server.
+//! ```text
+//! → REQ_NODE_LINK
+//! → HELLO 1 view=<id or -> boot_id=<uuid> uptime=<seconds>
+//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch>   or   ← GONE (its view is not known any more)
+//! ↔ BEAT                          each <beat> seconds; three missed end the link
+//! → BOOTED                        once the image's sshd answers on the node itself
+//! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
+//! → ACK <id> OK                   or   → ACK <id> KO <reason>
+//! ```
+//! A node is known by its address; the platform's rules tie addresses to nodes.
+
+use super::hub::{LinkCommand, update_life};
+use crate::{App, db::NodeRow};
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    sync::Semaphore,
+    time::timeout,
+};
+use walt_types::{Mac, ViewId};
+
+/// Port of the node link, and of log upload.
+pub const PORT: u16 = 12347;
+/// Longest line, in bytes.
+const LINE_MAX: u64 = 256;
+/// Interval of heartbeats.
+const BEAT: Duration = Duration::from_secs(10);
+/// Silence after which a link is dead.
+const DEAD: Duration = Duration::from_secs(30);
+/// Time for the first two lines.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 2048;
+/// Version of the protocol.
+const VERSION: &str = "1";
+
+/// Serves links for ever.
+pub async fn serve(app: Arc<App>, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        // Invariant: the semaphore is never closed.
+        let slot = slots.clone().acquire_owned().await.expect("open semaphore");
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let app = app.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = connection(&app, stream, peer).await {
+                        tracing::debug!(%peer, "node link: {e:#}");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(e) => {
+                tracing::warn!("node link: accept failed: {e}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+struct Lines(BufReader<OwnedReadHalf>);
+
+impl Lines {
+    /// The next line without its end; none at the end of the stream.
+    async fn next(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        (&mut self.0).take(LINE_MAX).read_until(b'\n', &mut line).await?;
+        match line.pop() {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())),
+            Some(_) => bail!("a line is longer than {LINE_MAX} bytes or was cut"),
+        }
+    }
+}
+
+struct Hello {
+    view: Option<ViewId>,
+    boot_id: String,
+}
+
+fn parse_hello(line: &str) -> Result<Hello> {
+    let mut words = line.split_ascii_whitespace();
+    if (words.next(), words.next()) != (Some("HELLO"), Some(VERSION)) {
+        bail!("expected HELLO {VERSION}, got '{line}'");
+    }
+    let fields: HashMap<&str, &str> = words.filter_map(|w| w.split_once('=')).collect();
+    let boot_id = *fields.get("boot_id").context("HELLO without boot_id")?;
+    if boot_id.len() != 36 || !boot_id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        bail!("'{boot_id}' is not a boot id");
+    }
+    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned() })
+}
+
+async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
+    let ip = ipv4(peer.ip())?;
+    stream.set_nodelay(true)?;
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = Lines(BufReader::new(reader));
+    let first = timeout(HELLO_TIMEOUT, lines.next()).await.context("no request line")??.context("closed")?;
+    match first.as_str() {
+        "REQ_NODE_LINK" => {}
+        "REQ_NEW_INCOMING_LOGS" | "0" => return crate::node_logs::receive(app, ip, &mut lines.0).await,
+        other => bail!("unknown request '{other}'"),
+    }
+    let line = timeout(HELLO_TIMEOUT, lines.next()).await.context("no HELLO")??.context("closed")?;
+    let hello = parse_hello(&line)?;
+    let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
+    let mac = node.mac;
+    if let Some(view) = &hello.view {
+        if app.store.view_by_id(view).is_err() {
+            tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
+            writer.write_all(b"GONE\n").await?;
+            return Ok(());
+        }
+    }
+    let current = update_life(app, mac, |life| life.hello(&hello.boot_id, crate::now()))?;
+    if current {
+        if let Some(view) = &hello.view {
+            app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
+            app.grants.forget(ip);
+        }
+    }
+    let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::now() as u64);
+    writer.write_all(welcome.as_bytes()).await?;
+    let mut link = app.hub.register(mac, &hello.boot_id);
+    let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
+    if app.hub.unregister(mac, link.serial) {
+        update_life(app, mac, |life| {
+            life.lost(&hello.boot_id, crate::now());
+            true
+        })?;
+    }
+    ended
+}
+
+async fn conversation(
+    app: &Arc<App>,
+    mac: Mac,
+    boot_id: &str,
+    lines: &mut Lines,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    commands: &mut tokio::sync::mpsc::Receiver<LinkCommand>,
+) -> Result<()> {
+    let mut beat = tokio::time::interval(BEAT);
+    let mut heard = tokio::time::Instant::now();
+    let mut waiting: HashMap<u64, LinkCommand> = HashMap::new();
+    let mut next_id = 1_u64;
+    // Reading a line is not cancel-safe, so one read lives across the turns of the loop.
+    let mut reading = Box::pin(lines.next());
+    loop {
+        tokio::select! {
+            line = &mut reading => {
+                drop(reading);
+                let Some(line) = line? else { return Ok(()) };
+                heard = tokio::time::Instant::now();
+                handle_line(app, mac, boot_id, &line, &mut waiting)?;
+                reading = Box::pin(lines.next());
+            }
+            command = commands.recv() => {
+                // None: a newer link of this node has replaced this one.
+                let Some(command) = command else { return Ok(()) };
+                writer.write_all(format!("CMD {next_id} {}\n", command.words).as_bytes()).await?;
+                waiting.retain(|_, c| !c.answer.is_closed());
+                waiting.insert(next_id, command);
+                next_id += 1;
+            }
+            _ = beat.tick() => {
+                if heard.elapsed() > DEAD {
+                    bail!("silent for {} s", DEAD.as_secs());
+                }
+                writer.write_all(b"BEAT\n").await?;
+            }
+        }
+    }
+}
+
+fn handle_line(
+    app: &App,
+    mac: Mac,
+    boot_id: &str,
+    line: &str,
+    waiting: &mut HashMap<u64, LinkCommand>,
+) -> Result<()> {
+    let mut words = line.splitn(4, ' ');
+    match words.next() {
+        Some("BEAT") => {}
+        Some("BOOTED") => {
+            if update_life(app, mac, |life| life.report_booted(boot_id, crate::now()))? {
+                tracing::info!(%mac, "node is booted");
+            }
+        }
+        Some("ACK") => {
+            let id = words.next().and_then(|w| w.parse().ok()).context("ACK without number")?;
+            let verdict = match (words.next(), words.next()) {
+                (Some("OK"), _) => Ok(()),
+                (_, reason) => Err(reason.unwrap_or("no reason given").to_owned()),
+            };
+            if let Some(command) = waiting.remove(&id) {
+                let _gone = command.answer.send(verdict);
+            }
+        }
+        _ => bail!("unknown line '{line}'"),
+    }
+    Ok(())
+}
+
+fn ipv4(addr: IpAddr) -> Result<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(ip) => bail!("{ip} is not an IPv4 address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hello_lines() {
+        let id = "01234567-89ab-cdef-0123-456789abcdef";
+        let hello = parse_hello(&format!("HELLO 1 view=- boot_id={id} uptime=3.5")).unwrap();
+        assert_eq!((hello.view, hello.boot_id.as_str()), (None, id));
+        let view = "ab".repeat(32);
+        assert!(parse_hello(&format!("HELLO 1 view={view} boot_id={id}")).unwrap().view.is_some());
+        for bad in ["HELLO 2", "HELLO 1", "HELLO 1 boot_id=x", ""] {
+            assert!(parse_hello(bad).is_err(), "{bad}");
+        }
+    }
+}

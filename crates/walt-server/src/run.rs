@@ -1,0 +1,196 @@
+//! Start of the server: state, recovery, adoption, services, and its end.
+
+use crate::{
+    App, StateLock, api,
+    config::Config,
+    db::Db,
+    dns,
+    images::housekeeping,
+    keys::Keys,
+    network,
+    nodes::{self, exports, link},
+    ports, sessions,
+};
+use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, Notify, RwLock},
+};
+
+/// Port of NFS and of its MOUNT protocol.
+pub const NFS_PORT: u16 = 2049;
+/// Port of the port mapper (RFC 1833).
+pub const PORTMAP_PORT: u16 = 111;
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 256;
+/// How often rules of other programs are looked at.
+const FIREWALL_INTERVAL: Duration = Duration::from_secs(60);
+/// How long requests that run may go on after the order to end.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// Opens the state of a server. The caller holds its lock.
+///
+/// # Errors
+/// What of it cannot be used, and why.
+pub fn open(config: Config) -> Result<App> {
+    make_dir(&config.state_dir, 0o700)?;
+    // 0711: users reach walt.sock in it, and see nothing else.
+    make_dir(&config.run_dir, 0o711)?;
+    let store = walt_images::Store::open(&config.state_dir).context("the image store cannot be used")?;
+    let db = Db::open(&config.state_dir)?;
+    let keys = Keys::open(&config.state_dir)?;
+    let token_key = db.meta("token-key", || crate::random::<32>().to_vec())?;
+    Ok(App {
+        db,
+        store,
+        keys,
+        config,
+        grants: exports::GrantCache::default(),
+        hub: nodes::hub::Hub::default(),
+        supervisors: nodes::vnode::Supervisors::default(),
+        decisions: Mutex::new(()),
+        store_changes: RwLock::new(()),
+        housekeeping: Notify::new(),
+        down: Notify::new(),
+        token_key: token_key.try_into().map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
+    })
+}
+
+fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
+/// Serves in the foreground until SIGTERM, SIGINT or `walt-server down`.
+///
+/// # Errors
+/// Why it cannot start.
+pub fn run(config: Config) -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WALT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let _lock = StateLock::take(&config.state_dir)?;
+    check_programs(&config)?;
+    let app = Arc::new(open(config)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(app));
+    // Whatever still blocks must not keep the process: all that matters is on the disk.
+    runtime.shutdown_timeout(LAST_REQUESTS);
+    outcome
+}
+
+/// Refuses to start without the programs that are always needed.
+fn check_programs(config: &Config) -> Result<()> {
+    for (program, package) in
+        [(config.containers.runtime.as_str(), "runc"), ("nft", "nftables"), ("ssh", "openssh-client")]
+    {
+        find_program(program).with_context(|| {
+            format!("the program '{program}' is missing: install it (Debian package {package})")
+        })?;
+    }
+    Ok(())
+}
+
+/// Where a program is, by `PATH`.
+pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    if name.contains('/') {
+        return Some(name.into()).filter(|p: &std::path::PathBuf| p.is_file());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
+}
+
+async fn serve(app: Arc<App>) -> Result<()> {
+    let dns = dns::Sockets::bind(app.config.container_gateway())?;
+    network::up(&app)?;
+    let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
+    let link_listener = listen(&app.config, link::PORT, "the node link")?;
+    sessions::recover(&app).await.context("recovery of sessions")?;
+    let portmap = Portmap::bind(&app.config);
+    exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
+    link_listener.set_nonblocking(true)?;
+    let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
+    let services = [
+        tokio::spawn(link::serve(app.clone(), link_listener)),
+        tokio::spawn(dns.serve()),
+        tokio::spawn(housekeeping::run(app.clone())),
+        tokio::spawn(watch_firewalls(app.clone())),
+    ];
+    nodes::vnode::start_all(&app)?;
+    let ending = app.clone();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tracing::info!(socket = %app.config.socket().display(), bridge = app.config.bridge(), "serving");
+    let api = api::serve(app.clone(), std::future::pending());
+    let outcome = tokio::select! {
+        outcome = api => outcome,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = ending.down.notified() => Ok(()),
+    };
+    tracing::info!("leaving: nodes and open shells go on");
+    services.iter().for_each(tokio::task::JoinHandle::abort);
+    let _ = std::fs::remove_file(app.config.socket());
+    outcome
+}
+
+async fn watch_firewalls(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(FIREWALL_INTERVAL).await;
+        if let Err(e) = crate::db::blocking(|| network::beside_foreign_firewalls(&app.config)) {
+            tracing::warn!("{e:#}");
+        }
+    }
+}
+
+/// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)).
+fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind_device(Some(config.bridge().as_bytes()))?;
+    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
+    Ok(socket)
+}
+
+fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
+    let make = || {
+        let socket = bound(config, Type::STREAM, port)?;
+        socket.listen(BACKLOG)?;
+        Ok::<_, std::io::Error>(socket.into())
+    };
+    make().with_context(|| {
+        let at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
+        format!("{what} cannot listen on TCP port {port} of {}: {}", config.bridge(), ports::holder_text(at, "tcp"))
+    })
+}
+
+/// The port mapper: needed by foreign images only, since ours name their ports; a port that is held by
+/// another program is reported and done without.
+struct Portmap {
+    tcp: Option<TcpListener>,
+    udp: Option<std::net::UdpSocket>,
+}
+
+impl Portmap {
+    fn bind(config: &Config) -> Self {
+        let tcp = listen(config, PORTMAP_PORT, "the port mapper")
+            .inspect_err(|e| tracing::warn!("{e:#}; nodes whose images do not name the NFS port cannot boot"))
+            .ok();
+        let udp = bound(config, Type::DGRAM, PORTMAP_PORT)
+            .inspect_err(|e| tracing::warn!("the port mapper cannot have UDP port {}: {e}", PORTMAP_PORT))
+            .ok();
+        Self { tcp, udp: udp.map(Into::into) }
+    }
+}

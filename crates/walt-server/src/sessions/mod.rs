@@ -1,0 +1,130 @@
+//! Sessions of `walt image shell`: opening, attaching, saving, discarding, and what a new server does
+//! with those it finds.
+//!
+//! ```text
+//!            shell ends            save: seal ─ hash ─ [committing] ─ rename ─ one transaction
+//!  running ─────────────▶ exited ──────────────────────────────────────────────────────────▶ gone
+//!     │ holder dies          │  discard
+//!     ▼                      ▼
+//!  stopped ──resume──▶ running (a new container over the same files)
+//! ```
+//! A session belongs to a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder
+//! process. The holder owns the container and outlives the server; the directory outlives both.
+
+mod commit;
+mod shell;
+
+pub use commit::{act, recover};
+pub use shell::shell;
+
+use crate::{
+    App,
+    db::{SessionRow, blocking},
+    failure::{Outcome, not_found},
+};
+use anyhow::{Context, Result};
+use std::{path::Path, path::PathBuf, sync::Arc};
+use walt_images::{
+    hold::{self, Client},
+    session::{Phase, SessionDir},
+};
+use walt_types::{ImageRef, UserName};
+
+/// `walt-server hold DIR`: the holder of one session, for its whole life; the exit status of the process.
+pub fn hold(dir: &Path) -> i32 {
+    hold::run(dir)
+}
+
+/// Directory of a session.
+pub fn dir_of(app: &App, id: &str) -> PathBuf {
+    app.store.sessions_dir().join(id)
+}
+
+/// What `walt image show` says of a session.
+pub fn state_text(app: &App, row: &SessionRow) -> &'static str {
+    let state = SessionDir(dir_of(app, &row.id)).state();
+    match state {
+        Ok(Some(state)) if state.holder.exists() => match state.phase {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Exited => "exited",
+            Phase::Stopped | Phase::Sealed | Phase::Discarded => "stopped",
+        },
+        _ => "stopped",
+    }
+}
+
+/// A connection to the holder of a session; none if no holder is alive.
+async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
+    let dir = dir_of(app, &row.id);
+    match Client::connect(&dir).await {
+        Ok(client) => Ok(Some(client)),
+        Err(hold::Error::Io { .. }) => Ok(None),
+        Err(e) => Err(e).context("the session's holder does not answer"),
+    }
+}
+
+/// The session of that id, if it is the caller's.
+fn own(app: &App, caller: &UserName, id: &str) -> Outcome<SessionRow> {
+    let row = app.db.with(|c| SessionRow::get(c, id))?;
+    row.filter(|r| r.user == *caller)
+        .ok_or_else(|| not_found("this shell session does not exist any more: it was saved or discarded"))
+}
+
+/// The open session of an own image.
+fn of_image(app: &App, image: &ImageRef) -> Outcome<SessionRow> {
+    app.db
+        .with(|c| SessionRow::of_image(c, image))?
+        .ok_or_else(|| not_found(format!("Image '{}' has no open shell session.", image.image())))
+}
+
+/// Ends a session and deletes its files. The order makes a crash harmless: without its row, a directory
+/// is rubbish that housekeeping removes.
+async fn drop_session(app: &Arc<App>, row: &SessionRow) -> Result<()> {
+    if let Some(client) = holder(app, row).await? {
+        client.discard().await.context("cannot end the session's container")?;
+    }
+    app.db.with(|c| SessionRow::delete(c, &row.id))?;
+    blocking(|| remove_dir(app, &row.id))
+}
+
+/// Removes what is left of a session's directory; its absence is success.
+fn remove_dir(app: &App, id: &str) -> Result<()> {
+    let dir = dir_of(app, id);
+    match std::fs::remove_dir_all(&dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends sessions that nobody was attached to for longer than `limits.session-keep`.
+///
+/// # Errors
+/// The database failed.
+pub async fn end_old_ones(app: &Arc<App>) -> Result<()> {
+    let oldest = crate::now() as i64 - app.config.limits.session_keep.0 as i64;
+    for row in app.db.with(SessionRow::all)? {
+        if row.used < oldest && row.committing.is_none() {
+            tracing::info!(session = %row.id, image = %row.image, "nobody came back to this session: it is dropped");
+            drop_session(app, &row).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops all containers for `walt-server down`; the sessions can be resumed. How many were running.
+///
+/// # Errors
+/// A container could not be stopped.
+pub async fn stop_all(app: &App) -> Result<usize> {
+    let mut stopped = 0;
+    for row in app.db.with(SessionRow::all)? {
+        if let Some(client) = holder(app, &row).await? {
+            client.seal().await.with_context(|| format!("cannot stop the shell session of {}", row.image))?;
+            stopped += 1;
+        }
+    }
+    Ok(stopped)
+}
