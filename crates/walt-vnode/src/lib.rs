@@ -1,1 +1,98 @@
-//! Filled by the commits that follow.
+//! Virtual nodes: a qemu process each, that outlives the server which started it.
+//!
+//! ```text
+//!            launch                       guest reboots, panics, powers off; kill; stop
+//!  (nothing) ──────► running, detached ─────────────────────────────────────────────► (nothing)
+//!                       │        ▲
+//!           server dies ▼        │ adopt: pid + start time, then the uuid by QMP
+//!                    running, alone
+//! ```
+//!
+//! One directory per node, 0700, belongs to the server; qemu, under an account of its own, gets everything it needs as
+//! open descriptors and reads no path of the server's:
+//!
+//! | file | what |
+//! |---|---|
+//! | `vm.json` | identity of the process ([`Identity`]) |
+//! | `console.log` | what the guest wrote on its serial port ([`console::Log`]) |
+//! | `console.sock` | to type ([`console::Keyboard`]) |
+//! | `qmp.sock` | control ([`qmp::Qmp`]) |
+//! | `qemu.log` | what qemu itself had to say |
+//!
+//! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, rather than whether `/dev/kvm` is there.
+//!
+//! Limits: x86-64 guests on x86-64 hosts, direct boot (kernel and initrds from the image), one network card. A guest's
+//! reboot ends qemu (`-no-reboot`); the caller starts it anew. All waits are bounded by the constants below.
+
+pub mod console;
+mod launch;
+pub mod probe;
+mod qemu;
+pub mod qmp;
+
+pub use launch::{Account, BootFiles, Identity, Launch, Vm, adopt, launch};
+pub use qemu::{Acceleration, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, VmSpec, command_line, version};
+
+use std::io;
+use std::time::Duration;
+
+/// How long qemu may take from its start to its first answer by QMP.
+pub const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one exchange by QMP may take.
+pub const QMP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long qemu may take to end after `quit`, and again after `SIGKILL`.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What can go wrong with a virtual node.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file, socket or program could not be used.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was to be done, and on what.
+        what: String,
+        /// The answer of the operating system.
+        source: io::Error,
+    },
+    /// A kernel facility refused.
+    #[error(transparent)]
+    Sys(#[from] walt_sys::Error),
+    /// qemu ended while it started.
+    #[error("qemu did not start: {0}")]
+    NotStarted(String),
+    /// qemu did not do in time what it was told.
+    #[error("qemu did not {0} in time")]
+    Timeout(&'static str),
+    /// qemu answered a QMP command by an error.
+    #[error("qemu refused '{command}': {message}")]
+    Refused {
+        /// The command.
+        command: String,
+        /// qemu's words.
+        message: String,
+    },
+    /// The other end of the QMP socket does not speak QMP.
+    #[error("unexpected answer on {0}: {1}")]
+    Protocol(String, String),
+}
+
+/// Result of the functions of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
+    let what = what.into();
+    move |source| Error::Io { what, source }
+}
+
+/// A random uuid (version 4), in its usual form.
+///
+/// # Errors
+/// When the kernel gives no random bytes.
+pub fn new_uuid() -> Result<String> {
+    let mut bytes = [0_u8; 16];
+    getrandom::fill(&mut bytes).map_err(|e| failed("get random bytes")(io::Error::other(e.to_string())))?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    Ok([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
+}

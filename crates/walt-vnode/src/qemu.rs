@@ -1,0 +1,206 @@
+//! The command line of qemu: pure.
+
+use crate::{Error, Result, failed};
+use std::process::{Command, Stdio};
+use walt_types::Mac;
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+/// Manufacturer of the machine, as the guest's firmware tables and the iPXE variable tell it.
+pub const MANUFACTURER: &str = "QEMU";
+/// Product name of the machine, as the guest's firmware tables and the iPXE variable tell it.
+pub const PRODUCT: &str = "Standard PC (i440FX + PIIX, 1996)";
+
+/// What seccomp forbids qemu: old system calls, gaining privileges, starting programs, changing its scheduling.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// Number of the descriptor set through which qemu opens the console's log.
+const LOG_FDSET: u32 = 1;
+
+/// How the guest's instructions are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// By the processor.
+    Kvm,
+    /// By translation: works everywhere, several times slower.
+    Tcg,
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmSpec {
+    /// Name of the node.
+    pub name: String,
+    /// Identity of this start of the machine; see [`crate::new_uuid`].
+    pub uuid: String,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Memory, in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cores: u32,
+    /// Manufacturer in the firmware's tables, usually [`MANUFACTURER`].
+    pub manufacturer: String,
+    /// Product in the firmware's tables, usually [`PRODUCT`].
+    pub product: String,
+    /// Command line of the guest's kernel.
+    pub command_line: String,
+    /// How it is run.
+    pub acceleration: Acceleration,
+}
+
+/// Numbers of the descriptors that qemu inherits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// The kernel, readable by qemu's account.
+    pub kernel: i32,
+    /// The initrd, likewise.
+    pub initrd: Option<i32>,
+    /// The tap; `None` for a machine without network.
+    pub tap: Option<i32>,
+    /// The console's log, open for appending.
+    pub log: i32,
+    /// A listening unix socket for typing.
+    pub console: i32,
+    /// A listening unix socket for QMP.
+    pub qmp: i32,
+}
+
+/// The arguments of qemu, without the program's name.
+pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
+    let mut line: Vec<String> = Vec::new();
+    let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
+    add("-name", format!("guest={}", escape(&spec.name)));
+    add("-uuid", spec.uuid.clone());
+    add("-machine", "pc,usb=off,vmport=off".into());
+    match spec.acceleration {
+        Acceleration::Kvm => add("-accel", "kvm".into()),
+        Acceleration::Tcg => add("-accel", "tcg".into()),
+    }
+    add("-cpu", if spec.acceleration == Acceleration::Kvm { "host" } else { "max" }.into());
+    add("-smp", spec.cores.to_string());
+    add("-m", format!("{}M", spec.memory_mib));
+    let (manufacturer, product) = (escape(&spec.manufacturer), escape(&spec.product));
+    add("-smbios", format!("type=1,manufacturer={manufacturer},product={product}"));
+    add("-sandbox", SANDBOX.into());
+    add("-display", "none".into());
+    add("-rtc", "base=utc".into());
+    // The log is opened by qemu through the set, since it may not open the server's files.
+    add("-add-fd", format!("fd={},set={LOG_FDSET}", fds.log));
+    add(
+        "-chardev",
+        format!(
+            "socket,id=console,fd={},server=on,wait=off,logfile=/dev/fdset/{LOG_FDSET},logappend=on",
+            fds.console
+        ),
+    );
+    add("-serial", "chardev:console".into());
+    add("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.qmp));
+    add("-mon", "chardev=qmp,mode=control".into());
+    if let Some(tap) = fds.tap {
+        add("-netdev", format!("tap,id=net0,fd={tap}"));
+        // No option ROM: the kernel is given, nothing boots from the card.
+        add("-device", format!("virtio-net-pci,netdev=net0,mac={},romfile=", spec.mac));
+    }
+    add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
+    add("-device", "virtio-rng-pci,rng=rng0".into());
+    add("-kernel", format!("/proc/self/fd/{}", fds.kernel));
+    if let Some(initrd) = fds.initrd {
+        add("-initrd", format!("/proc/self/fd/{initrd}"));
+    }
+    add("-append", spec.command_line.clone());
+    line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    line
+}
+
+/// A comma ends a value unless it is doubled.
+fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// The version that qemu tells, such as `QEMU emulator version 7.2.22 (Debian …)`.
+///
+/// # Errors
+/// When the program cannot be run (package `qemu-system-x86`).
+pub fn version(program: &str) -> Result<String> {
+    let run = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    let output = run.map_err(failed(format!("run {program} (package qemu-system-x86)")))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.lines().next() {
+        Some(line) if output.status.success() && !line.is_empty() => Ok(line.trim().to_owned()),
+        _ => Err(Error::NotStarted(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> VmSpec {
+        VmSpec {
+            name: "vn1".into(),
+            uuid: "12345678-1234-4234-8234-123456789abc".into(),
+            mac: "52:54:00:12:34:56".parse().unwrap(),
+            memory_mib: 512,
+            cores: 2,
+            manufacturer: MANUFACTURER.into(),
+            product: PRODUCT.into(),
+            command_line: "console=ttyS0 a=b,c".into(),
+            acceleration: Acceleration::Tcg,
+        }
+    }
+
+    const FDS: Descriptors =
+        Descriptors { kernel: 10, initrd: Some(11), tap: Some(12), log: 13, console: 14, qmp: 15 };
+
+    /// Options and values in pairs, one a line.
+    fn shown(line: &[String]) -> String {
+        let mut out = String::new();
+        for word in line {
+            let separator = if word.starts_with('-') { "\n" } else { " " };
+            out += &format!("{separator}{word}");
+        }
+        out.trim_start().to_owned()
+    }
+
+    #[test]
+    fn the_command_line_is_as_reviewed() {
+        assert_eq!(
+            shown(&command_line(&spec(), &FDS)),
+            "-name guest=vn1
+-uuid 12345678-1234-4234-8234-123456789abc
+-machine pc,usb=off,vmport=off
+-accel tcg
+-cpu max
+-smp 2
+-m 512M
+-smbios type=1,manufacturer=QEMU,product=Standard PC (i440FX + PIIX,, 1996)
+-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+-display none
+-rtc base=utc
+-add-fd fd=13,set=1
+-chardev socket,id=console,fd=14,server=on,wait=off,logfile=/dev/fdset/1,logappend=on
+-serial chardev:console
+-chardev socket,id=qmp,fd=15,server=on,wait=off
+-mon chardev=qmp,mode=control
+-netdev tap,id=net0,fd=12
+-device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile=
+-object rng-random,id=rng0,filename=/dev/urandom
+-device virtio-rng-pci,rng=rng0
+-kernel /proc/self/fd/10
+-initrd /proc/self/fd/11
+-append console=ttyS0 a=b,c
+-nodefaults
+-no-user-config
+-no-reboot"
+        );
+    }
+
+    #[test]
+    fn kvm_and_a_machine_without_network() {
+        let fds = Descriptors { initrd: None, tap: None, ..FDS };
+        let line = shown(&command_line(&VmSpec { acceleration: Acceleration::Kvm, ..spec() }, &fds));
+        assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
+        assert!(!line.contains("-initrd") && !line.contains("net0"), "{line}");
+    }
+}

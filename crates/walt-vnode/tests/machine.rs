@@ -1,0 +1,247 @@
+//! A real kernel in a real qemu, started, found again and ended by this crate, on a tap of a bridge in a network
+//! namespace of its own.
+//!
+//! Needs root, qemu, a static busybox, and `WALT_TEST_KERNEL`: a directory into which a kernel package of the
+//! distribution was unpacked (`boot/vmlinuz-*` and `lib/modules`).
+
+#![allow(clippy::unwrap_used)] // Helpers of tests fail by panicking, as tests do.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use walt_sys::net::bridge::{self, BridgeSpec};
+use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
+use walt_sys::process::Cgroup;
+use walt_vnode::console::Keyboard;
+use walt_vnode::{Acceleration, Account, BootFiles, Launch, Vm, VmSpec, adopt, launch, probe};
+
+/// Another account than root, which may not read our files.
+const NOBODY: Account = Account { uid: 65534, gid: 65534 };
+/// How long a kernel may take to its first program, by translation on a busy machine.
+const BOOT: Duration = Duration::from_secs(90);
+/// How long anything else may take.
+const SOON: Duration = Duration::from_secs(30);
+/// The tap that the reviewed rules name.
+const TAP: &str = "wt87c9-123456";
+
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+for m in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover virtio_net; do
+  [ -e /$m.ko ] && /bin/busybox insmod /$m.ko
+done
+/bin/busybox ifconfig eth0 192.168.183.2 netmask 255.255.255.0 up
+/bin/busybox cat /sys/class/dmi/id/sys_vendor /sys/class/dmi/id/product_name /proc/cmdline
+echo READY
+exec /bin/busybox sh
+";
+
+fn package() -> PathBuf {
+    std::env::var_os("WALT_TEST_KERNEL")
+        .expect("WALT_TEST_KERNEL: the directory of an unpacked kernel package")
+        .into()
+}
+
+fn kernel() -> File {
+    let mut files = std::fs::read_dir(package().join("boot")).unwrap().map(|f| f.unwrap().path());
+    let found = files.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("vmlinuz"));
+    File::open(found.expect("a kernel in boot/")).unwrap()
+}
+
+/// An initramfs of busybox, the drivers of the network card, and a script.
+fn initrd(dir: &Path) -> File {
+    let root = dir.join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::create_dir_all(root.join("dev")).unwrap();
+    std::fs::write(root.join("init"), INIT).unwrap();
+    std::fs::set_permissions(root.join("init"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let script = format!(
+        "cp $(command -v busybox) bin/ && mknod -m 600 dev/console c 5 1 && \
+         find {} -name 'virtio*.ko' -o -name '*failover.ko' | xargs -r -I F cp F . && \
+         find . | busybox cpio -o -H newc > ../initrd",
+        package().join("lib").display()
+    );
+    let made = Command::new("sh").args(["-ec", &script]).current_dir(&root).status().unwrap();
+    assert!(made.success());
+    // Closed to others, so that it must be handed over as a copy.
+    std::fs::set_permissions(dir.join("initrd"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    File::open(dir.join("initrd")).unwrap()
+}
+
+fn spec() -> VmSpec {
+    VmSpec {
+        name: "vn1".into(),
+        uuid: walt_vnode::new_uuid().unwrap(),
+        mac: "52:54:00:12:34:56".parse().unwrap(),
+        memory_mib: 256,
+        cores: 1,
+        manufacturer: walt_vnode::MANUFACTURER.into(),
+        product: walt_vnode::PRODUCT.into(),
+        command_line: "console=ttyS0 panic=5 walt.test=a,b".into(),
+        acceleration: Acceleration::Tcg,
+    }
+}
+
+fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited {} s for {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn text(vm: &Vm) -> String {
+    String::from_utf8_lossy(&vm.console().tail(64 * 1024).unwrap()).into_owned()
+}
+
+fn tap_is_gone() -> bool {
+    link::get(TAP).unwrap().is_none()
+}
+
+#[test]
+#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
+fn a_machine_boots_is_adopted_and_ends() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let netns = new_netns().unwrap();
+    let group = format!("walt/test-{}", std::process::id());
+    in_netns(&netns, || {
+        nft::apply(include_str!("../../walt-core/src/firewall.snapshot"))?;
+        let walt_net = BridgeSpec {
+            name: "walt-net".into(),
+            alias: "walt test".into(),
+            address: Ipv4Addr::new(192, 168, 183, 1),
+            prefix: 24,
+            mac: mac_from_seed("test"),
+        };
+        bridge::ensure(&walt_net)?;
+        life_of_a_machine(dir.path(), &group);
+        bridge::remove(&walt_net)?;
+        assert!(link::get("walt-net")?.is_none());
+        Ok(())
+    })
+    .unwrap();
+    let cgroup = Cgroup::new(format!("{group}/vnode-1"));
+    assert!(cgroup.processes().unwrap().is_empty());
+    cgroup.remove_empty_parents().unwrap();
+    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"] {
+        assert!(!Path::new(root).join(&group).exists(), "a control group is left");
+    }
+}
+
+/// Ends the machine of a directory when a test fails.
+struct Ended<'a>(&'a Path);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if let Ok(Some(vm)) = adopt(self.0, None) {
+            let _ = vm.stop();
+        }
+    }
+}
+
+fn life_of_a_machine(dir: &Path, group: &str) {
+    let node = dir.join("node");
+    let _ended = Ended(&node);
+    let cgroup = || Some(Cgroup::new(format!("{group}/vnode-1")));
+    let start = |spec: &VmSpec, initrds| {
+        let tap = tap::open(TAP, "walt-net", "tap of vn1").unwrap();
+        launch(Launch {
+            spec,
+            directory: &node,
+            files: BootFiles { kernel: kernel(), initrds },
+            tap: Some(tap),
+            account: NOBODY,
+            cgroup: cgroup(),
+            program: walt_vnode::PROGRAM,
+        })
+        .unwrap()
+    };
+    let vm = start(&spec(), vec![initrd(dir)]);
+    let pid = vm.identity().pid;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(
+        status.contains("Uid:\t65534\t65534\t65534\t65534") && status.contains("Seccomp:\t2"),
+        "{status}"
+    );
+    assert_eq!(vm.qmp().unwrap().status().unwrap(), "running");
+    wait_for("the guest's first program", BOOT, || text(&vm).contains("READY"));
+    assert!(text(&vm).contains("QEMU\r\nStandard PC (i440FX + PIIX, 1996)\r\n"), "{}", text(&vm));
+    assert!(text(&vm).contains("walt.test=a,b"));
+    let ping = Command::new("busybox").args(["ping", "-c1", "-W5", "192.168.183.2"]).output().unwrap();
+    assert!(ping.status.success(), "{}{}", String::from_utf8_lossy(&ping.stdout), text(&vm));
+
+    // The server dies and comes back.
+    let identity = vm.identity().clone();
+    drop(vm);
+    let vm = adopt(&node, cgroup()).unwrap().expect("the machine still runs");
+    assert_eq!(*vm.identity(), identity);
+    assert!(vm.is_running());
+    let keyboard = Keyboard::new(vm.console_socket()).unwrap();
+    keyboard.type_bytes(b"echo typed-$((40+2))\r").unwrap();
+    wait_for("an answer to what was typed", SOON, || text(&vm).contains("typed-42"));
+
+    // The guest's own reboot ends the machine, and its tap with it.
+    keyboard.type_bytes(b"/bin/busybox reboot -f\r").unwrap();
+    assert!(vm.wait(SOON), "reboot did not end qemu");
+    vm.stop().unwrap();
+    assert!(adopt(&node, cgroup()).unwrap().is_none());
+    wait_for("the end of the tap", SOON, tap_is_gone);
+
+    // Another one, ended while it runs.
+    let vm = start(&spec(), Vec::new());
+    vm.stop().unwrap();
+    assert!(!vm.is_running());
+    assert!(!node.join("vm.json").exists() && node.join("console.log").exists());
+    wait_for("the end of the tap", SOON, tap_is_gone);
+
+    // One that a dying server had no time to note, and one that does not answer.
+    let vm = start(&spec(), Vec::new());
+    std::fs::remove_file(node.join("vm.json")).unwrap();
+    assert!(adopt(&node, cgroup()).unwrap().is_none());
+    assert!(vm.wait(SOON), "a machine that nobody noted");
+    let vm = start(&spec(), Vec::new());
+    let process = vm.identity().pid.to_string();
+    assert!(Command::new("kill").args(["-STOP", &process]).status().unwrap().success());
+    assert!(adopt(&node, cgroup()).unwrap().is_none());
+    assert!(vm.wait(SOON), "a machine that does not answer");
+    wait_for("the end of the tap", SOON, tap_is_gone);
+}
+
+#[test]
+#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
+fn a_start_that_fails_says_why_and_leaves_nothing() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let spec = VmSpec { cores: 100_000, ..spec() };
+    let failed = launch(Launch {
+        spec: &spec,
+        directory: dir.path(),
+        files: BootFiles { kernel: kernel(), initrds: Vec::new() },
+        tap: None,
+        account: NOBODY,
+        cgroup: None,
+        program: walt_vnode::PROGRAM,
+    });
+    let told = failed.unwrap_err().to_string();
+    assert!(told.starts_with("qemu did not start: ") && told.contains("100000"), "{told}");
+    assert!(!dir.path().join("vm.json").exists() && !dir.path().join("qmp.sock").exists());
+}
+
+/// Either answer is right somewhere; that it comes in time, and with a reason, is what counts.
+#[test]
+#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
+fn the_probe_decides_in_time() {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let key = probe::key(&mut kernel(), &walt_vnode::version(walt_vnode::PROGRAM).unwrap()).unwrap();
+    assert!(key.len() > 64 && key.contains("QEMU"), "{key}");
+    let root = Account { uid: 0, gid: 0 };
+    let started = Instant::now();
+    let verdict = probe::run(&kernel(), &dir.path().join("probe"), root, walt_vnode::PROGRAM).unwrap();
+    println!("{verdict:?} after {:?}", started.elapsed());
+    assert!(started.elapsed() < probe::PROBE_TIMEOUT + SOON);
+    assert!(!verdict.reason.is_empty());
+    assert!(!dir.path().join("probe").exists());
+}
