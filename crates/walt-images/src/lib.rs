@@ -7,7 +7,7 @@
 //! <state>/images/configs/<hex image-id>.json      the OCI image configuration, bytes as they came
 //! <state>/images/views/<view id>                  index files
 //! <state>/images/tmp/                             layers being made; emptied at start
-//! <state>/sessions/<id>/layer/fs                  a session's upper directory
+//! <state>/sessions/<id>/layer/fs                  a session's upper directory; the rest: [`session`]
 //! ```
 //!
 //! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
@@ -30,11 +30,14 @@
 
 mod commit;
 mod config;
+pub mod container;
 mod error;
 mod export;
 mod gc;
+pub mod hold;
 mod layer;
 mod save_rules;
+pub mod session;
 mod store;
 mod view;
 

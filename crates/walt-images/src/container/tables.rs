@@ -1,0 +1,119 @@
+//! What a container may do and what it starts with: each table with a reason per line.
+
+/// Capabilities, without the prefix `CAP_`. Not given: SYS_MODULE, SYS_RAWIO, SYS_TIME, SYS_RESOURCE,
+/// SYSLOG, BPF, PERFMON, MAC_*, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_CONTROL, AUDIT_READ, SYS_PACCT,
+/// CHECKPOINT_RESTORE, NET_BROADCAST: they act on the server as a whole, and no package needs them.
+pub const CAPABILITIES: [(&str, &str); 25] = [
+    ("CHOWN", "packages set owners"),
+    ("DAC_OVERRIDE", "root edits files of others"),
+    ("DAC_READ_SEARCH", "root reads files of others; backup tools"),
+    ("FOWNER", "root changes modes of files of others"),
+    ("FSETID", "set-id bits survive a change of owner"),
+    ("KILL", "service managers end processes of other users"),
+    ("SETGID", "services change their group"),
+    ("SETUID", "services change their user"),
+    ("SETPCAP", "service managers bound capabilities of services"),
+    ("SETFCAP", "packages set file capabilities (ping)"),
+    ("NET_BIND_SERVICE", "services listen below port 1024"),
+    ("NET_ADMIN", "networking of the container's own namespace"),
+    ("NET_RAW", "ping"),
+    ("SYS_CHROOT", "sshd and package tools change root"),
+    ("SYS_ADMIN", "systemd mounts, and sandboxes its services"),
+    ("SYS_PTRACE", "debuggers; systemd looks at the processes of other users"),
+    ("SYS_NICE", "services set priorities"),
+    ("SYS_BOOT", "the OS ends itself with reboot(2), which ends the pid namespace"),
+    ("SYS_TTY_CONFIG", "getty hangs up terminals"),
+    ("MKNOD", "device nodes are part of images"),
+    ("AUDIT_WRITE", "login and sudo write audit records"),
+    ("LINUX_IMMUTABLE", "chattr in package scripts"),
+    ("IPC_LOCK", "databases lock memory"),
+    ("IPC_OWNER", "shared memory of other users"),
+    ("LEASE", "file servers take leases"),
+];
+
+/// A rule that allows devices.
+#[derive(Debug, Clone, Copy)]
+pub struct Device {
+    /// `c` or `b`.
+    pub kind: &'static str,
+    /// Major number; `None`: any.
+    pub major: Option<u32>,
+    /// Minor number; `None`: any.
+    pub minor: Option<u32>,
+    /// Of `r`ead, `w`rite, `m`knod.
+    pub access: &'static str,
+    /// Why.
+    pub reason: &'static str,
+}
+
+const fn device(
+    kind: &'static str,
+    major: Option<u32>,
+    minor: Option<u32>,
+    access: &'static str,
+    reason: &'static str,
+) -> Device {
+    Device { kind, major, minor, access, reason }
+}
+
+/// Devices that may be used; everything else is denied. Disks, memory and the server's terminals can be
+/// made as nodes, which are part of images, but not opened.
+pub const DEVICES: [Device; 12] = [
+    device("c", None, None, "m", "an image may contain any character device node"),
+    device("b", None, None, "m", "an image may contain any block device node"),
+    device("c", Some(1), Some(3), "rwm", "/dev/null"),
+    device("c", Some(1), Some(5), "rwm", "/dev/zero"),
+    device("c", Some(1), Some(7), "rwm", "/dev/full"),
+    device("c", Some(1), Some(8), "rwm", "/dev/random"),
+    device("c", Some(1), Some(9), "rwm", "/dev/urandom"),
+    device("c", Some(5), Some(0), "rwm", "/dev/tty: the terminal of whoever opens it"),
+    device("c", Some(5), Some(1), "rwm", "/dev/console: a terminal of the container"),
+    device("c", Some(5), Some(2), "rwm", "/dev/ptmx: of the container's own devpts"),
+    device("c", Some(136), None, "rwm", "/dev/pts/*: of the container's own devpts"),
+    device("c", Some(10), Some(229), "rwm", "/dev/fuse, if made: user-space filesystems while building"),
+];
+
+/// Paths that are hidden.
+pub const MASKED: [(&str, &str); 9] = [
+    ("/proc/acpi", "the server's hardware"),
+    ("/proc/kcore", "the server's memory"),
+    ("/proc/keys", "keys of other users of the kernel"),
+    ("/proc/latency_stats", "timing of other processes"),
+    ("/proc/timer_list", "timing of other processes"),
+    ("/proc/sched_debug", "all processes of the server"),
+    ("/proc/scsi", "the server's disks can be detached here"),
+    ("/sys/firmware", "the server's firmware variables"),
+    ("/sys/fs/bpf", "the server's programs"),
+];
+
+/// Paths that cannot be written.
+pub const READ_ONLY: [(&str, &str); 5] = [
+    ("/proc/bus", "the server's hardware"),
+    ("/proc/fs", "the server's filesystems"),
+    ("/proc/irq", "the server's interrupts"),
+    ("/proc/sys", "settings of the server's kernel; systemd then leaves them alone"),
+    ("/proc/sysrq-trigger", "resets the server"),
+];
+
+/// Files put into `/run` before the OS starts: path below `/run`, content, reason.
+pub const RUN_FILES: [(&str, &str, &str); 1] = [(
+    "systemd/journald.conf.d/50-walt.conf",
+    "[Journal]\nStorage=volatile\n",
+    "the journal of a session is not part of the image",
+)];
+
+/// Units that are masked in `/run` for the session: name, reason.
+pub const MASKED_UNITS: [(&str, &str); 12] = [
+    ("apt-daily.service", "would hold the package lock and change the image by itself"),
+    ("apt-daily.timer", "would hold the package lock and change the image by itself"),
+    ("apt-daily-upgrade.service", "would hold the package lock and change the image by itself"),
+    ("apt-daily-upgrade.timer", "would hold the package lock and change the image by itself"),
+    ("e2scrub_all.timer", "checks of the server's disks are not the image's affair"),
+    ("e2scrub_reap.service", "checks of the server's disks are not the image's affair"),
+    ("logrotate.timer", "would rotate logs into the image"),
+    ("dpkg-db-backup.timer", "would write a backup into the image"),
+    ("man-db.timer", "would write an index into the image"),
+    ("fstrim.timer", "there is no disk"),
+    ("run-rpc_pipefs.mount", "cannot be mounted here: the system would count as degraded"),
+    ("console-getty.service", "there is no console to log in at"),
+];
