@@ -1,0 +1,261 @@
+//! Input from outside: hostile layers are refused, harmless odd ones have a written outcome, and nothing panics or
+//! leaves the layer's directory.
+
+use proptest::prelude::*;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
+use walt_images::{LayerInfo, Result, Store, View};
+
+struct State {
+    _dir: tempfile::TempDir,
+    store: Store,
+}
+
+fn state() -> State {
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    State { _dir: dir, store }
+}
+
+/// One tar entry: path, type flag, link, device minor, PAX records, content.
+#[derive(Clone)]
+struct Item<'a>(&'a str, u8, &'a str, u32, &'a [(&'a str, &'a str)], &'a [u8]);
+
+fn plain(path: &str, flag: u8) -> Item<'_> {
+    Item(path, flag, "", 0, &[], b"")
+}
+
+fn block(name: &str, flag: u8, link: &str, minor: u32, size: usize) -> Vec<u8> {
+    let mut block = vec![0; 512];
+    block[..name.len()].copy_from_slice(name.as_bytes());
+    block[157..157 + link.len()].copy_from_slice(link.as_bytes());
+    block[100..107].copy_from_slice(b"0000755");
+    block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+    block[156] = flag;
+    block[257..265].copy_from_slice(b"ustar\x0000");
+    block[337..344].copy_from_slice(format!("{minor:07o}").as_bytes());
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    block
+}
+
+fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut out = bytes.to_vec();
+    out.resize(out.len().next_multiple_of(512), 0);
+    out
+}
+
+fn tar(items: &[Item]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for Item(path, flag, link, minor, records, content) in items {
+        let mut pax = String::new();
+        for (key, value) in *records {
+            let body = format!(" {key}={value}\n");
+            let mut length = body.len();
+            while length != body.len() + length.to_string().len() {
+                length = body.len() + length.to_string().len();
+            }
+            pax += &format!("{length}{body}");
+        }
+        if !pax.is_empty() {
+            out.extend(block("pax", b'x', "", 0, pax.len()));
+            out.extend(padded(pax.as_bytes()));
+        }
+        out.extend(block(path, *flag, link, *minor, content.len()));
+        out.extend(padded(content));
+    }
+    out.extend([0; 1024]);
+    out
+}
+
+fn import(state: &State, items: &[Item]) -> Result<LayerInfo> {
+    state.store.import_tar(tar(items).as_slice())
+}
+
+fn outside(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn hostile_layers_are_refused() {
+    let state = state();
+    let file = |path| Item(path, b'0', "", 0, &[], b"x");
+    let cases: &[(&str, Vec<Item>)] = &[
+        ("'..'", vec![file("../x")]),
+        ("0:0", vec![plain("c", b'3')]),
+        ("hides nothing", vec![plain(".wh.", b'0')]),
+        ("hides nothing", vec![plain(".wh..", b'0')]),
+        ("hides nothing", vec![plain(".wh...", b'0')]),
+        ("not known", vec![plain(".wh..wh.plnk", b'0')]),
+        ("empty file", vec![file(".wh.x")]),
+        ("empty file", vec![plain(".wh.x", b'5')]),
+        ("starts with '.wh.'", vec![file(".wh.d/x")]),
+        ("twice", vec![file("x"), file("x")]),
+        ("something else", vec![file("x"), plain("x", b'5')]),
+        ("something else", vec![file("x"), file("x/y")]),
+        ("does not have", vec![Item("h", b'1', "nowhere", 0, &[], b"")]),
+        ("does not have", vec![plain(".wh.w", b'0'), Item("h", b'1', "w", 0, &[], b"")]),
+        ("'..'", vec![Item("h", b'1', "../../etc/passwd", 0, &[], b"")]),
+        ("sparse", vec![plain("s", b'S')]),
+        ("sparse", vec![Item("s", b'0', "", 0, &[("GNU.sparse.major", "1")], b"")]),
+        ("type", vec![plain("d", b'D')]),
+        ("root", vec![file(".")]),
+        ("damaged", vec![Item("p", b'0', "", 0, &[("mtime", "soon")], b"")]),
+    ];
+    for (why, items) in cases {
+        let items: Vec<_> = items.to_vec();
+        let error = import(&state, &items).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    }
+    assert_eq!(outside(state._dir.path()), ["images", "sessions"]);
+    assert_eq!(
+        outside(&state._dir.path().join("images/tmp")),
+        Vec::<String>::new(),
+        "nothing is left behind"
+    );
+    assert_eq!(outside(&state._dir.path().join("images/layers")), Vec::<String>::new());
+}
+
+#[test]
+fn links_lead_inside_the_layer_or_nowhere() {
+    let state = state();
+    let secret = state._dir.path().join("secret");
+    fs::create_dir(&secret).unwrap();
+    let target = secret.display().to_string();
+    let link = Item("out", b'2', &target, 0, &[], b"");
+    assert!(import(&state, &[link.clone(), Item("out/x", b'0', "", 0, &[], b"x")]).is_err());
+    let up = Item("up", b'2', "../../../../../..", 0, &[], b"");
+    let info = import(&state, &[up, Item("up/x", b'0', "", 0, &[], b"x")]).unwrap();
+    assert!(state.store.layer_fs(&info.diff_id).join("x").exists(), "the root's parent is the root");
+    assert_eq!(outside(&secret), Vec::<String>::new());
+}
+
+#[test]
+fn odd_layers_have_a_written_outcome() {
+    let state = state();
+    let overlay: &[(&str, &str)] = &[
+        ("SCHILY.xattr.trusted.overlay.redirect", "/gone"),
+        ("SCHILY.xattr.trusted.overlay.opaque", "y"),
+        ("SCHILY.xattr.user.overlay.opaque", "y"),
+        ("SCHILY.xattr.user.kept", "v"),
+    ];
+    let lower = import(
+        &state,
+        &[
+            Item("d", b'5', "", 0, &[], b""),
+            Item("d/old", b'0', "", 0, &[], b"o"),
+            Item("e/x", b'0', "", 0, &[], b"e"),
+        ],
+    )
+    .unwrap();
+    let fs_dir = state.store.layer_fs(&lower.diff_id);
+    fs::set_permissions(fs_dir.join("e"), fs::Permissions::from_mode(0o1777)).unwrap();
+
+    let dropped = import(&state, &[Item("d", b'5', "", 0, overlay, b"")]).unwrap();
+    let view = state.store.view(&[lower.diff_id, dropped.diff_id], None).unwrap();
+    let d = view.find(b"d").unwrap();
+    assert!(view.find(b"d/old").is_some(), "an opaque mark from a PAX record means nothing");
+    assert_eq!(view.xattrs(d).unwrap(), [(b"user.kept".to_vec(), b"v".to_vec())]);
+
+    // A whiteout beside the directory hides the old one, in either order, and with an implied directory.
+    let whiteout = plain(".wh.d", b'0');
+    let new = Item("d/new", b'0', "", 0, &[], b"n");
+    for items in [
+        vec![whiteout.clone(), plain("d", b'5'), new.clone()],
+        vec![plain("d", b'5'), new.clone(), whiteout.clone()],
+        vec![whiteout.clone(), new.clone()],
+        vec![plain("d", b'5'), plain("d/.wh..wh..opq", b'0'), new.clone()],
+        vec![new, plain("d/.wh..wh..opq", b'0')],
+    ] {
+        let upper = import(&state, &items).unwrap();
+        let view = state.store.view(&[lower.diff_id, upper.diff_id], None).unwrap();
+        assert!(view.find(b"d/new").is_some() && view.find(b"d/old").is_none());
+    }
+
+    // An implied directory has the metadata of the one below.
+    let over = state.store.view(&[lower.diff_id], None).unwrap();
+    let implied =
+        state.store.import_tar_over(tar(&[Item("e/y", b'0', "", 0, &[], b"y")]).as_slice(), &over).unwrap();
+    let view = state.store.view(&[lower.diff_id, implied.diff_id], None).unwrap();
+    let mode = |view: &View, path: &[u8]| view.entry(view.find(path).unwrap()).unwrap().mode;
+    assert_eq!(mode(&view, b"e"), 0o1777);
+    let mounted = fs::metadata(state.store.layer_fs(&implied.diff_id).join("e")).unwrap();
+    assert_eq!(mounted.mode() & 0o7777, 0o1777);
+}
+
+#[test]
+fn links_of_a_view_are_bounded() {
+    let state = state();
+    let info = import(
+        &state,
+        &[
+            Item("a", b'2', "b", 0, &[], b""),
+            Item("b", b'2', "a", 0, &[], b""),
+            Item("deep", b'2', "/usr/../usr/./lib/../lib", 0, &[], b""),
+            Item("usr/lib/x", b'0', "", 0, &[], b"x"),
+            Item("up", b'2', "../../..", 0, &[], b""),
+        ],
+    )
+    .unwrap();
+    let view = state.store.view(&[info.diff_id], None).unwrap();
+    assert_eq!(view.resolve(b"a"), None);
+    assert_eq!(view.resolve(b"/deep/x"), view.find(b"usr/lib/x"));
+    assert_eq!(view.resolve(b"up"), Some(view.root()));
+    assert_eq!(view.resolve(b"usr/lib/x/y"), None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default()
+    })]
+    #[test]
+    fn damaged_tars_give_a_layer_or_an_error(
+        changes in prop::collection::vec((0usize..6144, any::<u8>(), any::<bool>()), 1..6),
+        cut in prop::option::of(0usize..6144),
+        packed in 0u8..3,
+    ) {
+        let state = state();
+        let mut bytes = tar(&[
+            Item("d", b'5', "", 0, &[("SCHILY.xattr.user.a", "b"), ("mtime", "1.5")], b""),
+            Item("d/f", b'0', "", 0, &[], b"content"),
+            Item("d/l", b'1', "d/f", 0, &[], b""),
+            plain("d/.wh.gone", b'0'),
+            Item("s", b'2', "d", 0, &[], b""),
+            Item("dev", b'3', "", 3, &[], b""),
+        ]);
+        let blocks = bytes.len() / 512;
+        for (at, value, fix) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+            // Most changes would end at the checksum: make it right again.
+            let start = at / 512 * 512;
+            if fix && at / 512 < blocks {
+                bytes[start + 148..start + 156].fill(b' ');
+                let sum: u32 = bytes[start..start + 512].iter().map(|b| u32::from(*b)).sum();
+                bytes[start + 148..start + 155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            }
+        }
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        match packed {
+            1 => bytes = zstd::encode_all(bytes.as_slice(), 1).unwrap(),
+            2 => bytes.splice(0..0, [0x1f, 0x8b]).for_each(drop),
+            _ => {}
+        }
+        if let Ok(info) = state.store.import_tar(bytes.as_slice()) {
+            let mut out = Vec::new();
+            state.store.export_layer(&info.diff_id, &mut out).unwrap();
+            if packed == 0 {
+                prop_assert!(out == bytes);
+            }
+            state.store.view(&[info.diff_id], None).unwrap();
+        }
+        prop_assert_eq!(outside(state._dir.path()), ["images", "sessions"]);
+    }
+}
