@@ -1,5 +1,8 @@
 //! The store on one small image: import, view, platform layer, commit, export, garbage collection.
 
+// Tests fail by panicking: unwrap is their assertion, in helper functions too.
+#![allow(clippy::unwrap_used)]
+
 use std::{collections::HashSet, fs, path::Path, process::Command};
 use walt_images::*;
 

@@ -2,6 +2,9 @@
 //!
 //! `WALT_SPEED_TREE` names a directory to import as the image, a Debian root for example; default `/usr/lib`.
 
+// Tests fail by panicking: unwrap is their assertion, in helper functions too.
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, process::Command, time::Instant};
 use walt_images::{NewEntry, NewKind, Prepared, SaveRules, Store};
 
