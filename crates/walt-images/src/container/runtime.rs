@@ -83,6 +83,16 @@ impl Runtime {
         self.root.join(&self.id).exists()
     }
 
+    /// Makes the runtime forget a container whose processes have all ended, as its `delete` would: the rest
+    /// is its control group. Saves starting the program, a fifth of the time of a short session.
+    pub fn forget(&self) -> Result<()> {
+        let state = self.root.join(&self.id);
+        match std::fs::remove_dir_all(&state) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &state, e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the runtime forget the container, killing what is left of it.
     pub async fn delete(&self) -> Result<()> {
         if self.knows() {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// Pieces of input that may wait for the shell to read; then their sender waits.
 const INPUT_QUEUE: usize = 16;
@@ -48,6 +48,7 @@ pub struct Console {
     pub master: Option<Rc<AsyncFd<OwnedFd>>>,
     /// The tasks that read until nobody can write any more.
     pub readers: Vec<JoinHandle<()>>,
+    aborts: Vec<AbortHandle>,
 }
 
 fn asynchronous(fd: OwnedFd) -> Result<Rc<AsyncFd<OwnedFd>>> {
@@ -64,11 +65,12 @@ impl Console {
         let read = |fd: &Rc<AsyncFd<OwnedFd>>, kind| {
             tokio::task::spawn_local(read_all(Rc::clone(holder), Rc::clone(fd), kind))
         };
-        Ok(match ends {
+        let mut console = match ends {
             Ends::Tty(master) => {
                 let master = asynchronous(master)?;
                 tokio::task::spawn_local(write_all(Rc::clone(&master), queue, false));
-                Self { input, readers: vec![read(&master, Kind::Stdout)], master: Some(master) }
+                let readers = vec![read(&master, Kind::Stdout)];
+                Self { input, readers, master: Some(master), aborts: Vec::new() }
             }
             Ends::Pipes { stdin, stdout, stderr } => {
                 if let Some(stdin) = stdin {
@@ -78,9 +80,19 @@ impl Console {
                     read(&asynchronous(stdout)?, Kind::Stdout),
                     read(&asynchronous(stderr)?, Kind::Stderr),
                 ];
-                Self { input, master: None, readers }
+                Self { input, master: None, readers, aborts: Vec::new() }
             }
-        })
+        };
+        console.aborts = console.readers.iter().map(JoinHandle::abort_handle).collect();
+        Ok(console)
+    }
+
+    /// Hangs up: what reads its terminal or pipe finds the end. A shell that is process 1 ignores signals
+    /// that it has no handler for (pid_namespaces(7)), but not this.
+    pub fn hang_up(self) {
+        for reader in self.aborts {
+            reader.abort();
+        }
     }
 }
 

@@ -347,6 +347,9 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     let shell = holder.shell.borrow().clone()?;
     let mut status = shell.ended.clone();
     signal_shell(holder, shell.id, &[SIGHUP, SIGTERM, SIGCONT]);
+    if let Some(console) = holder.console.take() {
+        console.hang_up();
+    }
     let gone = timeout(SHELL_END_LIMIT, ended(&mut status)).await.is_ok();
     // What ignored the signals, the shell itself included.
     signal_shell(holder, shell.id, &[SIGKILL]);
@@ -422,7 +425,14 @@ async fn wait_for_status(holder: &Rc<Holder>) {
 }
 
 async fn remove_container(holder: &Rc<Holder>) -> Result<()> {
-    clean(holder).await?;
+    let ended = holder.init.borrow().as_ref().is_some_and(|init| init.ended.borrow().is_some());
+    if ended && is_simple(holder) {
+        // Process 1 has ended, and the kernel has ended the others before.
+        holder.runtime().forget()?;
+        holder.cgroup().remove()?;
+    } else {
+        clean(holder).await?;
+    }
     *holder.init.borrow_mut() = None;
     holder.update(|s| s.phase = Phase::Stopped);
     Ok(())
