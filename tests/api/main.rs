@@ -1,0 +1,8 @@
+//! A real server and the real client; no node boots. The default image is made of a few files.
+
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
+
+mod lists;
+mod misuse;
+mod ownership;
+mod start;
