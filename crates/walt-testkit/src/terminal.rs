@@ -14,9 +14,6 @@ const COLS: u16 = 240;
 /// How long a program may take to end once it was told to, before it is killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// Tells that a command has ended, and how.
-const ECHO: &str = "echo \"<$?>done\"";
-
 /// A program and its terminal. Dropping it kills the program.
 #[derive(Debug)]
 pub struct Terminal {
@@ -87,13 +84,12 @@ impl Terminal {
 
     /// Runs a command in the shell that reads this terminal: its status and what it printed.
     pub fn shell(&mut self, command: &str, limit: Duration) -> (i32, String) {
-        // The echo of this line does not have a number between the brackets.
-        self.line(&format!("{command}; {ECHO}"));
+        // The echo of this line has neither mark: its quotes and its variable come between.
+        self.line(&format!("echo '<'begin'>'; {command}; echo \"<$?>done\""));
         let text = self.find(&format!("the end of `{command}`"), limit, |text| marker(text).map(|m| m.1));
         let (from, _, status) = marker_full(&text);
-        // What is typed ahead is echoed twice: by the kernel, and by the shell at its prompt.
-        let echo = text[..from].rfind(ECHO).map_or(0, |at| at + ECHO.len());
-        let output = text[echo..from].split_once('\n').map_or("", |(_, output)| output);
+        // Before it there are the prompt and the echo, in an order that depends on who was faster.
+        let output = text[..from].rsplit_once("<begin>\n").map_or("", |(_, output)| output);
         (status, output.to_owned())
     }
 
