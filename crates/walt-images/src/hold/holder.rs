@@ -42,7 +42,10 @@ pub struct Holder {
     /// Counts changes of state and output; waiting tasks look again.
     pub changed: watch::Sender<u64>,
     pub init: RefCell<Option<Child>>,
+    /// The shell, while it runs.
     pub shell: RefCell<Option<Child>>,
+    /// Number of the shell, and of the session of what it started; kept after its end.
+    pub shell_leader: Cell<Option<i32>>,
     pub console: RefCell<Option<Console>>,
     /// Number of the attached connection; 0: none. Numbers grow.
     pub attached: Cell<u64>,
@@ -94,15 +97,7 @@ impl Holder {
     /// What the bundle must know about the mounted tree. Paths are resolved inside it.
     pub fn facts(&self) -> Result<Facts> {
         let root = self.dir.root();
-        let shell = match rustix::fs::accessat(
-            open_in(&root, "/bin/bash").ok().as_ref().map_or(rustix::fs::CWD, std::os::fd::AsFd::as_fd),
-            "",
-            rustix::fs::Access::EXEC_OK,
-            rustix::fs::AtFlags::EMPTY_PATH,
-        ) {
-            Ok(()) => "/bin/bash",
-            Err(_) => "/bin/sh",
-        };
+        let shell = if executable_in(&root, "/bin/bash") { "/bin/bash" } else { "/bin/sh" };
         let os = self.spec.borrow().mode == Mode::Os;
         Ok(Facts {
             has_home: open_in(&root, "/root").is_ok(),
@@ -202,6 +197,13 @@ fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty(), how)
 }
 
+/// Whether a path of the tree is a file that root could execute.
+fn executable_in(root: &Path, path: &str) -> bool {
+    open_in(root, path).and_then(rustix::fs::fstat).is_ok_and(|meta| {
+        rustix::fs::FileType::from_raw_mode(meta.st_mode).is_file() && meta.st_mode & 0o111 != 0
+    })
+}
+
 /// One holder per session: the lock goes with the process.
 fn lock(dir: &SessionDir) -> Result<std::fs::File> {
     let path = dir.file("lock");
@@ -252,6 +254,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         changed: watch::Sender::new(0),
         init: RefCell::default(),
         shell: RefCell::default(),
+        shell_leader: Cell::default(),
         console: RefCell::default(),
         attached: Cell::new(0),
         operation: Mutex::new(()),

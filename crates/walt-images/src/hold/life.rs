@@ -266,6 +266,7 @@ fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: Ends) -> Result<()> {
     let mut console = Console::new(holder, ends)?;
     let readers = std::mem::take(&mut console.readers);
     *holder.console.borrow_mut() = Some(console);
+    holder.shell_leader.set(Some(child.id.pid));
     *holder.shell.borrow_mut() = Some(child.clone());
     holder.update(|s| s.phase = Phase::Running);
     let holder = Rc::clone(holder);
@@ -312,50 +313,64 @@ async fn drain(holder: &Rc<Holder>, readers: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-/// Sends a signal to every process of the shell's session, and to those that were exec'd beside the OS.
-fn signal_shell(holder: &Holder, shell: ProcessId, signals: &[i32]) {
-    let mut targets = session_members(shell.pid);
+/// The processes that came of the shell: those of its session, and those that were exec'd beside the OS.
+/// Only processes of the container count, whatever numbers the machine has given to others since.
+fn shell_processes(holder: &Holder, leader: i32) -> Vec<ProcessId> {
+    let group = holder.cgroup();
+    let mut found = group.processes().unwrap_or_default();
+    found.retain(|pid| session_of(*pid) == Some(leader));
     // systemd keeps its own processes in groups below: what is in the container's own was exec'd.
-    let beside = holder.cgroup().direct_processes().unwrap_or_default();
+    let beside = group.direct_processes().unwrap_or_default();
     let init = holder.init.borrow().as_ref().map(|c| c.id.pid);
-    if init.is_some_and(|init| init != shell.pid && !beside.contains(&init)) {
-        targets.extend(beside);
+    if init.is_some_and(|init| init != leader && !beside.contains(&init)) {
+        found.extend(beside);
     }
-    for id in targets.into_iter().filter_map(|pid| ProcessId::of(pid).ok()) {
-        for signal in signals {
-            // Gone already is what we want.
-            let _ = id.signal(*signal);
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().filter_map(|pid| ProcessId::of(pid).ok()).collect()
+}
+
+/// The session of a process: field 6 of `/proc/<pid>/stat` (proc(5)), as we see numbers.
+fn session_of(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+}
+
+fn signal_all(targets: &[ProcessId], signals: &[i32]) {
+    for (id, signal) in targets.iter().flat_map(|id| signals.iter().map(move |s| (id, *s))) {
+        // Gone already is what we want.
+        let _ = id.signal(signal);
+    }
+}
+
+/// Waits until all of these have ended, for a bounded time. Whether they have.
+async fn all_ended(targets: &[ProcessId], limit: Duration) -> bool {
+    let wait = async {
+        for fd in targets.iter().filter_map(|id| id.open().ok()) {
+            if let Ok(fd) = walt_sys::async_fd(fd) {
+                let _ = fd.readable().await;
+            }
         }
-    }
+    };
+    timeout(limit, wait).await.is_ok()
 }
 
-/// The processes whose session (field 6 of `/proc/<pid>/stat`) is that of `leader`.
-fn session_members(leader: i32) -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let after = stat.rsplit_once(") ").map(|(_, rest)| rest.to_owned()).unwrap_or_default();
-            after.split(' ').nth(3).and_then(|f| f.parse().ok()) == Some(leader)
-        })
-        .collect()
-}
-
-/// Ends the shell and what it started. Returns a note if something had to be killed.
+/// Ends the shell, or what it left running. Returns a note if the shell had to be killed.
 async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
-    let shell = holder.shell.borrow().clone()?;
-    let mut status = shell.ended.clone();
-    signal_shell(holder, shell.id, &[SIGHUP, SIGTERM, SIGCONT]);
+    let leader = holder.shell_leader.get()?;
+    let running = holder.shell.borrow().is_some();
+    let targets = shell_processes(holder, leader);
+    signal_all(&targets, &[SIGHUP, SIGTERM, SIGCONT]);
     if let Some(console) = holder.console.take() {
         console.hang_up();
     }
-    let gone = timeout(SHELL_END_LIMIT, ended(&mut status)).await.is_ok();
-    // What ignored the signals, the shell itself included.
-    signal_shell(holder, shell.id, &[SIGKILL]);
-    let _ = shell.id.signal(SIGKILL);
-    let _ = timeout(KILL_LIMIT, ended(&mut status)).await;
-    (!gone).then(|| format!("The shell did not end in {} s and was killed.", SHELL_END_LIMIT.as_secs()))
+    let gone = all_ended(&targets, SHELL_END_LIMIT).await;
+    // What ignored the signals, and what was started meanwhile.
+    let rest = shell_processes(holder, leader);
+    signal_all(&rest, &[SIGKILL]);
+    all_ended(&rest, KILL_LIMIT).await;
+    (running && !gone)
+        .then(|| format!("The shell did not end in {} s and was killed.", SHELL_END_LIMIT.as_secs()))
 }
 
 /// Ends the OS. Returns a note if it had to be killed.
@@ -409,7 +424,11 @@ pub async fn stop(holder: &Rc<Holder>) -> Result<Vec<String>> {
     if holder.phase() >= Phase::Stopped {
         return Ok(holder.stop_notes.borrow().clone());
     }
-    let mut notes: Vec<String> = end_shell(holder).await.into_iter().collect();
+    let over = holder.init.borrow().as_ref().is_none_or(|init| init.ended.borrow().is_some());
+    let mut notes = Vec::new();
+    if !over {
+        notes.extend(end_shell(holder).await);
+    }
     notes.extend(end_os(holder).await);
     remove_container(holder).await?;
     wait_for_status(holder).await;
@@ -485,6 +504,7 @@ pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
         }
         *holder.spec.borrow_mut() = spec;
         holder.stopping.set(false);
+        holder.shell_leader.set(None);
         holder.output.borrow_mut().clear();
         holder.start_notes.borrow_mut().clear();
         holder.update(|s| {
