@@ -1,0 +1,157 @@
+//! The default image: what the two shells promise, in the order in which a user meets it.
+
+use super::{BOOT, SOON, USER, on, wait};
+use std::time::Duration;
+use walt_testkit::{Terminal, TestServer, until};
+
+const DEFAULT: &str = "pc-x86-64-default";
+/// For packages that come from a mirror.
+const INSTALL: Duration = Duration::from_secs(600);
+/// For the start, and for the end, of the OS in a container.
+const OS: Duration = Duration::from_secs(120);
+/// For a program that a node starts some time after its sshd.
+const SERVICE: Duration = Duration::from_secs(120);
+
+/// What the user adds to the image.
+const UNIT: &str = "[Unit]\\nDescription=test\\n[Service]\\nType=oneshot\\nExecStart=/bin/touch /run/unit-was-here\\n[Install]\\nWantedBy=multi-user.target\\n";
+
+fn open(server: &TestServer, image: &str) -> Terminal {
+    let mut shell = server.terminal(USER, &["image", "shell", image]);
+    shell.expect("Note: the OS was started in a virtual environment.\n", OS);
+    shell.expect("Run 'walt help show shells' for more info.\n\n", SOON);
+    shell.expect("root@image-shell:~# ", OS);
+    shell
+}
+
+fn leave(shell: &mut Terminal) {
+    shell.line("exit");
+    shell.expect("New image name: ", OS);
+}
+
+#[test]
+fn from_shell_to_node() {
+    let server = TestServer::start_with_images(&[DEFAULT]);
+    server.walt(USER, &["node", "create", "vn1"]).ok();
+    node_shell(&server);
+    image_shell(&server);
+    the_node_boots_the_change(&server);
+    overwriting_reboots_the_node(&server);
+    scripts(&server);
+    resume(&server);
+}
+
+fn node_shell(server: &TestServer) {
+    let mut shell = server.terminal(USER, &["node", "shell", "vn1"]);
+    shell.expect("Caution: changes outside /persist will be lost on next node reboot.\n", SOON);
+    shell.expect("Run 'walt help show shells' for more info.\n", SOON);
+    shell.expect("root@vn1:~# ", BOOT);
+    let ps = shell.must("ps -ef", SOON);
+    for process in ["/sbin/init", "[kthreadd]", "sshd", "systemd-journal", "cron", "dbus-daemon", "ps -ef"] {
+        assert!(ps.contains(process), "{process} is not in {ps}");
+    }
+    assert_eq!(shell.must("cat /proc/1/comm", SOON), "systemd\n");
+    shell.must("touch /root/volatile && echo kept >/persist/kept", SOON);
+    shell.line("exit");
+    let (status, rest) = shell.end(SOON);
+    assert!(status.success() && rest.contains("closed."), "{status}: {rest}");
+    wait(server, "vn1");
+    let out = server.walt(USER, &["node", "reboot", "vn1"]).ok();
+    assert!(out.contains("rebooted ok."), "{out}");
+    wait(server, "vn1");
+    assert_eq!(on(server, "vn1", "ls /root/volatile 2>/dev/null; cat /persist/kept"), "kept\n");
+}
+
+fn image_shell(server: &TestServer) {
+    let mut shell = open(server, "pc-x86-64");
+    let ps = shell.must("ps -ef", SOON);
+    for process in ["/sbin/init", "systemd-journal", "cron", "dbus-daemon", "systemd-logind", "sshd"] {
+        assert!(ps.contains(process), "{process} is not in {ps}");
+    }
+    assert!(!ps.contains("kthreadd"), "a container is no machine: {ps}");
+    assert_eq!(shell.must("pwd; echo $HOME; hostname", SOON), "/root\n/root\nimage-shell\n");
+    shell.must("systemctl is-active cron", SOON);
+    shell.must("apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -q install -y postgresql >/dev/null", INSTALL);
+    let sql = |text: &str| format!("su postgres -c \"psql -qAtc '{text}'\"");
+    shell.must(&sql("create table t (x int); insert into t values (42)"), SOON);
+    shell.must(&format!("printf '{UNIT}' >/etc/systemd/system/was-here.service"), SOON);
+    shell.must("systemctl enable was-here", SOON);
+    shell.must("echo '@reboot root touch /run/cron-was-here' >/etc/cron.d/was-here", SOON);
+    shell.must("rm /etc/issue.net", SOON);
+    leave(&mut shell);
+    shell.line("mine");
+    let (status, rest) = shell.end(OS);
+    assert!(status.success() && rest.contains("New image mine saved."), "{status}: {rest}");
+    assert!(rest.contains("walt node boot"), "the tip is missing: {rest}");
+}
+
+fn the_node_boots_the_change(server: &TestServer) {
+    on(server, "vn1", "test -e /etc/issue.net");
+    let out = server.walt(USER, &["node", "boot", "vn1", "mine"]).ok();
+    assert!(out.contains("Node vn1 will now boot mine."), "{out}");
+    wait(server, "vn1");
+    let eventually = |what: &str, command: &str, wanted: &str| {
+        until(what, SERVICE, || {
+            (server.walt(USER, &["node", "run", "vn1", command]).out == wanted).then_some(())
+        });
+    };
+    eventually("the table", "su postgres -c 'psql -qAtc \"select x from t\"'", "42\n");
+    eventually("the unit", "ls /run/unit-was-here", "/run/unit-was-here\n");
+    eventually("the cron entry", "ls /run/cron-was-here", "/run/cron-was-here\n");
+    assert_eq!(on(server, "vn1", "ls /etc/issue.net 2>/dev/null || echo gone"), "gone\n");
+    assert_eq!(on(server, "vn1", "cat /persist/kept"), "kept\n", "/persist is the node's, whatever it boots");
+}
+
+fn overwriting_reboots_the_node(server: &TestServer) {
+    let mut shell = open(server, "mine");
+    shell.must("touch /root/second", SOON);
+    leave(&mut shell);
+    shell.line("");
+    let asked = shell.expect("Are you sure? (y/n): ", SOON);
+    assert!(asked.contains("Selected: mine") && asked.contains("vn1"), "{asked}");
+    shell.line("n");
+    shell.expect("New image name: ", SOON);
+    shell.line("");
+    shell.expect("Are you sure? (y/n): ", SOON);
+    shell.line("y");
+    let (status, rest) = shell.end(OS);
+    assert!(status.success() && rest.contains("Image mine updated."), "{status}: {rest}");
+    assert!(rest.contains("rebooted ok."), "{rest}");
+    wait(server, "vn1");
+    on(server, "vn1", "test -e /root/second");
+}
+
+fn scripts(server: &TestServer) {
+    let ran =
+        server.walt_with_input(USER, &["image", "shell", "mine", "--save=other"], "touch /root/by-script\n");
+    assert!(ran.ok().contains("New image other saved."));
+    let ran =
+        server.walt_with_input(USER, &["image", "shell", "other", "--save"], "touch /root/no\nexit 5\n");
+    assert_eq!(ran.status, Some(5), "{ran:?}");
+    assert!(ran.err.contains("dropped"), "{ran:?}");
+    let ran = server.walt_with_input(USER, &["image", "shell", "other"], "ls /root; exit 3\n");
+    assert_eq!(ran.status, Some(3), "{ran:?}");
+    assert!(ran.out.contains("by-script\n") && !ran.out.contains("no\n"), "{ran:?}");
+    let ran = server.walt_with_input(USER, &["image", "shell", "other", "--save"], "true\n");
+    assert!(ran.ok().contains("othing changed"));
+}
+
+fn resume(server: &TestServer) {
+    let mut shell = open(server, "other");
+    shell.must("kept=in-the-shell", SOON);
+    shell.kill();
+    assert!(server.walt(USER, &["image", "show"]).ok().contains("other"));
+    let refused = server.walt(USER, &["image", "shell", "other"]);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    for hint in ["--resume other", "--discard other"] {
+        assert!(refused.err.contains(hint), "{refused:?}");
+    }
+    let mut shell = server.terminal(USER, &["image", "shell", "--resume", "other"]);
+    shell.send("\r");
+    shell.expect("root@image-shell:~# ", SOON);
+    assert_eq!(shell.must("echo $kept", SOON), "in-the-shell\n");
+    leave(&mut shell);
+    shell.send("\x03");
+    let (status, rest) = shell.end(OS);
+    assert_eq!(status.code(), Some(1), "{rest}");
+    assert!(rest.contains("Aborted.") && rest.contains("dropped"), "{rest}");
+}

@@ -1,0 +1,117 @@
+//! The mini image: what is true of every node, at the price of a small boot.
+
+use super::{BOOT, SOON, USER, booted, on, wait};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use walt_testkit::{TestServer, User, machine, until};
+
+const MINI: &str = "pc-x86-64-mini";
+/// A ping or a console goes on until it is told to end.
+const WATCH: Duration = Duration::from_secs(20);
+
+fn server_with_node() -> TestServer {
+    let server = TestServer::start_with_images(&[MINI]);
+    server.walt(USER, &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
+    server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
+    server
+}
+
+#[test]
+fn a_node_boots_and_is_used() {
+    let mut server = server_with_node();
+    assert!(booted(&server, "vn1").starts_with("booting "), "{}", booted(&server, "vn1"));
+    // No wait: the shell waits for the boot itself.
+    let mut shell = server.terminal(USER, &["node", "shell", "vn1"]);
+    shell.expect("Caution: changes outside /persist will be lost on next node reboot.\n", SOON);
+    shell.expect("Run 'walt help show shells' for more info.\n", SOON);
+    shell.expect("# ", BOOT);
+    assert_eq!(shell.must("uname -n", SOON), "vn1\n");
+    assert_eq!(shell.must("pwd; echo $HOME", SOON), "/root\n/root\n");
+    assert!(shell.must("ps", SOON).contains("[kthreadd]"), "a node is a whole machine");
+    shell.must("echo volatile > /root/volatile; echo kept > /persist/kept; sync", SOON);
+    shell.resize(33, 111);
+    assert_eq!(shell.must("stty size", SOON), "33 111\n");
+    shell.line("exit");
+    let (status, rest) = shell.end(SOON);
+    assert!(status.success() && rest.contains("closed."), "{status} {rest}");
+
+    assert_eq!(booted(&server, "vn1"), "yes");
+    wait(&server, "vn1");
+    run_returns_the_remote_status(&server);
+    no_mount_on_the_server(&server);
+    reboot_keeps_persist_only(&server);
+    a_new_server_adopts_the_node(&mut server);
+    ping_and_console_end(&server);
+    server.walt(USER, &["node", "remove", "vn1"]).ok();
+    let left = Command::new("pgrep").args(["-u", "walt-qemu", "-f"]).arg(server.dir()).output().unwrap();
+    assert!(left.stdout.is_empty(), "qemu is still there");
+    assert!(server.down().contains("Stopped 0 node(s)"));
+}
+
+fn run_returns_the_remote_status(server: &TestServer) {
+    let run = |command: &[&str]| server.walt(USER, &[&["node", "run", "vn1"], command].concat());
+    assert_eq!(run(&["uname", "-n"]).ok(), "vn1\n");
+    assert_eq!(run(&["exit 7"]).status, Some(7));
+    let both = run(&["echo out; echo err >&2"]);
+    assert_eq!((both.out.as_str(), both.err.as_str()), ("out\n", "err\n"));
+    let fed = server.walt_with_input(USER, &["node", "run", "vn1", "--", "wc", "-c"], "12345");
+    assert_eq!(fed.ok().trim(), "5");
+}
+
+fn no_mount_on_the_server(server: &TestServer) {
+    let dir = server.dir().display().to_string();
+    let mounts: Vec<String> = machine::mounts().into_iter().filter(|m| m.starts_with(&dir)).collect();
+    assert!(mounts.is_empty(), "{mounts:?}");
+}
+
+fn reboot_keeps_persist_only(server: &TestServer) {
+    let boot_id = on(server, "vn1", "cat /proc/sys/kernel/random/boot_id");
+    let out = server.walt(USER, &["node", "reboot", "vn1"]).ok();
+    assert!(out.contains("Node vn1: rebooted ok."), "{out}");
+    assert_ne!(booted(server, "vn1"), "yes", "the node has still to boot");
+    wait(server, "vn1");
+    assert_ne!(on(server, "vn1", "cat /proc/sys/kernel/random/boot_id"), boot_id);
+    assert_eq!(
+        on(
+            server,
+            "vn1",
+            "ls /root/volatile 2>/dev/null; cat /persist/kept; stat -c %u /persist/kept || true"
+        ),
+        "kept\n0\n"
+    );
+}
+
+fn a_new_server_adopts_the_node(server: &mut TestServer) {
+    let boot_id = on(server, "vn1", "cat /proc/sys/kernel/random/boot_id");
+    server.kill();
+    server.launch().unwrap_or_else(|e| panic!("{e:?}"));
+    until("the node's link to the new server", SOON, || (booted(server, "vn1") == "yes").then_some(()));
+    assert_eq!(on(server, "vn1", "cat /proc/sys/kernel/random/boot_id"), boot_id, "it was not rebooted");
+    assert_eq!(on(server, "vn1", "ls -d /bin"), "/bin\n", "its root is still served");
+}
+
+fn ping_and_console_end(server: &TestServer) {
+    let mut ping = server.terminal(USER, &["node", "ping", "vn1"]);
+    ping.expect("bytes from", WATCH);
+    ping.send("\x03");
+    ping.end(WATCH);
+    let mut console = server.terminal(USER, &["node", "console", "vn1"]);
+    console.expect("\n", WATCH);
+    drop(console);
+    let start = Instant::now();
+    let mut command = server.walt_command(USER, &["node", "wait", "--timeout", "1", "vn1"]);
+    assert!(command.stdout(Stdio::null()).status().unwrap().success());
+    assert!(start.elapsed() < WATCH, "a node that has booted is not waited for");
+}
+
+#[test]
+fn a_node_that_is_gone_is_one_clear_error() {
+    let server = server_with_node();
+    wait(&server, "vn1");
+    // Nobody answers on the node any more, although it was booted.
+    on(&server, "vn1", "(sleep 1; ip link set eth0 down || ifconfig eth0 down) >/dev/null 2>&1 &");
+    until("the node's link to be lost", BOOT, || (booted(&server, "vn1") != "yes").then_some(()));
+    let ran = server.walt(User::Root, &["node", "show", "--all"]);
+    assert!(ran.ok().contains("NO"));
+    server.walt(USER, &["node", "wait", "--timeout", "2", "vn1"]).fails(1, "vn1");
+}

@@ -1,0 +1,42 @@
+//! The help page `image-from-scratch`, followed: an image with systemd and without hooks gets them.
+
+use super::{SOON, USER};
+use std::fs;
+use std::time::Duration;
+use walt_testkit::{TestServer, repository};
+
+/// For the start, and for the end, of the OS in a container.
+const OS: Duration = Duration::from_secs(120);
+
+/// The first block of code of the page that writes the hooks.
+fn lesson() -> String {
+    let page = fs::read_to_string(repository().join("docs/help/image-from-scratch.md")).unwrap();
+    let block = page.split("```\n").find(|b| b.contains("> /bin/walt-image-shell-start"));
+    block.expect("the page shows how to write the hooks").to_owned()
+}
+
+#[test]
+fn the_lesson_works() {
+    let server = TestServer::start_with_images(&["pc-x86-64-default"]);
+    server.walt(USER, &["image", "show"]).ok();
+    let shell = |image: &str, options: &[&str], script: &str| {
+        server.walt_with_input(USER, &[&["image", "shell", image], options].concat(), script)
+    };
+    let ran = shell(
+        "pc-x86-64",
+        &["--save=bare"],
+        "rm /bin/walt-image-shell-start /bin/walt-image-shell-shutdown\n",
+    );
+    ran.ok();
+    let ran = shell("bare", &["--save"], &lesson());
+    assert!(ran.err.contains("Note: this is a limited virtual environment"), "{ran:?}");
+    assert!(ran.ok().contains("Image bare updated."));
+    let mut terminal = server.terminal(USER, &["image", "shell", "bare"]);
+    terminal.expect("Note: the OS was started in a virtual environment.\n", OS);
+    terminal.expect("root@image-shell:~# ", OS);
+    assert_eq!(terminal.must("cat /proc/1/comm; systemctl is-active cron", SOON), "systemd\nactive\n");
+    terminal.line("exit");
+    terminal.expect("New image name: ", OS);
+    terminal.send("\x03");
+    assert_eq!(terminal.end(OS).0.code(), Some(1));
+}
