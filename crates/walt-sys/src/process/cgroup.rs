@@ -107,7 +107,11 @@ impl Cgroup {
     /// means that a process is still in it.
     pub fn remove(&self) -> Result<()> {
         let what = || format!("remove the control group {}", self.path.display());
-        hierarchies().during(what)?.iter().try_for_each(|root| remove_tree(&root.join(&self.path))).during(what)
+        hierarchies()
+            .during(what)?
+            .iter()
+            .try_for_each(|root| remove_tree(&root.join(&self.path)))
+            .during(what)
     }
 
     /// Removes those groups above it that are empty. Not to be called while others may be making groups
