@@ -29,7 +29,7 @@ fn program(name: &str) -> PathBuf {
 fn path_without(server_dir: &Path, missing: &str) -> String {
     let dir = server_dir.join(format!("without-{missing}"));
     fs::create_dir_all(&dir).unwrap();
-    for name in ["runc", "nft", "ssh", "qemu-system-x86_64"] {
+    for name in ["runc", "nft", "ssh", "ssh-keygen", "qemu-system-x86_64"] {
         if name != missing {
             symlink(program(name), dir.join(name)).unwrap();
         }
@@ -51,9 +51,9 @@ fn misspelt_configuration_key() {
     let check = server.server_command(&["check-config"]).output().unwrap();
     let said = String::from_utf8_lossy(&check.stderr).into_owned();
     assert_eq!(check.status.code(), Some(1));
-    assert!(said.contains("stat-dir") && said.contains("line 6"), "{said}");
+    assert!(said.contains("stat-dir") && said.contains("line 7"), "{said}");
     let log = refused(options);
-    assert!(log.contains("stat-dir") && log.contains("line 6"), "{log}");
+    assert!(log.contains("stat-dir") && log.contains("line 7"), "{log}");
 }
 
 #[test]
@@ -65,12 +65,12 @@ fn a_second_server_on_the_same_state() {
 }
 
 #[test]
-fn a_filesystem_without_file_handles() {
-    let dir = scratch("no-handles");
+fn a_state_directory_on_ramfs() {
+    let dir = scratch("ramfs");
     let mount = format!("mount -t ramfs none {} && exec \"$@\"", dir.display());
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec();
     let log = refused(Options { state_dir: Some(dir.join("state")), wrapper, ..Options::default() });
-    assert!(log.contains("file handles"), "{log}");
+    assert!(log.contains("cannot be used") && log.contains("ext4, xfs or btrfs"), "{log}");
     fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -86,7 +86,7 @@ fn a_state_directory_on_overlayfs() {
     );
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec();
     let log = refused(Options { state_dir: Some(dir.join("at/state")), wrapper, ..Options::default() });
-    assert!(log.contains("overlay") || log.contains("file handles"), "{log}");
+    assert!(log.contains("cannot be used") && log.contains("on ext4, xfs or btrfs"), "{log}");
     fs::remove_dir_all(&dir).unwrap();
 }
 

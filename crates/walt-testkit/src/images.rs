@@ -52,17 +52,40 @@ fn forget(cache: &Path, name: &str) {
     }
 }
 
-/// Makes an image of a few files in `dir`, for tests in which no node needs to boot.
+/// Makes an image of a few files in `dir`, for tests that need nodes and not what runs on them: its kernel
+/// halts at once.
 pub fn tiny(dir: &Path) -> PathBuf {
     let out = dir.join("tiny");
-    let root = out.join("rootfs");
-    std::fs::create_dir_all(root.join("etc")).expect("the directory can be written");
-    std::fs::write(root.join("etc/issue"), "tiny\n").expect("the directory can be written");
-    let status =
-        Command::new("tar").args(["-C"]).arg(&root).arg("-cf").arg(out.join("rootfs.tar")).arg(".").status();
-    assert!(status.expect("tar runs").success());
+    let boot = out.join("rootfs/boot/pc-x86-64");
+    std::fs::create_dir_all(&boot).expect("the directory can be written");
+    let write =
+        |path: PathBuf, bytes: &[u8]| std::fs::write(path, bytes).expect("the directory can be written");
+    write(boot.join("start.ipxe"), b"#!ipxe\nkernel kernel panic=30 || reboot\nboot || reboot\n");
+    write(boot.join("kernel"), &halting_kernel());
+    let tar = Command::new("tar")
+        .arg("-C")
+        .arg(out.join("rootfs"))
+        .arg("-cf")
+        .arg(out.join("rootfs.tar"))
+        .arg(".")
+        .status();
+    assert!(tar.expect("tar runs").success());
     let config =
         r#"{"Labels":{"walt.node.models":"pc-x86-64","walt.image.preferred-name":"pc-x86-64:latest"}}"#;
-    std::fs::write(out.join("config.json"), config).expect("the directory can be written");
+    write(out.join("config.json"), config.as_bytes());
     out
+}
+
+/// The least that a boot loader takes for Linux: the header of the x86 boot protocol 2.02 (Linux,
+/// Documentation/arch/x86/boot.rst), and real-mode code that halts.
+fn halting_kernel() -> Vec<u8> {
+    let mut image = vec![0; 4096];
+    image[0x1f1] = 1; // setup_sects: one sector of setup code behind the boot sector
+    image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    image[0x200..0x202].copy_from_slice(&[0xeb, 0x66]); // entry: jmp 0x268
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image[0x206..0x208].copy_from_slice(&[0x02, 0x02]); // version
+    image[0x211] = 1; // loadflags: LOADED_HIGH
+    image[0x268..0x26c].copy_from_slice(&[0xfa, 0xf4, 0xeb, 0xfd]); // cli; hlt; jmp back to hlt
+    image
 }

@@ -128,7 +128,7 @@ impl TestServer {
         let n = self.slot.number;
         format!(
             "network:\n  walt-net: {{ip: 10.210.{n}.1/24, bridge: {}}}\nstate-dir: {}\nrun-dir: {}\n\
-             containers: {{network: 10.211.{n}.0/24}}\n{}",
+             containers: {{network: 10.211.{n}.0/24}}\nvirtual-nodes: {{acceleration: tcg}}\n{}",
             self.bridge(),
             self.state_dir().display(),
             self.dir().join("run").display(),
@@ -245,8 +245,14 @@ impl TestServer {
 
     /// The client's command line.
     pub fn walt_command<S: AsRef<OsStr>>(&self, user: User, arguments: &[S]) -> Command {
-        let mut command = Command::new(self.dir().join("bin/walt"));
-        command.args(arguments).env("WALT_SERVER", format!("unix:{}", self.socket().display()));
+        let mut command = self.as_user(Command::new(self.dir().join("bin/walt")), user);
+        command.args(arguments);
+        command
+    }
+
+    /// Lets a program run as somebody, with the environment in which the client finds this server.
+    pub fn as_user(&self, mut command: Command, user: User) -> Command {
+        command.env("WALT_SERVER", format!("unix:{}", self.socket().display()));
         command.env_remove("WALT_USERNAME").current_dir("/");
         match user {
             User::Root => {}
