@@ -133,14 +133,26 @@ impl Store {
         self.put_config_bytes(&bytes)
     }
 
+    /// As [`Store::put_config`], for a commit under way: the layer `coming` is prepared and not adopted yet.
+    /// The configuration has to be durable before the commit is recorded, and the record before the adoption.
+    pub fn put_config_before(&self, config: &ImageConfig, coming: &DiffId) -> Result<ImageId> {
+        let bytes = serde_json::to_vec(config)
+            .map_err(|e| Error::Layer(format!("the configuration cannot be written: {e}")))?;
+        self.write_config(&bytes, Some(coming))
+    }
+
     /// Stores a configuration from outside, byte for byte, after checking it. Its layers must be in the store.
     pub fn put_config_bytes(&self, bytes: &[u8]) -> Result<ImageId> {
+        self.write_config(bytes, None)
+    }
+
+    fn write_config(&self, bytes: &[u8], coming: Option<&DiffId>) -> Result<ImageId> {
         let config = parse(bytes)?;
         let layers = config.layers()?;
         if layers.len() > MAX_LAYERS {
             return Err(Error::TooManyLayers { count: layers.len(), max: MAX_LAYERS });
         }
-        if let Some(missing) = layers.iter().find(|l| !self.has_layer(l)) {
+        if let Some(missing) = layers.iter().find(|l| coming != Some(*l) && !self.has_layer(l)) {
             return Err(Error::Missing { kind: "layer", id: missing.to_string() });
         }
         let image = ImageId(Hash256(Sha256::digest(bytes).into()));

@@ -39,7 +39,10 @@ use db::Db;
 use failure::{Failure, Outcome};
 use keys::Keys;
 use nodes::{exports::GrantCache, hub::Hub, vnode::Supervisors};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{SystemTime, UNIX_EPOCH},
+};
 use tokio::sync::{Mutex, Notify, RwLock};
 use walt_core::confirm;
 use walt_images::Store;
@@ -59,6 +62,8 @@ pub struct App {
     pub hub: Hub,
     /// What nodes may read, in memory.
     pub grants: GrantCache,
+    /// The NFS server, once it serves.
+    pub nfs: OnceLock<Arc<nfs::Server>>,
     /// Virtual nodes that this server keeps running.
     pub supervisors: Supervisors,
     /// Held while something is decided and changed: see [`nodes`].

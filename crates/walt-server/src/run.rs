@@ -17,7 +17,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 use tokio::{
@@ -53,6 +53,7 @@ pub fn open(config: Config) -> Result<App> {
         store,
         keys,
         config,
+        nfs: OnceLock::new(),
         grants: exports::GrantCache::default(),
         hub: nodes::hub::Hub::default(),
         supervisors: nodes::vnode::Supervisors::default(),
@@ -82,6 +83,7 @@ pub fn run(config: Config) -> Result<()> {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let _lock = StateLock::take(&config.state_dir)?;
+    raise_open_files();
     check_programs(&config)?;
     let app = Arc::new(open(config)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -89,6 +91,17 @@ pub fn run(config: Config) -> Result<()> {
     // Whatever still blocks must not keep the process: all that matters is on the disk.
     runtime.shutdown_timeout(LAST_REQUESTS);
     outcome
+}
+
+/// Lets this process have as many files open as its hard limit allows (getrlimit(2)): 512 files of views,
+/// 256 of `/persist`, and a socket for each node and client. Where it cannot, fewer are kept open.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays: {e}");
+    }
 }
 
 /// Refuses to start without the programs that are always needed.

@@ -170,7 +170,7 @@ async fn node(
         NodeTerminal::Ping => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
-    let row = nodes::ownership_of_one(app, &caller.user, &open.node, demand, open.confirm.as_deref())?;
+    let row = nodes::ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
         NodeTerminal::Shell => None,
         NodeTerminal::Run { command } => Some(command.as_str()),

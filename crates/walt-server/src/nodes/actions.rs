@@ -56,18 +56,20 @@ pub async fn act(
     }
 }
 
-/// The node a terminal is for, after the question whether it may be used.
+/// One node, after the question whether the caller may do `operation` with it; a token agrees to one
+/// operation only.
 pub fn ownership_of_one(
     app: &App,
     caller: &UserName,
     node: &str,
     demand: Demand,
+    operation: &str,
     confirm: Option<&str>,
 ) -> Outcome<NodeRow> {
     let rows = app.db.with(NodeRow::all)?;
     let facts = facts_of(&rows);
     let index = node_set::resolve_one(node, &facts, caller).map_err(set_error)?;
-    check_ownership(app, caller, demand, &[&rows[index]], "terminal", confirm)?;
+    check_ownership(app, caller, demand, &[&rows[index]], operation, confirm)?;
     // Invariant: `index` comes from a set over these rows.
     Ok(rows.into_iter().nth(index).expect("resolved index"))
 }
@@ -208,7 +210,8 @@ impl Request<'_> {
 
     async fn remove(&self, name: &str) -> Outcome<bool> {
         let _decision = self.app.decisions.lock().await;
-        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, self.confirm)?;
+        let operation = format!("remove {name}");
+        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         if !node.facts.is_virtual {
             return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
         }
@@ -216,6 +219,9 @@ impl Request<'_> {
         self.app.db.with(|c| NodeRow::delete(c, node.mac))?;
         network::remove_tap(&self.app.config, &node)?;
         self.app.grants.forget(node.ip);
+        if let Some(nfs) = self.app.nfs.get() {
+            nfs.close(node.ip);
+        }
         self.app.forget_node_files(node.mac)?;
         self.app.hub.signal();
         Ok(true)
@@ -224,7 +230,8 @@ impl Request<'_> {
     async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let _decision = self.app.decisions.lock().await;
-        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, self.confirm)?;
+        let operation = format!("rename {name} {new_name}");
+        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         let only_case = node.facts.name.as_str().eq_ignore_ascii_case(new_name.as_str());
         if !only_case {
             self.name_is_free(&new_name)?;

@@ -42,8 +42,9 @@ impl ReadView for Served {
         self.0.len()
     }
     fn entry(&self, number: u32) -> ViewEntry<'_> {
-        // Invariant: the caller has checked the number against len().
-        let e = self.0.entry(number).expect("an entry of this view");
+        // Invariant: numbers come from lookups in this view, by the handle's MAC; those that the platform
+        // layer hides cannot be looked up.
+        let e = self.0.entry(number).expect("a visible entry of this view");
         ViewEntry {
             kind: match e.kind {
                 Kind::Dir => FileType::Directory,
@@ -215,5 +216,7 @@ pub fn serve(app: &Arc<App>, listener: TcpListener, portmap: Option<TcpListener>
     if let Some(udp) = udp {
         server.serve_udp(udp).context("cannot serve the port mapper")?;
     }
+    // Invariant: this is the only place that sets it, and it is called once, at the start.
+    let _set_once = app.nfs.set(server);
     Ok(())
 }

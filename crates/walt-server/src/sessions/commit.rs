@@ -138,7 +138,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     };
     config.created.clone_from(&history.created);
     config.push_layer(&layer.diff_id, history);
-    let image_id = app.store.put_config(&config).map_err(anyhow::Error::new)?;
+    let image_id = app.store.put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
     let commit = Committing {
         diff_id: layer.diff_id,
         image_id,

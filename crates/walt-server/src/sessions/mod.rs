@@ -57,6 +57,12 @@ pub fn state_text(app: &App, row: &SessionRow) -> &'static str {
 /// A connection to the holder of a session; none if no holder is alive.
 async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
     let dir = dir_of(app, &row.id);
+    // One that has sealed or discarded is ending: its socket may be there for a moment, and answers nothing.
+    if let Ok(Some(state)) = SessionDir(dir.clone()).state()
+        && state.phase >= Phase::Sealed
+    {
+        return Ok(None);
+    }
     match Client::connect(&dir).await {
         Ok(client) => Ok(Some(client)),
         Err(hold::Error::Io { .. }) => Ok(None),

@@ -4,7 +4,7 @@ use super::{dir_of, drop_session, of_image};
 use crate::{
     App,
     api::terminals::{FromClient, Input, ToClient},
-    db::SessionRow,
+    db::{SessionRow, blocking},
     failure::{Failure, Outcome, refused, refused_hint},
     images::{self, platform},
     network,
@@ -116,6 +116,8 @@ async fn start(app: &Arc<App>, row: &SessionRow, open: &OpenImageShell, from: &m
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("cannot make {}", dir.display()))?;
+    let view = view_of(app, row)?;
+    blocking(|| app.store.prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
     let script = match &open.tty {
         Some(_) => None,
         None => {
@@ -195,7 +197,11 @@ async fn attached(
     from: &mut FromClient,
 ) -> Outcome<i32> {
     let client = match super::holder(app, row).await? {
-        Some(client) if client.state.phase < session::Phase::Stopped => client,
+        // A shell that has ended has something to say: its last output and its status. A script can have
+        // ended before this.
+        Some(client) if client.state.phase < session::Phase::Stopped || client.state.shell_status.is_some() => {
+            client
+        }
         found => {
             // The container is gone (its holder died, or the server was taken down): a new one goes on
             // over the same files. A script is not run a second time.
