@@ -186,6 +186,8 @@ configure_system() {
     echo 'do_symlinks = no' >"$root/etc/kernel-img.conf"
 
     echo "$sources" | sed 's/^/deb /' >"$root/etc/apt/sources.list"
+    # mmdebstrap's copy of the build's list names the small repository, which is gone by now
+    rm -f "$root"/etc/apt/sources.list.d/*all.list
     rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap" "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
     {
         echo '// No translated descriptions of packages.'

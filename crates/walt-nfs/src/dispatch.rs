@@ -2,7 +2,7 @@
 
 use crate::rpc::{self, Call, Refusal};
 use crate::vfs::{CallKey, Context};
-use crate::{HandleKey, Vfs, mount, nfs3, portmap};
+use crate::{HandleKey, Vfs, mount, nfs3, nfsacl, portmap};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::Ipv4Addr;
@@ -52,6 +52,7 @@ impl<V: Vfs> Dispatcher<V> {
         let want = match call.program {
             nfs3::PROGRAM => nfs3::VERSION,
             mount::PROGRAM => mount::VERSION,
+            nfsacl::PROGRAM => nfsacl::VERSION,
             portmap::PROGRAM => portmap::VERSION,
             _ => return Err(Refusal::ProgramUnavailable),
         };
@@ -72,6 +73,7 @@ impl<V: Vfs> Dispatcher<V> {
         match call.program {
             portmap::PROGRAM => portmap::run(&self.mappings, call, out),
             mount::PROGRAM => mount::run(self, &ctx, peer, call, out),
+            nfsacl::PROGRAM => nfsacl::run(self, &ctx, peer, call, out),
             _ => nfs3::run(self, &ctx, peer, call, out),
         }
     }

@@ -29,6 +29,7 @@
 pub mod handle;
 pub mod mount;
 pub mod nfs3;
+pub mod nfsacl;
 pub mod portmap;
 pub mod record;
 pub mod rpc;

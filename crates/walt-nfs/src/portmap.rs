@@ -31,7 +31,7 @@ pub struct Mapping {
 
 /// NFS and MOUNT on one TCP port: what WalT serves.
 pub fn one_port(port: u16) -> Vec<Mapping> {
-    [crate::nfs3::PROGRAM, crate::mount::PROGRAM]
+    [crate::nfs3::PROGRAM, crate::mount::PROGRAM, crate::nfsacl::PROGRAM]
         .map(|program| Mapping { program, version: 3, protocol: TCP, port })
         .to_vec()
 }

@@ -44,6 +44,13 @@ pub fn open(config: Config) -> Result<App> {
     make_dir(&config.state_dir, 0o700)?;
     // 0711: users reach walt.sock in it, and see nothing else.
     make_dir(&config.run_dir, 0o711)?;
+    // NFS names the files of /persist by handle: without them there is nothing to serve.
+    walt_sys::handle::self_test(&config.state_dir).with_context(|| {
+        format!(
+            "state-dir {} is on a file system that cannot open files by handle (an overlay, say): use a directory of a disk (ext4, xfs, btrfs)",
+            config.state_dir.display()
+        )
+    })?;
     let store = walt_images::Store::open(&config.state_dir).context("the image store cannot be used")?;
     let db = Db::open(&config.state_dir)?;
     let keys = Keys::open(&config.state_dir)?;

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many servers may run at once.
 pub const SLOTS: u8 = 32;
@@ -19,6 +19,8 @@ pub const SLOTS: u8 = 32;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a server that cannot start may take to say so, and one that was told to end to leave.
 const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long a run of the client may take; waiting for a boot is the longest.
+const RUN_LIMIT: Duration = Duration::from_secs(450);
 /// Lines of the server's log that are shown when a test fails.
 const LOG_LINES: usize = 40;
 
@@ -274,17 +276,32 @@ impl TestServer {
 
     /// Runs the client with a standard input.
     pub fn walt_with_input(&self, user: User, arguments: &[&str], input: &str) -> Ran {
-        let path = self.dir().join(format!("input-{}", UNIQUE.fetch_add(1, Ordering::Relaxed)));
-        fs::write(&path, input).expect("the slot can be written");
-        let stdin = File::open(&path).expect("it was just written");
-        fs::remove_file(&path).expect("it was just written");
-        let output = self.walt_command(user, arguments).stdin(stdin).output().expect("walt can be started");
-        Ran {
-            command: arguments.join(" "),
-            status: output.status.code(),
-            out: text(&output.stdout),
-            err: text(&output.stderr),
-        }
+        let run = self.dir().join(format!("run-{}", UNIQUE.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&run).expect("the slot can be written");
+        fs::write(run.join("in"), input).expect("the slot can be written");
+        let create = |name| File::create(run.join(name)).expect("the slot can be written");
+        let mut command = self.walt_command(user, arguments);
+        command.stdin(File::open(run.join("in")).expect("it was just written"));
+        let mut child =
+            command.stdout(create("out")).stderr(create("err")).spawn().expect("walt can be started");
+        let start = Instant::now();
+        let status = loop {
+            match child.try_wait().expect("a child can be waited for") {
+                Some(status) => break status,
+                None if start.elapsed() > RUN_LIMIT => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    let said = ["out", "err"].map(|f| fs::read_to_string(run.join(f)).unwrap_or_default());
+                    panic!("waited {} s for `walt {}`: {said:?}", RUN_LIMIT.as_secs(), arguments.join(" "));
+                }
+                None => std::thread::sleep(crate::POLL),
+            }
+        };
+        let read = |name| text(&fs::read(run.join(name)).expect("it was just written"));
+        let ran =
+            Ran { command: arguments.join(" "), status: status.code(), out: read("out"), err: read("err") };
+        fs::remove_dir_all(&run).expect("the slot can be written");
+        ran
     }
 
     /// Runs the client on a terminal.

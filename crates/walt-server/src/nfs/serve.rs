@@ -134,7 +134,7 @@ impl Server {
         spawn("nfs-udp", move || server.datagrams(&socket)).map_err(Error::io("start a thread for NFS"))
     }
 
-    /// NFS calls (program 100003) that a node has sent since this process started.
+    /// NFS calls (program 100003) that a node has sent since this process started, or since [`Self::close`].
     pub fn calls(&self, peer: Ipv4Addr) -> u64 {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.get(&peer).map_or(0, |n| n.load(Ordering::Relaxed))
@@ -153,8 +153,9 @@ impl Server {
         }
     }
 
-    /// Closes the connections of a node that was forgotten.
+    /// Closes the connections of a node that was forgotten, and forgets how many calls it has sent.
     pub fn close(&self, peer: Ipv4Addr) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
         if let Some(all) = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&peer) {
             all.iter().for_each(|c| c.close());
         }

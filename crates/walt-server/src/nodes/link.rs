@@ -196,7 +196,10 @@ fn handle_line(
         Some("BEAT") => {}
         Some("BOOTED") => {
             if update_life(app, mac, |life| life.report_booted(boot_id, crate::now()))? {
-                tracing::info!(%mac, "node is booted");
+                let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
+                let nfs_calls = node.zip(app.nfs.get()).map(|(node, nfs)| nfs.calls(node.ip));
+                // Since the node was created or this server started, whatever came last.
+                tracing::info!(%mac, nfs_calls, "node is booted");
             }
         }
         Some("ACK") => {
