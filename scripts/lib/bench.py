@@ -1,0 +1,405 @@
+"""The measuring half of scripts/bench, which sets the machine up, calls this, and cleans up.
+
+Every figure is the wall time of one operation, ours and the rival's in turns, the first of a round
+changing from round to round. One operation of each side runs before, and is not counted.
+"""
+
+import argparse
+import json
+import os
+import pty
+import re
+import shlex
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import time
+
+# Seconds that anything may take before the bench gives up.
+LIMIT = 300
+# Pause between two attempts to read the ssh banner, in seconds.
+POLL = 0.05
+NODE = "walt-bench"
+MINI = "pc-x86-64-mini"
+# 100 MB in 2,000 files, of bytes that no one can compress.
+CHANGE = (
+    "mkdir /root/delta; i=0; while [ $i -lt 2000 ]; do "
+    "dd if=/dev/urandom of=/root/delta/$i bs=50000 count=1 2>/dev/null; i=$((i+1)); done"
+)
+NODES = 200
+
+
+def say(text=""):
+    print(text, flush=True)
+
+
+def give_up(text):
+    sys.exit(f"bench: {text}")
+
+
+def run(command, **options):
+    """Runs a command to its end; its output is shown only if it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    if done.returncode:
+        give_up(f"{shlex.join(command)}: status {done.returncode}\n{done.stdout.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace")
+
+
+def timed(command, **options):
+    begin = time.monotonic()
+    run(command, **options)
+    return time.monotonic() - begin
+
+
+def load():
+    with open("/proc/loadavg") as file:
+        return file.read().split()[0]
+
+
+def in_turns(rounds, ours, rival):
+    """Both sides `rounds` times, after one of each that is not counted."""
+    ours(), rival()
+    figures = ([], [])
+    for number in range(rounds):
+        sides = [(0, ours), (1, rival)]
+        for side, measure in sides if number % 2 == 0 else reversed(sides):
+            figures[side].append(measure())
+    return figures
+
+
+def spread(figures, unit, digits):
+    show = lambda value: f"{value:,.{digits}f}"
+    low, middle, high = min(figures), statistics.median(figures), max(figures)
+    return f"n={len(figures)}  median {show(middle)} {unit}  ({show(low)}..{show(high)})"
+
+
+def verdict(kept):
+    return "within the limit" if kept else "MISSED"
+
+
+def tell(ours, rival, scale=1, unit="s", digits=2):
+    say(f"  ours   {spread([x * scale for x in ours], unit, digits)}")
+    say(f"  rival  {spread([x * scale for x in rival], unit, digits)}")
+    return statistics.median(ours), statistics.median(rival)
+
+
+# --- boot ---------------------------------------------------------------------------------------------
+
+
+def started(pid):
+    """When a process was started, in seconds of the clock since the machine's boot (to 10 ms)."""
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def clock():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def command_line(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read().split("\0")[:-1]
+
+
+def qemu_of(name):
+    """Process of the node's qemu."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                line = command_line(pid)
+            except OSError:
+                continue
+            if line and "qemu" in line[0] and f"guest={name}" in line:
+                return int(pid)
+        time.sleep(0.01)
+    give_up(f"waited {LIMIT} s for the qemu of {name}")
+
+
+def wait_banner(address):
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        try:
+            with socket.create_connection((address, 22), timeout=0.5) as connection:
+                connection.settimeout(5)
+                if connection.recv(4) == b"SSH-":
+                    return
+        except OSError:
+            pass
+        time.sleep(POLL)
+    give_up(f"waited {LIMIT} s for the ssh banner of {address}")
+
+
+def argument(line, option):
+    return line[line.index(option) + 1]
+
+
+def kernel_argument(line, name):
+    for word in argument(line, "-append").split():
+        if word.startswith(name + "="):
+            return word[len(name) + 1 :]
+    give_up(f"no {name}= on the kernel's command line")
+
+
+class Boot:
+    def __init__(self, options):
+        self.options = options
+        self.line = None
+        self.rival_line = None
+        self.calls = []
+        self.log = open(os.path.join(options.dir, "server.log"))
+
+    def create(self):
+        run([self.options.walt, "node", "create", NODE])
+        return qemu_of(NODE)
+
+    def remove(self):
+        run([self.options.walt, "node", "remove", "-y", NODE])
+
+    def nfs_calls(self):
+        """What the server has counted when the node said that its sshd answers."""
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            line = re.sub("\x1b\\[[0-9;]*m", "", self.log.readline())
+            if "node is booted" in line:
+                return int(re.search(r"nfs_calls=(\d+)", line)[1])
+            if not line:
+                time.sleep(0.02)
+        give_up(f"waited {LIMIT} s for the server to log that the node is booted")
+
+    def ours(self):
+        self.log.seek(0, os.SEEK_END)
+        pid = self.create()
+        line = command_line(pid)
+        wait_banner(kernel_argument(line, "ip").split(":")[0])
+        seconds = clock() - started(pid)
+        self.calls.append(self.nfs_calls())
+        if self.rival_line is None:
+            self.line = line
+            self.rival_line = self.make_rival_line(pid, line)
+        self.remove()
+        return seconds
+
+    def make_rival_line(self, pid, line):
+        """Our qemu's command line with files in place of descriptors, another root and another address."""
+        work = os.path.join(self.options.dir, "work/rival")
+        client, server = kernel_argument(line, "ip").split(":")[:2]
+        net = self.options.rival_net
+        result, words = [line[0]], iter(line[1:])
+        for word in words:
+            if word == "-add-fd":
+                next(words)
+                continue
+            result.append(word)
+            value = None
+            if word == "-chardev":
+                name = re.search("id=([a-z]+)", next(words))[1]
+                value = f"socket,id={name},path={work}/{name}.sock,server=on,wait=off"
+                if name == "console":
+                    value += f",logfile={work}/console.log,logappend=on"
+            elif word == "-netdev":
+                next(words)
+                value = f"tap,id=net0,ifname={self.options.rival_tap},script=no,downscript=no"
+            elif word == "-kernel":
+                value = os.readlink(f"/proc/{pid}/fd/{next(words).rpartition('/')[2]}")
+            elif word == "-initrd":
+                next(words)
+                value = f"{work}/initrd.cpio"
+            elif word == "-append":
+                value = next(words).replace(f"{client}:", f"{net}.2:").replace(server, f"{net}.1")
+            if value is not None:
+                result.append(value)
+        drive = f"if=none,id=root,file={work}/disk,format=raw,readonly=on"
+        return result + ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
+
+    def rival(self):
+        process = subprocess.Popen(self.rival_line)
+        try:
+            wait_banner(self.options.rival_net + ".2")
+            return clock() - started(process.pid)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def boot(options):
+    say(f"\nboot: qemu's start to the ssh banner, load {load()}")
+    both = Boot(options)
+    ours, rival = in_turns(options.rounds, both.ours, both.rival)
+    say(f"  ours:  walt node create {NODE}, which runs")
+    say(f"    {shlex.join(both.line)}")
+    say("  rival: the same tree on ext4 (walt-init stacks the same RAM layer; no /persist, no node link):")
+    say(f"    {shlex.join(both.rival_line)}")
+    a, b = tell(ours, rival)
+    kept = a <= 1.25 * b or a - b <= 4
+    say(f"  ours/rival {a / b:.2f}, {a - b:+.2f} s; limit 1.25 or +4 s, goal +2.5 s: {verdict(kept)}")
+    calls = both.calls[1:]
+    say(f"  NFS calls per boot, counted by the server until the node reports its sshd (to 0.2 s after it answers):")
+    say(f"    {spread(calls, 'calls', 0)}; limit 2,500, goal 2,000: {verdict(statistics.median(calls) <= 2500)}")
+
+
+def first_boot(options):
+    both = Boot(options)
+    both.create()
+    both.remove()
+
+
+def layers(options):
+    """Directories of a default image's layers in the store, top first, one a line."""
+    state = os.path.join(options.dir, "state")
+    with database(options) as db:
+        found = db.execute("SELECT image_id FROM refs WHERE fullname = ?", [f"waltplatform/{options.name}:latest"])
+        image = found.fetchone()[0]
+        platforms = db.execute("SELECT diff_id FROM platforms WHERE image_id = ?", [image]).fetchall()
+    with open(f"{state}/images/configs/{image.rpartition(':')[2]}.json") as file:
+        below = json.load(file)["rootfs"]["diff_ids"]
+    for layer in [row[0] for row in platforms[-1:]] + below[::-1]:
+        say(layer.rpartition(":")[2])
+
+
+# --- image shells -------------------------------------------------------------------------------------
+
+
+def podman(options):
+    return options.podman.split()
+
+
+RUN = ["run", "--network", "none", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"]
+
+
+def shell(options):
+    say(f"\nshell: opened and closed by a script that is 'true', load {load()}")
+    theirs = [*podman(options), *RUN, "--rm", "localhost/mini", "true"]
+    mine = [options.walt, "image", "shell", MINI]
+    ours, rival = in_turns(
+        max(options.rounds, 15),
+        lambda: timed(mine, input=b"true\n"),
+        lambda: timed(theirs, stdin=subprocess.DEVNULL),
+    )
+    say(f"  ours:  echo true | {shlex.join(mine)}")
+    say(f"  rival: {shlex.join(theirs)}")
+    a, b = tell(ours, rival, 1000, "ms", 0)
+    say(f"  ours/rival {a / b:.2f}; limit 0.6: {verdict(a <= 0.6 * b)}")
+
+
+class Terminal:
+    """A program on a terminal of its own."""
+
+    def __init__(self, command):
+        self.text = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(command[0], command)
+
+    def wait_for(self, text):
+        while text not in self.text:
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                data = b""
+            if not data:
+                give_up(f"the terminal ended before it showed '{text}':\n{self.text}")
+            self.text += data.decode(errors="replace")
+        self.text = self.text.partition(text)[2]
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+    def end(self):
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(self.fd)
+        if status:
+            give_up(f"the program on the terminal ended with {status}")
+
+
+def save_ours(options):
+    terminal = Terminal([options.walt, "image", "shell", MINI])
+    terminal.wait_for("# ")
+    terminal.type(CHANGE + "\r")
+    terminal.type("exit\r")
+    terminal.wait_for("New image name: ")
+    terminal.type("walt-bench-saved\r")
+    begin = time.monotonic()
+    terminal.wait_for("New image walt-bench-saved saved.")
+    seconds = time.monotonic() - begin
+    terminal.end()
+    run([options.walt, "image", "remove", "-y", "walt-bench-saved"])
+    return seconds
+
+
+def save_rival(options):
+    run([*podman(options), *RUN, "--name", "delta", "localhost/mini", "sh", "-c", CHANGE])
+    seconds = timed([*podman(options), "commit", "-q", "delta", "localhost/saved"])
+    run([*podman(options), "rm", "delta"])
+    run([*podman(options), "rmi", "localhost/saved"])
+    return seconds
+
+
+def save(options):
+    say(f"\nsave: a session that added 100 MB in 2,000 files, load {load()}")
+    ours, rival = in_turns(options.rounds, lambda: save_ours(options), lambda: save_rival(options))
+    say(f"  both:  {CHANGE}")
+    say(f"  ours:  {options.walt} image shell {MINI}: from the answer to 'New image name:' to 'saved.' (on the disk)")
+    say(f"  rival: {shlex.join([*podman(options), *RUN])} --name delta localhost/mini sh -c …")
+    say(f"         {shlex.join(podman(options))} commit -q delta localhost/saved: this alone is timed")
+    a, b = tell(ours, rival, 1000, "ms", 0)
+    say(f"  ours/rival {a / b:.2f}; limit 0.25: {verdict(a <= 0.25 * b)}")
+
+
+# --- list ---------------------------------------------------------------------------------------------
+
+
+def database(options):
+    return sqlite3.connect(os.path.join(options.dir, "state/walt.sqlite"))
+
+
+def add_nodes(options):
+    """Nodes that were never there: rows in the database of the server, which does not run now."""
+    rows = [
+        (f"02:00:00:00:00:{n:02x}", f"bench-{n}", f"192.168.205.{n + 10}", "pc-x86-64",
+         "waltplatform/pc-x86-64-default:latest", f"00000000-0000-4000-8000-0000000000{n:02x}")
+        for n in range(NODES)
+    ]  # fmt: skip
+    with database(options) as db:
+        db.executemany(
+            "INSERT INTO nodes (mac, name, ip, model, image, virtual, uuid) VALUES (?, ?, ?, ?, ?, 0, ?)", rows
+        )
+
+
+def remove_nodes(options):
+    with database(options) as db:
+        db.execute("DELETE FROM nodes WHERE name LIKE 'bench-%'")
+
+
+def list_nodes(options):
+    command = [options.walt, "node", "show", "--all"]
+    shown = run(command).count("bench-")
+    if shown != NODES:
+        give_up(f"{shlex.join(command)} shows {shown} nodes, not {NODES}")
+    say(f"\nlist: {NODES} nodes (rows of real nodes put in the database of the stopped server), load {load()}")
+    ours, floor = in_turns(max(options.rounds, 31), lambda: timed(command), lambda: timed(["/bin/true"]))
+    say(f"  ours:  {shlex.join(command)}")
+    say("  rival: /bin/true, the least that a command costs here")
+    a, _ = tell(ours, floor, 1000, "ms", 1)
+    say(f"  goal 10 ms: {'reached' if a <= 0.010 else 'not reached'}")
+
+
+def main():
+    parts = {
+        "boot": boot, "first-boot": first_boot, "layers": layers, "shell": shell, "save": save,
+        "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes,
+    }  # fmt: skip
+    parser = argparse.ArgumentParser()
+    for option in ("dir", "run-dir", "walt", "rival-net", "rival-tap", "podman"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("name", nargs="?")
+    options = parser.parse_args()
+    os.environ["WALT_SERVER"] = f"unix:{options.run_dir}/walt.sock"
+    parts[options.part](options)
+
+
+main()
