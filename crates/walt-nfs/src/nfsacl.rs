@@ -6,10 +6,10 @@
 //! every program that another user than root starts. Images mounted with `noacl` do not ask.
 
 use crate::dispatch::{Dispatcher, Peer};
-use crate::rpc::{Call, Refusal};
-use crate::xdr::{Reader, Write};
 use crate::handle::MAX_HANDLE;
+use crate::rpc::{Call, Refusal};
 use crate::types::put_attr;
+use crate::xdr::{Reader, Write};
 use crate::{Context, Status, Vfs};
 
 /// Program number.

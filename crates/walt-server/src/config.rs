@@ -215,9 +215,12 @@ impl Config {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => String::new(),
-            Err(e) => return Err(e).with_context(|| format!("cannot read the configuration {}", path.display())),
+            Err(e) => {
+                return Err(e).with_context(|| format!("cannot read the configuration {}", path.display()));
+            }
         };
-        let config = Self::parse(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?;
+        let config =
+            Self::parse(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?;
         Ok(config)
     }
 
@@ -251,7 +254,9 @@ impl Config {
             }
         }
         if net.raw_device.is_some() {
-            bail!("network.walt-net.raw-device: physical networks are not supported by this version yet: leave it out");
+            bail!(
+                "network.walt-net.raw-device: physical networks are not supported by this version yet: leave it out"
+            );
         }
         Ok(())
     }

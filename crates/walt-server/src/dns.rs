@@ -65,7 +65,8 @@ impl Sockets {
             socket.bind(&at.into())?;
             Ok(socket)
         };
-        let context = || format!("DNS for containers: cannot bind {at} ({})", crate::ports::holder_text(at, "udp"));
+        let context =
+            || format!("DNS for containers: cannot bind {at} ({})", crate::ports::holder_text(at, "udp"));
         let udp = make(Type::DGRAM).with_context(context)?;
         let tcp = make(Type::STREAM).with_context(context)?;
         tcp.listen(64)?;

@@ -6,7 +6,7 @@ use walt_api::{ApiError, Confirmation, ErrorCode};
 #[derive(Debug)]
 pub enum Failure {
     /// The caller is told this.
-    Api(ApiError),
+    Api(Box<ApiError>),
     /// A failure of the server: details go to the log, the caller gets the outermost sentence.
     Internal(anyhow::Error),
 }
@@ -20,13 +20,13 @@ impl Failure {
         let message = warnings.join(" ");
         let mut error = ApiError::new(ErrorCode::Confirm, message);
         error.confirmation = Some(Confirmation { warnings, token });
-        Self::Api(error)
+        error.into()
     }
 
     /// The answer to the caller; internal failures are logged here, with the request's id.
     pub fn into_api(self, request_id: &str) -> ApiError {
         match self {
-            Self::Api(error) => error,
+            Self::Api(error) => *error,
             Self::Internal(error) => {
                 tracing::error!(request_id, "{error:#}");
                 let mut answer = ApiError::new(ErrorCode::Internal, error.to_string())
@@ -40,7 +40,7 @@ impl Failure {
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        Self::Api(error)
+        Self::Api(Box::new(error))
     }
 }
 

@@ -50,8 +50,9 @@ impl Keys {
         };
         let host_private = read(host_key.clone())?;
         let host_public = read(host_key.with_extension("pub"))?;
-        let host_dropbear = to_dropbear(&host_private)
-            .with_context(|| format!("the key {} is damaged: remove it to get a new one", host_key.display()))?;
+        let host_dropbear = to_dropbear(&host_private).with_context(|| {
+            format!("the key {} is damaged: remove it to get a new one", host_key.display())
+        })?;
         let known_hosts = dir.join("known_hosts.nodes");
         let mut words = host_public.split_ascii_whitespace();
         let (kind, key) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -89,7 +90,11 @@ fn generate(path: &Path, comment: &str) -> Result<()> {
         .output()
         .context("cannot run ssh-keygen: install the package openssh-client")?;
     if !out.status.success() {
-        bail!("ssh-keygen could not make {}: {}", path.display(), String::from_utf8_lossy(&out.stderr).trim());
+        bail!(
+            "ssh-keygen could not make {}: {}",
+            path.display(),
+            String::from_utf8_lossy(&out.stderr).trim()
+        );
     }
     Ok(())
 }

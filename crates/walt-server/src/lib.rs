@@ -124,7 +124,6 @@ impl App {
         }
         Ok(())
     }
-
 }
 
 /// Seconds since the epoch.

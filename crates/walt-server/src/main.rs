@@ -6,7 +6,12 @@ use std::{path::PathBuf, process::ExitCode};
 use walt_server::{admin, config::Config, images::default_image, run, sessions};
 
 #[derive(Parser)]
-#[command(name = "walt-server", version, about = "The server of a WalT testbed", disable_help_subcommand = true)]
+#[command(
+    name = "walt-server",
+    version,
+    about = "The server of a WalT testbed",
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

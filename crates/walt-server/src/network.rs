@@ -3,10 +3,7 @@
 
 use crate::{App, config::Config, db::NodeRow};
 use anyhow::{Context, Result};
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, path::PathBuf};
 use walt_core::firewall;
 use walt_sys::net::{bridge, container, neighbour, nft, sysctl, uplink};
 
@@ -61,14 +58,16 @@ pub fn tap_name(config: &Config, node: &NodeRow) -> String {
 /// Lets a new virtual node speak on its tap.
 pub fn add_tap(config: &Config, node: &NodeRow) -> Result<()> {
     let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
-    nft::apply(&firewall::add_tap(config.bridge(), &tap)).context("cannot add the packet filter of a node")?;
+    nft::apply(&firewall::add_tap(config.bridge(), &tap))
+        .context("cannot add the packet filter of a node")?;
     neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
 }
 
 /// Takes the permission of a removed node back.
 pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
     let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
-    nft::apply(&firewall::remove_tap(config.bridge(), &tap)).context("cannot remove the packet filter of a node")?;
+    nft::apply(&firewall::remove_tap(config.bridge(), &tap))
+        .context("cannot remove the packet filter of a node")?;
     neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
 }
 
@@ -80,7 +79,9 @@ pub fn container_network(config: &Config, slot: u32) -> Result<container::Contai
         .stations()
         .filter(|ip| *ip != config.container_gateway())
         .nth(slot as usize)
-        .with_context(|| format!("no address is left in containers.network {}", config.containers.network.network_text()))?;
+        .with_context(|| {
+            format!("no address is left in containers.network {}", config.containers.network.network_text())
+        })?;
     let mtu = uplink::get()?.map_or(MTU_DEFAULT, |u| u.mtu);
     Ok(container::ContainerNetwork {
         host_ifname: format!("{}{slot}", firewall::veth_prefix(config.bridge())),
@@ -126,7 +127,10 @@ pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
     let chains = nft::accept_in_foreign_chains(&alias(config), &[config.bridge(), &containers])
         .context("cannot look at the rules of other programs")?;
     for chain in chains {
-        tracing::info!(?chain, "another firewall drops forwarded packets: our traffic is accepted in it by a marked rule");
+        tracing::info!(
+            ?chain,
+            "another firewall drops forwarded packets: our traffic is accepted in it by a marked rule"
+        );
     }
     Ok(())
 }
@@ -138,7 +142,8 @@ pub fn down(config: &Config) -> Result<()> {
     nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;
     let record = sysctl_record(config);
     if let Ok(text) = std::fs::read(&record) {
-        let previous: sysctl::Previous = serde_json::from_slice(&text).context("the record of sysctls is damaged")?;
+        let previous: sysctl::Previous =
+            serde_json::from_slice(&text).context("the record of sysctls is damaged")?;
         sysctl::restore(&previous)?;
         std::fs::remove_file(&record)?;
     }

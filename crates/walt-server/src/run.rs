@@ -192,7 +192,11 @@ fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
     };
     make().with_context(|| {
         let at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        format!("{what} cannot listen on TCP port {port} of {}: {}", config.bridge(), ports::holder_text(at, "tcp"))
+        format!(
+            "{what} cannot listen on TCP port {port} of {}: {}",
+            config.bridge(),
+            ports::holder_text(at, "tcp")
+        )
     })
 }
 

@@ -78,7 +78,7 @@ fn caller(uid: Option<u32>, named: Option<&str>) -> Result<Caller, Failure> {
 impl Failure {
     fn with_hint(self, hint: &str) -> Self {
         match self {
-            Self::Api(error) => Self::Api(error.hint(hint)),
+            Self::Api(error) => error.hint(hint).into(),
             internal => internal,
         }
     }

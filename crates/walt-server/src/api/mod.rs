@@ -46,7 +46,8 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         }
         _ => {}
     }
-    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let mode = if let Some(group) = &app.config.api.group {
         let found = nix::unistd::Group::from_name(group)?
             .with_context(|| format!("api.group: there is no group '{group}'"))?;
@@ -66,7 +67,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::ADMIN_ACTIONS, post(admin_action))
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
-        .fallback(async || answer_error(Failure::Api(unknown_route())))
+        .fallback(async || answer_error(unknown_route().into()))
         .layer(axum::middleware::from_fn(identity::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
@@ -96,7 +97,8 @@ fn answer<T: serde::Serialize>(outcome: Outcome<T>) -> Response {
 }
 
 async fn info(Extension(caller): Extension<Caller>) -> Response {
-    Json(Info { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, user: caller.user }).into_response()
+    Json(Info { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, user: caller.user })
+        .into_response()
 }
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
@@ -163,7 +165,8 @@ async fn admin_action(
         let error = ApiError::new(walt_api::ErrorCode::Forbidden, "only root may do this");
         return answer_error(error.into());
     }
-    act(&headers, &body, |action, _, events| async move { crate::admin::act(&app, action, &events).await }).await
+    act(&headers, &body, |action, _, events| async move { crate::admin::act(&app, action, &events).await })
+        .await
 }
 
 /// Runs an action. What fails before the first event becomes the status of the answer; after it, the

@@ -170,7 +170,8 @@ async fn node(
         NodeTerminal::Ping => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
-    let row = nodes::ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
+    let row =
+        nodes::ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
         NodeTerminal::Shell => None,
         NodeTerminal::Run { command } => Some(command.as_str()),
@@ -343,10 +344,10 @@ struct InputPump {
 impl InputPump {
     /// A program that has closed its input just gets no more.
     async fn write(&mut self, bytes: &[u8]) {
-        if let Some(stdin) = &mut self.stdin {
-            if stdin.write_all(bytes).await.is_err() || stdin.flush().await.is_err() {
-                self.stdin = None;
-            }
+        if let Some(stdin) = &mut self.stdin
+            && (stdin.write_all(bytes).await.is_err() || stdin.flush().await.is_err())
+        {
+            self.stdin = None;
         }
     }
 }

@@ -29,7 +29,8 @@ impl RefRow {
 
     /// What a reference means.
     pub fn get(c: &Connection, reference: &ImageRef) -> Result<Option<Self>> {
-        let mut query = c.prepare_cached("SELECT fullname, image_id, created FROM refs WHERE fullname = ?1")?;
+        let mut query =
+            c.prepare_cached("SELECT fullname, image_id, created FROM refs WHERE fullname = ?1")?;
         Ok(query.query_row([reference.full()], row).optional()?)
     }
 
@@ -52,7 +53,8 @@ impl RefRow {
 
 /// A platform layer made before for an image from the same inputs.
 pub fn platform(c: &Connection, image: &ImageId, inputs: &str) -> Result<Option<(DiffId, ViewId)>> {
-    let mut query = c.prepare_cached("SELECT diff_id, view FROM platforms WHERE image_id = ?1 AND inputs = ?2")?;
+    let mut query =
+        c.prepare_cached("SELECT diff_id, view FROM platforms WHERE image_id = ?1 AND inputs = ?2")?;
     let found = query
         .query_row((image.to_string(), inputs), |r| Ok((parsed(r.get(0)?, 0)?, parsed(r.get(1)?, 1)?)))
         .optional()?;
@@ -60,7 +62,13 @@ pub fn platform(c: &Connection, image: &ImageId, inputs: &str) -> Result<Option<
 }
 
 /// Records a platform layer; those from other inputs are forgotten (grants keep what still runs).
-pub fn put_platform(c: &Connection, image: &ImageId, inputs: &str, diff_id: &DiffId, view: &ViewId) -> Result<()> {
+pub fn put_platform(
+    c: &Connection,
+    image: &ImageId,
+    inputs: &str,
+    diff_id: &DiffId,
+    view: &ViewId,
+) -> Result<()> {
     c.execute("DELETE FROM platforms WHERE image_id = ?1", [image.to_string()])?;
     c.execute(
         "INSERT INTO platforms (image_id, inputs, diff_id, view) VALUES (?1, ?2, ?3, ?4)",

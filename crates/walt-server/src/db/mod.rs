@@ -29,8 +29,8 @@ impl Db {
     /// It cannot be opened, or was written by a newer server.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("walt.sqlite");
-        let mut connection =
-            Connection::open(&path).with_context(|| format!("cannot open the database {}", path.display()))?;
+        let mut connection = Connection::open(&path)
+            .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;

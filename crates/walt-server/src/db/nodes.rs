@@ -22,7 +22,8 @@ pub struct NodeRow {
     pub life: Life,
 }
 
-const COLUMNS: &str = "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost";
+const COLUMNS: &str =
+    "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost";
 
 fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
     Ok(NodeRow {
@@ -168,13 +169,16 @@ impl NodeRow {
     pub fn persist_id(c: &Connection, mac: Mac, owner: &str) -> Result<u64> {
         let key = (mac.to_string(), owner);
         c.execute("INSERT OR IGNORE INTO persists (mac, owner) VALUES (?1, ?2)", (&key.0, key.1))?;
-        Ok(c.query_row("SELECT id FROM persists WHERE mac = ?1 AND owner = ?2", key, |r| Ok(r.get::<_, i64>(0)? as u64))?)
+        Ok(c.query_row("SELECT id FROM persists WHERE mac = ?1 AND owner = ?2", key, |r| {
+            Ok(r.get::<_, i64>(0)? as u64)
+        })?)
     }
 
     /// Directories of `/persist` of a node: number and owner.
     pub fn persists(c: &Connection, mac: Mac) -> Result<Vec<(u64, String)>> {
         let mut query = c.prepare_cached("SELECT id, owner FROM persists WHERE mac = ?1")?;
-        Ok(query.query_map([mac.to_string()], |r| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?)))?
+        Ok(query
+            .query_map([mac.to_string()], |r| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?)))?
             .collect::<Result<_, _>>()?)
     }
 

@@ -69,7 +69,10 @@ pub fn run_recipe(config: &Config, name: &str) -> Result<tempfile::TempDir> {
     }
     // Not below the state directory: it is 0700, and package scripts of a recipe run as other users.
     let base = Path::new("/var/tmp");
-    let out = tempfile::Builder::new().prefix("walt-recipe-").tempdir_in(base).context("cannot make a directory")?;
+    let out = tempfile::Builder::new()
+        .prefix("walt-recipe-")
+        .tempdir_in(base)
+        .context("cannot make a directory")?;
     let recipes = out.path().join("recipes");
     unpack(&RECIPES, &recipes)?;
     let result = out.path().join("out");
@@ -134,7 +137,11 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
         created: Some(crate::rfc3339(created)),
         architecture: "amd64".into(),
         os: "linux".into(),
-        config: Some(RunConfig { env: Some(recipe.env), labels: Some(recipe.labels), ..RunConfig::default() }),
+        config: Some(RunConfig {
+            env: Some(recipe.env),
+            labels: Some(recipe.labels),
+            ..RunConfig::default()
+        }),
         ..ImageConfig::default()
     };
     let history = History {

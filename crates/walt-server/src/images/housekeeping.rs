@@ -15,9 +15,9 @@ const DELAY: Duration = Duration::from_secs(2);
 
 /// All that must stay: what references, open sessions, grants and platform layers in use point to.
 pub fn live(app: &App) -> Result<Live> {
-    let (refs, sessions, grants, platforms) = app.db.with(|c| {
-        Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?))
-    })?;
+    let (refs, sessions, grants, platforms) = app
+        .db
+        .with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
     let mut live = Live::default();
     live.images.extend(refs.iter().map(|r| r.image_id));
     for session in &sessions {

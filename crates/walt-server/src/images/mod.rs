@@ -42,7 +42,9 @@ pub fn find(app: &App, reference: &ImageRef) -> Outcome<RefRow> {
             ErrorCode::NotFound,
             format!("the default image '{reference}' is missing on this server."),
         );
-        return Err(error.hint(format!("run 'walt-server default-image build {name}' on the server, as root")).into());
+        return Err(error
+            .hint(format!("run 'walt-server default-image build {name}' on the server, as root"))
+            .into());
     }
     Err(not_found(format!("No such image '{}'. (tip: walt image show)", reference.image())))
 }

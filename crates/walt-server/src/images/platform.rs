@@ -50,10 +50,10 @@ pub async fn of(app: &Arc<App>, image: &ImageId) -> Outcome<Platform> {
 pub fn make(app: &App, image: &ImageId) -> Result<Platform> {
     let inputs = inputs_digest(app);
     let layers = app.store.config(image)?.layers()?;
-    if let Some((diff_id, view)) = app.db.with(|c| db::platform(c, image, &inputs))? {
-        if let Ok(view) = app.store.view_by_id(&view) {
-            return Ok(Platform { diff_id, view });
-        }
+    if let Some((diff_id, view)) = app.db.with(|c| db::platform(c, image, &inputs))?
+        && let Ok(view) = app.store.view_by_id(&view)
+    {
+        return Ok(Platform { diff_id, view });
     }
     let base = app.store.view(&layers, None)?;
     let layer = app.store.build_layer(entries(app, image, &base)?, Some(&base))?;
@@ -105,9 +105,10 @@ fn render(text: &str, variables: &BTreeMap<&'static str, String>) -> String {
     while let Some(at) = rest.find('%') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let known = rest.strip_prefix("%(").and_then(|r| r.split_once(")s")).and_then(|(name, after)| {
-            variables.get(name).map(|value| (value, after))
-        });
+        let known = rest
+            .strip_prefix("%(")
+            .and_then(|r| r.split_once(")s"))
+            .and_then(|(name, after)| variables.get(name).map(|value| (value, after)));
         if let Some((value, after)) = known {
             out.push_str(value);
             rest = after;
@@ -171,7 +172,8 @@ impl Builder<'_> {
             Some(e) if e.kind == Kind::Dir => (e.mode & 0o7777, e.uid, e.gid),
             _ => (0o755, 0, 0),
         };
-        self.entries.insert(path.to_vec(), NewEntry { path: path.to_vec(), mode, uid, gid, kind: NewKind::Dir });
+        self.entries
+            .insert(path.to_vec(), NewEntry { path: path.to_vec(), mode, uid, gid, kind: NewKind::Dir });
     }
 
     fn add(&mut self, path: &str, mode: u32, kind: NewKind) {
@@ -203,7 +205,8 @@ impl Builder<'_> {
 fn entries(app: &App, image: &ImageId, base: &View) -> Result<Vec<NewEntry>> {
     let mut layer = Builder { base, entries: BTreeMap::new() };
     for (source, target, mode) in manifest()? {
-        let content = NODE.get_file(source).with_context(|| format!("node/{source} is not embedded"))?.contents();
+        let content =
+            NODE.get_file(source).with_context(|| format!("node/{source} is not embedded"))?.contents();
         layer.file(target, mode, content);
     }
     let ip = app.config.server_ip();
@@ -272,7 +275,8 @@ ff02::2\tip6-allrouters
 
 /// Lines of `node/manifest`: source, target, mode.
 fn manifest() -> Result<Vec<(&'static str, &'static str, u32)>> {
-    let text = NODE.get_file("manifest").and_then(|f| f.contents_utf8()).context("node/manifest is not embedded")?;
+    let text =
+        NODE.get_file("manifest").and_then(|f| f.contents_utf8()).context("node/manifest is not embedded")?;
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))

@@ -102,7 +102,8 @@ fn check_ownership(
         Verdict::Allowed => Ok(()),
         Verdict::Refused { message, hint } => Err(refused_hint(message, hint)),
         Verdict::Ask(warning) => {
-            let state: Vec<String> = nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
+            let state: Vec<String> =
+                nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
             app.confirmed(caller, operation, &state.join(" "), confirm, vec![warning])
         }
     }
@@ -152,9 +153,7 @@ impl Request<'_> {
         self.app.db.with(|c| node.insert(c))?;
         network::add_tap(&self.app.config, &node)?;
         self.app.start_supervisor(node.mac);
-        self.events
-            .out(format!("Node {name} is now booting your image \"{}\".", image.image()))
-            .await;
+        self.events.out(format!("Node {name} is now booting your image \"{}\".", image.image())).await;
         self.events.note(format!("Tip: 'walt node boot {name} <image>' makes it boot another image.")).await;
         Ok(true)
     }
@@ -211,7 +210,8 @@ impl Request<'_> {
     async fn remove(&self, name: &str) -> Outcome<bool> {
         let _decision = self.app.decisions.lock().await;
         let operation = format!("remove {name}");
-        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        let node =
+            ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         if !node.facts.is_virtual {
             return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
         }
@@ -231,7 +231,8 @@ impl Request<'_> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let _decision = self.app.decisions.lock().await;
         let operation = format!("rename {name} {new_name}");
-        let node = ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        let node =
+            ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         let only_case = node.facts.name.as_str().eq_ignore_ascii_case(new_name.as_str());
         if !only_case {
             self.name_is_free(&new_name)?;
@@ -251,7 +252,10 @@ impl Request<'_> {
         let mut missing = missing;
         missing.sort_unstable();
         missing.dedup();
-        Err(refused(format!("Sorry, this image is not compatible with node model(s) {}.", missing.join(", "))))
+        Err(refused(format!(
+            "Sorry, this image is not compatible with node model(s) {}.",
+            missing.join(", ")
+        )))
     }
 
     async fn boot(&self, set: &str, image: &str) -> Outcome<bool> {
@@ -377,7 +381,8 @@ impl Request<'_> {
             return self.show_config(set).await;
         }
         let _decision = self.app.decisions.lock().await;
-        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("config {set} {}", assignments.join(" ")))?;
+        let nodes =
+            self.nodes(set, Demand::OwnedOrFree, &format!("config {set} {}", assignments.join(" ")))?;
         let mut changes = Vec::new();
         for text in assignments {
             let (setting, value) = settings::parse(text).map_err(bad_request)?;

@@ -54,7 +54,8 @@ impl Files for BootFiles<'_> {
 /// # Errors
 /// Why it cannot boot, in a sentence for the console and for `walt node show`.
 pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
-    let image = images::find(app, &node.facts.image).map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
+    let image =
+        images::find(app, &node.facts.image).map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
     let platform =
         platform::of(app, &image.image_id).await.map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
     let net = app.config.network.walt_net.ip;
@@ -73,8 +74,12 @@ pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
     let report = ipxe::run(&machine, START, &files);
     let boot = match report.outcome {
         Ok(Outcome::Boot(boot)) => boot,
-        Ok(Outcome::Reboot) => bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim()),
-        Ok(Outcome::Shell) => bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim()),
+        Ok(Outcome::Reboot) => {
+            bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim())
+        }
+        Ok(Outcome::Shell) => {
+            bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim())
+        }
         Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
     };
     let open = |path: &String| files.open(path).with_context(|| format!("cannot read the boot file {path}"));

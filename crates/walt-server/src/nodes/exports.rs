@@ -133,7 +133,8 @@ struct Answers(Arc<App>);
 impl Answers {
     fn node(&self, peer: Ipv4Addr, name: &str) -> std::result::Result<NodeRow, MountError> {
         let failed = |e: anyhow::Error| MountError::Failed(format!("{e:#}"));
-        let node = self.0.db.with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
+        let node =
+            self.0.db.with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
         let is_this = name.parse::<Mac>().is_ok_and(|mac| mac == node.mac)
             || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip == node.ip)
             || node.facts.name.as_str().eq_ignore_ascii_case(name);
@@ -170,7 +171,12 @@ impl Answers {
 }
 
 impl Exports for Answers {
-    fn mount(&self, peer: Ipv4Addr, node: &str, what: MountKind) -> std::result::Result<nfs::Export, MountError> {
+    fn mount(
+        &self,
+        peer: Ipv4Addr,
+        node: &str,
+        what: MountKind,
+    ) -> std::result::Result<nfs::Export, MountError> {
         let node = self.node(peer, node)?;
         let export = match what {
             MountKind::View => {
@@ -202,7 +208,12 @@ impl Exports for Answers {
 ///
 /// # Errors
 /// The secret of file handles or the sockets cannot be used.
-pub fn serve(app: &Arc<App>, listener: TcpListener, portmap: Option<TcpListener>, udp: Option<UdpSocket>) -> Result<()> {
+pub fn serve(
+    app: &Arc<App>,
+    listener: TcpListener,
+    portmap: Option<TcpListener>,
+    udp: Option<UdpSocket>,
+) -> Result<()> {
     let config = nfs::Config {
         dir: app.config.state_dir.join("nfs"),
         durability: Durability::Full,

@@ -97,7 +97,9 @@ impl Hub {
             commands.send(command).await.map_err(|_| "broken connection".to_owned())?;
             answered.await.unwrap_or_else(|_| Err("broken connection".into()))
         };
-        tokio::time::timeout(ACK_TIMEOUT, work).await.unwrap_or_else(|_| Err("timed out waiting for reply".into()))
+        tokio::time::timeout(ACK_TIMEOUT, work)
+            .await
+            .unwrap_or_else(|_| Err("timed out waiting for reply".into()))
     }
 
     /// Wakes everybody who waits for a change of some node.

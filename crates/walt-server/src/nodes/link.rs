@@ -116,19 +116,17 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Resu
     let hello = parse_hello(&line)?;
     let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
     let mac = node.mac;
-    if let Some(view) = &hello.view {
-        if app.store.view_by_id(view).is_err() {
-            tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
-            writer.write_all(b"GONE\n").await?;
-            return Ok(());
-        }
+    if let Some(view) = &hello.view
+        && app.store.view_by_id(view).is_err()
+    {
+        tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
+        writer.write_all(b"GONE\n").await?;
+        return Ok(());
     }
     let current = update_life(app, mac, |life| life.hello(&hello.boot_id, crate::now()))?;
-    if current {
-        if let Some(view) = &hello.view {
-            app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
-            app.grants.forget(ip);
-        }
+    if current && let Some(view) = &hello.view {
+        app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
+        app.grants.forget(ip);
     }
     let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;

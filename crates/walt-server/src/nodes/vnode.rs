@@ -157,7 +157,9 @@ pub fn check_programs(_app: &App) -> Outcome<()> {
     account().map(drop).map_err(|e| {
         refused_hint(
             format!("{e:#}."),
-            format!("make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"),
+            format!(
+                "make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
+            ),
         )
     })
 }
@@ -176,7 +178,9 @@ pub fn log_of(app: &App, mac: Mac) -> console::Log {
 fn account() -> Result<Account> {
     let user = nix::unistd::User::from_name(ACCOUNT)
         .context("cannot read the accounts of the server")?
-        .with_context(|| format!("the account '{ACCOUNT}', under which virtual nodes run, is missing on the server"))?;
+        .with_context(|| {
+            format!("the account '{ACCOUNT}', under which virtual nodes run, is missing on the server")
+        })?;
     Ok(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
@@ -322,7 +326,10 @@ async fn ask_to_reboot(app: &App, mac: Mac, pidfd: &AsyncFd<impl AsFd + std::os:
 async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
     let account = account()?;
     if !boot::has_qemu() {
-        bail!("the program '{}' is missing: install it (Debian package qemu-system-x86)", walt_vnode::PROGRAM);
+        bail!(
+            "the program '{}' is missing: install it (Debian package qemu-system-x86)",
+            walt_vnode::PROGRAM
+        );
     }
     let plan = boot::plan(app, node).await?;
     let stored = app.db.with(|c| NodeRow::settings(c, node.mac))?;
@@ -367,7 +374,12 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
 }
 
 /// How this kernel executes on this machine: as configured, or found out once per kernel and qemu.
-fn acceleration(app: &App, kernel: &mut File, dir: &std::path::Path, account: Account) -> Result<walt_vnode::Acceleration> {
+fn acceleration(
+    app: &App,
+    kernel: &mut File,
+    dir: &std::path::Path,
+    account: Account,
+) -> Result<walt_vnode::Acceleration> {
     match app.config.virtual_nodes.acceleration {
         Acceleration::Kvm => return Ok(walt_vnode::Acceleration::Kvm),
         Acceleration::Tcg => return Ok(walt_vnode::Acceleration::Tcg),

@@ -43,7 +43,12 @@ pub async fn act(
         SessionAction::DiscardImage { image } => {
             let row = of_image(app, &images::own_reference(caller, &image)?)?;
             drop_session(app, &row).await?;
-            events.out(format!("The shell session of image {} was ended; its changes were dropped.", row.image.image())).await;
+            events
+                .out(format!(
+                    "The shell session of image {} was ended; its changes were dropped.",
+                    row.image.image()
+                ))
+                .await;
             Ok(true)
         }
     }
@@ -161,12 +166,16 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     app.housekeeping.notify_one();
     if plan.present.is_none() {
         events.out(format!("New image {} saved.", plan.target.image())).await;
-        events.note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image())).await;
+        events
+            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
+            .await;
         return Ok(true);
     }
     events.out(format!("Image {} updated.", plan.target.image())).await;
     if users.is_empty() {
-        events.note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image())).await;
+        events
+            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
+            .await;
     }
     reboot_users(app, &users, events).await
 }

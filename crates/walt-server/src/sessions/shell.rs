@@ -11,8 +11,8 @@ use crate::{
 };
 use anyhow::Context;
 use std::{collections::BTreeSet, fs::File, io::Write, os::unix::fs::DirBuilderExt, sync::Arc};
-use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
 use tokio::sync::mpsc;
+use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
 use walt_images::{
     Kind, View, container,
     hold::{
@@ -41,7 +41,9 @@ pub async fn shell(
     let row = if open.resume {
         let row = of_image(app, &image)?;
         if row.committing.is_some() {
-            return Err(refused("this session is being saved at this moment: look again with 'walt image show'"));
+            return Err(refused(
+                "this session is being saved at this moment: look again with 'walt image show'",
+            ));
         }
         row
     } else {
@@ -110,7 +112,12 @@ fn has_hooks(view: &View) -> bool {
 }
 
 /// Makes the session's directory and starts its holder; a script is received completely before.
-async fn start(app: &Arc<App>, row: &SessionRow, open: &OpenImageShell, from: &mut FromClient) -> Outcome<()> {
+async fn start(
+    app: &Arc<App>,
+    row: &SessionRow,
+    open: &OpenImageShell,
+    from: &mut FromClient,
+) -> Outcome<()> {
     let dir = dir_of(app, &row.id);
     std::fs::DirBuilder::new()
         .mode(0o700)
@@ -145,7 +152,9 @@ async fn receive_script(mut file: File, from: &mut FromClient) -> Outcome<()> {
             Some(Input::Bytes(bytes)) => {
                 size += bytes.len();
                 if size > MAX_SCRIPT {
-                    return Err(refused(format!("the script on standard input is larger than {MAX_SCRIPT} bytes")));
+                    return Err(refused(format!(
+                        "the script on standard input is larger than {MAX_SCRIPT} bytes"
+                    )));
                 }
                 file.write_all(&bytes).context("cannot keep the script")?;
             }
@@ -199,7 +208,9 @@ async fn attached(
     let client = match super::holder(app, row).await? {
         // A shell that has ended has something to say: its last output and its status. A script can have
         // ended before this.
-        Some(client) if client.state.phase < session::Phase::Stopped || client.state.shell_status.is_some() => {
+        Some(client)
+            if client.state.phase < session::Phase::Stopped || client.state.shell_status.is_some() =>
+        {
             client
         }
         found => {
@@ -209,7 +220,10 @@ async fn attached(
             match found {
                 Some(mut client) => {
                     SessionDir(dir_of(app, &row.id)).write_spec(&spec).map_err(anyhow::Error::new)?;
-                    client.restart().await.map_err(|e| refused(format!("the shell cannot be started: {e}")))?;
+                    client
+                        .restart()
+                        .await
+                        .map_err(|e| refused(format!("the shell cannot be started: {e}")))?;
                 }
                 None => hold_session(app, row, &spec).await?,
             }
@@ -276,7 +290,10 @@ async fn relay(
 }
 
 fn holder_died() -> Failure {
-    refused_hint("the session's holder has ended", "what was changed is kept: 'walt image shell --resume' goes on")
+    refused_hint(
+        "the session's holder has ended",
+        "what was changed is kept: 'walt image shell --resume' goes on",
+    )
 }
 
 /// Tells the client what the holder says; the exit status once the shell has ended.
