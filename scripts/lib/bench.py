@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import pty
+import pwd
 import re
 import shlex
 import socket
@@ -247,12 +248,13 @@ def first_boot(options):
 
 
 def layers(options):
-    """Directories of a default image's layers in the store, top first, one a line."""
+    """Layers of an image of the caller, top first, one a line; the newest platform layer, if any, is the first."""
     state = os.path.join(options.dir, "state")
+    user = pwd.getpwuid(os.getuid()).pw_name
     with database(options) as db:
-        found = db.execute("SELECT image_id FROM refs WHERE fullname = ?", [f"waltplatform/{options.name}:latest"])
+        found = db.execute("SELECT image_id FROM refs WHERE fullname = ?", [f"{user}/{options.name}:latest"])
         image = found.fetchone()[0]
-        platforms = db.execute("SELECT diff_id FROM platforms WHERE image_id = ?", [image]).fetchall()
+        platforms = db.execute("SELECT diff_id FROM platforms WHERE image_id = ? ORDER BY rowid", [image]).fetchall()
     with open(f"{state}/images/configs/{image.rpartition(':')[2]}.json") as file:
         below = json.load(file)["rootfs"]["diff_ids"]
     for layer in [row[0] for row in platforms[-1:]] + below[::-1]:
@@ -266,6 +268,7 @@ def podman(options):
     return options.podman.split()
 
 
+# The ulimits are stated because podman's own are refused where root has no CAP_SYS_RESOURCE.
 RUN = ["run", "--network", "none", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"]
 
 

@@ -119,9 +119,6 @@ fn scripts() {
     let ran = run(&[], "echo out; echo err >&2; exit 9\n");
     assert_eq!((ran.status, ran.out.as_str()), (Some(9), "out\n"), "{ran:?}");
     assert!(ran.err.contains("err\n"), "{ran:?}");
-    // The whole script is there before it starts: reading from it is reading the script.
-    let ran = run(&[], "read line\nthis line is data\necho \"<$line>\"\n");
-    assert_eq!(ran.out, "<this line is data>\n", "{ran:?}");
     let ran = run(&["--save"], "");
     assert!(ran.ok().contains("othing changed"));
     let ran = run(&["--save=x y"], "touch /root/x\n");

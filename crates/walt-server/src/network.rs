@@ -3,9 +3,9 @@
 
 use crate::{App, config::Config, db::NodeRow};
 use anyhow::{Context, Result};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 use walt_core::firewall;
-use walt_sys::net::{bridge, container, neighbour, nft, sysctl, uplink};
+use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
 
 /// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
 const MTU_DEFAULT: u32 = 1500;
@@ -18,7 +18,7 @@ pub fn bridge_mac(config: &Config) -> walt_types::Mac {
 
 /// What marks a bridge, and rules in foreign chains, as belonging to this server.
 fn alias(config: &Config) -> String {
-    format!("walt {} {}", config.state_dir.display(), config.bridge())
+    format!("{ALIAS_WORD}{} {}", config.state_dir.display(), config.bridge())
 }
 
 fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
@@ -91,9 +91,15 @@ pub fn container_network(config: &Config, slot: u32) -> Result<container::Contai
     })
 }
 
-/// Settings of the kernel that were changed, so that `down` puts them back.
-fn sysctl_record(config: &Config) -> PathBuf {
-    config.run_dir.join("sysctls.json")
+/// What forwarding was before the first WalT server of this machine switched it on: shared by all of them,
+/// since the setting is the machine's. The last one to go down puts it back.
+const FORWARDING_RECORD: &str = "/run/walt-forwarding.json";
+/// First word of the alias of every server's bridge.
+const ALIAS_WORD: &str = "walt ";
+
+/// Whether another server of this machine has its bridge up.
+fn others_are_up() -> Result<bool> {
+    Ok(link::list()?.iter().any(|l| l.alias.starts_with(ALIAS_WORD)))
 }
 
 /// Sets everything up; again, it repairs what is missing.
@@ -103,12 +109,8 @@ pub fn up(app: &App) -> Result<()> {
     nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
     bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
     if let Some(previous) = sysctl::enable_forwarding()? {
-        // Only the first change knows what was there before us.
-        let record = sysctl_record(config);
-        if !record.exists() {
-            std::fs::write(&record, serde_json::to_vec(&previous)?)
-                .with_context(|| format!("cannot write {}", record.display()))?;
-        }
+        std::fs::write(FORWARDING_RECORD, serde_json::to_vec(&previous)?)
+            .with_context(|| format!("cannot write {FORWARDING_RECORD}"))?;
     }
     neighbours(app)?;
     beside_foreign_firewalls(config)?;
@@ -140,12 +142,14 @@ pub fn down(config: &Config) -> Result<()> {
     bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
     nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;
     nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;
-    let record = sysctl_record(config);
-    if let Ok(text) = std::fs::read(&record) {
+    if !others_are_up()?
+        && let Ok(text) = std::fs::read(FORWARDING_RECORD)
+    {
         let previous: sysctl::Previous =
-            serde_json::from_slice(&text).context("the record of sysctls is damaged")?;
+            serde_json::from_slice(&text).with_context(|| format!("{FORWARDING_RECORD} is damaged"))?;
         sysctl::restore(&previous)?;
-        std::fs::remove_file(&record)?;
+        std::fs::remove_file(FORWARDING_RECORD)
+            .with_context(|| format!("cannot remove {FORWARDING_RECORD}"))?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use walt_sys::pty;
@@ -13,6 +14,9 @@ const ROWS: u16 = 40;
 const COLS: u16 = 240;
 /// How long a program may take to end once it was told to, before it is killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// Numbers the commands of all shells.
+static COMMANDS: AtomicU32 = AtomicU32::new(0);
 
 /// A program and its terminal. Dropping it kills the program.
 #[derive(Debug)]
@@ -84,12 +88,17 @@ impl Terminal {
 
     /// Runs a command in the shell that reads this terminal: its status and what it printed.
     pub fn shell(&mut self, command: &str, limit: Duration) -> (i32, String) {
-        // The echo of this line has neither mark: its quotes and its variable come between.
-        self.line(&format!("echo '<'begin'>'; {command}; echo \"<$?>done\""));
-        let text = self.find(&format!("the end of `{command}`"), limit, |text| marker(text).map(|m| m.1));
-        let (from, _, status) = marker_full(&text);
+        // A resumed shell shows its last output again: the marks of each command are its own. The echo of
+        // the line has neither of them, since quotes and a variable come between.
+        let n = COMMANDS.fetch_add(1, Ordering::Relaxed);
+        let (begin, end) = (format!("<begin{n}>\n"), format!(">end{n}\n"));
+        self.line(&format!("echo '<'begin{n}'>'; {command}; echo \"<$?>end\"{n}"));
+        let text =
+            self.find(&format!("the end of `{command}`"), limit, |t| t.find(&end).map(|at| at + end.len()));
         // Before it there are the prompt and the echo, in an order that depends on who was faster.
-        let output = text[..from].rsplit_once("<begin>\n").map_or("", |(_, output)| output);
+        let output = text.rsplit_once(&begin).map_or("", |(_, output)| output).trim_end_matches(&end);
+        let (output, status) = output.rsplit_once('<').unwrap_or_else(|| panic!("no status in {text}"));
+        let status = status.parse().unwrap_or_else(|e| panic!("no status in {text}: {e}"));
         (status, output.to_owned())
     }
 
@@ -157,24 +166,6 @@ impl Drop for Terminal {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Where `<status>done` is, and its end.
-fn marker(text: &str) -> Option<(usize, usize)> {
-    for (end, word) in text.match_indices(">done") {
-        let digits = text[..end].bytes().rev().take_while(u8::is_ascii_digit).count();
-        if digits > 0 && text[..end - digits].ends_with('<') {
-            return Some((end - digits - 1, end + word.len()));
-        }
-    }
-    None
-}
-
-fn marker_full(text: &str) -> (usize, usize, i32) {
-    // Invariant: called with a text in which marker() found one.
-    let (from, to) = marker(text).expect("a marker");
-    let status = text[from + 1..to - ">done".len()].parse().expect("digits");
-    (from, to, status)
 }
 
 fn read(mut master: File, screen: &Screen) {
