@@ -213,3 +213,106 @@ pub async fn recover(app: &Arc<App>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use walt_images::{ImageConfig, NewEntry, NewKind};
+    use walt_types::DiffId;
+
+    fn file(path: &str, text: &str) -> NewEntry {
+        let kind = NewKind::File(text.into());
+        NewEntry { path: path.into(), mode: 0o644, uid: 0, gid: 0, kind }
+    }
+
+    fn image_of(layer: &DiffId) -> ImageConfig {
+        let mut config =
+            ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+        config.push_layer(layer, History::default());
+        config
+    }
+
+    /// A server whose predecessor was killed after it had recorded the commit of session `s`.
+    fn killed_server(dir: &std::path::Path) -> (Arc<App>, Committing) {
+        let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
+        let app = crate::run::open(config).unwrap();
+        let layer = app.store.build_layer(vec![file("old", "old")], None).unwrap();
+        let base = app.store.view(&[layer.diff_id], None).unwrap();
+        let platform = app.store.build_layer(vec![file("platform", "p")], Some(&base)).unwrap();
+        let mut config = image_of(&layer.diff_id);
+        let image_id = app.store.put_config(&config).unwrap();
+        let image: ImageRef = "alice/x".parse().unwrap();
+        let reference = RefRow { reference: image.clone(), image_id, created: 1 };
+        let row = SessionRow {
+            id: "s".into(),
+            user: "alice".parse().unwrap(),
+            image: image.clone(),
+            image_id,
+            platform: platform.diff_id,
+            slot: 0,
+            opened: 1,
+            used: 1,
+            committing: None,
+        };
+        app.db.with(|c| reference.put(c).and_then(|()| row.insert(c))).unwrap();
+        let view = super::super::shell::view_of(&app, &row).unwrap();
+        let layer_dir = dir_of(&app, "s").join("layer");
+        std::fs::create_dir_all(dir_of(&app, "s")).unwrap();
+        let upper = app.store.prepare_upper(&layer_dir, &view).unwrap();
+        std::fs::write(upper.join("new"), "new").unwrap();
+        let prepared = app.store.prepare_commit(&layer_dir, &view, &SaveRules::standard()).unwrap();
+        let Prepared::Layer { info, .. } = prepared else { panic!("{prepared:?}") };
+        config.push_layer(&info.diff_id, History::default());
+        let commit = Committing {
+            diff_id: info.diff_id,
+            image_id: app.store.put_config_before(&config, &info.diff_id).unwrap(),
+            target: image,
+            expected: Some(image_id),
+            created: 2,
+        };
+        app.db.with(|c| SessionRow::set_committing(c, "s", Some(&commit))).unwrap();
+        (Arc::new(app), commit)
+    }
+
+    async fn is_ended(app: &Arc<App>, commit: &Committing) {
+        recover(app).await.unwrap();
+        let now = app.db.with(|c| RefRow::get(c, &commit.target)).unwrap().unwrap();
+        assert_eq!(now.image_id, commit.image_id);
+        assert!(app.store.has_layer(&commit.diff_id));
+        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
+        assert!(!dir_of(app, "s").exists());
+        let layers = app.store.config(&now.image_id).unwrap().layers().unwrap();
+        let view = app.store.view(&layers, None).unwrap();
+        assert!(view.resolve(b"new").is_some() && view.resolve(b"old").is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_recorded_commit_is_ended_by_the_next_server() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, commit) = killed_server(dir.path());
+        is_ended(&app, &commit).await;
+        // Killed once more, after all of it: nothing is left to do.
+        recover(&app).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn also_when_the_layer_was_renamed_already() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, commit) = killed_server(dir.path());
+        app.store.adopt_layer(&dir_of(&app, "s").join("layer"), &commit.diff_id).unwrap();
+        is_ended(&app, &commit).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_without_record_is_kept_while_it_has_files() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, _) = killed_server(dir.path());
+        app.db.with(|c| SessionRow::set_committing(c, "s", None)).unwrap();
+        recover(&app).await.unwrap();
+        assert_eq!(app.db.with(SessionRow::all).unwrap().len(), 1);
+        std::fs::remove_dir_all(dir_of(&app, "s")).unwrap();
+        recover(&app).await.unwrap();
+        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
+    }
+}
