@@ -32,8 +32,8 @@ fn the_shell_is_alone_on_its_terminal() {
     shell.resize(21, 87);
     assert_eq!(shell.must("stty size", SOON), "21 87\n");
     // ctrl-C ends what runs in the foreground, not the shell.
-    shell.line("sleep 1000");
-    shell.expect("sleep 1000\n", SOON);
+    shell.line("sh -c 'echo started; exec sleep 1000'");
+    shell.expect("\nstarted\n", SOON);
     shell.send("\x03");
     assert_eq!(shell.must("echo alive", SOON), "alive\n");
     // Job control.
