@@ -312,7 +312,10 @@ fn refusals() {
     for (program, version, proc, args, want) in [
         (100_003, 2, 1, &[][..], &[1, 0, 0, 0, 2, 3, 3][..]),
         (100_003, 4, 0, &[], &[1, 0, 0, 0, 2, 3, 3]),
-        (100_227, 3, 0, &[], &[1, 0, 0, 0, 1]),
+        // NLM: nodes mount with nolock
+        (100_021, 4, 0, &[], &[1, 0, 0, 0, 1]),
+        (100_227, 3, 0, &[], &[1, 0, 0, 0, 0]),
+        (100_227, 3, 3, &[], &[1, 0, 0, 0, 3]),
         (100_003, 3, 22, &[], &[1, 0, 0, 0, 3]),
         (100_003, 3, 1, &[0, 0], &[1, 0, 0, 0, 4]),
         (100_005, 3, 9, &[], &[1, 0, 0, 0, 3]),
@@ -328,6 +331,29 @@ fn refusals() {
             reply.chunks_exact(4).map(|c| u32::from_be_bytes(c.try_into().unwrap())).collect();
         assert_eq!(words, want, "{program} {version} {proc}");
     }
+}
+
+#[test]
+fn there_are_no_acls() {
+    let d = dispatcher(1);
+    let ask_acl = |proc, handle: &[u8], mask: u32| {
+        let mut args = Vec::new();
+        args.put_opaque(handle);
+        args.put_u32(mask);
+        ask(&d, TRUSTED, nfsacl::PROGRAM, nfsacl::VERSION, proc, &args)[20..].to_vec()
+    };
+    let mut want = Vec::new();
+    // OK, attributes follow; after them the mask and four zeros: two empty lists with their numbers.
+    want.put_u32(0);
+    want.put_bool(true);
+    let got = ask_acl(1, &handle(1), 0xf);
+    assert_eq!(got[..8], want);
+    assert_eq!(got[got.len() - 20..], [0, 0, 0, 0xf, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(got.len(), 8 + 84 + 20);
+    assert_eq!(status(&ask_acl(1, &handle(1), 0x10)), Status::Inval as u32);
+    assert_eq!(status(&ask_acl(1, &handle(7), 0xf)), Status::Stale as u32);
+    assert_eq!(status(&ask_acl(1, b"bad", 0xf)), Status::BadHandle as u32);
+    assert_eq!(status(&ask_acl(2, &handle(1), 0xf)), Status::NotSupp as u32);
 }
 
 #[test]
@@ -415,7 +441,7 @@ proptest! {
     }
 
     #[test]
-    fn any_arguments(proc in 0u32..24, program in prop_oneof![Just(100_000u32), Just(100_003), Just(100_005)],
+    fn any_arguments(proc in 0u32..24, program in prop_oneof![Just(100_000u32), Just(100_003), Just(100_005), Just(100_227)],
                      with_handle: bool, tail in proptest::collection::vec(any::<u8>(), 0..120)) {
         let d = dispatcher(3);
         let mut args = Vec::new();
