@@ -62,7 +62,7 @@ fn node_shell(server: &TestServer) {
 }
 
 fn image_shell(server: &TestServer) {
-    let mut shell = open(server, "pc-x86-64");
+    let mut shell = open(server, "pc-x86-64-default");
     let ps = shell.must("ps -ef", SOON);
     for process in ["/sbin/init", "systemd-journal", "cron", "dbus-daemon", "systemd-logind", "sshd"] {
         assert!(ps.contains(process), "{process} is not in {ps}");

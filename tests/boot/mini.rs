@@ -19,7 +19,7 @@ fn server_with_node() -> TestServer {
 #[test]
 fn a_node_boots_and_is_used() {
     let mut server = server_with_node();
-    assert!(booted(&server, "vn1").starts_with("booting "), "{}", booted(&server, "vn1"));
+    until("the node to start", SOON, || booted(&server, "vn1").starts_with("booting ").then_some(()));
     // No wait: the shell waits for the boot itself.
     let mut shell = server.terminal(USER, &["node", "shell", "vn1"]);
     shell.expect("Caution: changes outside /persist will be lost on next node reboot.\n", SOON);
@@ -113,5 +113,5 @@ fn a_node_that_is_gone_is_one_clear_error() {
     until("the node's link to be lost", BOOT, || (booted(&server, "vn1") != "yes").then_some(()));
     let ran = server.walt(User::Root, &["node", "show", "--all"]);
     assert!(ran.ok().contains("NO"));
-    server.walt(USER, &["node", "wait", "--timeout", "2", "vn1"]).fails(1, "vn1");
+    server.walt(USER, &["node", "wait", "--timeout", "2", "vn1"]).fails(1, "Timeout was reached.");
 }

@@ -23,7 +23,7 @@ fn the_lesson_works() {
         server.walt_with_input(USER, &[&["image", "shell", image], options].concat(), script)
     };
     let ran = shell(
-        "pc-x86-64",
+        "pc-x86-64-default",
         &["--save=bare"],
         "rm /bin/walt-image-shell-start /bin/walt-image-shell-shutdown\n",
     );
