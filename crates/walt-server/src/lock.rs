@@ -6,7 +6,14 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
+    time::{Duration, Instant},
 };
+
+/// How long a lock that is held is tried for. A child that its holder has just started has it too until it
+/// executes its program, even when the holder itself is gone.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two tries.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Held while the process lives; the kernel releases it whatever happens.
 pub struct StateLock(#[expect(dead_code, reason = "held, not read")] File);
@@ -31,7 +38,14 @@ impl StateLock {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        let start = Instant::now();
+        let taken = loop {
+            match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                other => break other,
+            }
+        };
+        match taken {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut holder = String::new();
