@@ -3,7 +3,7 @@
 //!
 //! There are no ACLs here, and it takes this program to say so: with it absent, a Linux client's file system
 //! still claims to have ACLs and answers "not supported" for each file, and an overlay on top hands that to
-//! every program that another user than root starts. Images mounted with `noacl` do not ask.
+//! every program that another user than root starts. The mount option `noacl` does the same harm.
 
 use crate::dispatch::{Dispatcher, Peer};
 use crate::handle::MAX_HANDLE;
