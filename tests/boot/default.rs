@@ -1,8 +1,8 @@
 //! The default image: what the two shells promise, in the order in which a user meets it.
 
 use super::{BOOT, SOON, USER, on, wait};
-use std::time::Duration;
-use walt_testkit::{Terminal, TestServer, until};
+use std::time::{Duration, Instant};
+use walt_testkit::{Terminal, TestServer};
 
 const DEFAULT: &str = "pc-x86-64-default";
 /// For packages that come from a mirror.
@@ -90,9 +90,14 @@ fn the_node_boots_the_change(server: &TestServer) {
     assert!(out.contains("Node vn1 will now boot mine."), "{out}");
     wait(server, "vn1");
     let eventually = |what: &str, command: &str, wanted: &str| {
-        until(what, SERVICE, || {
-            (server.walt(USER, &["node", "run", "vn1", command]).out == wanted).then_some(())
-        });
+        let start = Instant::now();
+        loop {
+            let ran = server.walt(USER, &["node", "run", "vn1", command]);
+            if ran.out == wanted {
+                return;
+            }
+            assert!(start.elapsed() < SERVICE, "waited {} s for {what}: {ran:?}", SERVICE.as_secs());
+        }
     };
     eventually("the table", "su postgres -c 'psql -qAtc \"select x from t\"'", "42\n");
     eventually("the unit", "ls /run/unit-was-here", "/run/unit-was-here\n");
