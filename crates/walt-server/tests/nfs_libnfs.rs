@@ -86,6 +86,8 @@ fn a_view_is_listed_and_read() {
     assert!(s.ok("nfs-cat", &[&s.url("n1/fs/big")]) == pattern(3_000_001));
     assert!(!s.run("nfs-cat", &[&s.url("n1/fs/nothing")]).status.success());
     assert!(s.server.calls(Ipv4Addr::LOCALHOST) > 10);
+    s.server.close(Ipv4Addr::LOCALHOST);
+    assert_eq!(s.server.calls(Ipv4Addr::LOCALHOST), 0);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use walt_nfs::record::{Assembler, MARK_ROOM, Next, frame};
-use walt_nfs::{Call, CallKey, Dispatcher, Peer, Proc, nfs3};
+use walt_nfs::{Call, CallKey, Dispatcher, Peer, Proc, nfs3, nfsacl};
 
 /// Most connections at a time.
 pub const MAX_CONNECTIONS: usize = 2048;
@@ -134,7 +134,7 @@ impl Server {
         spawn("nfs-udp", move || server.datagrams(&socket)).map_err(Error::io("start a thread for NFS"))
     }
 
-    /// NFS calls (program 100003) that a node has sent since this process started, or since [`Self::close`].
+    /// NFS and NFSACL calls (programs 100003 and 100227) that a node has sent since this process started, or since [`Self::close`].
     pub fn calls(&self, peer: Ipv4Addr) -> u64 {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.get(&peer).map_or(0, |n| n.load(Ordering::Relaxed))
@@ -235,7 +235,7 @@ impl Server {
             read_record(&mut stream, &mut record)?;
             let call = Call::parse(&record)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-            if call.program == nfs3::PROGRAM {
+            if matches!(call.program, nfs3::PROGRAM | nfsacl::PROGRAM) {
                 calls.fetch_add(1, Ordering::Relaxed);
             }
             if nfs3::may_block(&call) {
