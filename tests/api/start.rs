@@ -70,7 +70,7 @@ fn a_state_directory_on_ramfs() {
     let mount = format!("mount -t ramfs none {} && exec \"$@\"", dir.display());
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec();
     let log = refused(Options { state_dir: Some(dir.join("state")), wrapper, ..Options::default() });
-    assert!(log.contains("cannot be used") && log.contains("ext4, xfs or btrfs"), "{log}");
+    assert!(log.contains("cannot open files by handle") && log.contains("ext4, xfs, btrfs"), "{log}");
     fs::remove_dir_all(&dir).unwrap();
 }
 
@@ -86,7 +86,7 @@ fn a_state_directory_on_overlayfs() {
     );
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(str::to_owned).to_vec();
     let log = refused(Options { state_dir: Some(dir.join("at/state")), wrapper, ..Options::default() });
-    assert!(log.contains("cannot be used") && log.contains("on ext4, xfs or btrfs"), "{log}");
+    assert!(log.contains("cannot open files by handle") && log.contains("ext4, xfs, btrfs"), "{log}");
     fs::remove_dir_all(&dir).unwrap();
 }
 
