@@ -112,7 +112,7 @@ fn overwriting_reboots_the_node(server: &TestServer) {
     leave(&mut shell);
     shell.line("");
     let asked = shell.expect("Are you sure? (y/n): ", SOON);
-    assert!(asked.contains("Selected: mine") && asked.contains("vn1"), "{asked}");
+    assert!(asked.contains("Selected: mine") && asked.contains("(and reboot 1 node(s))"), "{asked}");
     shell.line("n");
     shell.expect("New image name: ", SOON);
     shell.line("");

@@ -115,11 +115,18 @@ fn lines(text: &str, f: impl Fn(&str) -> Option<String>) -> BTreeSet<String> {
     text.lines().filter_map(f).collect()
 }
 
+/// Whether a process is a zombie: it has ended, and its parent (init, for what we detach) has yet to notice.
+fn has_ended(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The state follows the name, which is in parentheses and may hold anything (proc_pid_stat(5)).
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}
+
 fn processes() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for pid in names("/proc").iter().filter(|n| n.bytes().all(|b| b.is_ascii_digit())) {
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if PROCESSES.iter().any(|p| comm.starts_with(p)) {
+        if PROCESSES.iter().any(|p| comm.starts_with(p)) && !has_ended(pid) {
             found.insert(format!("{} ({pid})", comm.trim()));
         }
     }
@@ -129,6 +136,19 @@ fn processes() -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zombies_have_ended() {
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = child.id().to_string();
+        let start = std::time::Instant::now();
+        while !has_ended(&pid) {
+            assert!(start.elapsed().as_secs() < 10, "waited 10 s for the end of 'true'");
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!has_ended(&std::process::id().to_string()));
+    }
 
     #[test]
     fn changes_are_named() {
