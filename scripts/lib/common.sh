@@ -23,14 +23,25 @@ since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
 
 TIMINGS=()
 FAILED=()
+# Directory for what each step prints, if the script sets it: then 'failures' repeats what failed.
+STEP_LOGS=
+# Lines repeated of each step that failed.
+FAILURE_LINES=60
 # step LABEL COMMAND...: runs it, remembers how long it took and whether it failed. The shell does not
 # stop at a failure inside the command: functions that are run as steps chain what must succeed.
 step() {
-    local label=$1 start status=0
+    local label=$1 start status=0 log
     shift
     say "== $label"
     start=$(now)
-    "$@" || status=$?
+    log=$STEP_LOGS/${label//[^a-z]/-}
+    if [ -n "$STEP_LOGS" ]; then
+        # Not a pipe: a step may change this shell's PATH, and a daemon that it leaves behind must not
+        # be waited for.
+        "$@" > >(tee "$log") 2> >(tee -a "$log.errors" >&2) || status=$?
+    else
+        "$@" || status=$?
+    fi
     TIMINGS+=("$(printf '%8s s  %s' "$(since "$start")" "$label")")
     if [ $status -ne 0 ]; then
         FAILED+=("$label")
@@ -39,6 +50,20 @@ step() {
     return $status
 }
 timings() { printf '%s\n' "${TIMINGS[@]}" >&2; }
+# Which steps failed, and what their tests, compilers and lints said, so that the end of a log is enough.
+failures() {
+    local label log
+    say "failed:"
+    for label in "${FAILED[@]}"; do
+        log=$STEP_LOGS/${label//[^a-z]/-}
+        say "  $label"
+        # tee is not waited for: it may still be writing.
+        sleep 0.5
+        cat "$log" "$log.errors" 2>/dev/null |
+            grep -aE -A 8 'panicked at|FAILED|^error|^warning: unused|^Diff in|SC[0-9]{4}|^thread .* has overflowed' |
+            tail -n $FAILURE_LINES | sed 's/^/    /' >&2
+    done
+}
 
 need_root() {
     [ "$(id -u)" -eq 0 ] || die "run this as root: it installs packages, makes a bridge and starts containers"
