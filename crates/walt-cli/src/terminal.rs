@@ -82,12 +82,14 @@ pub fn local_tty(ui: &Ui) -> Option<Tty> {
     Some(Tty { term: std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()), rows, cols })
 }
 
-/// Connects the user with the program until one of them ends. `started(os)` is called once it runs.
+/// Connects the user with the program until one of them ends. `started(os)` is called once it runs; what
+/// it returns is told to the user, in raw mode already: what is typed upon reading it is not edited or
+/// translated by the local terminal.
 pub async fn run(
     ui: &mut Ui,
     (sink, mut stream): (TerminalInput, TerminalOutput),
     mode: Mode,
-    mut started: impl FnMut(bool),
+    mut started: impl FnMut(bool) -> Option<&'static str>,
 ) -> Result<Outcome, Failure> {
     let Ui { input, signals, busy, interactive } = ui;
     let interactive = *interactive;
@@ -154,17 +156,20 @@ pub async fn run(
                 continue;
             }
             Some(Output::Message(ServerMessage::Note { text })) => {
-                ui::note(&if raw.is_some() { text + "\r" } else { text });
+                tell(raw.as_ref(), &text);
                 continue;
             }
             Some(Output::Message(ServerMessage::Started { session: id, os })) => {
                 running = true;
                 session = id;
-                started(os);
+                let said = started(os);
                 if interactive && matches!(mode, Mode::Raw | Mode::Console) {
                     raw = Some(RawMode::enter()?);
                     // The window may have changed while the program was being started.
                     send_size(&control);
+                }
+                if let Some(said) = said {
+                    tell(raw.as_ref(), said);
                 }
                 let _ = control.try_send(Control::Begin);
                 continue;
@@ -183,6 +188,14 @@ pub async fn run(
                 Interrupt::Terminated(_) => Err(interrupt.failure()),
             },
         }
+    }
+}
+
+/// A note; a terminal in raw mode does not return the carriage by itself.
+fn tell(raw: Option<&RawMode>, text: &str) {
+    match raw {
+        Some(_) => ui::note(&(text.replace('\n', "\r\n") + "\r")),
+        None => ui::note(text),
     }
 }
 

@@ -63,9 +63,7 @@ impl Shell {
         let mut running = false;
         let outcome = terminal::run(&mut context.ui, pair, mode, |os| {
             running = true;
-            if !resume {
-                ui::note(if os { NOTE_OS } else { NOTE_SIMPLE });
-            }
+            (!resume).then_some(if os { NOTE_OS } else { NOTE_SIMPLE })
         })
         .await;
         let outcome = match outcome {

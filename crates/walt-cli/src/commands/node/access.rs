@@ -37,7 +37,7 @@ pub async fn open(
 
 async fn attempt(context: &mut Context, open: &OpenNodeTerminal, mode: Mode) -> Result<End, Failure> {
     let pair = context.ui.watch(context.client.node_terminal(open)).await?;
-    Ok(terminal::run(&mut context.ui, pair, mode, |_| {}).await?.end)
+    Ok(terminal::run(&mut context.ui, pair, mode, |_| None).await?.end)
 }
 
 /// The command's result: the status of what ran on the node.
