@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use walt_testkit::{Terminal, TestServer};
 
 const DEFAULT: &str = "pc-x86-64-default";
+const MINI: &str = "pc-x86-64-mini";
 /// For packages that come from a mirror.
 const INSTALL: Duration = Duration::from_secs(600);
 /// For the start, and for the end, of the OS in a container.
@@ -30,9 +31,10 @@ fn leave(shell: &mut Terminal) {
 
 #[test]
 fn from_shell_to_node() {
-    let server = TestServer::start_with_images(&[DEFAULT]);
+    let server = TestServer::start_with_images(&[DEFAULT, MINI]);
     server.walt(USER, &["node", "create", "vn1"]).ok();
     node_shell(&server);
+    limited_shell(&server);
     image_shell(&server);
     the_node_boots_the_change(&server);
     overwriting_reboots_the_node(&server);
@@ -59,6 +61,22 @@ fn node_shell(server: &TestServer) {
     assert!(out.contains("rebooted ok."), "{out}");
     wait(server, "vn1");
     assert_eq!(on(server, "vn1", "ls /root/volatile 2>/dev/null; cat /persist/kept"), "kept\n");
+}
+
+/// The image without hooks: the shell is alone.
+fn limited_shell(server: &TestServer) {
+    server.walt(USER, &["image", "clone", &format!("walt:waltplatform/{MINI}")]).ok();
+    let mut shell = server.terminal(USER, &["image", "shell", MINI]);
+    shell.expect("Note: this is a limited virtual environment (with just the shell process).\n", SOON);
+    shell.expect("Run 'walt help show shells' for more info.\n\n", SOON);
+    shell.expect("root@image-shell:~# ", SOON);
+    let ps = shell.must("ps -ef", SOON);
+    let processes: Vec<&str> = ps.lines().skip(1).collect();
+    assert!(processes.len() == 2 && processes[0].starts_with("    1 root "), "{ps}");
+    assert!(processes[0].ends_with("/sh") && processes[1].contains("ps"), "{ps}");
+    leave(&mut shell);
+    shell.send("\x03");
+    assert_eq!(shell.end(SOON).0.code(), Some(1));
 }
 
 fn image_shell(server: &TestServer) {

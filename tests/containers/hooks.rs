@@ -2,11 +2,13 @@
 
 use super::{SOON, USER};
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use walt_testkit::{TestServer, repository};
 
 /// For the start, and for the end, of the OS in a container.
 const OS: Duration = Duration::from_secs(120);
+/// For the end of a shell that leaves a stubborn process: below the 90 s that systemd would wait for it.
+const STUBBORN: Duration = Duration::from_secs(60);
 
 /// The first block of code of the page that writes the hooks.
 fn lesson() -> String {
@@ -35,8 +37,14 @@ fn the_lesson_works() {
     terminal.expect("Note: the OS was started in a virtual environment.\n", OS);
     terminal.expect("root@image-shell:~# ", OS);
     assert_eq!(terminal.must("cat /proc/1/comm; systemctl is-active cron", SOON), "systemd\nactive\n");
+    assert_eq!(terminal.must("systemctl --no-pager --failed --no-legend | wc -l", SOON), "0\n");
+    assert!(terminal.must("ip route", SOON).starts_with("default via "), "the container has a network");
+    // What the user leaves running, and does not end when asked, delays the end by seconds, not by minutes.
+    terminal.must("{ trap '' TERM HUP; exec sleep 9999; } & true", SOON);
+    let left = Instant::now();
     terminal.line("exit");
     terminal.expect("New image name: ", OS);
+    assert!(left.elapsed() < STUBBORN, "the end of the shell took {:?}", left.elapsed());
     terminal.send("\x03");
     assert_eq!(terminal.end(OS).0.code(), Some(1));
 }

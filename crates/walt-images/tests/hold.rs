@@ -32,7 +32,7 @@ fn main() {
     if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
         panic!("these tests need root and the package busybox-static");
     }
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 10] = [
         ("script", || Box::pin(script())),
         ("timing", || Box::pin(timing())),
         ("terminal", || Box::pin(terminal())),
@@ -43,7 +43,6 @@ fn main() {
         ("start_errors", || Box::pin(start_errors())),
         ("stubborn_shell", || Box::pin(stubborn_shell())),
         ("much_output", || Box::pin(much_output())),
-        ("os", || Box::pin(os())),
     ];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let wanted = |name: &str| {
@@ -409,49 +408,5 @@ async fn much_output() {
     let expected: String = (1..=300_000).map(|n| format!("{n}\n")).collect();
     assert!(seen.out == expected, "{} bytes instead of {}", seen.out.len(), expected.len());
     s.connect().await.discard().await.unwrap();
-    s.assert_clean().await;
-}
-
-/// A tree with systemd, dbus, cron and the hooks, if the environment names one.
-const OS_TREE: &str = "WALT_TEST_OS_TREE";
-
-async fn os() {
-    let Some(tree) = std::env::var_os(OS_TREE) else {
-        println!("test os ... skipped: {OS_TREE} names no tree");
-        return;
-    };
-    let mut s = Session::new(Some((50, 200)), None);
-    s.spec.lowers = vec![tree.into()];
-    s.spec.mode = Mode::Os;
-    s.spec.network = Some(walt_sys::net::container::ContainerNetwork {
-        host_ifname: format!("wtc{}", std::process::id()),
-        ip: [10, 199, 0, 2].into(),
-        gateway: [10, 199, 0, 1].into(),
-        mtu: 1400,
-    });
-    let start = Instant::now();
-    s.start().await;
-    let (mut reader, mut writer) = s.attach().await;
-    let mut seen = Seen::default();
-    read_until(&mut reader, &mut seen, |s| s.out.contains("# ")).await;
-    println!("prompt after {:?}", start.elapsed());
-    assert!(seen.out.contains("root@image-shell:~#"), "{seen:?}");
-    let commands = "ps -ef; hostname; systemctl is-system-running; systemctl --no-pager --failed --no-legend; \
-                    ls /var/log/journal; ip route; echo \"the\" end; (trap '' TERM HUP; sleep 9999) & exit 9\n";
-    writer.input(commands.as_bytes()).await.unwrap();
-    read_until(&mut reader, &mut seen, |s| s.status.is_some()).await;
-    println!("{}", seen.out.replace('\r', ""));
-    for process in ["/sbin/init", "systemd-journald", "dbus-daemon", "cron", "systemd-logind", "sshd"] {
-        assert!(seen.out.contains(process), "no {process}");
-    }
-    assert!(seen.out.contains("\nimage-shell\r\n") && seen.out.contains("default via 10.199.0.1 dev eth0"));
-    assert_eq!(seen.status, Some(9));
-    assert_eq!(s.state().phase, Phase::Exited);
-    let start = Instant::now();
-    let notes = s.connect().await.seal().await.unwrap();
-    println!("sealed after {:?}, notes {notes:?}; changed:", start.elapsed());
-    assert!(notes.is_empty());
-    let list = std::process::Command::new("find").arg(s.path().join("layer/fs")).arg("-ls").output().unwrap();
-    println!("{}", String::from_utf8_lossy(&list.stdout));
     s.assert_clean().await;
 }
