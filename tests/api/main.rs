@@ -6,3 +6,4 @@ mod lists;
 mod misuse;
 mod ownership;
 mod start;
+mod store;

@@ -120,6 +120,15 @@ fn what_is_for_root_only() {
         String::from_utf8(curl.output().unwrap().stdout).unwrap()
     };
     assert_eq!(down(User::Account("nobody")), "403");
+    for path in ["store", "status"] {
+        let get = |account: User| {
+            let mut curl = server.as_user(Command::new("curl"), account);
+            curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}"]).arg("--unix-socket").arg(&socket);
+            let answer = curl.arg(format!("http://walt/api/v1/{path}")).output().unwrap();
+            String::from_utf8(answer.stdout).unwrap()
+        };
+        assert_eq!([get(User::Account("nobody")), get(User::Root)], ["403", "200"], "{path}");
+    }
     server.walt(ANN, &["node", "show"]).ok();
 }
 

@@ -15,8 +15,8 @@
 pub mod term;
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use walt_types::{Mac, UserName};
+use std::collections::{BTreeMap, BTreeSet};
+use walt_types::{DiffId, ImageId, Mac, UserName, ViewId};
 
 /// Version of this API; a client and a server that differ in it do not talk.
 pub const PROTOCOL: u32 = 1;
@@ -43,6 +43,8 @@ pub mod route {
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
     /// `POST` an [`super::AdminAction`] (root only): a stream of events.
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
+    /// `GET`: [`super::StoreLook`] (root only).
+    pub const STORE: &str = "/api/v1/store";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
     /// WebSocket: a program on or about a node; the first message is [`super::term::OpenNodeTerminal`].
@@ -303,6 +305,48 @@ pub enum AdminAction {
     },
     /// Stops nodes and sessions, removes bridge and rules, and ends the server.
     Down,
+}
+
+/// Answer of [`route::STORE`]: what the image store holds, seen while nobody changes it. The digests in it
+/// are for a reader of the store's files, which `walt-server check-store` is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreLook {
+    /// Number of references to images.
+    pub references: usize,
+    /// Number of open sessions.
+    pub sessions: usize,
+    /// Images in use whose configuration is right.
+    pub images: BTreeSet<ImageId>,
+    /// Layers in use that are there.
+    pub layers: BTreeSet<DiffId>,
+    /// Views in use whose index file is there.
+    pub views: BTreeSet<ViewId>,
+    /// What is missing, or needed by nothing.
+    pub findings: Vec<StoreFinding>,
+}
+
+/// Something in the image store that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StoreFinding {
+    /// Kind and name: `image <hex>`, `layer <hex>`, `view <hex>`, `session <id>`, `reference <name>`, `node
+    /// <name>`, or a path.
+    pub object: String,
+    /// What is wrong with it.
+    pub fault: StoreFault,
+    /// A sentence.
+    pub message: String,
+}
+
+/// Ways in which an object of the store can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoreFault {
+    /// It is needed, and not there.
+    Missing,
+    /// It is there, and not what was written.
+    Damaged,
+    /// It is there, and nothing needs it.
+    Orphan,
 }
 
 /// One line of an action's answer.

@@ -4,18 +4,12 @@
 
 use crate::{
     error::{Context, Error, Result},
-    layer::disk,
     store::{MAX_LAYERS, Store},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::Write,
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 use walt_types::{DiffId, Hash256, ImageId};
 
 /// Largest configuration accepted, in bytes (as in container runtimes).
@@ -160,14 +154,7 @@ impl Store {
         if path.exists() {
             return Ok(image);
         }
-        let temporary =
-            self.images_dir().join("tmp").join(format!("{image}-{:?}", std::thread::current().id()));
-        let what = "write the image configuration";
-        let mut file = File::create(&temporary).on(what, &temporary)?;
-        file.write_all(bytes).on(what, &temporary)?;
-        file.sync_all().on(what, &temporary)?;
-        fs::rename(&temporary, &path).on(what, &path)?;
-        disk::sync_dir(&self.images_dir().join("configs")).on(what, &path)?;
+        self.write_file("write the image configuration", &path, bytes)?;
         Ok(image)
     }
 

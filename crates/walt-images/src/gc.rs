@@ -1,12 +1,13 @@
-//! Removing what nothing refers to, and finding what is missing or damaged.
+//! Removing what nothing refers to.
 
 use crate::{
     error::{Context, Error, Result},
     store::Store,
+    view::view_id,
 };
 use std::{
     collections::{BTreeSet, HashSet},
-    fs, io,
+    fs,
     path::Path,
     str::FromStr,
     sync::PoisonError,
@@ -20,8 +21,12 @@ pub struct Live {
     pub images: HashSet<ImageId>,
     /// Layers beyond those of the images and views: platform layers, layers of a commit under way.
     pub layers: HashSet<DiffId>,
-    /// Views that nodes run.
+    /// Views that nodes run, or will boot.
     pub views: HashSet<ViewId>,
+    /// Images with the platform layer that an open session sees over them: this view is kept if it is there.
+    pub shown: Vec<(ImageId, DiffId)>,
+    /// Layers of commits under way, with their session: they are in the store, or in its directory.
+    pub committing: Vec<(DiffId, String)>,
     /// Sessions by the name of their directory.
     pub sessions: HashSet<String>,
 }
@@ -39,15 +44,6 @@ pub struct GcReport {
     pub sessions: usize,
 }
 
-/// Something that does not fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Kind and name of the object.
-    pub what: String,
-    /// A sentence.
-    pub why: String,
-}
-
 /// Names in a directory of the store that are digests of type `T`, with their file name.
 fn digests<T: FromStr>(dir: &Path, suffix: &str) -> Result<Vec<(T, String)>> {
     let mut found = Vec::new();
@@ -62,21 +58,28 @@ fn digests<T: FromStr>(dir: &Path, suffix: &str) -> Result<Vec<(T, String)>> {
 }
 
 impl Store {
-    /// Layers that `live` needs: its own, and those of its images and views.
-    fn live_layers(&self, live: &Live) -> Result<BTreeSet<DiffId>> {
+    /// Layers and views that `live` needs: its own, and those of its images and sessions.
+    fn needed(&self, live: &Live) -> Result<(BTreeSet<DiffId>, BTreeSet<ViewId>)> {
         let mut layers: BTreeSet<DiffId> = live.layers.iter().copied().collect();
+        let mut views: BTreeSet<ViewId> = live.views.iter().copied().collect();
         for image in &live.images {
-            layers.extend(self.config(image)?.layers()?);
+            let own = self.config(image)?.layers()?;
+            // The tree without a platform layer is what a save compares with.
+            views.insert(view_id(&own, None));
+            for (_, platform) in live.shown.iter().filter(|(i, _)| i == image) {
+                views.insert(view_id(&own, Some(platform)));
+            }
+            layers.extend(own);
         }
         for view in &live.views {
-            match self.view_by_id(view) {
-                Ok(view) => layers.extend(view.layers().iter().chain(view.platform())),
+            match self.view_layers(view) {
+                Ok(list) => layers.extend(list),
                 // A view that cannot be loaded holds nothing: whoever uses it is told when it does.
                 Err(Error::Missing { .. } | Error::Damaged { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(layers)
+        Ok((layers, views))
     }
 
     /// Removes configurations, layers, index files and session directories that `live` does not name or need.
@@ -86,7 +89,7 @@ impl Store {
     /// image cannot be read.
     pub fn remove_unreferenced(&self, live: &Live) -> Result<GcReport> {
         let mut report = GcReport::default();
-        let layers = self.live_layers(live)?;
+        let (layers, needed_views) = self.needed(live)?;
         let images = self.images_dir();
         let configs = images.join("configs");
         for (image, name) in digests::<ImageId>(&configs, ".json")? {
@@ -95,10 +98,10 @@ impl Store {
                 report.images += 1;
             }
         }
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).forget(|id| !live.views.contains(id));
+        self.views.lock().unwrap_or_else(PoisonError::into_inner).forget(|id| !needed_views.contains(id));
         let views = images.join("views");
         for (view, name) in digests::<ViewId>(&views, "")? {
-            if !live.views.contains(&view) {
+            if !needed_views.contains(&view) {
                 remove(&views.join(name))?;
                 report.views += 1;
             }
@@ -121,31 +124,6 @@ impl Store {
             }
         }
         Ok(report)
-    }
-
-    /// Looks at everything that `live` needs: configurations, layers (their whole content is hashed) and index files.
-    pub fn check(&self, live: &Live) -> Result<Vec<Problem>> {
-        let mut problems = Vec::new();
-        let mut note = |what: String, error: Error| problems.push(Problem { what, why: error.to_string() });
-        let mut layers: BTreeSet<DiffId> = live.layers.iter().copied().collect();
-        for image in &live.images {
-            match self.config(image).and_then(|c| c.layers()) {
-                Ok(list) => layers.extend(list),
-                Err(e) => note(format!("image {image}"), e),
-            }
-        }
-        for view in &live.views {
-            match self.view_by_id(view) {
-                Ok(view) => layers.extend(view.layers().iter().chain(view.platform())),
-                Err(e) => note(format!("view {view}"), e),
-            }
-        }
-        for layer in layers {
-            if let Err(e) = self.export_layer(&layer, io::sink()) {
-                note(format!("layer {layer}"), e);
-            }
-        }
-        Ok(problems)
     }
 }
 

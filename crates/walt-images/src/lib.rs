@@ -13,7 +13,8 @@
 //! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
 //! [`Store::prepare_commit`] and [`Store::adopt_layer`] (the upper directory of an overlay). It never changes
 //! afterwards. A [`View`] is the merged tree of an image's layers and the platform layer, with numbered entries.
-//! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] is told.
+//! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] and [`Store::look`]
+//! are told.
 //!
 //! ```text
 //! commit:  upper ──prepare_commit──▶ (nothing changed)
@@ -28,6 +29,7 @@
 //! writing through one name of a hard-link group of a lower layer splits the group (overlayfs without `redirect_dir`
 //! and `index`).
 
+mod check;
 mod commit;
 mod config;
 pub mod container;
@@ -41,10 +43,11 @@ pub mod session;
 mod store;
 mod view;
 
+pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use config::{History, ImageConfig, RootFs, RunConfig};
 pub use error::{Error, Result};
-pub use gc::{GcReport, Live, Problem};
+pub use gc::{GcReport, Live};
 pub use layer::{header::Time, scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
 pub use store::{MAX_LAYERS, NewEntry, NewKind, Store};

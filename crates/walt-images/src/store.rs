@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode};
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
@@ -68,13 +68,13 @@ pub enum NewKind {
     Whiteout,
 }
 
-/// A directory below `images/tmp` that is removed unless it was renamed away.
+/// Something below `images/tmp` that is removed unless it was renamed away.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // What cannot be removed now is removed at the next start.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0).or_else(|_| fs::remove_file(&self.0));
     }
 }
 
@@ -103,6 +103,17 @@ impl Store {
         store.empty_tmp()?;
         store.probe().map_err(|why| Error::State { path: state_dir.to_owned(), why })?;
         Ok(store)
+    }
+
+    /// The store below `state_dir` as it is, to read it beside the server that it belongs to: nothing is made, emptied or
+    /// tried.
+    pub fn open_to_read(state_dir: &Path) -> Self {
+        Self {
+            images: state_dir.join("images"),
+            sessions: state_dir.join("sessions"),
+            views: Mutex::new(ViewCache::default()),
+            temporary: AtomicU64::new(0),
+        }
     }
 
     fn empty_tmp(&self) -> Result<()> {
@@ -170,11 +181,28 @@ impl Store {
         SkeletonReader::open(&self.layer_dir(layer).join("skeleton"))
     }
 
-    fn temporary(&self) -> Result<Temporary> {
+    fn temporary_path(&self) -> PathBuf {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        let path = self.images.join("tmp").join(format!("{}-{number}", std::process::id()));
+        self.images.join("tmp").join(format!("{}-{number}", std::process::id()))
+    }
+
+    fn temporary(&self) -> Result<Temporary> {
+        let path = self.temporary_path();
         fs::create_dir(&path).on("create", &path)?;
         Ok(Temporary(path))
+    }
+
+    /// Writes a file of the store: it is whole and durable when this returns, or not there.
+    pub(crate) fn write_file(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<()> {
+        let temporary = Temporary(self.temporary_path());
+        let mut file = File::create(&temporary.0).on(what, path)?;
+        file.write_all(bytes).on(what, path)?;
+        file.sync_all().on(what, path)?;
+        fs::rename(&temporary.0, path).on(what, path)?;
+        match path.parent() {
+            Some(dir) => disk::sync_dir(dir).on(what, path),
+            None => Ok(()),
+        }
     }
 
     /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip or zstd (seen from
@@ -364,7 +392,7 @@ fn create(root: &Root, path: &[u8], entry: &NewEntry) -> io::Result<()> {
             use rustix::fs::OFlags;
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(&dir, as_path(name), flags, Mode::from_raw_mode(0o600))?;
-            io::Write::write_all(&mut File::from(fd), bytes)?;
+            File::from(fd).write_all(bytes)?;
         }
     }
     place.chown(entry.uid, entry.gid)?;

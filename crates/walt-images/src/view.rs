@@ -68,6 +68,16 @@ pub(crate) struct Index {
     pub text: Vec<u8>,
 }
 
+impl Index {
+    /// The image's layers, and the platform layer.
+    fn parts(&self) -> (&[DiffId], Option<&DiffId>) {
+        match self.layers.split_last() {
+            Some((platform, layers)) if self.platform => (layers, Some(platform)),
+            _ => (&self.layers, None),
+        }
+    }
+}
+
 /// A merged tree. Immutable and cheap to share.
 #[derive(Debug)]
 pub struct View {
@@ -332,15 +342,7 @@ impl Store {
             other => return other,
         }
         let index = build::build(self, layers, platform)?;
-        let path = self.view_path(&id);
-        let temporary = self.images_dir().join("tmp").join(format!("{id}-{:?}", std::thread::current().id()));
-        let what = "write the index";
-        let mut file = File::create(&temporary).on(what, &temporary)?;
-        io::Write::write_all(&mut file, &file::encode(&index)).on(what, &temporary)?;
-        file.sync_all().on(what, &temporary)?;
-        fs::rename(&temporary, &path).on(what, &path)?;
-        let dir = self.images_dir().join("views");
-        crate::layer::disk::sync_dir(&dir).on(what, &dir)?;
+        self.write_file("write the index", &self.view_path(&id), &file::encode(&index))?;
         Ok(self.keep(id, index))
     }
 
@@ -349,6 +351,15 @@ impl Store {
         if let Some(view) = self.cached(id) {
             return Ok(view);
         }
+        let index = self.load(id)?.1;
+        if let Some(layer) = index.layers.iter().find(|l| !self.has_layer(l)) {
+            return Err(Error::Missing { kind: "layer", id: layer.to_string() });
+        }
+        Ok(self.keep(*id, index))
+    }
+
+    /// Reads an index file: its bytes, and what they mean.
+    fn load(&self, id: &ViewId) -> Result<(Vec<u8>, Index)> {
         let path = self.view_path(id);
         let bytes = match fs::read(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -358,17 +369,30 @@ impl Store {
         };
         let damaged = |why: &str| Error::Damaged { path: path.clone(), why: why.to_owned() };
         let index = file::decode(&bytes).map_err(damaged)?;
-        let (platform, layers) = match index.layers.split_last() {
-            Some((platform, layers)) if index.platform => (Some(platform), layers),
-            _ => (None, index.layers.as_slice()),
-        };
+        let (layers, platform) = index.parts();
         if view_id(layers, platform) != *id {
             return Err(damaged("it is the index of another view"));
         }
-        if let Some(layer) = index.layers.iter().find(|l| !self.has_layer(l)) {
-            return Err(Error::Missing { kind: "layer", id: layer.to_string() });
+        Ok((bytes, index))
+    }
+
+    /// The layers that a stored view is made of, the platform layer last.
+    pub(crate) fn view_layers(&self, id: &ViewId) -> Result<Vec<DiffId>> {
+        match self.cached(id) {
+            Some(view) => Ok(view.index.layers.clone()),
+            None => Ok(self.load(id)?.1.layers),
         }
-        Ok(self.keep(*id, index))
+    }
+
+    /// Builds a stored view again from its layers and compares every byte of its index.
+    pub(crate) fn verify_view(&self, id: &ViewId) -> Result<()> {
+        let (bytes, index) = self.load(id)?;
+        let (layers, platform) = index.parts();
+        if file::encode(&build::build(self, layers, platform)?) == bytes {
+            return Ok(());
+        }
+        let why = "files of its layers are not those that it was made from".into();
+        Err(Error::Damaged { path: self.view_path(id), why })
     }
 
     fn keep(&self, id: ViewId, index: Index) -> Arc<View> {

@@ -3,7 +3,12 @@
 // Tests fail by panicking: unwrap is their assertion, in helper functions too.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::HashSet, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    path::Path,
+    process::Command,
+};
 use walt_images::*;
 
 /// Test state on the disk's own file system.
@@ -103,7 +108,15 @@ fn an_image_is_imported_changed_saved_and_exported() {
     assert!(view.resolve(b"etc/machine-id").is_none());
 
     let mut live = Live { images: HashSet::from([id]), ..Default::default() };
-    assert_eq!(store.check(&live).unwrap(), []);
+    let found = store.look(&live).unwrap();
+    let orphans: Vec<_> = found.findings.iter().map(|f| (f.fault, f.object.to_string())).collect();
+    let of = |object: Object| (Fault::Orphan, object.to_string());
+    let views =
+        [*store.view(&[base.diff_id], Some(&platform.diff_id)).unwrap().id(), *image.id(), *view.id()];
+    let mut expected = vec![of(Object::Layer(platform.diff_id)), of(Object::Session("s1".into()))];
+    expected.extend(views.map(|v| of(Object::View(v))));
+    assert_eq!(BTreeSet::from_iter(orphans), BTreeSet::from_iter(expected));
+    assert_eq!(store.verify(&found, &mut |_| {}), []);
     let report = store.remove_unreferenced(&live).unwrap();
     assert_eq!((report.images, report.layers, report.sessions), (0, 1, 1), "{report:?}");
     live.images.clear();

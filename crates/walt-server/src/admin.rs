@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     events::Events,
     failure::{Outcome, refused},
-    images::default_image,
+    images::{default_image, housekeeping::After},
     network, nodes, run, sessions,
 };
 use anyhow::{Context, Result, bail};
@@ -25,6 +25,7 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
     match action {
         AdminAction::ImportDefaultImage { name, dir } => {
             events.busy(format!("Importing {name}")).await;
+            let _tidy = After(app);
             let _changes = app.store_changes.read().await;
             let imported = crate::db::blocking(|| default_image::import(app, &name, Path::new(&dir)));
             let id = imported.map_err(|e| refused(format!("{e:#}")))?;
@@ -38,7 +39,8 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+/// A runtime for one command.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 

@@ -14,6 +14,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod check_store;
 pub mod config;
 pub mod db;
 mod dns;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-use walt_server::{admin, config::Config, images::default_image, run, sessions};
+use walt_server::{admin, check_store, config::Config, images::default_image, run, sessions};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +28,13 @@ enum Command {
     Down,
     /// Tell whether the configuration is right
     CheckConfig,
+    /// Check that every reference, layer and digest of the image store is right and nothing is left over;
+    /// exit status 1 if something is wrong
+    CheckStore {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -53,7 +60,8 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
     }
     match dispatch(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("Error: {e:#}");
             ExitCode::FAILURE
@@ -61,9 +69,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments) -> Result<()> {
+/// Carries out a command; false if what was asked is answered with no.
+fn dispatch(arguments: Arguments) -> Result<bool> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
+        Command::CheckStore { json } => check_store::run(&config, json),
+        other => change(other, config).map(|()| true),
+    }
+}
+
+fn change(command: Command, config: Config) -> Result<()> {
+    match command {
         Command::Run => run(config),
         Command::Down => admin::down(config),
         Command::CheckConfig => {
@@ -79,6 +95,7 @@ fn dispatch(arguments: Arguments) -> Result<()> {
             println!("{}", default_image::recipes_digest());
             Ok(())
         }
-        Command::Hold { .. } => Ok(()),
+        // Both were carried out by the callers.
+        Command::Hold { .. } | Command::CheckStore { .. } => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ mod identity;
 pub mod terminals;
 
 use crate::{
-    App,
+    App, check_store,
     events::Events,
     failure::{Failure, Outcome, bad_request},
     images, nodes, sessions,
@@ -65,6 +65,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_ACTIONS, post(image_action))
         .route(route::SESSION_ACTIONS, post(session_action))
         .route(route::ADMIN_ACTIONS, post(admin_action))
+        .route(route::STORE, get(store))
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
         .fallback(async || answer_error(unknown_route().into()))
@@ -162,11 +163,21 @@ async fn admin_action(
     body: Bytes,
 ) -> Response {
     if !caller.is_root {
-        let error = ApiError::new(walt_api::ErrorCode::Forbidden, "only root may do this");
-        return answer_error(error.into());
+        return answer_error(root_only());
     }
     act(&headers, &body, |action, _, events| async move { crate::admin::act(&app, action, &events).await })
         .await
+}
+
+async fn store(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    if !caller.is_root {
+        return answer_error(root_only());
+    }
+    answer(check_store::look_beside_writers(&app).await)
+}
+
+fn root_only() -> Failure {
+    ApiError::new(walt_api::ErrorCode::Forbidden, "only root may do this").into()
 }
 
 /// Runs an action. What fails before the first event becomes the status of the answer; after it, the

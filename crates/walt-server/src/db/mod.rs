@@ -13,11 +13,15 @@ pub use nodes::NodeRow;
 pub use sessions::{Committing, SessionRow};
 
 use anyhow::{Context, Result};
-use rusqlite::{Connection, OptionalExtension, Transaction};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use std::{
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+/// How long a reader waits for a writer of the database to get out of its way.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server.
 pub struct Db(Mutex<Connection>);
@@ -35,6 +39,20 @@ impl Db {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         schema::migrate(&mut connection).with_context(|| format!("database {}", path.display()))?;
+        Ok(Self(Mutex::new(connection)))
+    }
+
+    /// Opens the database to read it, beside the server that writes to it.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is another version's.
+    pub fn open_to_read(state_dir: &Path) -> Result<Self> {
+        let path = state_dir.join("walt.sqlite");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)
+            .with_context(|| format!("cannot open the database {}", path.display()))?;
+        connection.busy_timeout(BUSY)?;
+        schema::is_ours(&connection).with_context(|| format!("database {}", path.display()))?;
         Ok(Self(Mutex::new(connection)))
     }
 

@@ -71,8 +71,7 @@ const STEPS: &[&str] = &["
 /// # Errors
 /// It was written by a newer server, or a step fails.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let version = version as usize;
+    let version = version(connection)?;
     if version > STEPS.len() {
         bail!(
             "the database has version {version}, this server knows {} only: start the newer server",
@@ -84,6 +83,27 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
         tx.execute_batch(step).with_context(|| format!("database step {number}"))?;
         tx.pragma_update(None, "user_version", number as u32 + 1)?;
         tx.commit()?;
+    }
+    Ok(())
+}
+
+fn version(connection: &Connection) -> Result<usize> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version as usize)
+}
+
+/// Checks that a database needs no step, for those who only read.
+///
+/// # Errors
+/// It is of an older or of a newer server.
+pub fn is_ours(connection: &Connection) -> Result<()> {
+    let version = version(connection)?;
+    if version != STEPS.len() {
+        bail!(
+            "the database has version {version} and this program knows version {}: start 'walt-server run' of \
+             this version, or use the program of the server that runs",
+            STEPS.len()
+        );
     }
     Ok(())
 }

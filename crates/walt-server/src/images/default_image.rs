@@ -153,6 +153,5 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     let image_id = app.store.put_config(&config)?;
     let row = RefRow { reference: ImageRef::platform(name), image_id, created };
     app.db.with(|c| row.put(c))?;
-    app.housekeeping.notify_one();
     Ok(image_id)
 }

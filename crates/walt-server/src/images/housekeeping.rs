@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    db::{self, NodeRow, RefRow, SessionRow},
+    db::{self, Db, NodeRow, RefRow, SessionRow},
 };
 use anyhow::Result;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -14,19 +14,20 @@ const INTERVAL: Duration = Duration::from_secs(3600);
 const DELAY: Duration = Duration::from_secs(2);
 
 /// All that must stay: what references, open sessions, grants and platform layers in use point to.
-pub fn live(app: &App) -> Result<Live> {
-    let (refs, sessions, grants, platforms) = app
-        .db
-        .with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
+pub fn live(db: &Db) -> Result<Live> {
+    let (refs, sessions, grants, platforms) =
+        db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
     let mut live = Live::default();
     live.images.extend(refs.iter().map(|r| r.image_id));
     for session in &sessions {
         live.images.insert(session.image_id);
         live.layers.insert(session.platform);
+        live.shown.push((session.image_id, session.platform));
         live.sessions.insert(session.id.clone());
         if let Some(commit) = &session.committing {
             live.images.insert(commit.image_id);
             live.layers.insert(commit.diff_id);
+            live.committing.push((commit.diff_id, session.id.clone()));
         }
     }
     let known: BTreeSet<_> = live.images.iter().copied().collect();
@@ -40,12 +41,13 @@ pub fn live(app: &App) -> Result<Live> {
     Ok(live)
 }
 
-/// One pass.
-pub async fn pass(app: &Arc<App>) -> Result<()> {
-    // The store must not change between the question what is alive and the removal of the rest.
+/// One pass; false if it was put off, as somebody writes to the store.
+pub async fn pass(app: &Arc<App>) -> Result<bool> {
+    // The store must not change between the question what is alive and the removal of the rest. An import
+    // may take minutes: waiting for it here would let everybody wait who decides something.
     let _decision = app.decisions.lock().await;
-    let _imports = app.store_changes.write().await;
-    let live = live(app)?;
+    let Ok(_imports) = app.store_changes.try_write() else { return Ok(false) };
+    let live = live(&app.db)?;
     for (image, _, _) in app.db.with(db::platforms)? {
         if !live.images.contains(&image) {
             app.db.with(|c| db::forget_platform(c, &image))?;
@@ -53,19 +55,31 @@ pub async fn pass(app: &Arc<App>) -> Result<()> {
     }
     let report = db::blocking(|| app.store.remove_unreferenced(&live))?;
     tracing::debug!(?report, "removed what nothing needs");
-    Ok(())
+    Ok(true)
 }
 
-/// Passes for ever: after changes, and once an hour.
+/// Passes for ever: at the start, for what a killed server has left; after changes; and once an hour.
 pub async fn run(app: Arc<App>) {
     loop {
-        let _ = tokio::time::timeout(INTERVAL, app.housekeeping.notified()).await;
-        tokio::time::sleep(DELAY).await;
         if let Err(e) = crate::sessions::end_old_ones(&app).await {
             tracing::warn!("old sessions: {e:#}");
         }
-        if let Err(e) = pass(&app).await {
-            tracing::warn!("housekeeping: {e:#}");
+        match pass(&app).await {
+            Ok(true) => {}
+            Ok(false) => app.housekeeping.notify_one(),
+            Err(e) => tracing::warn!("housekeeping: {e:#}"),
         }
+        let _ = tokio::time::timeout(INTERVAL, app.housekeeping.notified()).await;
+        tokio::time::sleep(DELAY).await;
+    }
+}
+
+/// Starts a pass when it is dropped: held by whoever writes to the store, since a failure leaves what
+/// nothing refers to.
+pub struct After<'a>(pub &'a App);
+
+impl Drop for After<'_> {
+    fn drop(&mut self) {
+        self.0.housekeeping.notify_one();
     }
 }

@@ -5,6 +5,7 @@
 //! runs through symbolic links (`/bin` → `usr/bin`), the files go where the links lead; a link that leads
 //! nowhere is replaced by a directory.
 
+use super::housekeeping::After;
 use crate::{App, db, failure::Outcome};
 use anyhow::{Context, Result};
 use include_dir::{Dir, include_dir};
@@ -55,6 +56,7 @@ pub fn make(app: &App, image: &ImageId) -> Result<Platform> {
     {
         return Ok(Platform { diff_id, view });
     }
+    let _tidy = After(app);
     let base = app.store.view(&layers, None)?;
     let layer = app.store.build_layer(entries(app, image, &base)?, Some(&base))?;
     let view = app.store.view(&layers, Some(&layer.diff_id))?;

@@ -15,6 +15,7 @@ use crate::{
     images::{
         self,
         actions::{nodes_using, overwrite_warning, reboot_users},
+        housekeeping::After,
     },
 };
 use anyhow::{Context, Result};
@@ -113,6 +114,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
             events.note(note).await;
         }
     }
+    let tidy = After(app);
     let changes = app.store_changes.read().await;
     let mut config = app.store.config(&plan.row.image_id).map_err(anyhow::Error::new)?;
     let lower = super::shell::view_of(app, &plan.row)?;
@@ -162,8 +164,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     app.db.with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
     finish(app, &plan.row, &commit)?;
     let users = nodes_using(app, &plan.target)?;
-    drop((decision, changes));
-    app.housekeeping.notify_one();
+    drop((decision, changes, tidy));
     if plan.present.is_none() {
         events.out(format!("New image {} saved.", plan.target.image())).await;
         events
