@@ -6,4 +6,5 @@ mod lists;
 mod misuse;
 mod ownership;
 mod start;
+mod status;
 mod store;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use walt_api::term::{OpenImageShell, OpenNodeTerminal};
 use walt_api::{
     AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
-    ImageList, Info, NodeAction, NodeList, PROTOCOL, SessionAction, StoreLook, route,
+    ImageList, Info, NodeAction, NodeList, PROTOCOL, SessionAction, Status, StoreLook, route,
 };
 
 /// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
@@ -99,6 +99,14 @@ impl Client {
         } else {
             self.get(route::IMAGES).await
         }
+    }
+
+    /// How the server is (root only).
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn status(&mut self) -> Result<Status> {
+        self.get(route::STATUS).await
     }
 
     /// What the image store holds (root only).

@@ -57,7 +57,29 @@ fn digests<T: FromStr>(dir: &Path, suffix: &str) -> Result<Vec<(T, String)>> {
     Ok(found)
 }
 
+/// What there is, whether needed or not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Count of configurations.
+    pub images: usize,
+    /// Count of layers.
+    pub layers: usize,
+    /// Sum of the sizes of the layers' tars, in bytes.
+    pub bytes: u64,
+}
+
 impl Store {
+    /// Counts what there is. A layer that cannot be read counts with no bytes.
+    pub fn totals(&self) -> Result<Totals> {
+        let images = self.images_dir();
+        let layers = digests::<DiffId>(&images.join("layers"), "")?;
+        Ok(Totals {
+            images: digests::<ImageId>(&images.join("configs"), ".json")?.len(),
+            layers: layers.len(),
+            bytes: layers.iter().filter_map(|(id, _)| self.layer_info(id).ok()).map(|info| info.size).sum(),
+        })
+    }
+
     /// Layers and views that `live` needs: its own, and those of its images and sessions.
     fn needed(&self, live: &Live) -> Result<(BTreeSet<DiffId>, BTreeSet<ViewId>)> {
         let mut layers: BTreeSet<DiffId> = live.layers.iter().copied().collect();

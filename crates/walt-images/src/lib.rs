@@ -47,7 +47,7 @@ pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use config::{History, ImageConfig, RootFs, RunConfig};
 pub use error::{Error, Result};
-pub use gc::{GcReport, Live};
+pub use gc::{GcReport, Live, Totals};
 pub use layer::{header::Time, scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
 pub use store::{MAX_LAYERS, NewEntry, NewKind, Store};

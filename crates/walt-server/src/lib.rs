@@ -27,9 +27,11 @@ mod network;
 pub mod nfs;
 mod node_logs;
 pub mod nodes;
-mod ports;
+pub mod ports;
+mod recent;
 pub mod run;
 pub mod sessions;
+pub mod status;
 
 pub use lock::StateLock;
 pub use run::{open, run};
@@ -73,6 +75,10 @@ pub struct App {
     pub store_changes: RwLock<()>,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
+    /// Ports that the server does without.
+    pub ports_missing: ports::Missing,
+    /// When this server was started, in seconds since the epoch.
+    pub started: i64,
     /// Told when the server is to take everything down and end.
     pub down: Notify,
     token_key: [u8; 32],

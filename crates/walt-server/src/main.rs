@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-use walt_server::{admin, check_store, config::Config, images::default_image, run, sessions};
+use walt_server::{admin, check_store, config::Config, images::default_image, run, sessions, status};
 
 #[derive(Parser)]
 #[command(
@@ -28,6 +28,13 @@ enum Command {
     Down,
     /// Tell whether the configuration is right
     CheckConfig,
+    /// Tell how the server is: nodes, sessions, images, disk, ports, firewalls, last errors; exit status 1
+    /// if none runs
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Check that every reference, layer and digest of the image store is right and nothing is left over;
     /// exit status 1 if something is wrong
     CheckStore {
@@ -74,6 +81,7 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
         Command::CheckStore { json } => check_store::run(&config, json),
+        Command::Status { json } => status::run(&config, json),
         other => change(other, config).map(|()| true),
     }
 }
@@ -95,7 +103,7 @@ fn change(command: Command, config: Config) -> Result<()> {
             println!("{}", default_image::recipes_digest());
             Ok(())
         }
-        // Both were carried out by the callers.
-        Command::Hold { .. } | Command::CheckStore { .. } => Ok(()),
+        // These were carried out by the callers.
+        Command::Hold { .. } | Command::CheckStore { .. } | Command::Status { .. } => Ok(()),
     }
 }

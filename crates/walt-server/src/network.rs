@@ -137,6 +137,31 @@ pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Rules of other programs that would drop our traffic, and whether ours are beside them.
+pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
+    let found = nft::foreign_rules(&alias(config)).context("cannot look at the rules of other programs")?;
+    let mut rules: Vec<_> = found
+        .into_iter()
+        .map(|(chain, help)| {
+            let what = match help {
+                nft::Help::Accepted => "drops what it does not know; a marked rule of ours in it accepts our traffic",
+                nft::Help::Pending => "drops what it does not know; a rule of ours is added to it within a minute",
+                nft::Help::None => "drops what it does not know, at a place where no rule of ours helps: let it accept the traffic of walt-net",
+            };
+            let accepted = help == nft::Help::Accepted;
+            walt_api::ForeignRule { message: format!("{chain} {what}"), chain, accepted }
+        })
+        .collect();
+    if nft::legacy_iptables() {
+        rules.push(walt_api::ForeignRule {
+            chain: "iptables".into(),
+            accepted: false,
+            message: "rules of the old iptables exist, which nft neither shows nor changes: let them accept the traffic of walt-net".into(),
+        });
+    }
+    Ok(rules)
+}
+
 /// Takes everything away.
 pub fn down(config: &Config) -> Result<()> {
     bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;

@@ -1,6 +1,43 @@
 //! Who holds a port that we could not have: from /proc/net and /proc/<pid>/fd (proc(5)).
 
-use std::{fs, net::SocketAddr};
+use std::{
+    fs,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+};
+use walt_api::MissingPort;
+
+/// Ports that the server wanted and does without, for its status.
+#[derive(Default)]
+pub struct Missing(Mutex<Vec<MissingPort>>);
+
+impl Missing {
+    /// Notes, and says in the log, that a port could not be had. `protocol` is `tcp` or `udp`; `effect` is a
+    /// sentence without its full stop.
+    pub fn add(&self, service: &str, protocol: &str, port: u16, effect: &str) {
+        let at = SocketAddr::from(([0, 0, 0, 0], port));
+        tracing::warn!("{service} does without {protocol}: {}; {effect}", holder_text(at, protocol));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(MissingPort {
+            port,
+            protocol: protocol.into(),
+            service: service.into(),
+            holder: None,
+            pid: None,
+            effect: effect.into(),
+        });
+    }
+
+    /// All of them, with those who hold them now.
+    pub fn list(&self) -> Vec<MissingPort> {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for missing in &mut list {
+            if let Some((pid, name)) = holder(missing.port, &missing.protocol) {
+                (missing.pid, missing.holder) = (Some(pid), Some(name));
+            }
+        }
+        list
+    }
+}
 
 /// The process that holds a port, in words for an error message.
 pub fn holder_text(at: SocketAddr, protocol: &str) -> String {

@@ -9,7 +9,7 @@ use crate::{
     keys::Keys,
     network,
     nodes::{self, exports, link},
-    ports, sessions,
+    ports, recent, sessions,
 };
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
@@ -24,6 +24,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Mutex, Notify, RwLock},
 };
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Port of NFS and of its MOUNT protocol.
 pub const NFS_PORT: u16 = 2049;
@@ -68,6 +70,8 @@ pub fn open(config: Config) -> Result<App> {
         store_changes: RwLock::new(()),
         housekeeping: Notify::new(),
         down: Notify::new(),
+        ports_missing: ports::Missing::default(),
+        started: crate::now() as i64,
         token_key: token_key.try_into().map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
     })
 }
@@ -88,7 +92,8 @@ fn make_dir(dir: &Path, mode: u32) -> Result<()> {
 pub fn run(config: Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WALT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let said = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    tracing_subscriber::registry().with(said).with(recent::Layer.with_filter(LevelFilter::WARN)).init();
     let _lock = StateLock::take(&config.state_dir)?;
     raise_open_files();
     check_programs(&config)?;
@@ -138,7 +143,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
     sessions::recover(&app).await.context("recovery of sessions")?;
-    let portmap = Portmap::bind(&app.config);
+    let portmap = Portmap::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
     link_listener.set_nonblocking(true)?;
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
@@ -208,13 +213,13 @@ struct Portmap {
 }
 
 impl Portmap {
-    fn bind(config: &Config) -> Self {
-        let tcp = listen(config, PORTMAP_PORT, "the port mapper")
-            .inspect_err(|e| tracing::warn!("{e:#}; nodes whose images do not name the NFS port cannot boot"))
-            .ok();
-        let udp = bound(config, Type::DGRAM, PORTMAP_PORT)
-            .inspect_err(|e| tracing::warn!("the port mapper cannot have UDP port {}: {e}", PORTMAP_PORT))
-            .ok();
+    fn bind(app: &App) -> Self {
+        let missing = |protocol| {
+            let effect = "nodes whose images do not name the NFS port cannot boot";
+            app.ports_missing.add("the port mapper", protocol, PORTMAP_PORT, effect);
+        };
+        let tcp = listen(&app.config, PORTMAP_PORT, "the port mapper").inspect_err(|_| missing("tcp")).ok();
+        let udp = bound(&app.config, Type::DGRAM, PORTMAP_PORT).inspect_err(|_| missing("udp")).ok();
         Self { tcp, udp: udp.map(Into::into) }
     }
 }

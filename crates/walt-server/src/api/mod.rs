@@ -9,7 +9,7 @@ use crate::{
     App, check_store,
     events::Events,
     failure::{Failure, Outcome, bad_request},
-    images, nodes, sessions,
+    images, nodes, sessions, status,
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -66,6 +66,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::SESSION_ACTIONS, post(session_action))
         .route(route::ADMIN_ACTIONS, post(admin_action))
         .route(route::STORE, get(store))
+        .route(route::STATUS, get(status_of))
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
         .fallback(async || answer_error(unknown_route().into()))
@@ -174,6 +175,13 @@ async fn store(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>
         return answer_error(root_only());
     }
     answer(check_store::look_beside_writers(&app).await)
+}
+
+async fn status_of(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    if !caller.is_root {
+        return answer_error(root_only());
+    }
+    answer(crate::db::blocking(|| status::of(&app)).map_err(Into::into))
 }
 
 fn root_only() -> Failure {

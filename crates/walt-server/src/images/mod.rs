@@ -137,7 +137,7 @@ pub async fn list(app: &App, first_for: Option<&UserName>) -> Outcome<ImageList>
         let session = open.iter().find(|s| s.image == row.reference).map(|s| SessionInfo {
             id: s.id.clone(),
             since: crate::local_time(s.opened),
-            state: sessions::state_text(app, s).to_owned(),
+            state: sessions::state_text(&app.store, s).to_owned(),
         });
         images.push(Image {
             user: row.reference.user().to_owned(),

@@ -25,6 +25,7 @@ use crate::{
 use anyhow::{Context, Result};
 use std::{path::Path, path::PathBuf, sync::Arc};
 use walt_images::{
+    Store,
     hold::{self, Client},
     session::{Phase, SessionDir},
 };
@@ -41,8 +42,8 @@ pub fn dir_of(app: &App, id: &str) -> PathBuf {
 }
 
 /// What `walt image show` says of a session.
-pub fn state_text(app: &App, row: &SessionRow) -> &'static str {
-    let state = SessionDir(dir_of(app, &row.id)).state();
+pub fn state_text(store: &Store, row: &SessionRow) -> &'static str {
+    let state = SessionDir(store.sessions_dir().join(&row.id)).state();
     match state {
         Ok(Some(state)) if state.holder.exists() => match state.phase {
             Phase::Starting => "starting",

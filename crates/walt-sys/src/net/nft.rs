@@ -68,6 +68,51 @@ pub fn foreign_chains() -> Result<Vec<ForeignChain>> {
     Ok(find_foreign(&list_ruleset()?))
 }
 
+/// What is done about a chain of somebody else that drops what it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Help {
+    /// A marked rule in it accepts our traffic.
+    Accepted,
+    /// [`accept_in_foreign_chains`] will add one.
+    Pending,
+    /// It sits where an accept is of no use to us, or where we add none.
+    None,
+}
+
+/// The chains of others that would drop our traffic, and what is done about each, sorted. `mark` is that of
+/// [`accept_in_foreign_chains`].
+///
+/// # Errors
+/// As [`apply`].
+pub fn foreign_rules(mark: &str) -> Result<Vec<(String, Help)>> {
+    Ok(rate_foreign(&list_ruleset()?, mark))
+}
+
+fn rate_foreign(ruleset: &Value, mark: &str) -> Vec<(String, Help)> {
+    let present = marked_rules(ruleset, mark);
+    let rate = |chain: ForeignChain| {
+        let of = |r: &MarkedRule| {
+            r.family == chain.family && r.table == chain.table && r.chain == chain.insert_into
+        };
+        let help = if present.iter().any(of) { Help::Accepted } else { Help::Pending };
+        (chain.to_string(), help)
+    };
+    let mut rated: Vec<_> = find_foreign(ruleset).into_iter().map(rate).collect();
+    // Where bridged frames and packets of the server pass, besides the chains that get a rule.
+    let elsewhere = items(ruleset, "chain")
+        .filter(|chain| !text(chain, "hook").is_empty() && !text(chain, "table").starts_with("walt-"))
+        .filter(|chain| match text(chain, "family") {
+            "ip" | "inet" => !HOOKS.contains(&text(chain, "hook")),
+            "bridge" | "arp" | "netdev" => true,
+            _ => false,
+        })
+        .filter(|chain| text(chain, "policy") == "drop" || ends_in_drop(ruleset, chain))
+        .map(|c| (format!("{} {} {}", text(c, "family"), text(c, "table"), text(c, "name")), Help::None));
+    rated.extend(elsewhere);
+    rated.sort();
+    rated
+}
+
 /// Whether rules of the old `iptables` exist, which nft neither shows nor can change.
 pub fn legacy_iptables() -> bool {
     std::fs::read_to_string("/proc/thread-self/net/ip_tables_names")
