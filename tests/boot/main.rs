@@ -5,10 +5,13 @@
 mod default;
 mod demo;
 mod mini;
+mod nfs;
 
 use std::time::Duration;
 use walt_testkit::{TestServer, User};
 
+/// The image of a few megabytes.
+const MINI: &str = "pc-x86-64-mini";
 /// The normal user.
 const USER: User = User::Account("nobody");
 /// For what a person would call at once.

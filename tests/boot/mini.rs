@@ -1,11 +1,10 @@
 //! The mini image: what is true of every node, at the price of a small boot.
 
-use super::{BOOT, SOON, USER, booted, on, wait};
+use super::{BOOT, MINI, SOON, USER, booted, on, wait};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use walt_testkit::{TestServer, User, machine, until};
 
-const MINI: &str = "pc-x86-64-mini";
 /// A ping or a console goes on until it is told to end.
 const WATCH: Duration = Duration::from_secs(20);
 

@@ -2,14 +2,31 @@
 //!
 //! `nfs-serve ADDRESS:PORT VIEW-DIR PERSIST-DIR STATE-DIR`; with port 0 the port is printed. The mount
 //! paths are `/var/lib/walt/nodes/<anything>/{fs,persist}`. A line on stdin prints the calls of 127.0.0.1
-//! so far, its end ends the server.
+//! so far, its end ends the server. With `WALT_TEST_LOSE` in the environment the disk of `/persist` forgets
+//! the content of the first file whose data it is asked to keep, and says so: `lost`.
 
 #[path = "../tests/nfs/tree.rs"]
 mod tree;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use std::fs::File;
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use walt_server::nfs::{Config, Durability, Server};
+
+/// A disk whose cache was lost once, as when a write-back fails.
+fn lose_once(file: &File) -> io::Result<()> {
+    static LOST: AtomicBool = AtomicBool::new(false);
+    if LOST.swap(true, Ordering::SeqCst) {
+        return file.sync_data();
+    }
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(file, hole, 0, file.metadata()?.len().max(1))?;
+    println!("lost");
+    Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()))
+}
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
@@ -26,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config {
         dir: state.into(),
         durability: Durability::Full,
+        sync_data: if std::env::var_os("WALT_TEST_LOSE").is_some() { lose_once } else { File::sync_data },
         // A test's client may sit behind an address translation that takes other ports.
         reserved_ports_only: false,
         mappings: walt_nfs::portmap::one_port(port),

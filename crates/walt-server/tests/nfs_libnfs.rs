@@ -36,6 +36,7 @@ fn serve() -> Served {
     let config = Config {
         dir: dir.path().join("state"),
         durability: Durability::Full,
+        sync_data: std::fs::File::sync_data,
         reserved_ports_only: false,
         mappings: walt_nfs::portmap::one_port(port),
     };

@@ -40,6 +40,43 @@ pub fn built(name: &str) -> PathBuf {
     done
 }
 
+/// A kernel for a guest of a test's own.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What qemu's `-kernel` takes.
+    pub image: PathBuf,
+    /// Its modules, uncompressed: `/lib/modules/<version>`.
+    pub modules: PathBuf,
+}
+
+/// The kernel of the default image `name`, unpacked once beside what its recipe made.
+///
+/// # Panics
+/// If the image has not one kernel and its modules where `pc-x86-64-mini` has them.
+pub fn kernel(name: &str) -> Kernel {
+    const IMAGE: &str = "boot/pc-x86-64/kernel";
+    const MODULES: &str = "lib/modules";
+    let done = built(name);
+    let (dir, part) = (done.join("kernel"), done.join("kernel.part"));
+    let lock = File::create(done.join("kernel.lock")).expect("the cache can be written");
+    lock.lock().expect("files can be locked");
+    if !dir.is_dir() {
+        let _ = std::fs::remove_dir_all(&part); // of a test that was killed
+        std::fs::create_dir(&part).expect("the cache can be written");
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(done.join("rootfs.tar")).arg("-C").arg(&part);
+        let status = tar.args([IMAGE, MODULES].map(|p| format!("./{p}"))).status().expect("tar runs");
+        assert!(status.success(), "{name} has no {IMAGE} or no {MODULES}: {status}");
+        std::fs::rename(&part, &dir).expect("the cache can be written");
+    }
+    let versions: Vec<PathBuf> = std::fs::read_dir(dir.join(MODULES))
+        .expect("it was unpacked")
+        .map(|entry| entry.expect("the cache can be read").path())
+        .collect();
+    let [modules] = versions.as_slice() else { panic!("{name} has not one kernel: {versions:?}") };
+    Kernel { image: dir.join(IMAGE), modules: modules.clone() }
+}
+
 /// Deletes what older recipes, or a killed one, have left.
 fn forget(cache: &Path, name: &str) {
     for entry in std::fs::read_dir(cache).into_iter().flatten().flatten() {

@@ -13,12 +13,14 @@
 //! it can name any file of the server's file system), `epoch` (counts lost writes, see [`persist`]) and
 //! `<export>.ring` (see [`ring`]).
 
+mod fail;
 mod kernel;
 pub mod persist;
 pub mod ring;
 pub mod serve;
 pub mod view;
 
+use fail::Point;
 use persist::Persist;
 use std::collections::HashMap;
 use std::io;
@@ -100,6 +102,8 @@ pub struct Config {
     pub dir: PathBuf,
     /// What an answered metadata call of `/persist` has survived.
     pub durability: Durability,
+    /// How COMMIT makes the data of a file durable: [`std::fs::File::sync_data`], or a test's disk that fails.
+    pub sync_data: fn(&std::fs::File) -> io::Result<()>,
     /// Only callers with a port below 1024 may use NFS. A user of a node who is not root cannot take such
     /// a port, and so cannot claim to be another user. False is for tests.
     pub reserved_ports_only: bool,
@@ -251,7 +255,7 @@ impl Backend {
         Ok(Self {
             exports,
             views: Views::default(),
-            persist: Persist::new(&config.dir, config.durability)?,
+            persist: Persist::new(&config.dir, config.durability, config.sync_data)?,
             mounted: Mutex::default(),
         })
     }
@@ -486,25 +490,10 @@ impl Vfs for Backend {
         if let Object::Persist { export, .. } = o
             && let Ok(x) = self.export(ctx, *export)
         {
-            fail_point("executed", ctx.key.procedure);
+            fail::point(Point::Executed, ctx.key.procedure);
             x.ring.finish(&ctx.key, result);
-            fail_point("recorded", ctx.key.procedure);
+            fail::point(Point::Recorded, ctx.key.procedure);
         }
-    }
-}
-
-/// For crash tests: with `WALT_FAIL_NFS=<point>:<procedure number>` in its environment the process ends when a
-/// call of this procedure gets there. Points: `executed`, done and not in the ring; `recorded`, in the
-/// ring and not answered.
-fn fail_point(point: &str, procedure: u32) {
-    static WANTED: std::sync::OnceLock<Option<(String, u32)>> = std::sync::OnceLock::new();
-    let wanted = WANTED.get_or_init(|| {
-        let text = std::env::var("WALT_FAIL_NFS").ok()?;
-        let (point, procedure) = text.split_once(':')?;
-        Some((point.to_owned(), procedure.parse().ok()?))
-    });
-    if wanted.as_ref().is_some_and(|(p, n)| p == point && *n == procedure) {
-        std::process::abort();
     }
 }
 

@@ -10,7 +10,9 @@
 //! kernel, which survives our death; DATA_SYNC and FILE_SYNC are synchronous writes; COMMIT is
 //! `fdatasync`. Calls on names are answered after `fsync` of the directory. The write verifier is a hash
 //! of the kernel's boot id, the file system and an *epoch*, a number on the disk that rises when a
-//! sync reports lost data, before that error is answered: clients then send again what was not committed.
+//! sync reports lost data, before that error is answered: clients then send again what was not committed. A
+//! COMMIT that meets such an error is answered with the new verifier, so that the client, which still has the
+//! data, writes it again; if the next one fails too, the client is told the error.
 //! A file with uncommitted data stays open, so that the kernel tells us about its errors.
 //!
 //! **Retries.** See [`super::ring`] and [`change`].
@@ -30,6 +32,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,38 +154,73 @@ fn allowed(ctx: &Context, attr: &Attr) -> u32 {
     attr.allowed(ctx.uid, ctx.gid, ctx.groups.as_slice())
 }
 
+/// The number of syncs that have failed, on the disk.
+struct Epoch {
+    file: File,
+    number: u64,
+}
+
+impl Epoch {
+    /// Digits and a line feed: always as long, so that a full disk has room for it, and within one sector.
+    const LEN: usize = 21;
+
+    fn open(path: &Path) -> std::result::Result<Self, Error> {
+        let failed = |what: &str| Error::io(format!("{what} {}", path.display()));
+        let number = match std::fs::read_to_string(path) {
+            Ok(text) => text.trim().parse().map_err(|_| Error::Damaged(path.to_owned()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(failed("read")(e)),
+        };
+        super::replace(path, &Self::text(number)).map_err(failed("write"))?;
+        let file = File::options().write(true).open(path).map_err(failed("open"))?;
+        Ok(Self { file, number })
+    }
+
+    fn text(number: u64) -> Vec<u8> {
+        format!("{number:0width$}\n", width = Self::LEN - 1).into_bytes()
+    }
+
+    fn raise(&mut self) -> std::io::Result<()> {
+        self.number += 1;
+        self.file.write_all_at(&Self::text(self.number), 0)?;
+        self.file.sync_data()
+    }
+}
+
 /// The back end of all exports.
 pub struct Persist {
     dir: PathBuf,
     durability: Durability,
+    sync_data: fn(&File) -> std::io::Result<()>,
     exports: Mutex<HashMap<u64, Arc<Export>>>,
     files: OpenFiles,
-    epoch: Mutex<u64>,
+    epoch: Mutex<Epoch>,
     verifier: AtomicU64,
 }
 
 impl Persist {
-    /// `dir` holds the epoch and the rings.
+    /// `dir` holds the epoch and the rings; `sync_data` is [`super::Config::sync_data`].
     ///
     /// # Errors
     /// A file of `dir` cannot be read or written.
-    pub fn new(dir: &Path, durability: Durability) -> std::result::Result<Self, Error> {
+    pub fn new(
+        dir: &Path,
+        durability: Durability,
+        sync_data: fn(&File) -> std::io::Result<()>,
+    ) -> std::result::Result<Self, Error> {
         super::make_dir(dir)?;
-        let path = dir.join("epoch");
-        let epoch = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| Error::Damaged(path))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(Error::io(format!("read {}", path.display()))(e)),
-        };
+        let epoch = Epoch::open(&dir.join("epoch"))?;
+        let present = epoch.number;
         let new = Self {
             dir: dir.to_owned(),
             durability,
+            sync_data,
             exports: Mutex::default(),
             files: OpenFiles::new(MAX_OPEN_FILES),
             epoch: Mutex::new(epoch),
             verifier: AtomicU64::new(0),
         };
-        new.set_verifier(epoch)?;
+        new.set_verifier(present)?;
         Ok(new)
     }
 
@@ -207,14 +245,13 @@ impl Persist {
     /// The answer for a failed sync: data may be lost that was promised to be kept until COMMIT.
     fn lost(&self, error: &std::io::Error) -> Status {
         let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
-        *epoch += 1;
-        tracing::error!(%error, epoch = *epoch, "a sync failed: clients will send uncommitted data again");
-        let path = self.dir.join("epoch");
-        if let Err(error) = super::replace(&path, epoch.to_string().as_bytes()) {
+        let raised = epoch.raise();
+        tracing::error!(%error, epoch = epoch.number, "a sync failed: clients will send uncommitted data again");
+        if let Err(error) = raised {
             // The new verifier holds at least as long as this process.
-            tracing::error!(path = %path.display(), %error, "cannot write the epoch");
+            tracing::error!(dir = %self.dir.display(), %error, "cannot write the epoch of lost writes");
         }
-        if let Err(error) = self.set_verifier(*epoch) {
+        if let Err(error) = self.set_verifier(epoch.number) {
             tracing::error!(%error, "cannot compute the write verifier");
             self.verifier.fetch_add(1, Ordering::SeqCst);
         }

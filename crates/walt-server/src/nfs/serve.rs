@@ -15,6 +15,7 @@
 //! behind), and per connection [`PERSIST_THREADS`] running and [`PERSIST_QUEUE`] waiting calls of at most
 //! [`walt_nfs::record::MAX_RECORD`] bytes, after which it is not read any more.
 
+use super::fail::{self, Point};
 use super::{Backend, Config, Error, Exports};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -244,7 +245,7 @@ impl Server {
             }
             reply.clear();
             reply.extend_from_slice(&MARK_ROOM);
-            self.dispatcher.reply(&call, peer, &mut reply);
+            self.answer(&call, peer, &mut reply);
             connection.send(&mut reply);
             for buffer in [&mut record, &mut reply] {
                 if buffer.capacity() > KEEP_BUFFER {
@@ -275,6 +276,14 @@ impl Server {
         Ok(())
     }
 
+    /// Runs a call and appends its answer.
+    fn answer(&self, call: &Call<'_>, peer: Peer, reply: &mut Vec<u8>) {
+        self.dispatcher.reply(call, peer, reply);
+        if call.program == nfs3::PROGRAM {
+            fail::point(Point::Unanswered, call.procedure);
+        }
+    }
+
     /// Answers one call that may wait for the disk.
     fn persist(&self, connection: &Arc<Connection>, peer: Peer, record: &[u8]) {
         let Ok(call) = Call::parse(record) else { return };
@@ -282,14 +291,14 @@ impl Server {
         let mut reply = Vec::with_capacity(512);
         reply.extend_from_slice(&MARK_ROOM);
         if !once {
-            self.dispatcher.reply(&call, peer, &mut reply);
+            self.answer(&call, peer, &mut reply);
             connection.send(&mut reply);
             return;
         }
         let Some(running) = Running::join(self, (peer.address, walt_nfs::call_key(&call)), connection) else {
             return;
         };
-        self.dispatcher.reply(&call, peer, &mut reply);
+        self.answer(&call, peer, &mut reply);
         // Its result is in the ring: from here on a retry finds it there.
         for connection in running.leave() {
             connection.send(&mut reply);

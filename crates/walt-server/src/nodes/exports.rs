@@ -217,6 +217,7 @@ pub fn serve(
     let config = nfs::Config {
         dir: app.config.state_dir.join("nfs"),
         durability: Durability::Full,
+        sync_data: File::sync_data,
         reserved_ports_only: true,
         mappings: walt_nfs::portmap::one_port(NFS_PORT),
     };

@@ -3,7 +3,7 @@
 use super::{Export, Persist, act, allowed, errno, kind};
 use crate::nfs::{kernel, may_read, status};
 use rustix::fs::OFlags;
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::IoSlice;
@@ -19,6 +19,14 @@ pub(super) struct OpenFile {
     pub(super) file: File,
     /// Written and not committed.
     dirty: AtomicBool,
+    /// The last COMMIT lost data.
+    failing: AtomicBool,
+}
+
+impl OpenFile {
+    fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire)
+    }
 }
 
 type Key = (u64, KernelHandle);
@@ -96,11 +104,12 @@ impl Persist {
             _ => return Err(Status::Inval),
         }
         let file = kernel::open(x.dir.as_fd(), handle, OFlags::RDWR | OFlags::NOFOLLOW)?;
-        let open = Arc::new(OpenFile { file, dirty: AtomicBool::new(false) });
+        let open =
+            Arc::new(OpenFile { file, dirty: AtomicBool::new(false), failing: AtomicBool::new(false) });
         for old in self.files.add(key, open.clone()) {
             // Its errors would be lost with it.
-            if old.dirty.load(Ordering::Acquire)
-                && let Err(error) = old.file.sync_data()
+            if old.is_dirty()
+                && let Err(error) = (self.sync_data)(&old.file)
             {
                 self.lost(&error);
             }
@@ -168,12 +177,14 @@ impl Persist {
                 match rustix::io::pwritev2(&open.file, &rest, offset + done as u64, flags) {
                     Ok(0) => break,
                     Ok(n) => done += n,
-                    Err(rustix::io::Errno::INTR) => {}
+                    Err(Errno::INTR) => {}
                     // What fits is written; the client sends the rest again and gets the error then.
                     Err(_) if done > 0 => break,
-                    Err(rustix::io::Errno::IO) if stable != Stable::Unstable => {
+                    // The error may be of the sync and of data that was written before: nobody else is
+                    // told of it again.
+                    Err(e) if stable != Stable::Unstable && (e == Errno::IO || open.is_dirty()) => {
                         drop(_as);
-                        return Err(self.lost(&rustix::io::Errno::IO.into()));
+                        return Err(self.lost(&e.into()));
                     }
                     Err(e) => return Err(errno(e)),
                 }
@@ -189,7 +200,16 @@ impl Persist {
         let (open, attr) = self.file(x, handle)?;
         // Before the sync: what is written meanwhile is dirty again.
         open.dirty.store(false, Ordering::Release);
-        open.file.sync_data().map_err(|e| self.lost(&e))?;
+        if let Err(error) = (self.sync_data)(&open.file) {
+            let status = self.lost(&error);
+            // The new verifier alone makes the client write again what it has not committed. What cannot
+            // get better by that is an error at once, and so is what has not.
+            if open.failing.swap(true, Ordering::AcqRel) || status != Status::Io {
+                return Err(status);
+            }
+        } else {
+            open.failing.store(false, Ordering::Release);
+        }
         let after = rustix::fs::fstat(&open.file).ok().map(|s| x.attr(&s));
         Ok(Wcc { before: Some((&attr).into()), after })
     }

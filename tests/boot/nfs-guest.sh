@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The guest of nfs_kernel.rs: mounts a view and /persist with the kernel's NFS client and tries what nodes do.
+# The guest of nfs.rs: mounts a view and /persist with the kernel's NFS client and tries what nodes do.
 # Each failed check is a line that starts with FAIL. `stat` and others are busybox applets.
 /bin/busybox --install -s /bin
 export PATH=/bin
@@ -53,6 +53,8 @@ ck excl 'set -C; echo x > ex; ! echo y > ex; set +C; [ "$(cat ex)" = x ]' 2>/dev
 ck bigdir 'mkdir bd; i=0; while [ $i -lt 400 ]; do : > bd/file-number-$i; i=$((i+1)); done; [ $(ls bd | wc -l) = 400 ] && rm -r bd && [ ! -e bd ]'
 ck df 'df /mnt/p >/dev/null'
 ck dotdot '[ $(stat -c %i .) = $(stat -c %i t/..) ]'
+# the disk of the server has lost what this file had at its first COMMIT
+ck lost 'dd if=/mnt/fs/big of=lost bs=1M count=8 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches; [ "$(md5sum < lost)" = "$(dd if=/mnt/fs/big bs=1M count=8 2>/dev/null | md5sum)" ]'
 echo "RESULT basic good=$N bad=$B"
 # each of the next ends the server once, before or after its result was recorded
 echo PHASE2
@@ -72,5 +74,27 @@ ck ex1 'set -C; : > e1; set +C'; ck ex2 'set -C; : > e2; set +C'
 ck end '[ ! -e m1 ] && [ ! -e k1n ] && [ -p p1 ] && [ -L y1 ] && [ "$(stat -c %a%a c1 c2)" = "600600
 600600" ] && [ $(stat -c %h b) = 2 ]'
 echo "RESULT crash good=$N bad=$B"
+# The procedures that may run twice: each round calls all of them on both mounts, so that each ends the server
+# at least once. A mount may find no server for a moment and is tried again, as walt-init does.
+mkdir /tmp/again
+again() { until mount -i -t nfs -o $1,$O,nosharecache 10.0.2.2:/var/lib/walt/nodes/n1/$2 /tmp/again; do sleep 1; done; }
+round() {
+    mkdir r$1 && dd if=/mnt/fs/big of=r$1/data bs=1M count=3 2>/dev/null && ln -s target-$1 r$1/link || return
+    again rw,nordirplus persist
+    [ "$(ls /tmp/again/r$1)" = "data
+link" ] && umount /tmp/again || return
+    echo 3 > /proc/sys/vm/drop_caches
+    [ "$(readlink r$1/link)" = target-$1 ] && [ "$(md5sum < r$1/data)" = "$SUM" ] && [ $(ls -l r$1 | wc -l) = 3 ] || return
+    [ "$(su u1 -c "md5sum < /mnt/p/r$1/data")" = "$SUM" ] && df /mnt/p >/dev/null || return
+    again ro,nocto fs
+    [ "$(cat /tmp/again/etc/hello)" = hello ] && [ "$(cat /tmp/again/sub/link)" = hello ] &&
+        [ $(ls -l /tmp/again/many | wc -l) = 5001 ] && df /tmp/again >/dev/null && umount /tmp/again
+}
+# More than one WRITE, which the client does not ask to be stable, so that there is a COMMIT.
+SUM=$(dd if=/mnt/fs/big bs=1M count=3 2>/dev/null | md5sum)
+N=0; B=0
+for r in 01 02 03 04 05 06 07 08 09 10 11 12; do ck round$r "round $r"; done
+ck rounds '[ $(ls -d r?? | wc -l) = 12 ]'
+echo "RESULT rounds good=$N bad=$B"
 echo ALLDONE
 poweroff -f
