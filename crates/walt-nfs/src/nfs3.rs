@@ -142,8 +142,12 @@ pub(crate) fn run<V: Vfs>(
         }
     }
     // "Try again later" is not an answer to keep, and a handle that was refused has nowhere to keep it.
-    if let Some(object) = p.first.filter(|_| proc.must_not_repeat() && !out[start..].starts_with(JUKEBOX)) {
-        d.vfs.completed(ctx, &object, &out[start..]);
+    if let Some(object) = p.first.filter(|_| proc.must_not_repeat()) {
+        if out[start..].starts_with(JUKEBOX) {
+            d.vfs.deferred(ctx, &object);
+        } else {
+            d.vfs.completed(ctx, &object, &out[start..]);
+        }
     }
     Ok(())
 }

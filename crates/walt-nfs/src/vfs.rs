@@ -185,4 +185,6 @@ pub trait Vfs: Send + Sync {
     fn replay(&self, ctx: &Context, object: &Object) -> Option<Vec<u8>>;
     /// After such a call, before it is answered: its encoded result.
     fn completed(&self, ctx: &Context, object: &Object, result: &[u8]);
+    /// After such a call that was answered "try again later": it has no result.
+    fn deferred(&self, ctx: &Context, object: &Object);
 }

@@ -160,6 +160,7 @@ impl Vfs for Mem {
     fn completed(&self, ctx: &Context, _: &Object, result: &[u8]) {
         *self.stored.lock().unwrap() = Some((ctx.key, result.to_vec()));
     }
+    fn deferred(&self, _: &Context, _: &Object) {}
 }
 
 fn dispatcher(names: u32) -> Dispatcher<Mem> {

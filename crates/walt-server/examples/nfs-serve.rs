@@ -14,6 +14,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use walt_server::nfs::serve::Limits;
 use walt_server::nfs::{Config, Durability, Server};
 
 /// A disk whose cache was lost once, as when a write-back fails.
@@ -47,6 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // A test's client may sit behind an address translation that takes other ports.
         reserved_ports_only: false,
         mappings: walt_nfs::portmap::one_port(port),
+        limits: Limits::default(),
     };
     let server = Server::new(exports, &config)?;
     server.serve_tcp(listener)?;

@@ -67,6 +67,8 @@ pub struct App {
     pub grants: GrantCache,
     /// The NFS server, once it serves.
     pub nfs: OnceLock<Arc<nfs::Server>>,
+    /// For which boots of nodes `/persist` was swept.
+    pub sweeps: nodes::sweep::Sweeps,
     /// Virtual nodes that this server keeps running.
     pub supervisors: Supervisors,
     /// Held while something is decided and changed: see [`nodes`].

@@ -65,6 +65,7 @@ pub fn open(config: Config) -> Result<App> {
         nfs: OnceLock::new(),
         grants: exports::GrantCache::default(),
         hub: nodes::hub::Hub::default(),
+        sweeps: nodes::sweep::Sweeps::default(),
         supervisors: nodes::vnode::Supervisors::default(),
         decisions: Mutex::new(()),
         store_changes: RwLock::new(()),

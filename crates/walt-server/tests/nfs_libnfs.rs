@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
+use walt_server::nfs::serve::Limits;
 use walt_server::nfs::{Config, Durability, Server};
 
 struct Served {
@@ -39,6 +40,7 @@ fn serve() -> Served {
         sync_data: std::fs::File::sync_data,
         reserved_ports_only: false,
         mappings: walt_nfs::portmap::one_port(port),
+        limits: Limits::default(),
     };
     let view = Arc::new(tree::Tree::read(&view).unwrap());
     let server = Server::new(Arc::new(tree::Everybody { view, persist }), &config).unwrap();

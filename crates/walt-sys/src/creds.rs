@@ -64,6 +64,21 @@ impl Drop for ActAs {
     }
 }
 
+/// Makes this thread subject to disk quotas and to the reserve of file systems for root, whomever it acts as:
+/// `CAP_SYS_RESOURCE` is what lifts them (capabilities(7)).
+///
+/// # Errors
+/// The kernel refuses; nothing has changed.
+pub fn respect_quotas() -> io::Result<()> {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    let mut sets = capabilities(None)?;
+    if sets.effective.contains(CapabilitySet::SYS_RESOURCE) {
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        set_capabilities(None, sets)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,9 +89,16 @@ pub trait Exports: Send + Sync {
     /// See [`MountError`].
     fn mount(&self, peer: Ipv4Addr, node: &str, what: MountKind) -> std::result::Result<Export, MountError>;
     /// The view, if the node at `peer` may read it.
-    fn view(&self, peer: Ipv4Addr, view: &ViewId) -> Option<Arc<dyn ReadView>>;
+    ///
+    /// # Errors
+    /// [`Status::Stale`] if it may not; [`Status::Jukebox`] if that cannot be told now, because a node that is
+    /// told that its root is gone reboots.
+    fn view(&self, peer: Ipv4Addr, view: &ViewId) -> Result<Arc<dyn ReadView>>;
     /// The directory of an export, if the node at `peer` may use it.
-    fn persist(&self, peer: Ipv4Addr, export_id: u64) -> Option<PathBuf>;
+    ///
+    /// # Errors
+    /// As [`Self::view`].
+    fn persist(&self, peer: Ipv4Addr, export_id: u64) -> Result<PathBuf>;
 }
 
 /// How to serve.
@@ -109,6 +116,8 @@ pub struct Config {
     pub reserved_ports_only: bool,
     /// What the port mapper answers; see [`walt_nfs::portmap::one_port`].
     pub mappings: Vec<walt_nfs::portmap::Mapping>,
+    /// [`serve::Limits::default`] but in tests.
+    pub limits: serve::Limits,
 }
 
 /// Why NFS cannot be served.
@@ -260,12 +269,18 @@ impl Backend {
         })
     }
 
+    /// See [`Persist::sweep`].
+    fn sweep(&self, export_id: u64, dir: &Path, before: i64) -> Result<persist::Swept> {
+        let x = self.persist.export(export_id, dir)?;
+        self.persist.sweep(&x, before)
+    }
+
     fn view(&self, ctx: &Context, view: &ViewId) -> Result<Arc<dyn ReadView>> {
-        self.exports.view(ctx.peer, view).ok_or(Status::Stale)
+        self.exports.view(ctx.peer, view)
     }
 
     fn export(&self, ctx: &Context, export: u64) -> Result<Arc<persist::Export>> {
-        let dir = self.exports.persist(ctx.peer, export).ok_or(Status::Stale)?;
+        let dir = self.exports.persist(ctx.peer, export)?;
         self.persist.export(export, &dir)
     }
 
@@ -484,6 +499,14 @@ impl Vfs for Backend {
     fn replay(&self, ctx: &Context, o: &Object) -> Option<Vec<u8>> {
         let Object::Persist { export, .. } = o else { return None };
         self.export(ctx, *export).ok()?.ring.reply(&ctx.key)
+    }
+
+    fn deferred(&self, ctx: &Context, o: &Object) {
+        if let Object::Persist { export, .. } = o
+            && let Ok(x) = self.export(ctx, *export)
+        {
+            x.ring.release(&ctx.key);
+        }
     }
 
     fn completed(&self, ctx: &Context, o: &Object, result: &[u8]) {

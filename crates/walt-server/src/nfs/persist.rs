@@ -23,6 +23,7 @@
 
 mod change;
 mod files;
+mod sweep;
 
 use super::ring::{Intent, Ring};
 use super::{Error, kernel, status};
@@ -36,6 +37,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+pub use sweep::Swept;
 use walt_nfs::vfs::Result;
 use walt_nfs::{
     Attr, Before, Context, DirEntry, FileType, Found, FsStat, KernelHandle, Listed, Object, Status, Time,
@@ -123,6 +125,14 @@ impl Export {
             status(&error)
         })
     }
+
+    /// As [`Self::begin`], for a call that makes room: it has to run on a full disk, too.
+    fn begin_to_remove(&self, ctx: &Context, intent: Intent) -> Result<Option<Intent>> {
+        match self.begin(ctx, intent) {
+            Err(Status::NoSpc | Status::DQuot) => Ok(None),
+            other => other,
+        }
+    }
 }
 
 fn errno(e: rustix::io::Errno) -> Status {
@@ -166,12 +176,15 @@ impl Epoch {
 
     fn open(path: &Path) -> std::result::Result<Self, Error> {
         let failed = |what: &str| Error::io(format!("{what} {}", path.display()));
-        let number = match std::fs::read_to_string(path) {
-            Ok(text) => text.trim().parse().map_err(|_| Error::Damaged(path.to_owned()))?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "0".to_owned(),
             Err(e) => return Err(failed("read")(e)),
         };
-        super::replace(path, &Self::text(number)).map_err(failed("write"))?;
+        let number = text.trim().parse().map_err(|_| Error::Damaged(path.to_owned()))?;
+        if text.len() != Self::LEN {
+            super::replace(path, &Self::text(number)).map_err(failed("write"))?;
+        }
         let file = File::options().write(true).open(path).map_err(failed("open"))?;
         Ok(Self { file, number })
     }
@@ -395,3 +408,6 @@ fn openat(dir: &File, name: &[u8], flags: OFlags) -> Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, rustix::fs::Mode::empty()).map(File::from).map_err(errno)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,10 +15,14 @@
 //! have other mounts of the export, with calls that wait for their answer; a rebooted client starts from
 //! another, random transaction id.
 //!
+//! The file gets all its blocks when it is made, so that a full disk has room for it; where it could not, calls
+//! that make room run without an intent. A slot whose call still runs is not used again. A file of another
+//! length, or of damaged slots, is a ring with fewer answers.
+//!
 //! Limits: the file survives the death of the process, not of the kernel: it is not synced (a power cut
 //! also ends the connections, and the clients' retries then may see their own work as done by another).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -30,6 +34,8 @@ use walt_nfs::{CallKey, KernelHandle};
 pub const SLOTS: usize = 256;
 /// Bytes of a slot on the disk.
 const SLOT: usize = 512;
+/// Bytes of the file.
+const FILE_LEN: u64 = (SLOTS * SLOT) as u64;
 /// Longest result that fits: the longest there is, CREATE's, has 280 bytes.
 const MAX_RESULT: usize = SLOT - HEAD;
 /// Bytes before the result: sum 8, sequence 8, xid 4, procedure 4, checksum 8, state 1, absent 1,
@@ -66,6 +72,8 @@ pub struct Ring {
 struct State {
     next: u64,
     slots: HashMap<usize, Slot>,
+    /// Slots of calls that this process has begun and not finished.
+    running: HashSet<usize>,
     by_key: HashMap<CallKey, usize>,
 }
 
@@ -77,6 +85,13 @@ impl Ring {
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut options = File::options();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        if file.metadata()?.len() < FILE_LEN {
+            // Zeros and not a hole: some file systems find a place for reserved blocks only when they are written.
+            let from = file.metadata()?.len();
+            if let Err(error) = file.write_all_at(&vec![0; (FILE_LEN - from) as usize], from) {
+                tracing::warn!(path = %path.display(), %error, "no room for the ring of an export");
+            }
+        }
         let mut state = State::default();
         let mut bytes = [0; SLOT];
         for index in 0..SLOTS {
@@ -110,17 +125,25 @@ impl Ring {
     /// The intent cannot be written: the call must not act.
     pub fn begin(&self, key: &CallKey, intent: Intent) -> io::Result<Option<Intent>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = state.by_key.get(key).and_then(|i| state.slots.get(i)) {
-            return Ok(Some(slot.intent));
+        if let Some(index) = state.by_key.get(key).copied()
+            && let Some(intent) = state.slots.get(&index).map(|slot| slot.intent)
+        {
+            state.running.insert(index);
+            return Ok(Some(intent));
         }
-        self.add(&mut state, key, intent, None)?;
+        let index = self.add(&mut state, key, intent, None)?;
+        state.running.insert(index);
         Ok(None)
     }
 
     /// Keeps the result of a call, whether it had an intent or failed before.
     pub fn finish(&self, key: &CallKey, result: &[u8]) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = match state.by_key.get(key).copied() {
+        let index = state.by_key.get(key).copied();
+        if let Some(index) = index {
+            state.running.remove(&index);
+        }
+        let written = match index {
             Some(index) => match state.slots.get_mut(&index) {
                 Some(slot) => {
                     slot.result = Some(result.to_vec());
@@ -129,7 +152,7 @@ impl Ring {
                 }
                 None => Ok(()),
             },
-            None => self.add(&mut state, key, Intent::default(), Some(result.to_vec())),
+            None => self.add(&mut state, key, Intent::default(), Some(result.to_vec())).map(drop),
         };
         if let Err(error) = written {
             // The call is done and its answer is on the way: a retry after a crash may get another one.
@@ -143,19 +166,32 @@ impl Ring {
         key: &CallKey,
         intent: Intent,
         result: Option<Vec<u8>>,
-    ) -> io::Result<()> {
-        let sequence = state.next;
-        let index = (sequence % SLOTS as u64) as usize;
+    ) -> io::Result<usize> {
+        let place = |sequence: u64| (sequence % SLOTS as u64) as usize;
+        // Far fewer calls run at a time than there are slots: `serve` bounds them. Were it not so, the oldest
+        // would have to go.
+        let free = (state.next..).take(SLOTS).find(|s| !state.running.contains(&place(*s)));
+        let sequence = free.unwrap_or(state.next);
+        let index = place(sequence);
         let slot = Slot { sequence, key: *key, intent, result };
         self.file.write_all_at(&encode(&slot), (index * SLOT) as u64)?;
-        state.next += 1;
+        state.next = sequence + 1;
+        state.running.remove(&index);
         if let Some(old) = state.slots.insert(index, slot)
             && state.by_key.get(&old.key) == Some(&index)
         {
             state.by_key.remove(&old.key);
         }
         state.by_key.insert(*key, index);
-        Ok(())
+        Ok(index)
+    }
+
+    /// A call that was begun has ended without a result that is worth keeping.
+    pub fn release(&self, key: &CallKey) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = state.by_key.get(key).copied() {
+            state.running.remove(&index);
+        }
     }
 }
 
@@ -262,6 +298,58 @@ mod tests {
             assert_eq!(ring.reply(&key(265)), Some(265u32.to_be_bytes().to_vec()));
         }
         assert_eq!(std::fs::metadata(&path).unwrap().len(), (SLOTS * SLOT) as u64);
+    }
+
+    #[test]
+    fn a_running_call_keeps_its_slot() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("1.ring");
+        let ring = Ring::open(&path).unwrap();
+        let intent = Intent { inode: None, absent: true };
+        ring.begin(&key(0), intent).unwrap();
+        for xid in 1..(3 * SLOTS as u32) {
+            ring.begin(&key(xid), Intent::default()).unwrap();
+            ring.finish(&key(xid), b"done");
+        }
+        assert_eq!(Ring::open(&path).unwrap().begin(&key(0), Intent::default()).unwrap(), Some(intent));
+        ring.finish(&key(0), b"slow");
+        assert_eq!(ring.reply(&key(0)).as_deref(), Some(&b"slow"[..]));
+        // Once it has its result it goes like the others; so does one that was asked to come again later.
+        ring.begin(&key(1 << 20), intent).unwrap();
+        ring.release(&key(1 << 20));
+        for xid in 0..(2 * SLOTS as u32) {
+            ring.finish(&key((2 << 20) + xid), b"done");
+        }
+        assert_eq!(ring.reply(&key(0)), None);
+        assert_eq!(ring.begin(&key(1 << 20), Intent::default()).unwrap(), None);
+    }
+
+    #[test]
+    fn more_running_calls_than_slots() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("1.ring");
+        let ring = Ring::open(&path).unwrap();
+        for xid in 0..(2 * SLOTS as u32) {
+            assert_eq!(ring.begin(&key(xid), Intent::default()).unwrap(), None);
+        }
+        for xid in 0..(2 * SLOTS as u32) {
+            ring.finish(&key(xid), b"done");
+        }
+        assert_eq!(ring.reply(&key(2 * SLOTS as u32 - 1)).as_deref(), Some(&b"done"[..]));
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), FILE_LEN);
+    }
+
+    #[test]
+    fn a_damaged_file_is_a_ring() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("1.ring");
+        for length in [0, 1, SLOT - 1, SLOT * 3 + 7, SLOT * (SLOTS + 2)] {
+            std::fs::write(&path, vec![0x5a; length]).unwrap();
+            let ring = Ring::open(&path).unwrap();
+            assert_eq!(ring.begin(&key(1), Intent::default()).unwrap(), None, "{length}");
+            ring.finish(&key(1), b"done");
+            assert_eq!(Ring::open(&path).unwrap().reply(&key(1)).as_deref(), Some(&b"done"[..]), "{length}");
+        }
     }
 
     #[test]

@@ -16,10 +16,12 @@
 //! [`walt_nfs::record::MAX_RECORD`] bytes, after which it is not read any more.
 
 use super::fail::{self, Point};
+use super::persist::Swept;
 use super::{Backend, Config, Error, Exports};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -49,10 +51,28 @@ const KEEP_BUFFER: usize = 256 << 10;
 /// Stack of each thread, in bytes: nothing recurses, and large data is on the heap.
 const STACK: usize = 512 << 10;
 
+/// Bounds of connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of all nodes.
+    pub connections: usize,
+    /// Of one node.
+    pub per_peer: usize,
+    /// How long an answer may stay unsent.
+    pub write_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: MAX_CONNECTIONS, per_peer: MAX_PER_PEER, write_timeout: WRITE_TIMEOUT }
+    }
+}
+
 /// The NFS server: answers on the sockets it was given until it is stopped or dropped by the process.
 pub struct Server {
     dispatcher: Dispatcher<Backend>,
     reserved_ports_only: bool,
+    limits: Limits,
     stopping: AtomicBool,
     listeners: Mutex<Vec<TcpListener>>,
     connections: Mutex<HashMap<Ipv4Addr, VecDeque<Arc<Connection>>>>,
@@ -101,6 +121,7 @@ impl Server {
         Ok(Arc::new(Self {
             dispatcher: Dispatcher::new(backend, key, config.mappings.clone()),
             reserved_ports_only: config.reserved_ports_only,
+            limits: config.limits,
             stopping: AtomicBool::new(false),
             listeners: Mutex::default(),
             connections: Mutex::default(),
@@ -162,6 +183,15 @@ impl Server {
         }
     }
 
+    /// Removes from an export what its node had removed while it was open, and left behind when it ended before
+    /// `before`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// The export cannot be read.
+    pub fn sweep(&self, export_id: u64, dir: &Path, before: i64) -> walt_nfs::vfs::Result<Swept> {
+        self.dispatcher.vfs().sweep(export_id, dir, before)
+    }
+
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
     }
@@ -195,18 +225,18 @@ impl Server {
     }
 
     fn connection(self: Arc<Self>, stream: TcpStream, peer: Peer) -> io::Result<()> {
-        if self.count.load(Ordering::Relaxed) >= MAX_CONNECTIONS {
+        if self.count.load(Ordering::Relaxed) >= self.limits.connections {
             return Err(io::Error::other("there are too many connections"));
         }
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+        stream.set_write_timeout(Some(self.limits.write_timeout))?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         let connection = Arc::new(Connection { stream, writing: Mutex::new(()) });
         {
             let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
             let mine = all.entry(peer.address).or_default();
-            if mine.len() >= MAX_PER_PEER
+            if mine.len() >= self.limits.per_peer
                 && let Some(oldest) = mine.pop_front()
             {
                 oldest.close();
@@ -267,9 +297,12 @@ impl Server {
         if start_another {
             let (server, queue, connection) = (self.clone(), queue.clone(), connection.clone());
             spawn("nfs-persist", move || {
+                if let Err(error) = walt_sys::creds::respect_quotas() {
+                    tracing::warn!(%error, "the calls of nodes are not bound by the quotas of the disk");
+                }
                 while let Some(record) = queue.pop() {
+                    let _done = Done { queue: &queue, connection: &connection };
                     server.persist(&connection, peer, &record);
-                    queue.done();
                 }
             })?;
         }
@@ -428,7 +461,7 @@ impl Queue {
         start
     }
 
-    /// The next call; `None` when the connection has ended and all calls are done.
+    /// The next call; `None` when the connection has ended.
     fn pop(&self) -> Option<Vec<u8>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self
@@ -442,18 +475,42 @@ impl Queue {
         Some(record)
     }
 
-    fn done(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).busy -= 1;
+    fn change(&self, change: impl FnOnce(&mut Waiting)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
     }
 }
 
-/// Ends the threads of a queue.
+/// A call that was taken from a queue is over.
+struct Done<'a> {
+    queue: &'a Queue,
+    connection: &'a Connection,
+}
+
+impl Drop for Done<'_> {
+    /// Also when the call panicked: the thread is gone then, and the client does best on a new connection.
+    fn drop(&mut self) {
+        let panicked = std::thread::panicking();
+        self.queue.change(|q| {
+            q.busy -= 1;
+            q.threads -= usize::from(panicked);
+        });
+        if panicked {
+            self.connection.close();
+        }
+    }
+}
+
+/// Ends the threads of a queue. What waits in it is not run: the client sends it again on its next connection,
+/// and an old WRITE that ran after its repetition could undo a newer one.
 struct Closing(Arc<Queue>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.0.changed.notify_all();
+        self.0.change(|q| {
+            q.closed = true;
+            q.records.clear();
+        });
     }
 }
 
@@ -480,19 +537,4 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_read_as_they_come() {
-        let bytes = [0, 0, 0, 2, 1, 2, 0x80, 0, 0, 1, 3, 0x80, 0, 0, 0, 0, 0, 0, 9, 1];
-        let mut stream = &bytes[..];
-        let mut record = Vec::new();
-        read_record(&mut stream, &mut record).unwrap();
-        assert_eq!(record, [1, 2, 3]);
-        read_record(&mut stream, &mut record).unwrap();
-        assert!(record.is_empty());
-        assert!(read_record(&mut stream, &mut record).is_err());
-        assert!(read_record(&mut &[0xff; 8][..], &mut record).is_err());
-    }
-}
+mod tests;

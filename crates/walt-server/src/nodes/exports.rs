@@ -25,7 +25,7 @@ use std::{
 };
 use walt_core::settings;
 use walt_images::{Kind, View};
-use walt_nfs::FileType;
+use walt_nfs::{FileType, Status};
 use walt_types::{Mac, ViewId};
 
 /// A view as NFS reads it.
@@ -87,27 +87,46 @@ struct Granted {
 
 /// Grants in memory, by the address of the node.
 #[derive(Default)]
-pub struct GrantCache(RwLock<HashMap<Ipv4Addr, Arc<Granted>>>);
+pub struct GrantCache(RwLock<Cached>);
+
+#[derive(Default)]
+struct Cached {
+    /// Rises with each change: what was read from the database before one is not kept after it.
+    changes: u64,
+    by_ip: HashMap<Ipv4Addr, Arc<Granted>>,
+}
 
 impl GrantCache {
     /// Something about a node has changed: the next call asks the database.
     pub fn forget(&self, ip: Ipv4Addr) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&ip);
+        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        cached.changes += 1;
+        cached.by_ip.remove(&ip);
     }
 
-    fn get(&self, app: &App, ip: Ipv4Addr) -> Option<Arc<Granted>> {
-        if let Some(found) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(&ip) {
-            return Some(found.clone());
-        }
-        let granted = match load(app, ip) {
-            Ok(granted) => Arc::new(granted?),
-            Err(e) => {
-                tracing::error!(%ip, "cannot read the grants of a node: {e:#}");
-                return None;
+    /// What the node at `ip` may use, as `load` tells if it is not known.
+    fn get(
+        &self,
+        ip: Ipv4Addr,
+        load: impl FnOnce() -> Result<Option<Granted>>,
+    ) -> walt_nfs::vfs::Result<Arc<Granted>> {
+        let changes = {
+            let cached = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(found) = cached.by_ip.get(&ip) {
+                return Ok(found.clone());
             }
+            cached.changes
         };
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(ip, granted.clone());
-        Some(granted)
+        let granted = load().map_err(|e| {
+            tracing::error!(%ip, "cannot read the grants of a node: {e:#}");
+            Status::Jukebox
+        })?;
+        let granted = Arc::new(granted.ok_or(Status::Stale)?);
+        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if cached.changes == changes {
+            cached.by_ip.insert(ip, granted.clone());
+        }
+        Ok(granted)
     }
 }
 
@@ -119,7 +138,10 @@ fn load(app: &App, ip: Ipv4Addr) -> Result<Option<Granted>> {
     for id in ids {
         match app.store.view_by_id(&id) {
             Ok(view) => views.push((id, Arc::new(Served(view)))),
-            Err(e) => tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}"),
+            Err(e @ walt_images::Error::Missing { .. }) => {
+                tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}");
+            }
+            Err(e) => return Err(e).context("a granted view cannot be read"),
         }
     }
     let root = app.persist_root(node.mac);
@@ -131,6 +153,10 @@ fn load(app: &App, ip: Ipv4Addr) -> Result<Option<Granted>> {
 struct Answers(Arc<App>);
 
 impl Answers {
+    fn granted(&self, peer: Ipv4Addr) -> walt_nfs::vfs::Result<Arc<Granted>> {
+        self.0.grants.get(peer, || load(&self.0, peer))
+    }
+
     fn node(&self, peer: Ipv4Addr, name: &str) -> std::result::Result<NodeRow, MountError> {
         let failed = |e: anyhow::Error| MountError::Failed(format!("{e:#}"));
         let node =
@@ -193,14 +219,16 @@ impl Exports for Answers {
         Ok(export)
     }
 
-    fn view(&self, peer: Ipv4Addr, view: &ViewId) -> Option<Arc<dyn ReadView>> {
-        let granted = self.0.grants.get(&self.0, peer)?;
-        granted.views.iter().find(|(id, _)| id == view).map(|(_, view)| view.clone())
+    fn view(&self, peer: Ipv4Addr, view: &ViewId) -> walt_nfs::vfs::Result<Arc<dyn ReadView>> {
+        let granted = self.granted(peer)?;
+        let found = granted.views.iter().find(|(id, _)| id == view);
+        found.map(|(_, view)| view.clone()).ok_or(Status::Stale)
     }
 
-    fn persist(&self, peer: Ipv4Addr, export_id: u64) -> Option<PathBuf> {
-        let granted = self.0.grants.get(&self.0, peer)?;
-        granted.persists.iter().find(|(id, _)| *id == export_id).map(|(_, dir)| dir.clone())
+    fn persist(&self, peer: Ipv4Addr, export_id: u64) -> walt_nfs::vfs::Result<PathBuf> {
+        let granted = self.granted(peer)?;
+        let found = granted.persists.iter().find(|(id, _)| *id == export_id);
+        found.map(|(_, dir)| dir.clone()).ok_or(Status::Stale)
     }
 }
 
@@ -220,6 +248,7 @@ pub fn serve(
         sync_data: File::sync_data,
         reserved_ports_only: true,
         mappings: walt_nfs::portmap::one_port(NFS_PORT),
+        limits: nfs::serve::Limits::default(),
     };
     let server = blocking(|| nfs::Server::new(Arc::new(Answers(app.clone())), &config))?;
     for listener in std::iter::once(listener).chain(portmap) {
@@ -231,4 +260,43 @@ pub fn serve(
     // Invariant: this is the only place that sets it, and it is called once, at the start.
     let _set_once = app.nfs.set(server);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+    fn granted(number: u64) -> Result<Option<Granted>> {
+        Ok(Some(Granted { views: Vec::new(), persists: vec![(number, PathBuf::new())] }))
+    }
+
+    fn number(found: walt_nfs::vfs::Result<Arc<Granted>>) -> u64 {
+        found.unwrap().persists[0].0
+    }
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_kept() {
+        let cache = GrantCache::default();
+        let old = cache.get(NODE, || {
+            // A MNT on another thread has just added an export.
+            cache.forget(NODE);
+            granted(1)
+        });
+        assert_eq!(number(old), 1);
+        assert_eq!(number(cache.get(NODE, || granted(2))), 2);
+        assert_eq!(number(cache.get(NODE, || granted(3))), 2, "known");
+        cache.forget(NODE);
+        assert_eq!(number(cache.get(NODE, || granted(4))), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_gone() {
+        let cache = GrantCache::default();
+        let failed = cache.get(NODE, || Err(anyhow::anyhow!("the disk is full")));
+        assert_eq!(failed.err(), Some(Status::Jukebox));
+        assert_eq!(cache.get(NODE, || Ok(None)).err(), Some(Status::Stale));
+        assert_eq!(number(cache.get(NODE, || granted(1))), 1);
+    }
 }

@@ -86,6 +86,8 @@ impl Lines {
 struct Hello {
     view: Option<ViewId>,
     boot_id: String,
+    /// Seconds since the node's boot, if it tells them.
+    uptime: Option<f64>,
 }
 
 fn parse_hello(line: &str) -> Result<Hello> {
@@ -98,7 +100,9 @@ fn parse_hello(line: &str) -> Result<Hello> {
     if boot_id.len() != 36 || !boot_id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
         bail!("'{boot_id}' is not a boot id");
     }
-    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned() })
+    let uptime =
+        fields.get("uptime").and_then(|s| s.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
+    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned(), uptime })
 }
 
 async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
@@ -116,8 +120,9 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Resu
     let hello = parse_hello(&line)?;
     let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
     let mac = node.mac;
+    // Not for any error: a node reboots when it is told that its root is gone.
     if let Some(view) = &hello.view
-        && app.store.view_by_id(view).is_err()
+        && let Err(walt_images::Error::Missing { .. }) = app.store.view_by_id(view)
     {
         tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
         writer.write_all(b"GONE\n").await?;
@@ -127,6 +132,9 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Resu
     if current && let Some(view) = &hello.view {
         app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
         app.grants.forget(ip);
+    }
+    if current && let Some(uptime) = hello.uptime {
+        super::sweep::after_boot(app, mac, &hello.boot_id, uptime);
     }
     let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
@@ -230,7 +238,10 @@ mod tests {
     fn hello_lines() {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let hello = parse_hello(&format!("HELLO 1 view=- boot_id={id} uptime=3.5")).unwrap();
-        assert_eq!((hello.view, hello.boot_id.as_str()), (None, id));
+        assert_eq!((hello.view, hello.boot_id.as_str(), hello.uptime), (None, id, Some(3.5)));
+        for odd in ["inf", "-1", "x"] {
+            assert_eq!(parse_hello(&format!("HELLO 1 boot_id={id} uptime={odd}")).unwrap().uptime, None);
+        }
         let view = "ab".repeat(32);
         assert!(parse_hello(&format!("HELLO 1 view={view} boot_id={id}")).unwrap().view.is_some());
         for bad in ["HELLO 2", "HELLO 1", "HELLO 1 boot_id=x", ""] {

@@ -8,6 +8,7 @@ pub mod hub;
 pub mod link;
 pub mod ping;
 pub mod ssh;
+pub mod sweep;
 pub mod vnode;
 
 pub use actions::{act, ownership_of_one, reboot_nodes, wait_booted};

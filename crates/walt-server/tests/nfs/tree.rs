@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use walt_nfs::FileType;
+use walt_nfs::{FileType, Status};
 use walt_server::nfs::view::{ReadView, ViewEntry};
 use walt_server::nfs::{Export, Exports, MountError, MountKind};
 use walt_types::{Hash256, ViewId};
@@ -128,10 +128,10 @@ impl Exports for Everybody {
             (_, MountKind::Persist) => Ok(Export::Persist { export_id: PERSIST, dir: self.persist.clone() }),
         }
     }
-    fn view(&self, _: Ipv4Addr, view: &ViewId) -> Option<Arc<dyn ReadView>> {
-        (*view == VIEW).then(|| self.view.clone() as Arc<dyn ReadView>)
+    fn view(&self, _: Ipv4Addr, view: &ViewId) -> Result<Arc<dyn ReadView>, Status> {
+        if *view == VIEW { Ok(self.view.clone()) } else { Err(Status::Stale) }
     }
-    fn persist(&self, _: Ipv4Addr, export_id: u64) -> Option<PathBuf> {
-        (export_id == PERSIST).then(|| self.persist.clone())
+    fn persist(&self, _: Ipv4Addr, export_id: u64) -> Result<PathBuf, Status> {
+        if export_id == PERSIST { Ok(self.persist.clone()) } else { Err(Status::Stale) }
     }
 }

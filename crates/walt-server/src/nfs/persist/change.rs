@@ -265,14 +265,11 @@ impl Persist {
     /// Gives a new file the attributes that were asked for.
     fn dress(&self, new: &New<'_>, fd: &File) -> Result<()> {
         let stat = rustix::fs::fstat(fd).map_err(errno)?;
-        let mut set = SetAttr { mode: None, ..new.set };
-        // The client has applied its umask; ours may have taken more. What the kernel added (the set-group
-        // bit of a directory's children) stays.
-        if let Some(mode) = new.mode
-            && stat.st_mode & 0o777 != mode & 0o777
-        {
-            set.mode = Some(mode | stat.st_mode & 0o7000);
-        }
+        let mut set = new.set;
+        // The client has applied its umask; ours may have taken more, and mkdir(2) takes no set-group bit. What
+        // the kernel added (that bit of a directory's children) stays.
+        set.mode =
+            new.mode.map(|mode| mode | stat.st_mode & 0o7000).filter(|mode| stat.st_mode & 0o7777 != *mode);
         // Setting what is already so would need rights that making a file does not.
         set.uid = set.uid.filter(|uid| *uid != stat.st_uid);
         set.gid = set.gid.filter(|gid| *gid != stat.st_gid);
@@ -305,7 +302,8 @@ impl Persist {
     ) -> Result<Wcc> {
         let (dir_fd, before) = x.directory(dir)?;
         let victim = Named::at(&dir_fd, name);
-        let unfinished = x.begin(ctx, Intent { inode: victim.as_ref().map(|v| v.handle), absent: false })?;
+        let unfinished =
+            x.begin_to_remove(ctx, Intent { inode: victim.as_ref().map(|v| v.handle), absent: false })?;
         let was = unfinished.and_then(|i| i.inode);
         if was.is_some() && was != victim.as_ref().map(|v| v.handle) {
             return Ok(x.wcc(&before, &dir_fd));
