@@ -3,9 +3,15 @@
 //! Pure: [`bundle`] makes `config.json` of a [`HoldSpec`] and a few facts about the merged tree. What the
 //! container may do is in the tables of [`tables`], a reason per line.
 //!
-//! Namespaces: mount, pid, uts, ipc, cgroup, network. There is no user namespace and no system-call
-//! filter: root in the container is confined by habit, not by proof (SECURITY.md). Nothing is mounted over
-//! a file of the image except `/proc/cpuinfo`, so that package scripts can replace any file in `/etc`.
+//! Namespaces: mount, pid, uts, ipc, cgroup, network. There is no user namespace (SECURITY.md says why): root
+//! in the container is root's number on the server, without the capabilities and the system calls that reach
+//! the server. Nothing is mounted over a file of the image except `/proc/cpuinfo`, so that package scripts
+//! can replace any file in `/etc`.
+//!
+//! ```text
+//! <cgroup>            limits: the container's root cannot see it, so cannot change them
+//! <cgroup>/container  root of the container's cgroup namespace; an OS makes its own groups below
+//! ```
 
 pub mod runtime;
 pub mod tables;
@@ -27,7 +33,13 @@ const HOME: &str = "/root";
 /// Where programs are looked for, unless the image's configuration says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Most processes and threads in a session: far above a package build, below what hurts the server.
-const PIDS_MAX: u32 = 16384;
+pub const PIDS_MAX: u32 = 16384;
+/// The container's own control group, below the one that has the limits.
+pub const GROUP: &str = "container";
+/// What a system call that is absent answers (errno(3)).
+const ENOSYS: u32 = 38;
+/// What a system call that is refused answers (errno(3)).
+const EPERM: u32 = 1;
 /// Options of the `/run` of a container; also those of the holder's, see [`crate::hold`].
 pub const RUN_TMPFS: &str = "mode=755,size=256m";
 
@@ -75,8 +87,9 @@ pub fn bundle(spec: &HoldSpec, facts: &Facts) -> Value {
         "mounts": mounts(spec.mode, facts),
         "linux": {
             "namespaces": namespaces.into_iter().chain([network]).collect::<Vec<_>>(),
-            "cgroupsPath": spec.cgroup,
+            "cgroupsPath": format!("{}/{GROUP}", spec.cgroup),
             "resources": resources,
+            "seccomp": seccomp(),
             "maskedPaths": tables::MASKED.map(|(path, _)| path),
             "readonlyPaths": tables::READ_ONLY.map(|(path, _)| path),
         },
@@ -153,6 +166,26 @@ fn device_rules() -> Vec<Value> {
     std::iter::once(nothing).chain(allowed).collect()
 }
 
+/// The system-call filter. A foreign architecture's calls have other numbers: the ones that this processor
+/// also understands are filtered alike, and the runtime kills what makes calls of yet another one.
+fn seccomp() -> Value {
+    let architectures: &[&str] = match std::env::consts::ARCH {
+        "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        _ => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+    };
+    let refused = tables::REFUSED_CALLS.map(|(name, _)| name);
+    let mut calls = vec![
+        json!({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM}),
+        json!({"names": tables::ABSENT_CALLS, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}),
+    ];
+    let flag = tables::CLONE_NEWUSER;
+    calls.extend(tables::NO_USER_NAMESPACE.map(|(name, index)| {
+        let asked = json!({"index": index, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"});
+        json!({"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM, "args": [asked]})
+    }));
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures, "syscalls": calls})
+}
+
 fn mounts(mode: Mode, facts: &Facts) -> Vec<Value> {
     let mount = |target: &str, kind: &str, source: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": source, "options": options});
     let mut list = vec![
@@ -178,6 +211,15 @@ fn mounts(mode: Mode, facts: &Facts) -> Vec<Value> {
     match &facts.run {
         Some(path) => list.push(bind(path, "/run", &["rbind", "rw", "nosuid", "nodev"])),
         None => list.push(mount("/run", "tmpfs", "tmpfs", &run)),
+    }
+    if mode == Mode::Os {
+        // Debian's systemd does not start without it, and may not mount it.
+        list.push(mount(
+            "/run/lock",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "nodev", "noexec", "mode=1777", "size=5m"],
+        ));
     }
     if let Some(path) = &facts.cpuinfo {
         list.push(bind(path, "/proc/cpuinfo", &["bind", "ro", "nosuid", "nodev", "noexec"]));

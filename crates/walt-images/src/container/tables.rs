@@ -1,12 +1,16 @@
 //! What a container may do and what it starts with: each table with a reason per line.
 
-/// Capabilities, without the prefix `CAP_`. Not given: SYS_MODULE, SYS_RAWIO, SYS_TIME, SYS_RESOURCE,
-/// SYSLOG, BPF, PERFMON, MAC_*, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_CONTROL, AUDIT_READ, SYS_PACCT,
-/// CHECKPOINT_RESTORE, NET_BROADCAST: they act on the server as a whole, and no package needs them.
-pub const CAPABILITIES: [(&str, &str); 25] = [
+/// Capabilities, without the prefix `CAP_`. Not given:
+///
+/// * SYS_ADMIN: whoever may mount gets a `/proc` of his own, in which nothing is masked, and with it the
+///   server (`core_pattern`). systemd notices that it may not mount, and starts services without a sandbox.
+/// * DAC_READ_SEARCH: opens files by handle, which finds every file of the disk that the image lies on.
+/// * SYS_MODULE, SYS_RAWIO, SYS_TIME, SYS_RESOURCE, SYSLOG, BPF, PERFMON, MAC_*, WAKE_ALARM, BLOCK_SUSPEND,
+///   AUDIT_CONTROL, AUDIT_READ, SYS_PACCT, CHECKPOINT_RESTORE, NET_BROADCAST: they act on the server as a
+///   whole, and no package needs them.
+pub const CAPABILITIES: [(&str, &str); 23] = [
     ("CHOWN", "packages set owners"),
-    ("DAC_OVERRIDE", "root edits files of others"),
-    ("DAC_READ_SEARCH", "root reads files of others; backup tools"),
+    ("DAC_OVERRIDE", "root reads and edits files of others"),
     ("FOWNER", "root changes modes of files of others"),
     ("FSETID", "set-id bits survive a change of owner"),
     ("KILL", "service managers end processes of other users"),
@@ -18,7 +22,6 @@ pub const CAPABILITIES: [(&str, &str); 25] = [
     ("NET_ADMIN", "networking of the container's own namespace"),
     ("NET_RAW", "ping"),
     ("SYS_CHROOT", "sshd and package tools change root"),
-    ("SYS_ADMIN", "systemd mounts, and sandboxes its services"),
     ("SYS_PTRACE", "debuggers; systemd looks at the processes of other users"),
     ("SYS_NICE", "services set priorities"),
     ("SYS_BOOT", "the OS ends itself with reboot(2), which ends the pid namespace"),
@@ -58,7 +61,7 @@ const fn device(
 
 /// Devices that may be used; everything else is denied. Disks, memory and the server's terminals can be
 /// made as nodes, which are part of images, but not opened.
-pub const DEVICES: [Device; 12] = [
+pub const DEVICES: [Device; 11] = [
     device("c", None, None, "m", "an image may contain any character device node"),
     device("b", None, None, "m", "an image may contain any block device node"),
     device("c", Some(1), Some(3), "rwm", "/dev/null"),
@@ -70,14 +73,45 @@ pub const DEVICES: [Device; 12] = [
     device("c", Some(5), Some(1), "rwm", "/dev/console: a terminal of the container"),
     device("c", Some(5), Some(2), "rwm", "/dev/ptmx: of the container's own devpts"),
     device("c", Some(136), None, "rwm", "/dev/pts/*: of the container's own devpts"),
-    device("c", Some(10), Some(229), "rwm", "/dev/fuse, if made: user-space filesystems while building"),
 ];
 
+/// System calls that fail with `EPERM`, whatever capabilities say: those that reach past the namespaces, and
+/// parts of the kernel that no package needs and that have had most of its holes.
+pub const REFUSED_CALLS: [(&str, &str); 13] = [
+    ("open_by_handle_at", "files of the server's disk, past the root of the container"),
+    ("kexec_load", "another kernel for the server; SYS_BOOT would allow it"),
+    ("kexec_file_load", "another kernel for the server; SYS_BOOT would allow it"),
+    ("bpf", "programs in the server's kernel"),
+    ("perf_event_open", "observes the whole server"),
+    ("userfaultfd", "holds the kernel still in the middle of a call"),
+    ("add_key", "key rings go by user number: root's are those of the server's root"),
+    ("request_key", "key rings go by user number: root's are those of the server's root"),
+    ("keyctl", "key rings go by user number: root's are those of the server's root"),
+    ("syslog", "the server's kernel messages"),
+    ("io_uring_setup", "much of the kernel by another road than system calls"),
+    ("io_uring_enter", "much of the kernel by another road than system calls"),
+    ("io_uring_register", "much of the kernel by another road than system calls"),
+];
+
+/// Calls that are refused when they ask for a user namespace, in which every process has all capabilities:
+/// name, index of the argument that has the flags.
+pub const NO_USER_NAMESPACE: [(&str, u32); 2] = [("clone", 0), ("unshare", 0)];
+
+/// `CLONE_NEWUSER` (clone(2)).
+pub const CLONE_NEWUSER: u64 = 0x1000_0000;
+
+/// Calls that this kernel seems not to have, so that programs use the older one: the flags of `clone3` are in
+/// memory, where a filter cannot look.
+pub const ABSENT_CALLS: [&str; 1] = ["clone3"];
+
 /// Paths that are hidden.
-pub const MASKED: [(&str, &str); 9] = [
+pub const MASKED: [(&str, &str); 12] = [
     ("/proc/acpi", "the server's hardware"),
     ("/proc/kcore", "the server's memory"),
     ("/proc/keys", "keys of other users of the kernel"),
+    ("/proc/kpagecgroup", "use of the server's memory, page by page"),
+    ("/proc/kpagecount", "use of the server's memory, page by page"),
+    ("/proc/kpageflags", "use of the server's memory, page by page"),
     ("/proc/latency_stats", "timing of other processes"),
     ("/proc/timer_list", "timing of other processes"),
     ("/proc/sched_debug", "all processes of the server"),

@@ -69,7 +69,7 @@ pub async fn start_container(holder: &Rc<Holder>) -> Result<()> {
     let facts = holder.facts()?;
     holder.dir.write(CONFIG, &container::bundle(&spec, &facts))?;
     let run = ["run", "--detach", "--pid-file", PID, &spec.container_id];
-    match spec.mode {
+    let started = match spec.mode {
         Mode::Simple => {
             let (child, ends) = launch(holder, &runtime, &spec, &run).await?;
             *holder.init.borrow_mut() = Some(child.clone());
@@ -80,7 +80,9 @@ pub async fn start_container(holder: &Rc<Holder>) -> Result<()> {
             *holder.init.borrow_mut() = Some(read_child(&runtime)?);
             Ok(())
         }
-    }
+    };
+    // Only now: with cgroup v2 the runtime enables the controllers for the groups above its own.
+    started.and_then(|()| Ok(holder.cgroup().limit(spec.memory_max, container::PIDS_MAX)?))
 }
 
 /// With an OS: waits until it is up, then starts the shell in it.
@@ -320,7 +322,7 @@ fn shell_processes(holder: &Holder, leader: i32) -> Vec<ProcessId> {
     let mut found = group.processes().unwrap_or_default();
     found.retain(|pid| session_of(*pid) == Some(leader));
     // systemd keeps its own processes in groups below: what is in the container's own was exec'd.
-    let beside = group.direct_processes().unwrap_or_default();
+    let beside = group.below(container::GROUP).direct_processes().unwrap_or_default();
     let init = holder.init.borrow().as_ref().map(|c| c.id.pid);
     if init.is_some_and(|init| init != leader && !beside.contains(&init)) {
         found.extend(beside);

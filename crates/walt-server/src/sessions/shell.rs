@@ -28,6 +28,8 @@ use walt_types::{ImageRef, UserName};
 const STDIN_SPOOL: &str = "stdin";
 /// Pieces of output that may wait for a slow client before the shell waits.
 const OUTPUT_QUEUE: usize = 16;
+/// The share of the server's memory that one session may use: numerator and denominator.
+const MEMORY_SHARE: (u64, u64) = (3, 4);
 
 /// Serves one client of an image shell; the shell's exit status. A client that goes leaves the session.
 pub async fn shell(
@@ -193,8 +195,16 @@ fn spec(
         stdin: script,
         env,
         network: Some(network::container_network(&app.config, row.slot)?),
-        memory_max: None,
+        memory_max: Some(memory_max()),
     })
+}
+
+/// Most memory of a session, in bytes, with what lies in its `/run` and `/dev/shm`: what the server and its nodes
+/// need is left.
+fn memory_max() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+    total / MEMORY_SHARE.1 * MEMORY_SHARE.0
 }
 
 /// Carries bytes between holder and client until the shell ends or the client goes.

@@ -67,6 +67,30 @@ impl Cgroup {
         Ok(())
     }
 
+    /// A group below this one.
+    pub fn below(&self, name: &str) -> Self {
+        Self { path: self.path.join(name) }
+    }
+
+    /// Bounds all processes in it and below it together: memory in bytes (`None`: as it is), and the number of
+    /// processes and threads. With v2 the controllers must have been enabled by the groups above it.
+    pub fn limit(&self, memory: Option<u64>, tasks: u32) -> Result<()> {
+        let v2 = cgroup_version_2();
+        let set = |controller: &str, file: &str, value: String| {
+            let hierarchy = if v2 { PathBuf::from(ROOT) } else { Path::new(ROOT).join(controller) };
+            let dir = hierarchy.join(&self.path);
+            std::fs::create_dir_all(&dir)
+                .and_then(|()| std::fs::write(dir.join(file), &value))
+                .during(|| format!("write {value} to {}", dir.join(file).display()))
+        };
+        set("pids", "pids.max", tasks.to_string())?;
+        match memory {
+            Some(bytes) if v2 => set("memory", "memory.max", bytes.to_string()),
+            Some(bytes) => set("memory", "memory.limit_in_bytes", bytes.to_string()),
+            None => Ok(()),
+        }
+    }
+
     /// The processes in it and in the groups below, in any hierarchy.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let what = || format!("list the processes of the control group {}", self.path.display());
