@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod isolation;
 mod lists;
 mod misuse;
+mod nfs_call;
 mod ownership;
 mod start;
 mod status;

@@ -6,6 +6,7 @@
 //!   ├─ terminal(user, [..])   the same on a pseudo-terminal: Terminal, with bounded waits
 //!   └─ api(user)              raw HTTP on walt.sock: what the client would hide
 //! Machine                     what a server may leave behind: links, mounts, rules, …
+//! Netns, scan                 other machines on walt-net, and what they reach
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -16,12 +17,15 @@
 pub mod http;
 pub mod images;
 pub mod machine;
+pub mod netns;
+pub mod scan;
 pub mod server;
 mod slot;
 pub mod terminal;
 
 pub use http::Api;
 pub use machine::Machine;
+pub use netns::{Netns, Station};
 pub use server::{Ended, Options, TestServer, User};
 pub use terminal::Terminal;
 
