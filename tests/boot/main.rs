@@ -4,6 +4,7 @@
 
 mod default;
 mod demo;
+mod isolation;
 mod mini;
 mod nfs;
 
