@@ -3,7 +3,7 @@
 use super::{SOON, USER};
 use walt_testkit::{Machine, Terminal, TestServer, machine};
 
-const MINI: &str = "pc-x86-64-mini";
+pub const MINI: &str = "pc-x86-64-mini";
 
 fn start() -> TestServer {
     let server = TestServer::start_with_images(&[MINI]);

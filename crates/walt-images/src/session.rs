@@ -130,6 +130,10 @@ impl SessionDir {
         }
         Ok(())
     }
+    /// Whether a holder was ever told to start here.
+    pub fn has_spec(&self) -> bool {
+        self.file("spec.json").exists()
+    }
     /// Reads `spec.json`.
     pub fn spec(&self) -> Result<HoldSpec> {
         let spec: HoldSpec = self.read("spec.json")?;

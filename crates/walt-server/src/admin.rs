@@ -5,7 +5,10 @@ use crate::{
     config::Config,
     events::Events,
     failure::{Outcome, refused},
-    images::{default_image, housekeeping::After},
+    images::{
+        default_image,
+        housekeeping::{After, writing},
+    },
     network, nodes, run, sessions,
 };
 use anyhow::{Context, Result, bail};
@@ -26,7 +29,7 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
         AdminAction::ImportDefaultImage { name, dir } => {
             events.busy(format!("Importing {name}")).await;
             let _tidy = After(app);
-            let _changes = app.store_changes.read().await;
+            let _changes = writing(app).await;
             let imported = crate::db::blocking(|| default_image::import(app, &name, Path::new(&dir)));
             let id = imported.map_err(|e| refused(format!("{e:#}")))?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;

@@ -14,7 +14,7 @@ use crate::{
     admin::runtime,
     config::Config,
     db::{Db, NodeRow, RefRow, SessionRow},
-    failure::{Outcome, refused},
+    failure::Outcome,
     images::housekeeping,
 };
 use anyhow::{Context, Result, bail};
@@ -28,31 +28,17 @@ use walt_images::{Fault, Finding, Look, Object, Store};
 use walt_types::ImageId;
 
 /// How long housekeeping has to remove what nothing needs. It runs seconds after each change, and later
-/// only while an image is imported or saved.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// only while images are imported or saved.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a look may wait for an import or a save to end.
-const WRITERS: Duration = Duration::from_secs(300);
 /// How long a server may take to start to answer, or to leave, when its state is in use and it does not answer.
 const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Looks at the store while nobody writes to it.
 pub async fn look_beside_writers(app: &App) -> Outcome<StoreLook> {
-    let start = Instant::now();
-    loop {
-        {
-            let _decision = app.decisions.lock().await;
-            // Waiting for a writer with the decisions in hand would let everybody wait.
-            if let Ok(_changes) = app.store_changes.try_write() {
-                return Ok(crate::db::blocking(|| look(&app.store, &app.db))?);
-            }
-        }
-        if start.elapsed() > WRITERS {
-            return Err(refused("images are being imported or saved all the time: try again later"));
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    let _alone = housekeeping::alone(app).await;
+    Ok(crate::db::blocking(|| look(&app.store, &app.db))?)
 }
 
 /// Looks at the store. The caller sees to it that nobody writes to it.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod db;
 mod dns;
 mod events;
+mod fail;
 mod failure;
 pub mod images;
 pub mod keys;
@@ -73,8 +74,10 @@ pub struct App {
     pub supervisors: Supervisors,
     /// Held while something is decided and changed: see [`nodes`].
     pub decisions: Mutex<()>,
-    /// Writers of the store hold it for reading, housekeeping for writing.
+    /// Writers of the store hold it for reading, housekeeping for writing: see [`images::housekeeping`].
     pub store_changes: RwLock<()>,
+    /// Imports and saves pass it; housekeeping closes it when its turn does not come.
+    pub store_gate: Mutex<()>,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
     /// Ports that the server does without.

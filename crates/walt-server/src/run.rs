@@ -69,6 +69,7 @@ pub fn open(config: Config) -> Result<App> {
         supervisors: nodes::vnode::Supervisors::default(),
         decisions: Mutex::new(()),
         store_changes: RwLock::new(()),
+        store_gate: Mutex::new(()),
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),

@@ -5,18 +5,24 @@ use crate::{Api, Terminal, images, programs, target, until};
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 use std::time::{Duration, Instant};
 
 /// How many servers may run at once.
 pub const SLOTS: u8 = 32;
 /// How long a server may take to answer.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long one question whether it is there may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 /// How long a server that cannot start may take to say so, and one that was told to end to leave.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long a run of the client may take; waiting for a boot is the longest.
@@ -64,7 +70,7 @@ pub struct Ended {
 pub struct TestServer {
     slot: Slot,
     options: Options,
-    child: Option<Child>,
+    child: Mutex<Option<Child>>,
 }
 
 impl TestServer {
@@ -105,7 +111,7 @@ impl TestServer {
 
     /// Everything but the process.
     pub fn prepare(options: Options) -> Self {
-        let server = Self { slot: Slot::take(SLOTS), options, child: None };
+        let server = Self { slot: Slot::take(SLOTS), options, child: Mutex::new(None) };
         server.sweep();
         fs::create_dir_all(server.dir().join("bin")).expect("the slot can be written");
         fs::set_permissions(server.dir(), fs::Permissions::from_mode(0o755)).expect("the slot is ours");
@@ -182,23 +188,31 @@ impl TestServer {
     /// # Errors
     /// It ended instead.
     pub fn launch(&mut self) -> Result<(), Ended> {
+        self.launch_with(&[])
+    }
+
+    /// Starts the process with variables in its environment.
+    ///
+    /// # Errors
+    /// It ended instead.
+    pub fn launch_with(&self, environment: &[(&str, &str)]) -> Result<(), Ended> {
         let log = File::options().create(true).append(true).open(self.dir().join("server.log"));
         let log = log.expect("the slot can be written");
         let mut command = self.server_command(&["run"]);
         command.stdout(log.try_clone().expect("a descriptor can be copied")).stderr(log);
-        command.process_group(0);
+        command.process_group(0).envs(environment.iter().copied());
         let mut child = command.spawn().expect("walt-server can be started");
         let socket = self.socket();
         let end = until("the server to answer or to end", START_LIMIT, || {
             if let Some(status) = child.try_wait().expect("a child can be waited for") {
                 return Some(Some(status));
             }
-            UnixStream::connect(&socket).is_ok().then_some(None)
+            answers(&socket).then_some(None)
         });
         match end {
             Some(status) => Err(Ended { status: status.code(), log: self.log() }),
             None => {
-                self.child = Some(child);
+                *self.child() = Some(child);
                 Ok(())
             }
         }
@@ -206,10 +220,29 @@ impl TestServer {
 
     /// `kill -9`.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
+        self.crash();
+    }
+
+    /// `kill -9`, while other threads use this server.
+    pub fn crash(&self) {
+        if let Some(mut child) = self.child().take() {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Waits until the process has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn wait_for_end(&self) {
+        if let Some(mut child) = self.child().take() {
+            until("the server to end", END_LIMIT, || child.try_wait().expect("a child can be waited for"));
+        }
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `walt-server down`.
@@ -219,9 +252,7 @@ impl TestServer {
     pub fn down(&mut self) -> String {
         let output = self.run_down();
         assert!(output.status.success(), "down failed: {}", text(&output.stderr));
-        if let Some(mut child) = self.child.take() {
-            until("the server to leave", END_LIMIT, || child.try_wait().expect("a child can be waited for"));
-        }
+        self.wait_for_end();
         text(&output.stdout)
     }
 
@@ -345,6 +376,18 @@ impl Drop for TestServer {
         self.kill();
         let _ = fs::remove_dir_all(self.dir());
     }
+}
+
+/// Whether a server answers there. That it can be connected to is not enough: a program that a killed server
+/// was about to start has its socket for a moment.
+fn answers(socket: &Path) -> bool {
+    let ask = || -> std::io::Result<usize> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.write_all(b"GET /api/v1/info HTTP/1.1\r\nHost: walt\r\nConnection: close\r\n\r\n")?;
+        stream.read(&mut [0; 64])
+    };
+    ask().is_ok_and(|n| n > 0)
 }
 
 /// What a run of the client gave.

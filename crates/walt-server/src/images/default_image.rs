@@ -4,7 +4,7 @@
 //! else it is done here under the state's lock.
 
 use super::LABEL_MODELS;
-use crate::{App, config::Config, db::RefRow};
+use crate::{App, config::Config, db::RefRow, fail};
 use anyhow::{Context, Result, bail};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -132,6 +132,7 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     }
     let tar = File::open(dir.join("rootfs.tar")).context("cannot open rootfs.tar")?;
     let layer = app.store.import_tar(tar).context("cannot import rootfs.tar")?;
+    fail::point("import-layer");
     let created = crate::now() as i64;
     let mut config = ImageConfig {
         created: Some(crate::rfc3339(created)),
@@ -151,6 +152,7 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     };
     config.push_layer(&layer.diff_id, history);
     let image_id = app.store.put_config(&config)?;
+    fail::point("import-config");
     let row = RefRow { reference: ImageRef::platform(name), image_id, created };
     app.db.with(|c| row.put(c))?;
     Ok(image_id)

@@ -1,17 +1,27 @@
-//! Removal of what nothing needs any more: images, layers, views, session directories.
+//! Removal of what nothing needs any more: images, layers, views, session directories. And who may write to
+//! the store when.
 
 use crate::{
     App,
     db::{self, Db, NodeRow, RefRow, SessionRow},
 };
 use anyhow::Result;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use walt_images::Live;
 
 /// Longest time between two passes; each change that can free something also starts one.
 const INTERVAL: Duration = Duration::from_secs(3600);
 /// How long a pass is put off, so that a burst of changes is one pass.
 const DELAY: Duration = Duration::from_secs(2);
+/// How long imports and saves may follow on each other before new ones wait for a pass.
+const CLOSE_AFTER: Duration = Duration::from_secs(10);
+/// Pause between two tries to have the store alone.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// All that must stay: what references, open sessions, grants and platform layers in use point to.
 pub fn live(db: &Db) -> Result<Live> {
@@ -41,12 +51,36 @@ pub fn live(db: &Db) -> Result<Live> {
     Ok(live)
 }
 
-/// One pass; false if it was put off, as somebody writes to the store.
-pub async fn pass(app: &Arc<App>) -> Result<bool> {
-    // The store must not change between the question what is alive and the removal of the rest. An import
-    // may take minutes: waiting for it here would let everybody wait who decides something.
-    let _decision = app.decisions.lock().await;
-    let Ok(_imports) = app.store_changes.try_write() else { return Ok(false) };
+/// Access to the store for an import or a save.
+pub async fn writing(app: &App) -> RwLockReadGuard<'_, ()> {
+    let _passing = app.store_gate.lock().await;
+    app.store_changes.read().await
+}
+
+/// The decisions, and the store with nobody writing to it.
+///
+/// Savers take the decisions with the store in hand, and those who open a shell take them the other way
+/// round: so nobody waits for the store here with the decisions in hand.
+pub async fn alone(app: &App) -> (MutexGuard<'_, ()>, RwLockWriteGuard<'_, ()>) {
+    let start = Instant::now();
+    let mut gate = None;
+    loop {
+        let decisions = app.decisions.lock().await;
+        if let Ok(store) = app.store_changes.try_write() {
+            return (decisions, store);
+        }
+        drop(decisions);
+        if gate.is_none() && start.elapsed() > CLOSE_AFTER {
+            gate = Some(app.store_gate.lock().await);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// One pass.
+pub async fn pass(app: &Arc<App>) -> Result<()> {
+    // The store must not change between the question what is alive and the removal of the rest.
+    let _alone = alone(app).await;
     let live = live(&app.db)?;
     for (image, _, _) in app.db.with(db::platforms)? {
         if !live.images.contains(&image) {
@@ -55,7 +89,7 @@ pub async fn pass(app: &Arc<App>) -> Result<bool> {
     }
     let report = db::blocking(|| app.store.remove_unreferenced(&live))?;
     tracing::debug!(?report, "removed what nothing needs");
-    Ok(true)
+    Ok(())
 }
 
 /// Passes for ever: at the start, for what a killed server has left; after changes; and once an hour.
@@ -64,10 +98,8 @@ pub async fn run(app: Arc<App>) {
         if let Err(e) = crate::sessions::end_old_ones(&app).await {
             tracing::warn!("old sessions: {e:#}");
         }
-        match pass(&app).await {
-            Ok(true) => {}
-            Ok(false) => app.housekeeping.notify_one(),
-            Err(e) => tracing::warn!("housekeeping: {e:#}"),
+        if let Err(e) = pass(&app).await {
+            tracing::warn!("housekeeping: {e:#}");
         }
         let _ = tokio::time::timeout(INTERVAL, app.housekeeping.notified()).await;
         tokio::time::sleep(DELAY).await;

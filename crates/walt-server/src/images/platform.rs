@@ -6,7 +6,7 @@
 //! nowhere is replaced by a directory.
 
 use super::housekeeping::After;
-use crate::{App, db, failure::Outcome};
+use crate::{App, db, fail, failure::Outcome};
 use anyhow::{Context, Result};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -59,7 +59,9 @@ pub fn make(app: &App, image: &ImageId) -> Result<Platform> {
     let _tidy = After(app);
     let base = app.store.view(&layers, None)?;
     let layer = app.store.build_layer(entries(app, image, &base)?, Some(&base))?;
+    fail::point("platform-layer");
     let view = app.store.view(&layers, Some(&layer.diff_id))?;
+    fail::point("platform-view");
     app.db.with(|c| db::put_platform(c, image, &inputs, &layer.diff_id, view.id()))?;
     Ok(Platform { diff_id: layer.diff_id, view })
 }

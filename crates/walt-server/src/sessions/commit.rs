@@ -11,11 +11,12 @@ use crate::{
     App,
     db::{Committing, NodeRow, RefRow, SessionRow, blocking},
     events::Events,
+    fail,
     failure::{Failure, Outcome, refused},
     images::{
         self,
         actions::{nodes_using, overwrite_warning, reboot_users},
-        housekeeping::After,
+        housekeeping::{After, writing},
     },
 };
 use anyhow::{Context, Result};
@@ -114,8 +115,9 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
             events.note(note).await;
         }
     }
+    fail::point("save-sealed");
     let tidy = After(app);
-    let changes = app.store_changes.read().await;
+    let changes = writing(app).await;
     let mut config = app.store.config(&plan.row.image_id).map_err(anyhow::Error::new)?;
     let lower = super::shell::view_of(app, &plan.row)?;
     let layer_dir = dir.join("layer");
@@ -135,6 +137,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         }
         Prepared::Layer { info, .. } => info,
     };
+    fail::point("save-prepared");
     let created = crate::now() as i64;
     let comment = format!("walt image shell {}", plan.row.image.image());
     let history = History {
@@ -146,6 +149,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     config.created.clone_from(&history.created);
     config.push_layer(&layer.diff_id, history);
     let image_id = app.store.put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
+    fail::point("save-config");
     let commit = Committing {
         diff_id: layer.diff_id,
         image_id,
@@ -162,6 +166,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         )));
     }
     app.db.with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
+    fail::point("save-recorded");
     finish(app, &plan.row, &commit)?;
     let users = nodes_using(app, &plan.target)?;
     drop((decision, changes, tidy));
@@ -185,12 +190,14 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
 fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
     let dir = dir_of(app, &row.id);
     blocking(|| app.store.adopt_layer(&dir.join("layer"), &commit.diff_id))?;
+    fail::point("save-adopted");
     app.db.transaction(|tx| -> Result<()> {
         let reference =
             RefRow { reference: commit.target.clone(), image_id: commit.image_id, created: commit.created };
         reference.put(tx)?;
         SessionRow::delete(tx, &row.id)
     })?;
+    fail::point("save-referenced");
     // The session is over; what is left of its directory is rubbish that housekeeping would remove too.
     if let Err(e) = blocking(|| super::remove_dir(app, &row.id)) {
         tracing::warn!("{e:#}");

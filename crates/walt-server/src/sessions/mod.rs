@@ -20,6 +20,7 @@ pub use shell::shell;
 use crate::{
     App,
     db::{SessionRow, blocking},
+    fail,
     failure::{Outcome, not_found},
 };
 use anyhow::{Context, Result};
@@ -92,6 +93,7 @@ async fn drop_session(app: &Arc<App>, row: &SessionRow) -> Result<()> {
         client.discard().await.context("cannot end the session's container")?;
     }
     app.db.with(|c| SessionRow::delete(c, &row.id))?;
+    fail::point("discard-deleted");
     blocking(|| remove_dir(app, &row.id))
 }
 

@@ -5,6 +5,7 @@ use crate::{
     App,
     api::terminals::{FromClient, Input, ToClient},
     db::{SessionRow, blocking},
+    fail,
     failure::{Failure, Outcome, refused, refused_hint},
     images::{self, platform},
     network,
@@ -101,6 +102,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         committing: None,
     };
     app.db.with(|c| row.insert(c))?;
+    fail::point("shell-recorded");
     Ok(row)
 }
 
@@ -127,6 +129,7 @@ async fn start(
         .with_context(|| format!("cannot make {}", dir.display()))?;
     let view = view_of(app, row)?;
     blocking(|| app.store.prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
+    fail::point("shell-prepared");
     let script = match &open.tty {
         Some(_) => None,
         None => {
@@ -235,7 +238,10 @@ async fn attached(
                         .await
                         .map_err(|e| refused(format!("the shell cannot be started: {e}")))?;
                 }
-                None => hold_session(app, row, &spec).await?,
+                None => {
+                    made_whole(app, row)?;
+                    hold_session(app, row, &spec).await?;
+                }
             }
             super::holder(app, row).await?.context("the session's holder has ended")?
         }
@@ -243,6 +249,28 @@ async fn attached(
     let view = view_of(app, row)?;
     let os = has_hooks(&view);
     relay(client, row, os, tty, to, from).await
+}
+
+/// A server that was killed while it opened a session may have left half of an upper directory: as long as
+/// no holder was told to start, nobody has written to it, and it is made anew.
+fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
+    let dir = dir_of(app, &row.id);
+    if SessionDir(dir.clone()).has_spec() {
+        return Ok(());
+    }
+    let layer = dir.join("layer");
+    let view = view_of(app, row)?;
+    blocking(|| -> anyhow::Result<()> {
+        match std::fs::remove_dir_all(&layer) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("cannot remove {}", layer.display()));
+            }
+            _ => {}
+        }
+        app.store.prepare_upper(&layer, &view)?;
+        Ok(())
+    })?;
+    Ok(())
 }
 
 /// The tree that a session started from.

@@ -1,0 +1,39 @@
+//! Points at which a crash test lets the server end, as `kill -9` would.
+
+use std::sync::OnceLock;
+
+/// Environment variable of crash tests: the name of a point. The process ends when it gets there.
+const VARIABLE: &str = "WALT_FAIL_STORE";
+
+/// All points, in the order in which a store's operations reach them.
+pub const POINTS: &[&str] = &[
+    // Import of a default image: the layer is in the store; its configuration too.
+    "import-layer",
+    "import-config",
+    // The platform layer of an image: the layer is in the store; its view too.
+    "platform-layer",
+    "platform-view",
+    // An image shell: the session is on record; its directory is made.
+    "shell-recorded",
+    "shell-prepared",
+    // A save: the overlay is unmounted; the layer is written; its configuration too; the commit is on record;
+    // the layer is in the store; the reference is moved.
+    "save-sealed",
+    "save-prepared",
+    "save-config",
+    "save-recorded",
+    "save-adopted",
+    "save-referenced",
+    // The end of a session without a save: its record is gone.
+    "discard-deleted",
+];
+
+/// The server is at `name`, one of [`POINTS`].
+pub fn point(name: &'static str) {
+    static WANTED: OnceLock<Option<String>> = OnceLock::new();
+    debug_assert!(POINTS.contains(&name), "{name} is not listed");
+    if WANTED.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name) {
+        // No destructor, no core dump: what is left is what a kill leaves.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
