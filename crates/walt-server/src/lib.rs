@@ -24,6 +24,7 @@ mod failure;
 pub mod images;
 pub mod keys;
 mod lock;
+pub mod netboot;
 mod network;
 pub mod nfs;
 mod node_logs;

@@ -47,6 +47,14 @@ fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
 }
 
 impl NodeRow {
+    /// Whether it is meant by `<name>` in the paths `/var/lib/walt/nodes/<name>/…` that images have built in:
+    /// its Ethernet address (pairs joined by `:` or `-`), its IP address or its name.
+    pub fn is_called(&self, name: &str) -> bool {
+        name.parse::<Mac>().is_ok_and(|mac| mac == self.mac)
+            || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip == self.ip)
+            || self.facts.name.as_str().eq_ignore_ascii_case(name)
+    }
+
     /// All nodes by name.
     pub fn all(c: &Connection) -> Result<Vec<Self>> {
         let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes ORDER BY name"))?;

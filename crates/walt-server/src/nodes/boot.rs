@@ -1,9 +1,8 @@
 //! What a virtual node boots: the iPXE scripts of its image, run on the files of its view.
 
-use crate::{App, db::NodeRow, images, images::platform, network};
+use crate::{App, db::NodeRow, images, images::platform, netboot::files::BootTree, network};
 use anyhow::{Context, Result, anyhow, bail};
 use std::{fs::File, io, io::Read, sync::Arc};
-use walt_images::{Kind, View};
 use walt_netboot::ipxe::{self, Files, Machine, Outcome};
 
 pub use walt_vnode::{MANUFACTURER, PRODUCT};
@@ -20,32 +19,14 @@ pub struct Boot {
     pub command_line: String,
 }
 
-/// `/boot/<model>` of a view.
-struct BootFiles<'a> {
-    view: &'a View,
-    dir: String,
-}
-
-impl BootFiles<'_> {
-    fn open(&self, path: &str) -> io::Result<File> {
-        let missing = || io::Error::from(io::ErrorKind::NotFound);
-        let full = format!("{}/{path}", self.dir);
-        let number = self.view.resolve(full.as_bytes()).ok_or_else(missing)?;
-        match self.view.entry(number) {
-            Some(entry) if entry.kind == Kind::File => self.view.open(number),
-            _ => Err(missing()),
-        }
-    }
-}
-
-impl Files for BootFiles<'_> {
+impl Files for BootTree {
     fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        self.open(path.as_bytes())?.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
     fn exists(&self, path: &str) -> bool {
-        self.open(path).is_ok()
+        self.open(path.as_bytes()).is_ok()
     }
 }
 
@@ -70,7 +51,7 @@ pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
         product: PRODUCT.into(),
         model: node.facts.model.to_string(),
     };
-    let files = BootFiles { view: &platform.view, dir: format!("boot/{}", node.facts.model) };
+    let files = BootTree::new(platform.view, &node.facts.model);
     let report = ipxe::run(&machine, START, &files);
     let boot = match report.outcome {
         Ok(Outcome::Boot(boot)) => boot,
@@ -82,7 +63,9 @@ pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
         }
         Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
     };
-    let open = |path: &String| files.open(path).with_context(|| format!("cannot read the boot file {path}"));
+    let open = |path: &String| {
+        files.open(path.as_bytes()).with_context(|| format!("cannot read the boot file {path}"))
+    };
     Ok(Boot {
         kernel: open(&boot.kernel)?,
         initrds: boot.initrds.iter().map(open).collect::<Result<_>>()?,

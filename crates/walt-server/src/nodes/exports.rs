@@ -26,7 +26,7 @@ use std::{
 use walt_core::settings;
 use walt_images::{Kind, View};
 use walt_nfs::{FileType, Status};
-use walt_types::{Mac, ViewId};
+use walt_types::ViewId;
 
 /// A view as NFS reads it.
 struct Served(Arc<View>);
@@ -161,10 +161,7 @@ impl Answers {
         let failed = |e: anyhow::Error| MountError::Failed(format!("{e:#}"));
         let node =
             self.0.db.with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
-        let is_this = name.parse::<Mac>().is_ok_and(|mac| mac == node.mac)
-            || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip == node.ip)
-            || node.facts.name.as_str().eq_ignore_ascii_case(name);
-        if is_this { Ok(node) } else { Err(MountError::Denied) }
+        if node.is_called(name) { Ok(node) } else { Err(MountError::Denied) }
     }
 
     fn view_of(&self, node: &NodeRow) -> std::result::Result<Arc<View>, Failure> {
