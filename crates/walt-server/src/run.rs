@@ -7,7 +7,7 @@ use crate::{
     dns,
     images::housekeeping,
     keys::Keys,
-    network,
+    netboot, network,
     nodes::{self, exports, link},
     ports, recent, sessions,
 };
@@ -146,15 +146,17 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
     sessions::recover(&app).await.context("recovery of sessions")?;
     let portmap = Portmap::bind(&app);
+    let netboot = netboot::Sockets::bind(&app.config);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
     link_listener.set_nonblocking(true)?;
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
-    let services = [
+    let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(dns.serve()),
         tokio::spawn(housekeeping::run(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
     ];
+    services.extend(netboot.serve(&app)?);
     nodes::vnode::start_all(&app)?;
     let ending = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -183,7 +185,7 @@ async fn watch_firewalls(app: Arc<App>) {
 }
 
 /// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)).
-fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
+pub(crate) fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(config.bridge().as_bytes()))?;
@@ -191,7 +193,11 @@ fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
+/// A listener that only hears walt-net.
+///
+/// # Errors
+/// Who holds the port.
+pub(crate) fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
     let make = || {
         let socket = bound(config, Type::STREAM, port)?;
         socket.listen(BACKLOG)?;

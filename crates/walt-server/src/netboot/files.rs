@@ -222,21 +222,27 @@ fn loader(name: &str) -> Result<BootFile, FileError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{config::Config, db::RefRow};
     use walt_core::{NodeFacts, life::Life};
     use walt_images::{History, ImageConfig, NewEntry, NewKind};
 
-    const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 2);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 3);
+    // Addresses of the loopback network, so that a test can come from them.
+    pub const NODE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    pub const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+    /// What the file `large` has: more than the buffers of a connection hold.
+    pub fn large() -> String {
+        (0..3_000_000).map(|n| format!("{n:07}\n")).collect()
+    }
 
     fn entry(path: &str, kind: NewKind) -> NewEntry {
         NewEntry { path: path.into(), mode: 0o755, uid: 0, gid: 0, kind }
     }
 
     /// A server with a node `vn1` at [`NODE`] whose image has boot files, and a node at [`OTHER`] without image.
-    fn server(dir: &std::path::Path) -> Arc<App> {
+    pub fn server(dir: &std::path::Path) -> Arc<App> {
         let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
         let app = crate::run::open(config).unwrap();
         let link = |to: &str| NewKind::Symlink(to.into());
@@ -246,6 +252,7 @@ mod tests {
             entry("boot/pc-x86-64", NewKind::Dir),
             entry("boot/pc-x86-64/initrd", link("/boot/initrd.img-1")),
             entry("boot/pc-x86-64/kernel", link("../vmlinuz-1")),
+            entry("boot/pc-x86-64/large", file(&large())),
             entry("boot/pc-x86-64/loop", link("loop")),
             entry("boot/pc-x86-64/out", link("../../../../../../../../etc/shadow")),
             entry("boot/pc-x86-64/start.ipxe", file("#!ipxe\n")),
@@ -300,7 +307,7 @@ mod tests {
             "boot/pc-x86-64.ipxe",
             "/var/lib/walt/nodes/52:54:00:00:00:02/tftp/start.ipxe",
             "/var/lib/walt/nodes/52-54-00-00-00-02/tftp/start.ipxe",
-            "/var/lib/walt/nodes/192.168.183.2/tftp/start.ipxe",
+            "/var/lib/walt/nodes/127.0.0.2/tftp/start.ipxe",
             "/var/lib/walt/nodes/vn1/tftp/start.ipxe",
         ] {
             assert_eq!(get(NODE, path).unwrap(), "#!ipxe\n", "{path}");
@@ -328,7 +335,7 @@ mod tests {
         ] {
             assert!(matches!(get(NODE, path), Err(FileError::NotFound)), "{path}");
         }
-        let stranger = Ipv4Addr::new(192, 168, 183, 77);
+        let stranger = Ipv4Addr::new(127, 0, 0, 9);
         for path in ["start.ipxe", "/var/lib/walt/nodes/vn1/tftp/start.ipxe"] {
             assert!(matches!(get(stranger, path), Err(FileError::NotFound)), "{path}");
         }
