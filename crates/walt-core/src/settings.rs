@@ -25,6 +25,13 @@ const RAM_MAX_MIB: u64 = 4 << 20;
 /// All settings, sorted by key.
 pub const SETTINGS: &[Setting] = &[
     Setting {
+        key: "boot.road",
+        default: "direct",
+        physical: false,
+        grammar: "'direct' or 'pxe'",
+        check: |v| v == "direct" || v == "pxe",
+    },
+    Setting {
         key: "boot.timeout",
         default: "180",
         physical: true,
@@ -123,7 +130,9 @@ mod tests {
 
     #[test]
     fn grammars() {
-        for good in ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none"] {
+        for good in
+            ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none", "boot.road=pxe"]
+        {
             assert!(parse(good).is_ok(), "{good}");
         }
         for bad in [
@@ -135,6 +144,7 @@ mod tests {
             "cpu.cores=0",
             "x=1",
             "boot.timeout=5",
+            "boot.road=PXE",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

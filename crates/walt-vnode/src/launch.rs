@@ -55,8 +55,8 @@ pub struct Launch<'a> {
     pub spec: &'a VmSpec,
     /// The node's directory; made if absent.
     pub directory: &'a Path,
-    /// Kernel and initrds.
-    pub files: BootFiles,
+    /// Kernel and initrds, for [`crate::Road::Direct`].
+    pub files: Option<BootFiles>,
     /// The tap, already in the bridge.
     pub tap: Option<OwnedFd>,
     /// qemu's account.
@@ -111,8 +111,13 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .map_err(failed(format!("make {}", directory.display())))?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
         .map_err(failed(format!("close {} to others", directory.display())))?;
-    let kernel = readable(vec![files.kernel])?;
-    let initrd = if files.initrds.is_empty() { None } else { Some(readable(files.initrds)?) };
+    let (mut kernel, mut initrd) = (None, None);
+    if let Some(BootFiles { kernel: file, initrds }) = files {
+        kernel = Some(readable(vec![file])?);
+        if !initrds.is_empty() {
+            initrd = Some(readable(initrds)?);
+        }
+    }
     let console: OwnedFd = listen(&path_of(directory, "console.sock"))?.into();
     let qmp: OwnedFd = listen(&path_of(directory, "qmp.sock"))?.into();
     let log: OwnedFd = Log::new(path_of(directory, "console.log")).open_for_append()?.into();
@@ -124,7 +129,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .open(path_of(directory, "qemu.log"))
         .map_err(failed("open qemu.log"))?;
     let descriptors = Descriptors {
-        kernel: kernel.as_raw_fd(),
+        kernel: kernel.as_ref().map(AsRawFd::as_raw_fd),
         initrd: initrd.as_ref().map(AsRawFd::as_raw_fd),
         tap: tap.as_ref().map(AsRawFd::as_raw_fd),
         log: log.as_raw_fd(),
@@ -142,7 +147,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .stdout(Stdio::null())
         .stderr(messages)
         .preserved_fds(
-            [Some(kernel), initrd, tap, Some(log), Some(console), Some(qmp)].into_iter().flatten().collect(),
+            [kernel, initrd, tap, Some(log), Some(console), Some(qmp)].into_iter().flatten().collect(),
         );
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);

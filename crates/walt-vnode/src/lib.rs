@@ -21,8 +21,9 @@
 //!
 //! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, rather than whether `/dev/kvm` is there.
 //!
-//! Limits: x86-64 guests on x86-64 hosts, direct boot (kernel and initrds from the image), one network card. A guest's
-//! reboot ends qemu (`-no-reboot`); the caller starts it anew. All waits are bounded by the constants below.
+//! Limits: x86-64 guests on x86-64 hosts, one network card. Two roads ([`Road`]): given kernel and initrds, where a
+//! guest's reboot ends qemu (`-no-reboot`) and the caller starts it anew; and from the card by iPXE, where it stays. All
+//! waits are bounded by the constants below.
 
 pub mod console;
 mod launch;
@@ -31,7 +32,9 @@ mod qemu;
 pub mod qmp;
 
 pub use launch::{Account, BootFiles, Identity, Launch, Vm, adopt, launch};
-pub use qemu::{Acceleration, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, VmSpec, command_line, version};
+pub use qemu::{
+    Acceleration, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, Road, VmSpec, command_line, version,
+};
 
 use std::io;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //! The verdict holds for one kernel and one qemu: [`key`] names the pair, and the caller keeps the verdict under it.
 
 use crate::launch::{Account, BootFiles, Launch, launch, may_use_kvm};
-use crate::qemu::{Acceleration, MANUFACTURER, PRODUCT, VmSpec};
+use crate::qemu::{Acceleration, MANUFACTURER, PRODUCT, Road, VmSpec};
 use crate::{Result, failed};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -71,7 +71,7 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
         cores: 1,
         manufacturer: MANUFACTURER.into(),
         product: PRODUCT.into(),
-        command_line: COMMAND_LINE.into(),
+        road: Road::Direct { command_line: COMMAND_LINE.into() },
         acceleration: Acceleration::Kvm,
     };
     // The console of an earlier trial must not be taken for that of this one.
@@ -82,7 +82,7 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
         _ => {}
     }
     let kernel = kernel.try_clone().map_err(failed("open a kernel"))?;
-    let files = BootFiles { kernel, initrds: Vec::new() };
+    let files = Some(BootFiles { kernel, initrds: Vec::new() });
     let started = launch(Launch { spec: &spec, directory, files, tap: None, account, cgroup: None, program });
     let verdict = match started {
         Err(error) => tcg(error.to_string()),

@@ -13,6 +13,8 @@ pub const PRODUCT: &str = "Standard PC (i440FX + PIIX, 1996)";
 
 /// What seccomp forbids qemu: old system calls, gaining privileges, starting programs, changing its scheduling.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+/// How long the firmware waits before it tries again, when nothing could be booted; in milliseconds.
+const RETRY_MS: u32 = 5000;
 /// Number of the descriptor set through which qemu opens the console's log.
 const LOG_FDSET: u32 = 1;
 
@@ -24,6 +26,20 @@ pub enum Acceleration {
     Kvm,
     /// By translation: works everywhere, several times slower.
     Tcg,
+}
+
+/// How the machine gets its kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Road {
+    /// qemu is given kernel and initrd, with this command line. A guest's reboot ends qemu: a mere reset would
+    /// start the old kernel again.
+    Direct {
+        /// Command line of the guest's kernel.
+        command_line: String,
+    },
+    /// From its network card, by the iPXE that qemu puts into it (package ipxe-qemu), as a machine of the room
+    /// does. A guest's reboot boots again, in the same qemu.
+    Pxe,
 }
 
 /// A virtual machine.
@@ -43,8 +59,8 @@ pub struct VmSpec {
     pub manufacturer: String,
     /// Product in the firmware's tables, usually [`PRODUCT`].
     pub product: String,
-    /// Command line of the guest's kernel.
-    pub command_line: String,
+    /// How it gets its kernel.
+    pub road: Road,
     /// How it is run.
     pub acceleration: Acceleration,
 }
@@ -52,8 +68,8 @@ pub struct VmSpec {
 /// Numbers of the descriptors that qemu inherits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// The kernel, readable by qemu's account.
-    pub kernel: i32,
+    /// The kernel, readable by qemu's account; for [`Road::Direct`].
+    pub kernel: Option<i32>,
     /// The initrd, likewise.
     pub initrd: Option<i32>,
     /// The tap; `None` for a machine without network.
@@ -72,7 +88,9 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     let mut add = |option: &str, value: String| line.extend([option.to_owned(), value]);
     add("-name", format!("guest={}", escape(&spec.name)));
     add("-uuid", spec.uuid.clone());
-    add("-machine", "pc,usb=off,vmport=off".into());
+    // Without a graphics card, the firmware and iPXE write to the serial port then.
+    let console = if spec.road == Road::Pxe { ",graphics=off" } else { "" };
+    add("-machine", format!("pc,usb=off,vmport=off{console}"));
     match spec.acceleration {
         Acceleration::Kvm => add("-accel", "kvm".into()),
         Acceleration::Tcg => add("-accel", "tcg".into()),
@@ -99,17 +117,29 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add("-mon", "chardev=qmp,mode=control".into());
     if let Some(tap) = fds.tap {
         add("-netdev", format!("tap,id=net0,fd={tap}"));
-        // No option ROM: the kernel is given, nothing boots from the card.
-        add("-device", format!("virtio-net-pci,netdev=net0,mac={},romfile=", spec.mac));
+        let rom = match spec.road {
+            // No option ROM: the kernel is given, nothing boots from the card.
+            Road::Direct { .. } => "romfile=",
+            Road::Pxe => "bootindex=1",
+        };
+        add("-device", format!("virtio-net-pci,netdev=net0,mac={},{rom}", spec.mac));
     }
     add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
     add("-device", "virtio-rng-pci,rng=rng0".into());
-    add("-kernel", format!("/proc/self/fd/{}", fds.kernel));
-    if let Some(initrd) = fds.initrd {
-        add("-initrd", format!("/proc/self/fd/{initrd}"));
+    match &spec.road {
+        Road::Direct { command_line } => {
+            if let Some(kernel) = fds.kernel {
+                add("-kernel", format!("/proc/self/fd/{kernel}"));
+            }
+            if let Some(initrd) = fds.initrd {
+                add("-initrd", format!("/proc/self/fd/{initrd}"));
+            }
+            add("-append", command_line.clone());
+            line.push("-no-reboot".to_owned());
+        }
+        Road::Pxe => add("-boot", format!("strict=on,reboot-timeout={RETRY_MS}")),
     }
-    add("-append", spec.command_line.clone());
-    line.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    line.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
     line
 }
 
@@ -145,13 +175,13 @@ mod tests {
             cores: 2,
             manufacturer: MANUFACTURER.into(),
             product: PRODUCT.into(),
-            command_line: "console=ttyS0 a=b,c".into(),
+            road: Road::Direct { command_line: "console=ttyS0 a=b,c".into() },
             acceleration: Acceleration::Tcg,
         }
     }
 
     const FDS: Descriptors =
-        Descriptors { kernel: 10, initrd: Some(11), tap: Some(12), log: 13, console: 14, qmp: 15 };
+        Descriptors { kernel: Some(10), initrd: Some(11), tap: Some(12), log: 13, console: 14, qmp: 15 };
 
     /// Options and values in pairs, one a line.
     fn shown(line: &[String]) -> String {
@@ -190,10 +220,25 @@ mod tests {
 -kernel /proc/self/fd/10
 -initrd /proc/self/fd/11
 -append console=ttyS0 a=b,c
+-no-reboot
 -nodefaults
--no-user-config
--no-reboot"
+-no-user-config"
         );
+    }
+
+    #[test]
+    fn a_machine_that_boots_from_its_card() {
+        let fds = Descriptors { kernel: None, initrd: None, ..FDS };
+        let line = shown(&command_line(&VmSpec { road: Road::Pxe, ..spec() }, &fds));
+        for part in [
+            "-machine pc,usb=off,vmport=off,graphics=off\n",
+            "mac=52:54:00:12:34:56,bootindex=1\n",
+            "-boot strict=on,reboot-timeout=5000\n",
+        ] {
+            assert!(line.contains(part), "{part:?} is not in {line}");
+        }
+        // Its own reboot stays in it.
+        assert!(!line.contains("-no-reboot") && !line.contains("-kernel"), "{line}");
     }
 
     #[test]

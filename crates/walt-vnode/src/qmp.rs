@@ -108,6 +108,14 @@ impl Qmp {
         self.execute("system_powerdown", Value::Null).map(drop)
     }
 
+    /// From now on, a guest's reboot ends qemu, as if it had been started with `-no-reboot`.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn end_at_reboot(&mut self) -> Result<()> {
+        self.execute("set-action", serde_json::json!({"reboot": "shutdown"})).map(drop)
+    }
+
     /// The name of the next event (`SHUTDOWN`, `RESET`, …) with its data; `None` when none came in time.
     ///
     /// # Errors

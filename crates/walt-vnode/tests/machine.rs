@@ -16,7 +16,7 @@ use walt_sys::net::bridge::{self, BridgeSpec};
 use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
 use walt_sys::process::Cgroup;
 use walt_vnode::console::Keyboard;
-use walt_vnode::{Acceleration, Account, BootFiles, Launch, Vm, VmSpec, adopt, launch, probe};
+use walt_vnode::{Acceleration, Account, BootFiles, Launch, Road, Vm, VmSpec, adopt, launch, probe};
 
 /// Another account than root, which may not read our files.
 const NOBODY: Account = Account { uid: 65534, gid: 65534 };
@@ -81,7 +81,7 @@ fn spec() -> VmSpec {
         cores: 1,
         manufacturer: walt_vnode::MANUFACTURER.into(),
         product: walt_vnode::PRODUCT.into(),
-        command_line: "console=ttyS0 panic=5 walt.test=a,b".into(),
+        road: Road::Direct { command_line: "console=ttyS0 panic=5 walt.test=a,b".into() },
         acceleration: Acceleration::Tcg,
     }
 }
@@ -152,7 +152,7 @@ fn life_of_a_machine(dir: &Path, group: &str) {
         launch(Launch {
             spec,
             directory: &node,
-            files: BootFiles { kernel: kernel(), initrds },
+            files: Some(BootFiles { kernel: kernel(), initrds }),
             tap: Some(tap),
             account: NOBODY,
             cgroup: cgroup(),
@@ -219,7 +219,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
     let failed = launch(Launch {
         spec: &spec,
         directory: dir.path(),
-        files: BootFiles { kernel: kernel(), initrds: Vec::new() },
+        files: Some(BootFiles { kernel: kernel(), initrds: Vec::new() }),
         tap: None,
         account: NOBODY,
         cgroup: None,

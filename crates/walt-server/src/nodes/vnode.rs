@@ -5,7 +5,9 @@
 //!                         │ order: restart ──▶ ask the system, or kill ──▶ start anew
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
-//! The tasks end with the server, qemu does not: the next server adopts it.
+//! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, what
+//! the guest itself does (reboot, panic) stays in its qemu, as on a machine of the room; orders end it all the same,
+//! since settings and image are read when it is started.
 
 use super::boot;
 use crate::{
@@ -31,7 +33,7 @@ use tokio::{
 use walt_core::settings;
 use walt_sys::process::Cgroup;
 use walt_types::Mac;
-use walt_vnode::{Account, BootFiles, Launch, Vm, VmSpec, console};
+use walt_vnode::{Account, BootFiles, Launch, Road, Vm, VmSpec, console};
 
 /// Account under which qemu runs.
 pub const ACCOUNT: &str = "walt-qemu";
@@ -296,7 +298,7 @@ async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Or
                 None => return Ok(Ended::Stopped),
                 Some(Order::Restart { hard, done }) => {
                     if !hard {
-                        ask_to_reboot(app, mac, &pidfd).await;
+                        ask_to_reboot(app, mac, vm, &pidfd).await;
                     }
                     blocking(|| vm.stop())?;
                     return Ok(Ended::Restart(done));
@@ -311,7 +313,12 @@ async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Or
 }
 
 /// Lets the running system write what it has to before it ends. A system that does not answer is just ended.
-async fn ask_to_reboot(app: &App, mac: Mac, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
+async fn ask_to_reboot(app: &App, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
+    // A machine that boots from its card would boot again in the same qemu, with the settings of before.
+    if let Err(e) = blocking(|| vm.qmp()?.end_at_reboot()) {
+        tracing::debug!(%mac, "no soft reboot: {e}");
+        return;
+    }
     match app.hub.command(mac, None, "REBOOT").await {
         Ok(()) => {
             let ended = tokio::time::timeout(REBOOT_TIMEOUT, pidfd.readable()).await;
@@ -331,7 +338,6 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
             walt_vnode::PROGRAM
         );
     }
-    let plan = boot::plan(app, node).await?;
     let stored = app.db.with(|c| NodeRow::settings(c, node.mac))?;
     let effective = settings::effective(&stored, true);
     let value = |key: &str| effective.get(key).map(String::as_str).unwrap_or_default();
@@ -340,8 +346,26 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
     let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let dir = app.node_dir(node.mac);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let mut kernel = plan.kernel;
-    let acceleration = blocking(|| acceleration(app, &mut kernel, &dir, account))?;
+    let plan = boot::plan(app, node).await;
+    let is_pxe = value("boot.road") == "pxe";
+    let (acceleration, road, files) = match plan {
+        Ok(mut plan) => {
+            let acceleration = blocking(|| acceleration(app, &mut plan.kernel, &dir, account))?;
+            if is_pxe {
+                (acceleration, Road::Pxe, None)
+            } else {
+                let files = BootFiles { kernel: plan.kernel, initrds: plan.initrds };
+                (acceleration, Road::Direct { command_line: plan.command_line }, Some(files))
+            }
+        }
+        // iPXE on the machine may understand what our interpreter does not; only the choice of the acceleration
+        // needs the kernel, and emulation always works.
+        Err(e) if is_pxe => {
+            tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
+            (acceleration_of_any(app), Road::Pxe, None)
+        }
+        Err(e) => return Err(e),
+    };
     let spec = VmSpec {
         name: node.facts.name.to_string(),
         uuid: node.uuid.clone(),
@@ -351,7 +375,7 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
         cores: wanted.min(host),
         manufacturer: boot::MANUFACTURER.into(),
         product: boot::PRODUCT.into(),
-        command_line: plan.command_line,
+        road,
         acceleration,
     };
     let tap = boot::tap(app, node)?;
@@ -362,7 +386,7 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
     let launch = Launch {
         spec: &spec,
         directory: &dir,
-        files: BootFiles { kernel, initrds: plan.initrds },
+        files,
         tap: Some(tap),
         account,
         cgroup: Some(cgroup(app, node.mac)),
@@ -398,6 +422,14 @@ fn acceleration(
         }
     };
     Ok(if word == b"kvm" { walt_vnode::Acceleration::Kvm } else { walt_vnode::Acceleration::Tcg })
+}
+
+/// How a kernel that is not known executes: as configured, else emulated.
+fn acceleration_of_any(app: &App) -> walt_vnode::Acceleration {
+    match app.config.virtual_nodes.acceleration {
+        Acceleration::Kvm => walt_vnode::Acceleration::Kvm,
+        Acceleration::Tcg | Acceleration::Auto => walt_vnode::Acceleration::Tcg,
+    }
 }
 
 #[cfg(test)]
