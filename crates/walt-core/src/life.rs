@@ -9,6 +9,8 @@
 //!                        Down ◀───────────────────────────────  Down
 //!                 no report in time                      link back: Booted
 //! ```
+//! A machine of its own starts a boot by asking for its first file.
+//!
 //! Times are seconds since the epoch, passed in by the caller.
 
 /// Seconds a booted node's link may be lost (the server's restart, a cut cable) before it shows as down.
@@ -53,6 +55,16 @@ impl Life {
     /// The machine was switched off and nothing is to start.
     pub fn stop(&mut self) {
         *self = Self { old_boot_id: self.boot_id.take(), ..Self::default() };
+    }
+
+    /// The machine asks for the first file of a boot; true if that tells of a boot which nobody here started:
+    /// nothing ran, or what ran has let go of its link.
+    pub fn loads(&mut self, now: f64) -> bool {
+        let is_new = self.started.is_none() || self.booted.is_some() && self.link_lost.is_some();
+        if is_new {
+            self.start(now);
+        }
+        is_new
     }
 
     /// The node's link says hello with its kernel's boot id; false if that boot is over.
@@ -155,6 +167,20 @@ mod tests {
         // It rebooted by itself.
         assert!(life.hello("b", 200.0));
         assert_eq!(life.phase(203.0, T), Phase::Booting(3.0));
+    }
+
+    #[test]
+    fn a_machine_that_starts_by_itself() {
+        let mut life = Life::default();
+        assert!(life.loads(10.0));
+        assert!(!life.loads(11.0), "the next file of the same boot");
+        assert!(life.hello("a", 20.0) && life.report_booted("a", 25.0));
+        assert_eq!(life.phase(25.0, T), Phase::Booted(15.0));
+        assert!(!life.loads(26.0), "somebody on the running node looks at a boot file");
+        life.lost("a", 30.0);
+        assert!(life.loads(40.0));
+        assert_eq!(life.phase(42.0, T), Phase::Booting(2.0));
+        assert!(!life.hello("a", 43.0) && life.hello("b", 50.0));
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! on where every published loader does: at `start.ipxe`, by TFTP, since images name their next script by a
 //! path from the root of TFTP.
 //!
-//! iPXE: <https://ipxe.org/cmd>. `cpuid --ext 29` is the long-mode bit of a 64-bit CPU. `dhcp` sets the current
-//! location to TFTP's root, so the next script is named in full.
+//! iPXE: <https://ipxe.org/cmd>. `cpuid --ext 29` is the long-mode bit of a 64-bit CPU. `netX` is the card that this
+//! script came by. `ifconf` asks by DHCP alone, where `dhcp` would wait for IPv6 too. DHCP sets the current location
+//! to TFTP's root, so the next script is named in full.
 
 use std::net::Ipv4Addr;
 
@@ -25,7 +26,7 @@ pub fn script(server: Ipv4Addr) -> String {
 cpuid --ext 29 && set user-class walt.node.pc-x86-64 || set user-class walt.node.pc-x86-32
 set next try-1
 :try
-dhcp netX || goto ${{next}}
+ifconf --configurator dhcp netX || goto ${{next}}
 chain --autofree tftp://{server}/start.ipxe || goto ${{next}}
 goto ${{next}}
 "
@@ -86,7 +87,7 @@ mod tests {
     fn run(missing: u32) -> ipxe::Report {
         let script: String = script(SERVER)
             .lines()
-            .filter(|line| !line.starts_with("cpuid ") && !line.starts_with("dhcp "))
+            .filter(|line| !line.starts_with("cpuid ") && !line.starts_with("ifconf "))
             .map(|line| format!("{line}\n"))
             .collect();
         let machine = Machine {

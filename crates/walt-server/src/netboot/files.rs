@@ -14,7 +14,13 @@
 //! Limits: [`PATH_MAX`] bytes of path. Everything here may block on the disk: call it from a thread that may.
 
 use super::bootstrap;
-use crate::{App, db::NodeRow, images, images::platform};
+use crate::{
+    App,
+    db::NodeRow,
+    images,
+    images::platform,
+    nodes::{boot, hub::update_life},
+};
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, sync::Arc};
 use walt_images::{Kind, View};
 use walt_types::Model;
@@ -184,6 +190,9 @@ fn wanted(path: &[u8]) -> Option<Wanted> {
 pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, FileError> {
     match wanted(path).ok_or(FileError::NotFound)? {
         Wanted::Bootstrap => {
+            if let Some(node) = app.db.with(|c| NodeRow::by_ip(c, peer))? {
+                boot_begins(app, &node)?;
+            }
             let text = bootstrap::script(app.config.server_ip());
             Ok(BootFile(Content::Memory(text.into_bytes())))
         }
@@ -195,6 +204,9 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
             {
                 return Err(FileError::NotFound);
             }
+            if file == boot::START.as_bytes() {
+                boot_begins(app, &node)?;
+            }
             let tree = tree_of(app, &node)?;
             match tree.open(&file).and_then(BootFile::disk) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::NotFound),
@@ -202,6 +214,14 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
             }
         }
     }
+}
+
+/// Notes that a node has started to boot, unless that is known.
+fn boot_begins(app: &App, node: &NodeRow) -> anyhow::Result<()> {
+    if node.life.clone().loads(crate::now()) {
+        update_life(app, node.mac, |life| life.loads(crate::now()))?;
+    }
+    Ok(())
 }
 
 /// The boot files that a node gets now.
@@ -342,6 +362,20 @@ pub(super) mod tests {
         let Err(FileError::Failed(reason)) = get(OTHER, "start.ipxe") else { panic!("there is no image") };
         assert!(reason.to_string().contains("No such image"), "{reason}");
         assert!(get(stranger, "/bootstrap.ipxe").unwrap().starts_with("#!ipxe\n"));
+    }
+
+    #[test]
+    fn the_first_file_begins_a_boot() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let life = || app.db.with(|c| NodeRow::by_ip(c, NODE)).unwrap().unwrap().life;
+        open(&app, NODE, b"kernel").unwrap();
+        assert_eq!(life(), Life::default());
+        open(&app, NODE, b"bootstrap.ipxe").unwrap();
+        let begun = life();
+        assert!(begun.started.is_some());
+        open(&app, NODE, b"start.ipxe").unwrap();
+        assert_eq!(life(), begun);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use walt_netboot::ipxe::{self, Files, Machine, Outcome};
 
 pub use walt_vnode::{MANUFACTURER, PRODUCT};
 /// First script of every image.
-const START: &str = "start.ipxe";
+pub const START: &str = "start.ipxe";
 
 /// What to start.
 pub struct Boot {
