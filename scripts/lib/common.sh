@@ -4,7 +4,7 @@
 # Building: rusqlite and zstd compile C; recipes need dpkg-dev, patch and make, which come with it.
 PACKAGES_BUILD="build-essential patch ca-certificates curl"
 # Serving: the programs that walt-server and the recipes call.
-PACKAGES_RUN="runc qemu-system-x86 openssh-client nftables iproute2 busybox-static mmdebstrap
+PACKAGES_RUN="runc qemu-system-x86 ipxe openssh-client nftables iproute2 busybox-static mmdebstrap
     dpkg-dev kmod xz-utils zstd"
 # Seconds a server gets to answer on its socket after it was started.
 SERVER_START_LIMIT=60

@@ -8,6 +8,7 @@ mod demo;
 mod isolation;
 mod mini;
 mod nfs;
+mod road;
 
 use std::time::Duration;
 use walt_testkit::{TestServer, User};

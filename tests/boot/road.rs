@@ -1,0 +1,201 @@
+//! The netboot road: firmware, DHCP, iPXE, HTTP. What is booted must not depend on the road.
+
+use super::{BOOT, SOON, USER, booted, on, wait};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use walt_testkit::{TestServer, User, images, until};
+
+const MINI: &str = "pc-x86-64-mini";
+/// The image of machines that nobody has given one.
+const DEFAULT: &str = "pc-x86-64-default";
+/// Lines of a machine's console that are shown when a test fails.
+const CONSOLE_LINES: usize = 60;
+/// UEFI firmware: Debian package `ovmf`.
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE.fd";
+/// Its variables.
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS.fd";
+/// Loader for UEFI: Debian package `ipxe`.
+const UEFI_LOADER: &str = "/usr/lib/ipxe/snponly.efi";
+
+fn set_road(server: &TestServer, road: &str) {
+    server.walt(USER, &["node", "config", "vn1", &format!("boot.road={road}")]).ok();
+    let out = server.walt(USER, &["node", "reboot", "vn1"]).ok();
+    assert!(out.contains("Node vn1: rebooted ok."), "{out}");
+    assert_ne!(booted(server, "vn1"), "yes", "the node has still to boot");
+    wait(server, "vn1");
+}
+
+fn boot_id(server: &TestServer, node: &str) -> String {
+    on(server, node, "cat /proc/sys/kernel/random/boot_id")
+}
+
+/// Numbers of the qemu processes of a server's virtual nodes.
+fn machines(server: &TestServer) -> String {
+    let state = server.state_dir().join("nodes");
+    let mut all = String::new();
+    for node in std::fs::read_dir(state).unwrap().flatten() {
+        let identity = std::fs::read(node.path().join("vm.json")).unwrap();
+        let identity: serde_json::Value = serde_json::from_slice(&identity).unwrap();
+        writeln!(all, "{} since {}", identity["pid"], identity["start_time"]).unwrap();
+    }
+    all
+}
+
+#[test]
+fn both_roads_boot_the_same() {
+    let mut server = TestServer::start_with_images(&[MINI]);
+    server.walt(USER, &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
+    server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
+    wait(&server, "vn1");
+    let direct = on(&server, "vn1", "cat /proc/cmdline");
+    assert!(direct.contains("nfsroot="), "{direct}");
+
+    set_road(&server, "pxe");
+    assert_eq!(on(&server, "vn1", "cat /proc/cmdline"), direct);
+    let console = server.walt(User::Root, &["node", "show", "--all"]).ok();
+    assert!(console.contains("yes"), "{console}");
+
+    // What the system on the node does stays in its qemu, also while no server runs.
+    let (machine, first) = (machines(&server), boot_id(&server, "vn1"));
+    on(&server, "vn1", "(sleep 1; reboot -f) >/dev/null 2>&1 &");
+    until("the boot that the node itself has started", BOOT, || {
+        (booted(&server, "vn1") != "yes").then_some(())
+    });
+    wait(&server, "vn1");
+    let second = boot_id(&server, "vn1");
+    assert_ne!(second, first);
+    on(&server, "vn1", "(sleep 1; reboot -f) >/dev/null 2>&1 &");
+    server.kill();
+    server.launch().unwrap_or_else(|e| panic!("{e:?}"));
+    until("a boot through the death of the server", BOOT, || {
+        let ran = server.walt(USER, &["node", "run", "vn1", "cat /proc/sys/kernel/random/boot_id"]);
+        (ran.status == Some(0) && ran.out != second).then_some(())
+    });
+    assert_eq!(machines(&server), machine);
+
+    // An order is another thing: settings are read then.
+    let third = boot_id(&server, "vn1");
+    server.walt(USER, &["node", "reboot", "vn1"]).ok();
+    wait(&server, "vn1");
+    assert_ne!(boot_id(&server, "vn1"), third);
+    assert_ne!(machines(&server), machine);
+    set_road(&server, "direct");
+    assert_eq!(on(&server, "vn1", "cat /proc/cmdline"), direct);
+}
+
+/// A machine that the server did not start, on a cable of its own in the server's bridge. It ends with the test, and
+/// so does its cable.
+struct Station {
+    qemu: Child,
+    mac: String,
+    console: PathBuf,
+}
+
+impl Station {
+    /// Plugs it in and switches it on; `firmware` are the arguments of qemu that choose it.
+    fn start(server: &TestServer, number: u8, firmware: &[&str]) -> Self {
+        let path = |name: &str| server.dir().join(format!("station{number}.{name}"));
+        let script = path("sh");
+        let plug = format!("#!/bin/sh\nexec ip link set \"$1\" master {} up\n", server.bridge());
+        std::fs::write(&script, plug).unwrap();
+        let executable = Command::new("chmod").arg("755").arg(&script).status().unwrap();
+        assert!(executable.success());
+        let mac = format!("52:54:00:0a:0b:{number:02x}");
+        let tap = format!("{}-{number}", server.bridge());
+        let netdev = format!("tap,id=net0,ifname={tap},script={},downscript=no", script.display());
+        let (console, messages) = (path("console"), std::fs::File::create(path("qemu")).unwrap());
+        // The kernel ends it when this thread ends, however that comes.
+        let qemu = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
+            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512M", "-display", "none"])
+            .args(["-smbios", "type=1,manufacturer=QEMU,product=Standard PC (i440FX + PIIX,, 1996)"])
+            .args(["-netdev", &netdev, "-boot", "reboot-timeout=5000", "-serial"])
+            .arg(format!("file:{}", console.display()))
+            .args(firmware)
+            .args(["-device", &format!("virtio-net-pci,netdev=net0,mac={mac},bootindex=1{}", rom(firmware))])
+            .stdin(Stdio::null())
+            .stdout(messages.try_clone().unwrap())
+            .stderr(messages)
+            .spawn()
+            .expect("qemu can be started");
+        Self { qemu, mac, console }
+    }
+
+    /// Waits until the server knows it, and it has booted; its name.
+    fn booted(&self, server: &TestServer) -> String {
+        let node = until("the machine to become a node", BOOT, || {
+            let list = server.api(None).get("/api/v1/nodes").json();
+            list["nodes"].as_array().unwrap().iter().find(|n| n["mac"] == self.mac.as_str()).cloned()
+        });
+        let name = node["name"].as_str().unwrap().to_owned();
+        assert_eq!((&node["virtual"], node["model"].as_str()), (&false.into(), Some("pc-x86-64")), "{node}");
+        wait(server, &name);
+        name
+    }
+}
+
+/// UEFI firmware has a driver of its own for the card, and shows its own way of PXE; a BIOS needs the card's ROM.
+fn rom(firmware: &[&str]) -> &'static str {
+    if firmware.contains(&"q35") { ",romfile=" } else { "" }
+}
+
+impl Drop for Station {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+        if std::thread::panicking() {
+            let text =
+                String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- console of {}", self.mac);
+            lines[lines.len().saturating_sub(CONSOLE_LINES)..].iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// A server whose default image for PCs is the small one.
+fn server_with_default() -> TestServer {
+    let mini = images::built(MINI);
+    let server = TestServer::start();
+    server.import(DEFAULT, &mini);
+    server
+}
+
+#[test]
+fn a_machine_that_is_plugged_in_becomes_a_node() {
+    let server = server_with_default();
+    let station = Station::start(&server, 1, &["-machine", "pc,graphics=off"]);
+    let name = station.booted(&server);
+    let line = on(&server, &name, "cat /proc/cmdline");
+    assert!(line.contains(&format!("/var/lib/walt/nodes/{}/fs", station.mac)), "{line}");
+    assert!(line.contains(&format!(":{name}::off BOOTIF=01-{}", station.mac.replace(':', "-"))), "{line}");
+    assert_eq!(on(&server, &name, "uname -n"), format!("{name}\n"));
+    // It is a node as any other: an order reboots it, by its own means.
+    let first = boot_id(&server, &name);
+    server.walt(USER, &["node", "reboot", &name]).ok();
+    assert_ne!(booted(&server, &name), "yes", "the node has still to boot");
+    until("the ordered boot", SOON + BOOT, || {
+        let ran = server.walt(USER, &["node", "run", &name, "cat /proc/sys/kernel/random/boot_id"]);
+        (ran.status == Some(0) && ran.out != first).then_some(())
+    });
+}
+
+#[test]
+fn a_machine_with_uefi_becomes_a_node() {
+    for (file, package) in [(OVMF_CODE, "ovmf"), (UEFI_LOADER, "ipxe")] {
+        if !std::path::Path::new(file).exists() {
+            eprintln!("skipped: {file} is not there (Debian package {package})");
+            return;
+        }
+    }
+    let server = server_with_default();
+    let variables = server.dir().join("ovmf-variables");
+    std::fs::copy(OVMF_VARS, &variables).unwrap();
+    let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}");
+    let variables = format!("if=pflash,format=raw,unit=1,file={}", variables.display());
+    let firmware = ["-machine", "q35", "-drive", &code, "-drive", &variables];
+    let station = Station::start(&server, 2, &firmware);
+    let name = station.booted(&server);
+    assert_eq!(on(&server, &name, "ls -d /sys/firmware/efi"), "/sys/firmware/efi\n");
+}
