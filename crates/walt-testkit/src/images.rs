@@ -13,11 +13,34 @@ pub const TINY: &str = "pc-x86-64-default";
 /// # Panics
 /// If the recipe fails; its messages are on standard error.
 pub fn built(name: &str) -> PathBuf {
-    let cache = target().join("walt-test-cache");
-    std::fs::create_dir_all(&cache).expect("the target directory can be written");
     let digest = Command::new(programs().join("walt-server")).args(["default-image", "digest"]).output();
     let digest = String::from_utf8(digest.expect("walt-server runs").stdout).expect("a digest is text");
-    let done = cache.join(format!("{name}-{}", digest.trim()));
+    result_of(name, &images().join(name).join("recipe.sh"), digest.trim())
+}
+
+/// What a recipe of the tests makes, by its path in the repository; as [`built`].
+///
+/// # Panics
+/// If the recipe fails; its messages are on standard error.
+pub fn built_by(recipe: &str) -> PathBuf {
+    let recipe = repository().join(recipe);
+    let sum = Command::new("sha256sum").arg(&recipe).arg(images().join("common/lib.sh")).output();
+    let sum = sum.expect("sha256sum runs").stdout;
+    // Of both sums together, the first 16 digits as of default images.
+    let both = String::from_utf8_lossy(&sum);
+    let digest: String = both.lines().filter_map(|line| line.get(..8)).collect();
+    let name = recipe.parent().and_then(Path::file_name).expect("a recipe is in a directory");
+    result_of(&name.to_string_lossy(), &recipe, &digest)
+}
+
+fn images() -> PathBuf {
+    repository().join("images").canonicalize().expect("the repository has images")
+}
+
+fn result_of(name: &str, recipe: &Path, digest: &str) -> PathBuf {
+    let cache = target().join("walt-test-cache");
+    std::fs::create_dir_all(&cache).expect("the target directory can be written");
+    let done = cache.join(format!("{name}-{digest}"));
     let lock = File::create(cache.join(format!("{name}.lock"))).expect("the cache can be written");
     lock.lock().expect("files can be locked");
     if done.is_dir() {
@@ -26,12 +49,10 @@ pub fn built(name: &str) -> PathBuf {
     forget(&cache, name);
     let part = cache.join(format!("{name}.part"));
     std::fs::create_dir_all(&part).expect("the cache can be written");
-    let images = repository().join("images").canonicalize().expect("the repository has images");
-    let recipe = images.join(name).join("recipe.sh");
     let status = Command::new("sh")
-        .arg(&recipe)
+        .arg(recipe)
         .arg(&part)
-        .env("WALT_IMAGES_DIR", &images)
+        .env("WALT_IMAGES_DIR", images())
         .env("WALT_CACHE", cache.join("packages"))
         .status()
         .expect("sh runs");
