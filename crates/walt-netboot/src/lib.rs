@@ -2,8 +2,16 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`dhcp`] | addresses for nodes and for unknown devices, and what each is told to load |
+//! | [`dns`] | names and addresses of nodes: the zone `walt` |
 //! | [`ipxe`] | interpreter of the images' iPXE scripts, for virtual nodes that are started without firmware |
+//! | [`ra`] | router advertisements, for which iPXE waits |
+//! | [`tftp`] | one transfer of a file |
 //!
 //! Limits: see each module.
 
+pub mod dhcp;
+pub mod dns;
 pub mod ipxe;
+pub mod ra;
+pub mod tftp;

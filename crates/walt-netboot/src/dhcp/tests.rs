@@ -1,0 +1,439 @@
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
+
+use super::{
+    leases::{DECLINED_MAX, DECLINED_S, OFFER_S, OFFERS_MAX},
+    *,
+};
+use dhcproto::{
+    Decodable, Decoder,
+    v4::{DhcpOption, Message, MessageType, OptionCode},
+};
+use proptest::prelude::*;
+use std::net::Ipv4Addr;
+use walt_types::Mac;
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 1);
+const SCRIPT: &str = "http://192.168.183.1/boot/bootstrap.ipxe";
+
+fn ip(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 183, last)
+}
+
+fn mac(last: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, last])
+}
+
+/// A request as it is on the wire.
+fn packet(mac: Mac, ciaddr: Ipv4Addr, broadcast: bool, options: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut bytes = vec![1, 1, 6, 0, 0xaa, 0xbb, 0xcc, 0xdd, 0, 3, if broadcast { 0x80 } else { 0 }, 0];
+    bytes.extend_from_slice(&ciaddr.octets());
+    bytes.resize(28, 0);
+    bytes.extend_from_slice(&mac.0);
+    bytes.resize(236, 0);
+    bytes.extend_from_slice(&[99, 130, 83, 99]);
+    for (code, value) in options {
+        bytes.extend_from_slice(&[*code, value.len() as u8]);
+        bytes.extend_from_slice(value);
+    }
+    bytes.push(255);
+    bytes
+}
+
+struct Client {
+    mac: Mac,
+    ciaddr: Ipv4Addr,
+    broadcast: bool,
+    options: Vec<(u8, Vec<u8>)>,
+}
+
+impl Client {
+    fn new(last: u8) -> Self {
+        Self { mac: mac(last), ciaddr: Ipv4Addr::UNSPECIFIED, broadcast: false, options: vec![] }
+    }
+    fn with(mut self, code: u8, value: &[u8]) -> Self {
+        self.options.push((code, value.to_vec()));
+        self
+    }
+    fn asks(self, kind: u8) -> Request {
+        let mut options: Vec<(u8, &[u8])> = self.options.iter().map(|(c, v)| (*c, v.as_slice())).collect();
+        let kind = [kind];
+        options.push((53, &kind));
+        parse(&packet(self.mac, self.ciaddr, self.broadcast, &options)).unwrap()
+    }
+    fn discovers(self) -> Request {
+        self.asks(1)
+    }
+    fn selects(self, ip: Ipv4Addr) -> Request {
+        self.with(54, &SERVER.octets()).with(50, &ip.octets()).asks(3)
+    }
+    fn reboots_with(self, ip: Ipv4Addr) -> Request {
+        self.with(50, &ip.octets()).asks(3)
+    }
+    fn renews(mut self, ip: Ipv4Addr) -> Request {
+        self.ciaddr = ip;
+        self.asks(3)
+    }
+}
+
+fn server_of(prefix: u8, leases: &[Lease]) -> Server {
+    let loaders = Loaders { bios: Some("pxe/bios".into()), uefi: Some("pxe/uefi".into()) };
+    let config = Config { server: SERVER, prefix, loaders, script: SCRIPT.into() };
+    Server::new(config, leases.iter().copied())
+}
+
+fn nodes() -> Vec<Node> {
+    vec![Node { mac: mac(2), ip: ip(2), name: "vn1".into() }]
+}
+
+/// The reply, with what is to be kept.
+fn reply(outcome: Outcome) -> (Message, Destination, Option<Saved>) {
+    match outcome {
+        Outcome::Answer { save, reply: Some(reply) } => {
+            let message = Message::decode(&mut Decoder::new(&reply.bytes)).unwrap();
+            assert!(reply.bytes.len() >= 300 && reply.bytes.len() <= 576, "{}", reply.bytes.len());
+            assert_eq!(message.xid(), 0xaabb_ccdd);
+            (message, reply.to, save)
+        }
+        other => panic!("no reply: {other:?}"),
+    }
+}
+
+fn option(message: &Message, code: u8) -> Option<DhcpOption> {
+    message.opts().get(OptionCode::from(code)).cloned()
+}
+
+fn kind(message: &Message) -> MessageType {
+    message.opts().msg_type().unwrap()
+}
+
+#[test]
+fn a_node_gets_its_own_address_and_name() {
+    let mut server = server_of(24, &[]);
+    let (offer, to, save) = reply(server.handle(&Client::new(2).discovers(), 100, &nodes(), true));
+    assert_eq!((kind(&offer), offer.yiaddr(), offer.siaddr()), (MessageType::Offer, ip(2), SERVER));
+    assert_eq!((to, save), (Destination::Station(ip(2)), None));
+    let (ack, _, save) = reply(server.handle(&Client::new(2).selects(ip(2)), 100, &nodes(), true));
+    assert_eq!((kind(&ack), ack.yiaddr(), save), (MessageType::Ack, ip(2), None));
+    for expected in [
+        DhcpOption::Hostname("vn1".into()),
+        DhcpOption::SubnetMask(Ipv4Addr::new(255, 255, 255, 0)),
+        DhcpOption::BroadcastAddr(ip(255)),
+        DhcpOption::DomainName("walt".into()),
+        DhcpOption::DomainNameServer(vec![SERVER]),
+        DhcpOption::ServerIdentifier(SERVER),
+        DhcpOption::TFTPServerName(b"192.168.183.1".to_vec()),
+        DhcpOption::AddressLeaseTime(6_000_000),
+    ] {
+        let code = OptionCode::from(&expected);
+        assert_eq!(ack.opts().get(code), Some(&expected));
+    }
+    assert!(matches!(option(&ack, 119), Some(DhcpOption::DomainSearch(names)) if names.len() == 1));
+    assert_eq!(option(&ack, 3), None, "no router: nodes reach their server only");
+    assert_eq!(ack.fname(), None);
+    // Its address is its own, whoever asks for it, and it gets no other.
+    let (nak, to, _) = reply(server.handle(&Client::new(9).reboots_with(ip(2)), 100, &nodes(), true));
+    assert_eq!(
+        (kind(&nak), nak.yiaddr(), to),
+        (MessageType::Nak, Ipv4Addr::UNSPECIFIED, Destination::Broadcast)
+    );
+    let (nak, ..) = reply(server.handle(&Client::new(2).selects(ip(7)), 100, &nodes(), true));
+    assert_eq!(kind(&nak), MessageType::Nak);
+}
+
+#[test]
+fn an_unknown_device_gets_a_lease() {
+    let mut server = server_of(24, &[]);
+    let (offer, to, save) = reply(server.handle(&Client::new(9).discovers(), 100, &nodes(), true));
+    assert_eq!((offer.yiaddr(), to, save), (ip(3), Destination::Broadcast, None));
+    // The next one gets another address while the offer holds.
+    let (other, ..) = reply(server.handle(&Client::new(8).discovers(), 100, &nodes(), true));
+    assert_eq!(other.yiaddr(), ip(4));
+    let (ack, to, save) = reply(server.handle(&Client::new(9).selects(ip(3)), 101, &nodes(), true));
+    let Some(Saved::Put(lease)) = save else { panic!("{save:?}") };
+    assert_eq!((kind(&ack), to), (MessageType::Ack, Destination::Station(ip(3))));
+    assert_eq!((lease.mac, lease.ip, option(&ack, 12)), (mac(9), ip(3), None));
+    // After a restart, and long after: the same.
+    let mut server = server_of(24, &[lease]);
+    let late = lease.ends + 1_000_000;
+    let (offer, ..) = reply(server.handle(&Client::new(9).discovers(), late, &nodes(), true));
+    assert_eq!(offer.yiaddr(), ip(3));
+    let (ack, to, _) = reply(server.handle(&Client::new(9).renews(ip(3)), late, &nodes(), true));
+    assert_eq!((kind(&ack), ack.ciaddr(), to), (MessageType::Ack, ip(3), Destination::Station(ip(3))));
+}
+
+#[test]
+fn replies_go_where_the_client_hears_them() {
+    let mut server = server_of(24, &[]);
+    let broadcast = Client { broadcast: true, ..Client::new(2) };
+    let (offer, to, _) = reply(server.handle(&broadcast.discovers(), 100, &nodes(), true));
+    assert!(offer.flags().broadcast());
+    assert_eq!(to, Destination::Broadcast);
+    let inform = Client { ciaddr: ip(40), ..Client::new(7) }.asks(8);
+    let (ack, to, save) = reply(server.handle(&inform, 100, &nodes(), true));
+    assert_eq!(
+        (kind(&ack), ack.yiaddr(), to),
+        (MessageType::Ack, Ipv4Addr::UNSPECIFIED, Destination::Station(ip(40)))
+    );
+    assert_eq!((option(&ack, 51), save), (None, None));
+    let outside = Client { ciaddr: Ipv4Addr::new(10, 0, 0, 1), ..Client::new(7) }.asks(8);
+    assert!(matches!(server.handle(&outside, 100, &nodes(), true), Outcome::Ignore(_)));
+}
+
+#[test]
+fn what_is_not_ours_is_refused_or_ignored() {
+    let mut server = server_of(24, &[]);
+    for foreign in [Ipv4Addr::new(10, 0, 0, 9), ip(0), ip(255), SERVER] {
+        let (nak, to, _) = reply(server.handle(&Client::new(9).reboots_with(foreign), 100, &nodes(), true));
+        assert_eq!((kind(&nak), to), (MessageType::Nak, Destination::Broadcast), "{foreign}");
+    }
+    let other = Client::new(9).with(54, &ip(77).octets()).with(50, &ip(3).octets()).asks(3);
+    assert!(matches!(server.handle(&other, 100, &nodes(), true), Outcome::Ignore(_)));
+    // Not offered, but asked for as if: the server was restarted meanwhile.
+    let (nak, ..) = reply(server.handle(&Client::new(9).selects(ip(3)), 100, &nodes(), true));
+    assert_eq!(kind(&nak), MessageType::Nak);
+    for kind in [2, 5, 6, 99] {
+        assert!(matches!(server.handle(&Client::new(9).asks(kind), 100, &nodes(), true), Outcome::Ignore(_)));
+    }
+    assert!(matches!(server.handle(&Client::new(9).asks(3), 100, &nodes(), true), Outcome::Ignore(_)));
+}
+
+#[test]
+fn declined_and_released() {
+    let mut server = server_of(24, &[]);
+    let give = |server: &mut Server, last: u8, now: u64| {
+        let (offer, ..) = reply(server.handle(&Client::new(last).discovers(), now, &nodes(), true));
+        reply(server.handle(&Client::new(last).selects(offer.yiaddr()), now, &nodes(), true));
+        offer.yiaddr()
+    };
+    assert_eq!(give(&mut server, 9, 100), ip(3));
+    // Somebody else's cannot be declined, or released.
+    let forged = Client::new(8).with(54, &SERVER.octets()).with(50, &ip(3).octets()).asks(4);
+    assert!(matches!(server.handle(&forged, 100, &nodes(), true), Outcome::Ignore(_)));
+    let forged = Client { ciaddr: ip(3), ..Client::new(8) }.asks(7);
+    assert!(matches!(server.handle(&forged, 100, &nodes(), true), Outcome::Ignore(_)));
+    let decline = Client::new(9).with(54, &SERVER.octets()).with(50, &ip(3).octets()).asks(4);
+    let outcome = server.handle(&decline, 100, &nodes(), true);
+    assert_eq!(outcome, Outcome::Answer { save: Some(Saved::Remove(mac(9))), reply: None });
+    assert_eq!(give(&mut server, 9, 101), ip(4));
+    assert_eq!(give(&mut server, 8, 100 + DECLINED_S), ip(3), "it may be given again");
+    let release = Client { ciaddr: ip(4), ..Client::new(9) }.asks(7);
+    let Outcome::Answer { save: Some(Saved::Put(lease)), reply: None } =
+        server.handle(&release, 200, &nodes(), true)
+    else {
+        panic!("not released")
+    };
+    assert_eq!((lease.ip, lease.ends), (ip(4), 200));
+    assert_eq!(give(&mut server, 7, 201), ip(5), "others take what nobody will come back for");
+    assert_eq!(give(&mut server, 9, 202), ip(4));
+}
+
+#[test]
+fn a_full_network_takes_what_ended_first() {
+    // 192.168.183.0/29: .1 is the server, .2 the node, four are left.
+    let mut server = server_of(29, &[]);
+    let offered = |server: &mut Server, last: u8, now: u64| match server.handle(
+        &Client::new(last).discovers(),
+        now,
+        &nodes(),
+        true,
+    ) {
+        Outcome::Answer { reply: Some(reply), .. } => Some(reply.ip),
+        _ => None,
+    };
+    let mut ends = 0;
+    for (last, now) in [(10, 100), (11, 101), (12, 102), (13, 103)] {
+        let ip = offered(&mut server, last, now).unwrap();
+        let (.., save) = reply(server.handle(&Client::new(last).selects(ip), now, &nodes(), true));
+        let Some(Saved::Put(lease)) = save else { panic!("{save:?}") };
+        ends = lease.ends;
+    }
+    assert_eq!(offered(&mut server, 14, 104), None);
+    assert_eq!(offered(&mut server, 14, ends + 1), Some(ip(3)), "the lease of 10 ended first");
+    assert_eq!(offered(&mut server, 15, ends + 1), Some(ip(4)));
+    assert_eq!(offered(&mut server, 10, ends + 1), Some(ip(5)), "its own was offered to another");
+    assert_eq!(offered(&mut server, 14, ends + 2 + OFFER_S), Some(ip(3)));
+}
+
+#[test]
+fn offers_and_declined_addresses_are_bounded() {
+    let mut table = leases::Leases::default();
+    let station = |n: usize| Mac([2, 0, 0, 0, (n >> 8) as u8, n as u8]);
+    let address = |n: usize| Ipv4Addr::from_bits(0x0a00_0000 + n as u32);
+    for n in 0..=OFFERS_MAX {
+        table.offer(station(n), address(n), n as u64 / 1000);
+    }
+    let alive = (0..=OFFERS_MAX).filter(|n| table.offer_of(station(*n), 5).is_some()).count();
+    assert_eq!(alive, OFFERS_MAX);
+    for n in 0..=DECLINED_MAX {
+        table.decline(Ipv4Addr::from_bits(n as u32), n as u64 / 1000);
+    }
+    let set_aside =
+        (0..=DECLINED_MAX).filter(|n| !table.is_free_for(Ipv4Addr::from_bits(*n as u32), mac(1), 1)).count();
+    assert_eq!(set_aside, DECLINED_MAX);
+}
+
+#[test]
+fn a_machine_that_says_it_is_a_node_is_told_of() {
+    for (code, class) in
+        [(60, &b"walt.node.pc-x86-64"[..]), (77, b"walt.node.pc-x86-64"), (77, b"\x13walt.node.pc-x86-64")]
+    {
+        let mut server = server_of(24, &[]);
+        let client = || Client::new(9).with(code, class).with(12, b"apu");
+        let (offer, ..) = reply(server.handle(&client().discovers(), 100, &nodes(), true));
+        let request = client().selects(offer.yiaddr());
+        let outcome = server.handle(&request, 100, &nodes(), true);
+        let model = "pc-x86-64".parse().unwrap();
+        let expected = Registration { mac: mac(9), ip: ip(3), model, host_name: Some("apu".into()) };
+        assert_eq!(outcome, Outcome::Register(expected));
+        // It could be registered …
+        let mut all = nodes();
+        all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into() });
+        let (ack, ..) = reply(server.handle(&request, 100, &all, false));
+        assert_eq!(option(&ack, 12), Some(DhcpOption::Hostname("apu-000009".into())));
+        // … or could not: a device like any other.
+        let mut server = server_of(24, &[]);
+        reply(server.handle(&client().discovers(), 100, &nodes(), true));
+        let (.., save) = reply(server.handle(&request, 100, &nodes(), false));
+        assert!(matches!(save, Some(Saved::Put(_))));
+    }
+    for bad in ["walt.node.", "walt.node.../../x", "walt.node.A", "xwalt.node.pc-x86-64", "walt.node.a b"] {
+        let request = Client::new(9).with(60, bad.as_bytes()).discovers();
+        assert_eq!(boot::class(&request), Class::Other, "{bad}");
+    }
+    let both = Client::new(9).with(60, b"walt.node.rpi-b").with(77, b"walt.node.pc-x86-64").discovers();
+    assert_eq!(boot::class(&both), Class::Node("pc-x86-64".parse().unwrap()), "the user class wins");
+}
+
+#[test]
+fn what_to_load() {
+    let mut server = server_of(24, &[]);
+    let mut told = |client: Client| {
+        let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+        let file = offer.fname_str().map(|f| f.unwrap().trim_end_matches('\0').to_owned());
+        (file, option(&offer, 175))
+    };
+    let rom = || Client::new(9).with(60, b"PXEClient:Arch:00000:UNDI:002001");
+    assert_eq!(told(rom().with(93, &[0, 0])).0.as_deref(), Some("pxe/bios"));
+    assert_eq!(told(rom().with(93, &[0, 7])).0.as_deref(), Some("pxe/uefi"));
+    assert_eq!(told(rom().with(93, &[0, 9])).0.as_deref(), Some("pxe/uefi"));
+    assert_eq!(told(rom().with(93, &[0, 11])).0, None, "arm64: there is no loader");
+    let ipxe = || rom().with(93, &[0, 0]).with(175, &[0xb1, 1, 1]);
+    let (file, own) = told(ipxe().with(77, b"iPXE"));
+    assert_eq!(file.as_deref(), Some(SCRIPT));
+    let Some(DhcpOption::Unknown(own)) = own else { panic!("{own:?}") };
+    assert_eq!(own.data(), [176, 1, 1], "it need not wait for a proxy");
+    let (file, own) = told(ipxe().with(77, b"walt.node.pc-x86-64"));
+    assert!(file.is_none() && own.is_some(), "our script goes on by itself");
+    assert_eq!(told(Client::new(9)), (None, None));
+
+    let board = Client { mac: Mac([0xb8, 0x27, 0xeb, 1, 2, 3]), ..rom().with(93, &[0, 0]) };
+    let (offer, ..) = reply(server.handle(&board.discovers(), 100, &nodes(), true));
+    assert_eq!(option(&offer, 60), Some(DhcpOption::ClassIdentifier(b"PXEClient".to_vec())));
+    let menu = [&[9, 20, 0, 0, 17][..], b"Raspberry Pi Boot", &[255]].concat();
+    assert_eq!(option(&offer, 43), Some(DhcpOption::VendorExtensions(menu)));
+    assert_eq!(offer.fname(), None);
+}
+
+#[test]
+fn identifiers_are_repeated() {
+    let mut server = server_of(24, &[]);
+    let client = Client::new(9).with(61, &[1, 2, 3]).with(97, &[0; 17]);
+    let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+    assert_eq!(option(&offer, 61), Some(DhcpOption::ClientIdentifier(vec![1, 2, 3])));
+    assert_eq!(option(&offer, 97), Some(DhcpOption::ClientMachineIdentifier(vec![0; 17])));
+}
+
+#[test]
+fn packets_that_are_no_requests() {
+    let good = || packet(mac(9), Ipv4Addr::UNSPECIFIED, false, &[(53, &[1])]);
+    assert!(parse(&good()).is_ok());
+    let changed = |at: usize, value: u8| {
+        let mut bytes = good();
+        bytes[at] = value;
+        parse(&bytes).unwrap_err()
+    };
+    assert_eq!(changed(0, 2), WireError::NotARequest);
+    assert_eq!(changed(1, 6), WireError::Hardware);
+    assert_eq!(changed(2, 16), WireError::Hardware);
+    assert_eq!(changed(2, 255), WireError::Hardware);
+    assert_eq!(changed(28, 0x53), WireError::Hardware, "a multicast address");
+    assert_eq!(changed(27, 1), WireError::Relay);
+    assert_eq!(changed(236, 0), WireError::Cookie);
+    assert_eq!(changed(241, 200), WireError::Cut(53));
+    let short = packet(mac(9), ip(0), false, &[(53, &[1]), (54, &[1])]);
+    assert_eq!(parse(&short), Err(WireError::OptionLength(54)));
+    let empty = packet(mac(9), ip(0), false, &[(53, &[])]);
+    assert_eq!(parse(&empty), Err(WireError::OptionLength(53)));
+    assert_eq!(changed(240, 12), WireError::NoType);
+    assert_eq!(parse(&good()[..239]), Err(WireError::Length(239)));
+    assert!(parse(&good()[..243]).is_ok(), "without an end mark");
+    assert_eq!(parse(&vec![0; wire::PACKET_MAX + 1]), Err(WireError::Length(wire::PACKET_MAX + 1)));
+}
+
+#[test]
+fn options_in_pieces_and_in_other_fields() {
+    let mut bytes = packet(mac(9), ip(0), false, &[(53, &[1]), (12, b"ab"), (12, b"cd"), (52, &[3])]);
+    bytes[108..115].copy_from_slice(b"\x3c\x03one\xff\x00");
+    bytes[44..51].copy_from_slice(b"\x3c\x03two\xff\x00");
+    let request = parse(&bytes).unwrap();
+    assert_eq!(request.host_name.as_deref(), Some("abcd"));
+    assert_eq!(request.vendor_class, "onetwo");
+}
+
+/// What busybox 1.35 udhcpc and the iPXE of qemu 7.2 (virtio-net) sent.
+#[test]
+fn captured() {
+    let udhcpc = parse(include_bytes!("samples/udhcpc-discover.bin")).unwrap();
+    assert_eq!((udhcpc.kind, udhcpc.vendor_class.as_str()), (MessageType::Discover, "udhcp 1.35.0"));
+    assert_eq!(udhcpc.host_name.as_deref(), Some("apu.example.org"));
+    let ipxe = parse(include_bytes!("samples/ipxe-discover.bin")).unwrap();
+    assert_eq!((ipxe.kind, boot::class(&ipxe)), (MessageType::Discover, Class::Ipxe));
+    assert_eq!((ipxe.arch, ipxe.user_class.as_str(), ipxe.machine_id.is_some()), (Some(0), "iPXE", true));
+    assert!(ipxe.is_ipxe);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+        let _ = parse(&bytes);
+    }
+
+    /// Any options, in any state, give no panic, and nobody gets the address of another.
+    #[test]
+    fn any_requests(
+        requests in proptest::collection::vec(
+            (0..8_u8, 0..10_u8, 0..10_u8, any::<bool>(),
+             proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..20)), 0..6)),
+            0..60,
+        )
+    ) {
+        let mut server = server_of(29, &[]);
+        let mut held: std::collections::HashMap<Ipv4Addr, (Mac, u64)> = [].into();
+        for (n, (kind, last, wanted, ours, options)) in requests.into_iter().enumerate() {
+            let now = 100 + n as u64 * 40;
+            let mut client = Client { options, ..Client::new(last) };
+            if ours {
+                client = client.with(54, &SERVER.octets()).with(50, &ip(wanted).octets());
+            }
+            let mut all: Vec<(u8, &[u8])> = client.options.iter().map(|(c, v)| (*c, v.as_slice())).collect();
+            let kind = [kind];
+            all.push((53, &kind));
+            let Ok(request) = parse(&packet(client.mac, Ipv4Addr::UNSPECIFIED, false, &all)) else { continue };
+            if let Outcome::Answer { save, reply } = server.handle(&request, now, &nodes(), false) {
+                match save {
+                    Some(Saved::Put(lease)) => {
+                        prop_assert!(lease.ip != ip(2) && lease.ip != SERVER);
+                        if let Some((other, ends)) = held.insert(lease.ip, (lease.mac, lease.ends)) {
+                            prop_assert!(other == lease.mac || ends <= now, "{} was taken", lease.ip);
+                        }
+                    }
+                    Some(Saved::Remove(mac)) => held.retain(|_, (m, _)| *m != mac),
+                    None => {}
+                }
+                if let Some(reply) = reply.filter(|r| r.kind != MessageType::Nak) {
+                    prop_assert_eq!(reply.ip == ip(2), request.mac == mac(2));
+                }
+            }
+        }
+    }
+}
