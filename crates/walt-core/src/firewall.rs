@@ -5,7 +5,8 @@
 //! * `inet` decides what nodes and containers may reach: from a node, the services of walt-net and nothing else of this
 //!   machine, on any of its addresses, IPv4 or IPv6; from a container, DNS and the world outside, but neither this
 //!   machine nor the nodes.
-//! * `bridge` decides what a virtual node may say: its own Ethernet and IP address, and no offers of DHCP or routes.
+//! * `bridge` decides what a virtual node may say: its own Ethernet and IP address, no offers of DHCP or routes, and no
+//!   DHCP in the name of another station.
 //!
 //! A drop here is final whatever other tables say. An accept is not: foreign tables may still drop.
 //!
@@ -33,6 +34,10 @@ const DNS: u16 = 53;
 
 /// Priority of our filters: before those of everybody else (0), so that no accept elsewhere hides our drops' counters.
 const FILTER_PRIORITY: i32 = -10;
+
+/// Where the field `chaddr` of a DHCP message begins, in bits behind the IP header: 8 bytes of UDP, 28 of DHCP
+/// (RFC 2131 §2).
+const CHADDR_BIT: u32 = (8 + 28) * 8;
 
 /// What the tables depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,8 +133,16 @@ fn tap_elements(verb: &str, bridge: &str, tap: &Tap) -> String {
     format!(
         "{verb} element bridge {table} taps {{ \"{ifname}\" }}\n\
          {verb} element bridge {table} stations {{ \"{ifname}\" . {mac} }}\n\
-         {verb} element bridge {table} addresses {{ \"{ifname}\" . {ip} }}\n"
+         {verb} element bridge {table} addresses {{ \"{ifname}\" . {ip} }}\n\
+         {verb} element bridge {table} dhcp_clients {{ {} }}\n",
+        dhcp_client(tap)
     )
+}
+
+/// A tap, and the client that may ask for an address on it: nft has no type for the field `chaddr`.
+fn dhcp_client(tap: &Tap) -> String {
+    let [a, b, c, d, e, f] = tap.mac.0;
+    format!("\"{}\" . 0x{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}", tap.ifname)
 }
 
 fn mask(prefix: u8) -> u32 {
@@ -215,6 +228,7 @@ fn write_bridge(text: &mut String, f: &Firewall) -> std::fmt::Result {
     let taps = elements(f.taps.iter().map(|t| format!("\"{}\"", t.ifname)));
     let stations = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.mac)));
     let addresses = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.ip)));
+    let clients = elements(f.taps.iter().map(dhcp_client));
     write!(
         text,
         r#"table bridge {table}
@@ -223,6 +237,7 @@ table bridge {table} {{
 	set taps {{ type ifname;{taps} }}
 	set stations {{ type ifname . ether_addr;{stations} }}
 	set addresses {{ type ifname . ipv4_addr;{addresses} }}
+	set dhcp_clients {{ typeof iifname . @th,{CHADDR_BIT},48;{clients} }}
 	chain virtual_node {{
 		iifname . ether saddr != @stations counter drop
 		ether type arp goto virtual_node_arp
@@ -238,6 +253,7 @@ table bridge {table} {{
 	}}
 	chain virtual_node_ip {{
 		udp sport 67 counter drop
+		udp dport 67 iifname . @th,{CHADDR_BIT},48 != @dhcp_clients counter drop
 		ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
 		iifname . ip saddr != @addresses counter drop
 		accept
@@ -317,8 +333,8 @@ mod tests {
     #[test]
     fn single_changes() {
         let remove = remove_tap("walt-net", &tap());
-        assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 3);
-        assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 3);
+        assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 4);
+        assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 4);
         let ip = Ipv4Addr::new(192, 168, 183, 9);
         assert_eq!(set_nat("b", ip, true), "add element inet walt-b nat { 192.168.183.9 }\n");
         assert_eq!(set_nat("b", ip, false).lines().count(), 2);

@@ -8,6 +8,7 @@
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
+//! | [`registration`] | the name of a machine that registers itself |
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
@@ -16,6 +17,7 @@ pub mod firewall;
 pub mod life;
 pub mod node_set;
 pub mod ownership;
+pub mod registration;
 pub mod sentences;
 pub mod settings;
 

@@ -253,10 +253,23 @@ fn a_virtual_node_cannot_forge() {
         nft::apply(
             "add element bridge walt-walt-net taps { \"cable0\" }
              add element bridge walt-walt-net stations { \"cable0\" . 52:54:00:00:00:02 }
-             add element bridge walt-walt-net addresses { \"cable0\" . 192.168.183.2 }",
+             add element bridge walt-walt-net addresses { \"cable0\" . 192.168.183.2 }
+             add element bridge walt-walt-net dhcp_clients { \"cable0\" . 0x525400000002 }",
         )
         .unwrap();
         assert!(in_node(&|| ping().status.success()), "its own addresses");
+        let server = UdpSocket::bind("192.168.183.1:67").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let client = in_netns(&node, || Ok(UdpSocket::bind("192.168.183.2:68").unwrap())).unwrap();
+        // The forged one first: it would be received first.
+        for last in [3, 2] {
+            let mut message = [0; 300];
+            message[28..34].copy_from_slice(&[0x52, 0x54, 0, 0, 0, last]);
+            client.send_to(&message, "192.168.183.1:67").unwrap();
+        }
+        let mut heard = [0; 300];
+        server.recv_from(&mut heard).unwrap();
+        assert_eq!(heard[33], 2, "DHCP in the name of another");
         in_node(&|| {
             run("ip addr add 192.168.183.3/32 dev eth0");
             run("ip route replace 192.168.183.1 dev eth0 src 192.168.183.3").is_empty()
