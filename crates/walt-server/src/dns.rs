@@ -1,20 +1,25 @@
-//! DNS for containers of image shells: a forwarder to the server's own resolver.
+//! DNS for containers of image shells and for nodes: names of the platform ([`crate::netboot::dns`]), and a
+//! forwarder to the server's own resolver for all others.
 //!
-//! Messages pass as they are (RFC 1035 §4.2): nothing is parsed, nothing is cached. UDP queries go out
-//! from one socket each, so that answers cannot be confused; TCP is copied. The host's resolver may be on
-//! a loopback address that a container cannot reach, which is why this exists.
+//! Messages that are forwarded pass as they are (RFC 1035 §4.2): nothing is cached. UDP queries go out from one
+//! socket each, so that answers cannot be confused. The host's resolver may be on a loopback address that a
+//! container cannot reach, which is why this exists.
 
-use anyhow::{Context, Result};
+use crate::{App, netboot, run};
+use socket2::{Domain, Socket, Type};
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
     sync::Semaphore,
     time::timeout,
 };
+use walt_netboot::dns::Verdict;
 
 /// Queries under way at once; more are dropped, and clients ask again.
 const QUERIES_MAX: usize = 256;
@@ -22,7 +27,11 @@ const QUERIES_MAX: usize = 256;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Longest life of a TCP connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest UDP message (EDNS0 allows up to 64 KiB).
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 64;
+/// Port of DNS.
+const PORT: u16 = 53;
+/// Largest message (EDNS0 allows up to 64 KiB).
 const MESSAGE_MAX: usize = 65_535;
 /// Resolvers of resolv.conf that are used (the limit of resolv.conf(5)).
 const RESOLVERS_MAX: usize = 3;
@@ -32,7 +41,7 @@ fn resolvers(text: &str) -> Vec<SocketAddr> {
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver"))
         .filter_map(|rest| rest.trim().parse::<IpAddr>().ok())
-        .map(|ip| SocketAddr::new(ip, 53))
+        .map(|ip| SocketAddr::new(ip, PORT))
         .take(RESOLVERS_MAX)
         .collect()
 }
@@ -50,37 +59,57 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Binds port 53 of an address that may not exist yet (`IP_FREEBIND`, ip(7)): containers bring it.
-    ///
-    /// # Errors
-    /// The port is taken.
-    pub fn bind(addr: Ipv4Addr) -> Result<Self> {
-        use socket2::{Domain, Socket, Type};
-        let at = SocketAddr::new(addr.into(), 53);
-        let make = |kind: Type| -> std::io::Result<Socket> {
+    /// Port 53 of the containers' gateway, which may not exist yet (`IP_FREEBIND`, ip(7)): containers bring it.
+    /// None, reported, if it is taken.
+    pub fn bind_containers(app: &App) -> Option<Self> {
+        let at = SocketAddr::new(app.config.container_gateway().into(), PORT);
+        Self::bind(app, "DNS for containers", "image shells find no names", |kind| {
             let socket = Socket::new(Domain::IPV4, kind, None)?;
             socket.set_freebind_v4(true)?;
             socket.set_reuse_address(true)?;
-            socket.set_nonblocking(true)?;
             socket.bind(&at.into())?;
             Ok(socket)
-        };
-        let context =
-            || format!("DNS for containers: cannot bind {at} ({})", crate::ports::holder_text(at, "udp"));
-        let udp = make(Type::DGRAM).with_context(context)?;
-        let tcp = make(Type::STREAM).with_context(context)?;
-        tcp.listen(64)?;
-        Ok(Self { udp: UdpSocket::from_std(udp.into())?, tcp: TcpListener::from_std(tcp.into())? })
+        })
     }
 
-    /// Forwards for ever.
-    pub async fn serve(self) {
+    /// Port 53 of the server's address on the bridge, and of no other: the containers' address is another
+    /// socket's, and the machine may have a resolver of its own at a loopback address. None, reported, if it
+    /// is taken.
+    pub fn bind_bridge(app: &App) -> Option<Self> {
+        let config = &app.config;
+        Self::bind(app, "DNS for nodes", "nodes find no names", |kind| {
+            run::bound_at(config, kind, config.server_ip(), PORT)
+        })
+    }
+
+    fn bind(app: &App, what: &str, effect: &str, make: impl Fn(Type) -> io::Result<Socket>) -> Option<Self> {
+        let make = |kind, protocol| {
+            let listening = |socket: Socket| {
+                socket.set_nonblocking(true)?;
+                if kind == Type::STREAM {
+                    socket.listen(BACKLOG)?;
+                }
+                Ok(socket)
+            };
+            let made = make(kind).and_then(listening);
+            made.inspect_err(|_| app.ports_missing.add(what, protocol, PORT, effect)).ok()
+        };
+        let (udp, tcp) = (make(Type::DGRAM, "udp")?, make(Type::STREAM, "tcp")?);
+        let refused = |e: &io::Error| tracing::error!("{what}: the runtime refuses a socket: {e}");
+        Some(Self {
+            udp: UdpSocket::from_std(udp.into()).inspect_err(refused).ok()?,
+            tcp: TcpListener::from_std(tcp.into()).inspect_err(refused).ok()?,
+        })
+    }
+
+    /// Answers for ever.
+    pub async fn serve(self, app: Arc<App>) {
         let udp = Arc::new(self.udp);
-        tokio::join!(serve_udp(udp), serve_tcp(self.tcp));
+        tokio::join!(serve_udp(app.clone(), udp), serve_tcp(app, self.tcp));
     }
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>) {
+async fn serve_udp(app: Arc<App>, socket: Arc<UdpSocket>) {
     let slots = Arc::new(Semaphore::new(QUERIES_MAX));
     let mut buffer = vec![0; MESSAGE_MAX];
     loop {
@@ -89,9 +118,14 @@ async fn serve_udp(socket: Arc<UdpSocket>) {
             continue;
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
-        let (query, socket) = (buffer[..length].to_vec(), socket.clone());
+        let (query, socket, app) = (buffer[..length].to_vec(), socket.clone(), app.clone());
         tokio::spawn(async move {
-            if let Some(answer) = ask(&query).await {
+            let answer = match netboot::dns::decide(&app, &query) {
+                Verdict::Answer(answer) => Some(answer),
+                Verdict::Forward => ask(&query).await,
+                Verdict::Drop => None,
+            };
+            if let Some(answer) = answer {
                 let _ = socket.send_to(&answer, peer).await;
             }
             drop(slot);
@@ -130,15 +164,16 @@ async fn ask_one(query: &[u8], resolver: SocketAddr) -> std::io::Result<Vec<u8>>
     }
 }
 
-async fn serve_tcp(listener: TcpListener) {
+async fn serve_tcp(app: Arc<App>, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(QUERIES_MAX));
     loop {
         // Invariant: the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await.expect("open semaphore");
         match listener.accept().await {
             Ok((client, _)) => {
+                let app = app.clone();
                 tokio::spawn(async move {
-                    let _ = timeout(TCP_TIMEOUT, copy_tcp(client)).await;
+                    let _ = timeout(TCP_TIMEOUT, converse(&app, client)).await;
                     drop(slot);
                 });
             }
@@ -147,13 +182,50 @@ async fn serve_tcp(listener: TcpListener) {
     }
 }
 
-async fn copy_tcp(mut client: TcpStream) {
+/// Answers the queries of a connection one after the other.
+async fn converse(app: &App, mut client: TcpStream) -> io::Result<()> {
+    loop {
+        let query = read_message(&mut client).await?;
+        let answer = match netboot::dns::decide(app, &query) {
+            Verdict::Answer(answer) => answer,
+            Verdict::Forward => match ask_tcp(&query).await {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
+            Verdict::Drop => return Ok(()),
+        };
+        write_message(&mut client, &answer).await?;
+    }
+}
+
+async fn ask_tcp(query: &[u8]) -> Option<Vec<u8>> {
     for resolver in current_resolvers().await {
-        if let Ok(Ok(mut server)) = timeout(ANSWER_TIMEOUT, TcpStream::connect(resolver)).await {
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            return;
+        let exchange = async {
+            let mut server = TcpStream::connect(resolver).await?;
+            write_message(&mut server, query).await?;
+            read_message(&mut server).await
+        };
+        match timeout(ANSWER_TIMEOUT, exchange).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(e)) => tracing::debug!(%resolver, "DNS: {e}"),
+            Err(_) => tracing::debug!(%resolver, "DNS: no answer"),
         }
     }
+    None
+}
+
+/// A message over TCP has its length in front (RFC 1035 §4.2.2).
+async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; length.into()];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let too_long = |_| io::Error::from(io::ErrorKind::InvalidData);
+    let length = u16::try_from(message.len()).map_err(too_long)?;
+    stream.write_all(&[&length.to_be_bytes()[..], message].concat()).await
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!                          │        │        │            db (remembers)
 //!                          ▼        ▼        ▼
 //!                       walt-vnode  walt-images  holder processes
-//!  walt-net  ─▶ nfs (views, /persist), node link, DNS for containers
+//!  walt-net  ─▶ nfs (views, /persist), node link, netboot (DHCP, TFTP, DNS, router advertisements)
 //! ```
 //! The server may die at any moment; what outlives it (qemu, holders, bridge, rules) is adopted by the
 //! next one at its start ([`run`]), and `walt-server down` ([`admin`]) is what takes it all away.

@@ -1,7 +1,11 @@
 //! What the server sets up on the machine's network, and takes away at `down`: packet filter, bridge,
 //! permanent neighbours, forwarding for containers, accept rules beside foreign firewalls.
 
-use crate::{App, config::Config, db::NodeRow};
+use crate::{
+    App,
+    config::Config,
+    db::{LeaseRow, NodeRow},
+};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use walt_core::firewall;
@@ -117,10 +121,23 @@ pub fn up(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Permanent neighbours for all nodes: nobody else gets what is sent to their addresses.
+/// Permanent neighbours for all nodes and leases: nobody else gets what is sent to their addresses.
 pub fn neighbours(app: &App) -> Result<()> {
-    let wanted: BTreeMap<_, _> = app.db.with(NodeRow::all)?.into_iter().map(|n| (n.ip, n.mac.0)).collect();
+    let (nodes, leases) = app.db.with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
+    // Nodes last: an address that one of them took over from a lease is its own.
+    let leases = leases.into_iter().map(|l| (l.ip, l.mac.0));
+    let wanted: BTreeMap<_, _> = leases.chain(nodes.into_iter().map(|n| (n.ip, n.mac.0))).collect();
     neighbour::sync(app.config.bridge(), &wanted).context("cannot set the neighbours of walt-net")
+}
+
+/// Ties the address of a new physical node to it.
+pub fn node_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
+    neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
+}
+
+/// Ties a leased address to its station.
+pub fn lease_neighbour(config: &Config, lease: &walt_netboot::dhcp::Lease) -> Result<()> {
+    neighbour::set(config.bridge(), lease.ip, lease.mac.0).context("cannot set the neighbour of a device")
 }
 
 /// Adds accept rules where another program's rules would drop our traffic.

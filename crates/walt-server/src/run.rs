@@ -140,22 +140,22 @@ pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
 }
 
 async fn serve(app: Arc<App>) -> Result<()> {
-    let dns = dns::Sockets::bind(app.config.container_gateway())?;
+    let container_dns = dns::Sockets::bind_containers(&app);
     network::up(&app)?;
     let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
     sessions::recover(&app).await.context("recovery of sessions")?;
     let portmap = Portmap::bind(&app);
-    let netboot = netboot::Sockets::bind(&app.config);
+    let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
     link_listener.set_nonblocking(true)?;
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
-        tokio::spawn(dns.serve()),
         tokio::spawn(housekeeping::run(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
     ];
+    services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
     nodes::vnode::start_all(&app)?;
     let ending = app.clone();
@@ -184,12 +184,17 @@ async fn watch_firewalls(app: Arc<App>) {
     }
 }
 
-/// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)).
+/// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)), broadcasts too.
 pub(crate) fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
+    bound_at(config, kind, Ipv4Addr::UNSPECIFIED, port)
+}
+
+/// A socket that only hears walt-net, at one address.
+pub(crate) fn bound_at(config: &Config, kind: Type, addr: Ipv4Addr, port: u16) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_reuse_address(true)?;
     socket.bind_device(Some(config.bridge().as_bytes()))?;
-    socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port).into())?;
+    socket.bind(&SocketAddr::new(addr.into(), port).into())?;
     Ok(socket)
 }
 

@@ -4,11 +4,13 @@
 //! tells the runtime so.
 
 mod images;
+mod leases;
 mod nodes;
 mod schema;
 mod sessions;
 
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};
+pub use leases::LeaseRow;
 pub use nodes::NodeRow;
 pub use sessions::{Committing, SessionRow};
 

@@ -4,7 +4,8 @@ use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
 /// Step n brings a database of version n to version n + 1.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     -- Small values of the server itself, such as the key of confirmation tokens.
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
     -- References to images; an image itself is its configuration in the store.
@@ -64,7 +65,16 @@ const STEPS: &[&str] = &["
         committing TEXT                     -- the commit under way as JSON
     ) STRICT;
     CREATE UNIQUE INDEX one_session_per_image ON sessions (image);
-"];
+",
+    "
+    -- Addresses of stations that are not nodes, by DHCP.
+    CREATE TABLE leases (
+        mac TEXT PRIMARY KEY,
+        ip TEXT NOT NULL UNIQUE,
+        ends INTEGER NOT NULL               -- seconds since the epoch
+    ) STRICT;
+",
+];
 
 /// Brings a database up to date.
 ///

@@ -21,7 +21,7 @@ use crate::{
     images::platform,
     nodes::{boot, hub::update_life},
 };
-use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
 use walt_images::{Kind, View};
 use walt_types::Model;
 
@@ -231,6 +231,11 @@ fn tree_of(app: &Arc<App>, node: &NodeRow) -> Result<BootTree, FileError> {
     let _changes = app.store_changes.blocking_read();
     let view = platform::make(app, &image.image_id)?.view;
     Ok(BootTree::new(view, &node.facts.model))
+}
+
+/// Whether the loader with this path, one of [`LOADERS`], is installed.
+pub fn has_loader(path: &str) -> bool {
+    LOADERS.iter().any(|(name, file)| *name == path && Path::new(LOADER_DIR).join(file).is_file())
 }
 
 fn loader(name: &str) -> Result<BootFile, FileError> {

@@ -6,13 +6,18 @@
 use super::{boot_timeout, hub::update_life, vnode};
 use crate::{
     App,
-    db::NodeRow,
+    db::{LeaseRow, NodeRow},
     events::Events,
     failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
     images, network,
 };
 use futures_util::{StreamExt, stream};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::Ipv4Addr,
+    sync::Arc,
+    time::Duration,
+};
 use walt_api::NodeAction;
 use walt_core::{
     NodeFacts,
@@ -188,11 +193,13 @@ impl Request<'_> {
     }
 
     fn new_row(&self, name: NodeName, model: Model, image: ImageRef) -> Outcome<NodeRow> {
-        let rows = self.app.db.with(NodeRow::all)?;
+        let (rows, leases) = self.app.db.with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
         let net = self.app.config.network.walt_net.ip;
+        let now = crate::now() as u64;
+        let leased: HashSet<Ipv4Addr> = leases.iter().filter(|l| l.ends > now).map(|l| l.ip).collect();
         let ip = net
             .stations()
-            .find(|ip| rows.iter().all(|r| r.ip != *ip))
+            .find(|ip| rows.iter().all(|r| r.ip != *ip) && !leased.contains(ip))
             .ok_or_else(|| refused(format!("no address is left in {}", net.network_text())))?;
         let [a, b, c] = VIRTUAL_OUI;
         for _ in 0..MAC_ATTEMPTS {

@@ -22,6 +22,7 @@ pub mod container;
 pub mod link;
 pub mod neighbour;
 pub mod nft;
+pub mod packet;
 pub mod sysctl;
 pub mod tap;
 pub mod uplink;
