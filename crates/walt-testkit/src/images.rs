@@ -120,6 +120,7 @@ pub fn tiny(dir: &Path) -> PathBuf {
         |path: PathBuf, bytes: &[u8]| std::fs::write(path, bytes).expect("the directory can be written");
     write(boot.join("start.ipxe"), b"#!ipxe\nkernel kernel panic=30 || reboot\nboot || reboot\n");
     write(boot.join("kernel"), &halting_kernel());
+    write(boot.join("large"), &large());
     let tar = Command::new("tar")
         .arg("-C")
         .arg(out.join("rootfs"))
@@ -132,6 +133,11 @@ pub fn tiny(dir: &Path) -> PathBuf {
         r#"{"Labels":{"walt.node.models":"pc-x86-64","walt.image.preferred-name":"pc-x86-64:latest"}}"#;
     write(out.join("config.json"), config.as_bytes());
     out
+}
+
+/// Content of the boot file `large` of [`tiny`]: more than 65,536 blocks of 8 bytes, the smallest of TFTP.
+pub fn large() -> Vec<u8> {
+    (0..75_000_u64).flat_map(|n| (n * n).to_be_bytes()).chain([7; 5]).collect()
 }
 
 /// The least that a boot loader takes for Linux: the header of the x86 boot protocol 2.02 (Linux,

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -135,8 +136,9 @@ impl TestServer {
     fn configuration(&self) -> String {
         let n = self.slot.number;
         format!(
-            "network:\n  walt-net: {{ip: 10.210.{n}.1/24, bridge: {}}}\nstate-dir: {}\nrun-dir: {}\n\
+            "network:\n  walt-net: {{ip: {}/24, bridge: {}}}\nstate-dir: {}\nrun-dir: {}\n\
              containers: {{network: 10.211.{n}.0/24}}\nvirtual-nodes: {{acceleration: tcg}}\n{}",
+            self.address(),
             self.bridge(),
             self.state_dir().display(),
             self.dir().join("run").display(),
@@ -159,6 +161,10 @@ impl TestServer {
     /// Its bridge.
     pub fn bridge(&self) -> String {
         format!("wtest{}", self.slot.number)
+    }
+    /// Its address on the bridge; the network has a prefix of 24 bits.
+    pub fn address(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 210, self.slot.number, 1)
     }
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
