@@ -35,6 +35,8 @@ mod config;
 pub mod container;
 mod error;
 mod export;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gc;
 pub mod hold;
 mod layer;

@@ -5,7 +5,7 @@
 //! keep their number and cannot be looked up. Names that share an inode in a layer share a [`Entry::fileid`].
 
 mod build;
-mod file;
+pub(crate) mod file;
 
 use crate::{
     Time,

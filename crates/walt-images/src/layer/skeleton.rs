@@ -151,7 +151,7 @@ impl SkeletonReader {
     }
 }
 
-fn read_record(input: &mut impl Read) -> io::Result<Option<Record>> {
+pub(crate) fn read_record(input: &mut impl Read) -> io::Result<Option<Record>> {
     let mut tag = [0];
     input.read_exact(&mut tag)?;
     match tag[0] {

@@ -12,13 +12,15 @@ use super::{INDEX_VERSION, Index, Record};
 use crate::{Time, layer::scan::Kind};
 use walt_types::{DiffId, Hash256};
 
+/// Where what is summed begins.
+pub(crate) const BODY: usize = 40;
 const MAGIC: &[u8; 8] = b"WALTVIEW";
 const RECORD: usize = 80;
 const COUNTS: usize = 24;
 /// Most layers a file may name: those of an image and the platform's, with room.
 const MAX_FILE_LAYERS: usize = 1024;
 
-pub(super) fn encode(index: &Index) -> Vec<u8> {
+pub(crate) fn encode(index: &Index) -> Vec<u8> {
     let size = 64 + index.layers.len() * 32 + index.records.len() * RECORD + index.children.len() * 4;
     let mut out = Vec::with_capacity(size + index.text.len());
     out.extend_from_slice(MAGIC);
@@ -77,7 +79,7 @@ impl Words<'_> {
 }
 
 /// Reads an index file; the error says what is wrong with it.
-pub(super) fn decode(bytes: &[u8]) -> Result<Index, &'static str> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Index, &'static str> {
     let short = "it is too short";
     let rest = bytes.strip_prefix(MAGIC).ok_or("its first bytes are wrong")?;
     let (sum, body) = rest.split_first_chunk::<32>().ok_or(short)?;
@@ -88,7 +90,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Index, &'static str> {
 }
 
 /// Reads and checks what follows the checksum.
-fn check(body: &[u8]) -> Result<Index, &'static str> {
+pub(crate) fn check(body: &[u8]) -> Result<Index, &'static str> {
     let short = "it is too short";
     let mut words = Words(body);
     let mut count = || words.u32().map(|n| n as usize).ok_or(short);

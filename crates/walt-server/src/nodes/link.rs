@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     sync::Semaphore,
     time::timeout,
@@ -32,7 +32,7 @@ use walt_types::{Mac, ViewId};
 /// Port of the node link, and of log upload.
 pub const PORT: u16 = 12347;
 /// Longest line, in bytes.
-const LINE_MAX: u64 = 256;
+pub const LINE_MAX: u64 = 256;
 /// Interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(10);
 /// Silence after which a link is dead.
@@ -68,11 +68,20 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     }
 }
 
-struct Lines(BufReader<OwnedReadHalf>);
+/// The lines of a connection.
+pub struct Lines<R>(R);
 
-impl Lines {
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// Reads from here.
+    pub fn new(reader: R) -> Self {
+        Self(reader)
+    }
+
     /// The next line without its end; none at the end of the stream.
-    async fn next(&mut self) -> Result<Option<String>> {
+    ///
+    /// # Errors
+    /// A line of more than [`LINE_MAX`] bytes, or one without an end.
+    pub async fn next(&mut self) -> Result<Option<String>> {
         let mut line = Vec::new();
         (&mut self.0).take(LINE_MAX).read_until(b'\n', &mut line).await?;
         match line.pop() {
@@ -83,14 +92,33 @@ impl Lines {
     }
 }
 
-struct Hello {
-    view: Option<ViewId>,
-    boot_id: String,
+/// The node's first words about itself.
+#[derive(Debug)]
+pub struct Hello {
+    /// The view that it runs; none for an image that does not know.
+    pub view: Option<ViewId>,
+    /// The boot id of its kernel (random(4)): another one after each boot.
+    pub boot_id: String,
     /// Seconds since the node's boot, if it tells them.
-    uptime: Option<f64>,
+    pub uptime: Option<f64>,
 }
 
-fn parse_hello(line: &str) -> Result<Hello> {
+/// What a node says later.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NodeLine<'a> {
+    /// It lives.
+    Beat,
+    /// Its sshd answers.
+    Booted,
+    /// What became of a command: its number, and why not.
+    Ack(u64, std::result::Result<(), &'a str>),
+}
+
+/// Reads a `HELLO` line.
+///
+/// # Errors
+/// Another version, or no boot id.
+pub fn parse_hello(line: &str) -> Result<Hello> {
     let mut words = line.split_ascii_whitespace();
     if (words.next(), words.next()) != (Some("HELLO"), Some(VERSION)) {
         bail!("expected HELLO {VERSION}, got '{line}'");
@@ -109,7 +137,7 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Resu
     let ip = ipv4(peer.ip())?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
-    let mut lines = Lines(BufReader::new(reader));
+    let mut lines = Lines::new(BufReader::new(reader));
     let first = timeout(HELLO_TIMEOUT, lines.next()).await.context("no request line")??.context("closed")?;
     match first.as_str() {
         "REQ_NODE_LINK" => {}
@@ -153,7 +181,7 @@ async fn conversation(
     app: &Arc<App>,
     mac: Mac,
     boot_id: &str,
-    lines: &mut Lines,
+    lines: &mut Lines<BufReader<OwnedReadHalf>>,
     writer: &mut (impl AsyncWriteExt + Unpin),
     commands: &mut tokio::sync::mpsc::Receiver<LinkCommand>,
 ) -> Result<()> {
@@ -197,10 +225,9 @@ fn handle_line(
     line: &str,
     waiting: &mut HashMap<u64, LinkCommand>,
 ) -> Result<()> {
-    let mut words = line.splitn(4, ' ');
-    match words.next() {
-        Some("BEAT") => {}
-        Some("BOOTED") => {
+    match parse_line(line)? {
+        NodeLine::Beat => {}
+        NodeLine::Booted => {
             if update_life(app, mac, |life| life.report_booted(boot_id, crate::now()))? {
                 let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
                 let nfs_calls = node.zip(app.nfs.get()).map(|(node, nfs)| nfs.calls(node.ip));
@@ -208,19 +235,36 @@ fn handle_line(
                 tracing::info!(%mac, nfs_calls, "node is booted");
             }
         }
+        NodeLine::Ack(id, verdict) => {
+            if let Some(command) = waiting.remove(&id) {
+                let _gone = command.answer.send(verdict.map_err(str::to_owned));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a line that comes after `HELLO`.
+///
+/// # Errors
+/// A line that the protocol does not have.
+pub fn parse_line(line: &str) -> Result<NodeLine<'_>> {
+    let mut words = line.splitn(4, ' ');
+    match words.next() {
+        Some("BEAT") => Ok(NodeLine::Beat),
+        Some("BOOTED") => Ok(NodeLine::Booted),
         Some("ACK") => {
             let id = words.next().and_then(|w| w.parse().ok()).context("ACK without number")?;
-            let verdict = match (words.next(), words.next()) {
-                (Some("OK"), _) => Ok(()),
-                (_, reason) => Err(reason.unwrap_or("no reason given").to_owned()),
-            };
-            if let Some(command) = waiting.remove(&id) {
-                let _gone = command.answer.send(verdict);
-            }
+            Ok(NodeLine::Ack(
+                id,
+                match (words.next(), words.next()) {
+                    (Some("OK"), _) => Ok(()),
+                    (_, reason) => Err(reason.unwrap_or("no reason given")),
+                },
+            ))
         }
         _ => bail!("unknown line '{line}'"),
     }
-    Ok(())
 }
 
 fn ipv4(addr: IpAddr) -> Result<Ipv4Addr> {

@@ -1,0 +1,40 @@
+//! What reads bytes from outside or from the disk, for the fuzzer in `fuzz/`. Not for anybody else.
+
+use crate::layer::{header::read_header, import, skeleton};
+use crate::view::file;
+use std::io::Read;
+use std::path::Path;
+
+/// Reads the headers of a tar, passing over what its files hold.
+pub fn tar_headers(mut bytes: &[u8]) {
+    let mut raw = Vec::new();
+    while let Ok(Some(header)) = read_header(&mut bytes, &mut raw) {
+        let size = header.size.min(import::MAX_APPARENT);
+        let padded = size.next_multiple_of(crate::layer::header::BLOCK as u64);
+        if std::io::copy(&mut (&mut bytes).take(padded), &mut std::io::sink()).is_err() {
+            break;
+        }
+        raw.clear();
+    }
+}
+
+/// Unpacks a layer into a directory; whether it was accepted.
+pub fn unpack(bytes: &[u8], layer: &Path) -> bool {
+    import::import(bytes, layer, &|_| None).is_ok()
+}
+
+/// Reads an index file; one that is accepted is written again, and must be the same.
+pub fn index(bytes: &[u8]) {
+    if let Ok(index) = file::decode(bytes) {
+        assert_eq!(file::encode(&index), bytes, "an index changes when it is written again");
+    }
+    // Behind the checksum, which a fuzzer cannot guess.
+    if let Some(Ok(index)) = bytes.get(file::BODY..).map(file::check) {
+        file::encode(&index);
+    }
+}
+
+/// Reads the records of a skeleton, which are compressed on the disk.
+pub fn skeleton(mut bytes: &[u8]) {
+    while let Ok(Some(_)) = skeleton::read_record(&mut bytes) {}
+}
