@@ -29,6 +29,7 @@ mod network;
 pub mod nfs;
 mod node_logs;
 pub mod nodes;
+mod peers;
 pub mod ports;
 mod recent;
 pub mod run;

@@ -3,27 +3,19 @@
 use super::answer_error;
 use crate::failure::Failure;
 use axum::{
-    extract::{ConnectInfo, Request, connect_info::Connected},
+    extract::{ConnectInfo, Request},
     middleware::Next,
     response::Response,
-    serve::IncomingStream,
 };
 use nix::unistd::{Uid, User};
-use tokio::net::UnixListener;
 use walt_api::{ApiError, ErrorCode, HEADER_USER};
 use walt_types::UserName;
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer {
-    /// User id that the kernel recorded at connect(2); none if it cannot be told.
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|c| c.uid()) }
-    }
+    /// User id that the kernel recorded at connect(2).
+    pub uid: u32,
 }
 
 /// For whom a request is carried out.
@@ -37,7 +29,7 @@ pub struct Caller {
 
 /// Adds a [`Caller`] to every request, or refuses it.
 pub async fn identify(mut request: Request, next: Next) -> Response {
-    let uid = request.extensions().get::<ConnectInfo<Peer>>().and_then(|peer| peer.0.uid);
+    let uid = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.uid);
     let named = match request.headers().get(HEADER_USER).map(|v| v.to_str()) {
         None => None,
         Some(Ok(text)) => Some(text.to_owned()),

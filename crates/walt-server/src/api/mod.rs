@@ -3,6 +3,7 @@
 //! Handlers only read parameters and write answers; what is done is in `nodes`, `images` and `sessions`.
 
 mod identity;
+mod listener;
 pub mod terminals;
 
 use crate::{
@@ -74,7 +75,10 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     let service = router.into_make_service_with_connect_info::<identity::Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await.context("the API's socket failed")
+    axum::serve(listener::Bounded::new(listener), service)
+        .with_graceful_shutdown(stop)
+        .await
+        .context("the API's socket failed")
 }
 
 fn unknown_route() -> ApiError {

@@ -13,7 +13,7 @@
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use super::hub::{LinkCommand, update_life};
-use crate::{App, db::NodeRow};
+use crate::{App, db::NodeRow, peers::Peers};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
@@ -41,23 +41,30 @@ const DEAD: Duration = Duration::from_secs(30);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 2048;
+/// Connections of one node: its link, one that replaces it, and streams of log lines. More are closed.
+const CONNECTIONS_PER_NODE: usize = 16;
 /// Version of the protocol.
 const VERSION: &str = "1";
 
 /// Serves links for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Peers::new();
     loop {
         // Invariant: the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await.expect("open semaphore");
         match listener.accept().await {
             Ok((stream, peer)) => {
+                let Some(counted) = peers.enter(peer.ip(), CONNECTIONS_PER_NODE) else {
+                    tracing::debug!(%peer, "node link: too many connections of one node");
+                    continue;
+                };
                 let app = app.clone();
                 tokio::spawn(async move {
                     if let Err(e) = connection(&app, stream, peer).await {
                         tracing::debug!(%peer, "node link: {e:#}");
                     }
-                    drop(slot);
+                    drop((slot, counted));
                 });
             }
             Err(e) => {
