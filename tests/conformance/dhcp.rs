@@ -4,7 +4,7 @@ use crate::leases::{register, udhcpc};
 use crate::ok;
 use serde_json::Value;
 use std::process::Command;
-use walt_testkit::{Station, TestServer, User, until};
+use walt_testkit::{Newcomer, TestServer, User, until};
 
 fn nodes(server: &TestServer) -> Vec<Value> {
     let text = server.walt(User::RootFor("ann"), &["node", "show", "--all", "--json"]).ok();
@@ -14,7 +14,7 @@ fn nodes(server: &TestServer) -> Vec<Value> {
 #[test]
 fn an_unknown_device_keeps_its_address_and_is_no_node() {
     let mut server = TestServer::start_tiny();
-    let station = Station::plug(&server, 1);
+    let station = Newcomer::plug(&server, 1);
     let told = udhcpc(&station, &[]);
     let (own, ip) = (server.address().to_string(), told.ip());
     assert_ne!(ip, server.address());
@@ -50,7 +50,7 @@ fn an_unknown_device_keeps_its_address_and_is_no_node() {
 #[test]
 fn a_machine_that_says_so_becomes_a_physical_node() {
     let mut server = TestServer::start_tiny();
-    let station = Station::plug(&server, 0xab);
+    let station = Newcomer::plug(&server, 0xab);
     let told = register(&station);
     assert_eq!(told.get("hostname"), "apu-574cab");
     let shown = server.walt(User::RootFor("ann"), &["node", "show", "--all"]).ok();
@@ -76,7 +76,7 @@ fn a_machine_that_says_so_becomes_a_physical_node() {
 #[test]
 fn a_model_without_image_is_told_to_the_admin() {
     let server = TestServer::start_tiny();
-    let station = Station::plug(&server, 1);
+    let station = Newcomer::plug(&server, 1);
     let told = udhcpc(&station, &["-V", "walt.node.rpi-4-b"]);
     assert_eq!(told.get("hostname"), "");
     assert_eq!(nodes(&server).len(), 0);
@@ -90,7 +90,7 @@ fn a_model_without_image_is_told_to_the_admin() {
 #[test]
 fn a_foreign_address_is_refused() {
     let server = TestServer::start_tiny();
-    let station = Station::plug(&server, 1);
+    let station = Newcomer::plug(&server, 1);
     let other = std::net::Ipv4Addr::new(192, 0, 2, 7);
     let told = udhcpc(&station, &["-r", &other.to_string()]);
     assert_eq!(told.ip().octets()[..3], server.address().octets()[..3]);

@@ -3,11 +3,12 @@
 use crate::leases::register;
 use crate::{has, ok};
 use std::time::Duration;
-use walt_testkit::{Options, Station, TestServer, User};
+use walt_testkit::newcomer::INTERFACE;
+use walt_testkit::{Newcomer, Options, TestServer, User};
 
 /// What dig prints in short, without its last line end.
 #[track_caller]
-fn dig(server: &TestServer, station: &Station, words: &str) -> String {
+fn dig(server: &TestServer, station: &Newcomer, words: &str) -> String {
     let at = format!("@{}", server.address());
     let mut arguments = vec![at.as_str(), "+time=10", "+tries=3"];
     arguments.extend(words.split(' '));
@@ -20,7 +21,7 @@ fn names_and_addresses_of_nodes() {
         return;
     }
     let server = TestServer::start_tiny();
-    let station = Station::plug(&server, 1);
+    let station = Newcomer::plug(&server, 1);
     let ip = register(&station).ip().to_string();
     let own = server.address().to_string();
     for (question, answer) in [
@@ -80,8 +81,8 @@ fn other_names_are_forwarded() {
         TestServer::start_with(Options { wrapper, ..Options::default() }).unwrap_or_else(|e| panic!("{e:?}"));
     server.import(walt_testkit::images::TINY, &walt_testkit::images::tiny(server.dir()));
     let [a, b, c, _] = server.address().octets();
-    let resolver = Station::plug(&server, 1);
-    resolver.ip(&format!("address add {a}.{b}.{c}.240/24 dev eth0"));
+    let resolver = Newcomer::plug(&server, 1);
+    resolver.netns().run(&["ip", "address", "add", &format!("{a}.{b}.{c}.240/24"), "dev", INTERFACE]);
     // A bind mount shows the same file: it is written, not replaced.
     std::fs::write(&resolv.0, format!("nameserver {a}.{b}.{c}.240\n")).unwrap();
     let socket = resolver.udp("0.0.0.0:53");
@@ -97,7 +98,7 @@ fn other_names_are_forwarded() {
         socket.send_to(&answer, peer).unwrap();
         String::from_utf8_lossy(&buffer[12..end - 5]).into_owned()
     });
-    let client = Station::plug(&server, 2);
+    let client = Newcomer::plug(&server, 2);
     register(&client);
     assert_eq!(dig(&server, &client, "+short www.example.org A"), "192.0.2.1");
     assert_eq!(answers.join().unwrap(), "\u{3}www\u{7}example\u{3}org");

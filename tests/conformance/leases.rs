@@ -4,7 +4,7 @@ use crate::ok;
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
-use walt_testkit::Station;
+use walt_testkit::Newcomer;
 
 /// What udhcpc calls on each event: on `bound` it configures the interface and writes down what it was told.
 const SCRIPT: &str = "#!/bin/sh
@@ -30,12 +30,12 @@ impl Told {
 }
 
 /// Lets udhcpc get an address for a station.
-pub fn udhcpc(station: &Station, arguments: &[&str]) -> Told {
+pub fn udhcpc(station: &Newcomer, arguments: &[&str]) -> Told {
     let script = station.dir().join("script");
     std::fs::write(&script, SCRIPT).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     let _ = std::fs::remove_file(station.dir().join("bound"));
-    let mut words = vec!["udhcpc", "-f", "-n", "-q", "-i", walt_testkit::station::INTERFACE];
+    let mut words = vec!["udhcpc", "-f", "-n", "-q", "-i", walt_testkit::newcomer::INTERFACE];
     words.extend(["-t", "10", "-T", "3", "-O", "search", "-O", "tftp", "-s", "./script"]);
     words.extend(arguments);
     ok(&station.run("busybox", &words));
@@ -44,6 +44,6 @@ pub fn udhcpc(station: &Station, arguments: &[&str]) -> Told {
 }
 
 /// A machine that says it is a node, as iPXE does under our script.
-pub fn register(station: &Station) -> Told {
+pub fn register(station: &Newcomer) -> Told {
     udhcpc(station, &["-V", "walt.node.pc-x86-64", "-x", "hostname:apu.example.org"])
 }

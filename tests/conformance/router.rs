@@ -2,7 +2,7 @@
 
 use crate::{has, ok};
 use std::time::Duration;
-use walt_testkit::{Station, TestServer, until};
+use walt_testkit::{Newcomer, TestServer, until};
 
 #[test]
 fn there_is_no_router_and_it_is_said_at_once() {
@@ -10,7 +10,7 @@ fn there_is_no_router_and_it_is_said_at_once() {
         return;
     }
     let server = TestServer::start();
-    let station = Station::plug(&server, 1);
+    let station = Newcomer::plug(&server, 1);
     until("the station's link-local address", Duration::from_secs(60), || {
         let addresses = ok(&station.run("ip", &["-6", "address", "show", "dev", "eth0"]));
         (addresses.contains("fe80:") && !addresses.contains("tentative")).then_some(())

@@ -2,7 +2,8 @@
 
 use crate::has;
 use crate::leases::udhcpc;
-use walt_testkit::{Netns, Options, Station, TestServer};
+use std::net::UdpSocket;
+use walt_testkit::{Netns, Newcomer, Options, TestServer};
 
 fn talkative() -> TestServer {
     let wrapper = ["env", "WALT_LOG=debug"].map(str::to_owned).to_vec();
@@ -12,7 +13,7 @@ fn talkative() -> TestServer {
 #[test]
 fn two_servers_do_not_hear_each_other() {
     let (one, two) = (talkative(), talkative());
-    let (at_one, at_two) = (Station::plug(&one, 1), Station::plug(&two, 2));
+    let (at_one, at_two) = (Newcomer::plug(&one, 1), Newcomer::plug(&two, 2));
     for (server, station) in [(&one, &at_one), (&two, &at_two)] {
         let told = udhcpc(station, &[]);
         assert_eq!(told.get("serverid"), server.address().to_string());
@@ -23,7 +24,8 @@ fn two_servers_do_not_hear_each_other() {
         assert!(log.contains(own.mac()) && !log.contains(other.mac()), "{log}");
     }
     // By a route the kernel would answer for any of its addresses.
-    at_two.ip(&format!("route add {} via {}", one.address(), two.address()));
+    let (to, via) = (one.address().to_string(), two.address().to_string());
+    at_two.netns().run(&["ip", "route", "add", &to, "via", &via]);
     let url = format!("tftp://{}/start.ipxe", one.address());
     let output = at_two.run("curl", &["-sS", "-m", "4", &url]);
     // curl(1): 28 is a timeout; an answer of the server would be 68.
@@ -39,9 +41,11 @@ fn two_servers_do_not_hear_each_other() {
 /// In a network namespace of its own, where ports can be held without disturbing other tests.
 #[test]
 fn ports_that_are_taken_are_warnings_with_their_holder() {
-    let netns = Netns::make(format!("walt-test-ports-{}", std::process::id()));
-    let _held = ["0.0.0.0:53", "0.0.0.0:67", "0.0.0.0:69"].map(|at| netns.udp(at));
-    let wrapper = ["ip", "netns", "exec", netns.name()].map(str::to_owned).to_vec();
+    let netns = Netns::new();
+    netns.run(&["ip", "link", "set", "lo", "up"]);
+    let ports = ["0.0.0.0:53", "0.0.0.0:67", "0.0.0.0:69"];
+    let _held = netns.inside(|| ports.map(|at| UdpSocket::bind(at).unwrap()));
+    let wrapper = netns.wrapper();
     let server =
         TestServer::start_with(Options { wrapper, ..Options::default() }).unwrap_or_else(|e| panic!("{e:?}"));
     // All ports are taken before it answers, so that all is said by now.

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::time::Duration;
-use walt_testkit::{Station, TestServer, images};
+use walt_testkit::{Newcomer, TestServer, images};
 
 /// Bounds waiting for a packet that will come.
 const PACKET_LIMIT: Duration = Duration::from_secs(60);
@@ -15,8 +15,8 @@ const CURL_NOT_FOUND: i32 = 68;
 /// Longer than a server waits before it sends a packet again.
 const SILENCE: Duration = Duration::from_millis(2500);
 
-fn node(server: &TestServer) -> Station {
-    let station = Station::plug(server, 1);
+fn node(server: &TestServer) -> Newcomer {
+    let station = Newcomer::plug(server, 1);
     register(&station);
     station
 }
@@ -65,7 +65,7 @@ fn tftp_hpa() {
 #[test]
 fn boot_files_are_for_nodes_and_loaders_for_everybody() {
     let server = TestServer::start_tiny();
-    let stranger = Station::plug(&server, 2);
+    let stranger = Newcomer::plug(&server, 2);
     udhcpc(&stranger, &[]);
     let get = |path: &str| {
         let url = format!("tftp://{}/{path}", server.address());
@@ -94,7 +94,7 @@ struct Client {
 }
 
 impl Client {
-    fn ask(server: &TestServer, station: &Station, texts: &[&str]) -> Self {
+    fn ask(server: &TestServer, station: &Newcomer, texts: &[&str]) -> Self {
         let socket = station.udp("0.0.0.0:0");
         socket.set_read_timeout(Some(PACKET_LIMIT)).unwrap();
         let mut request = vec![0, 1];

@@ -5,9 +5,9 @@
 //!   ├─ walt(user, [..])       the real client, as root, as root for another, or as another account
 //!   ├─ terminal(user, [..])   the same on a pseudo-terminal: Terminal, with bounded waits
 //!   └─ api(user)              raw HTTP on walt.sock: what the client would hide
-//! Station                     a network namespace that is plugged into a server's bridge
 //! Machine                     what a server may leave behind: links, mounts, rules, …
 //! Netns, scan                 other machines on walt-net, and what they reach
+//! Newcomer                    one that the server did not start: it has no address yet
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -19,17 +19,17 @@ pub mod http;
 pub mod images;
 pub mod machine;
 pub mod netns;
+pub mod newcomer;
 pub mod scan;
 pub mod server;
 mod slot;
-pub mod station;
 pub mod terminal;
 
 pub use http::Api;
 pub use machine::Machine;
 pub use netns::{Netns, Station};
+pub use newcomer::Newcomer;
 pub use server::{Ended, Options, TestServer, User};
-pub use station::{Netns, Station};
 pub use terminal::Terminal;
 
 use std::path::{Path, PathBuf};
