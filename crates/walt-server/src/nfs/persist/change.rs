@@ -274,9 +274,11 @@ impl Persist {
         set.uid = set.uid.filter(|uid| *uid != stat.st_uid);
         set.gid = set.gid.filter(|gid| *gid != stat.st_gid);
         set.size = set.size.filter(|size| *size != stat.st_size as u64);
-        if set != SetAttr::default() {
-            self.set(new.ctx, new.x, &kernel::of(fd)?, fd, &stat, &set)?;
+        if set == SetAttr::default() {
+            // The sync of the directory that follows has the file as it was made, too.
+            return Ok(());
         }
+        self.set(new.ctx, new.x, &kernel::of(fd)?, fd, &stat, &set)?;
         if new.kind == FileType::Regular && self.durability == Durability::Full {
             let file = kernel::open(new.x.dir.as_fd(), &kernel::of(fd)?, OFlags::RDONLY | OFlags::NOFOLLOW)?;
             self.sync(&file)?;
