@@ -28,7 +28,7 @@ pub enum Command {
     Run(run::Run),
     /// reboot nodes
     Reboot(simple::Reboot),
-    /// print or change the settings of nodes
+    /// print or change the settings of nodes (such as ram=1G, boot.road=pxe)
     Config(simple::Config),
     /// create a virtual node
     Create(simple::Create),
