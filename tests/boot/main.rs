@@ -5,6 +5,7 @@
 mod crash;
 mod default;
 mod demo;
+mod full;
 mod isolation;
 mod mini;
 mod nfs;

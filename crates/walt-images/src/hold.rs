@@ -29,6 +29,7 @@ pub mod protocol;
 mod serve;
 
 pub use client::Client;
+pub use holder::is_held;
 
 use crate::session::{HoldSpec, SessionDir};
 use std::io::Write;
@@ -184,10 +185,15 @@ pub fn run(dir: &Path) -> i32 {
     }
 }
 
+/// Writes a line to the holder's log. A full disk must not end a holder, as `eprintln!` would.
+pub(crate) fn log(message: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{message}");
+}
+
 fn report_failure(message: &str) -> i32 {
     // The reader may be gone; the log has it in any case.
     let _ = writeln!(std::io::stdout(), "{message}");
-    eprintln!("{message}");
+    log(message);
     1
 }
 

@@ -125,12 +125,18 @@ impl Store {
         Ok(())
     }
 
-    /// Tries what layers need: rename from sessions to layers, a whiteout, a `trusted.` attribute.
+    /// Tries what layers need: rename from sessions to layers, a whiteout, a `trusted.` attribute. On a full disk
+    /// nothing can be tried: what is there already is served all the same.
     fn probe(&self) -> std::result::Result<(), String> {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
         let session = Temporary(self.sessions.join(".probe"));
         let layer = Temporary(self.images.join("tmp/probe"));
         let _ = fs::remove_dir_all(&session.0);
-        fs::create_dir(&session.0).map_err(|e| format!("a directory cannot be made in it: {e}"))?;
+        match fs::create_dir(&session.0) {
+            Ok(()) => {}
+            Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => return Ok(()),
+            Err(e) => return Err(format!("a directory cannot be made in it: {e}")),
+        }
         fs::rename(&session.0, &layer.0).map_err(|e| {
             format!("'sessions' and 'images' must be on one file system, a rename between them failed: {e}")
         })?;

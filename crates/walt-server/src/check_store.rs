@@ -157,14 +157,16 @@ struct Report {
 pub fn run(config: &Config, json: bool) -> Result<bool> {
     must_have_state(config)?;
     let start = Instant::now();
-    let (look, server) = loop {
-        let (look, server) = any_look(config)?;
-        // A session that is opened or ends has for a moment a record or a directory only.
-        if look.findings.is_empty() || !server || start.elapsed() > PATIENCE {
-            break (look, server);
-        }
+    let (mut look, mut server) = any_look(config)?;
+    // In use, a store always has something that is about to be removed, and sessions that have for a moment
+    // a record or a directory only: what counts is what stays.
+    let mut stays = std::mem::take(&mut look.findings);
+    while server && !stays.is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(PAUSE);
-    };
+        (look, server) = any_look(config)?;
+        let now = std::mem::take(&mut look.findings);
+        stays.retain(|finding| now.contains(finding));
+    }
     let store = Store::open_to_read(&config.state_dir);
     let mut bytes = 0;
     let mut wrong = store.verify(&needed(&look), &mut |object| {
@@ -176,7 +178,7 @@ pub fn run(config: &Config, json: bool) -> Result<bool> {
         let now = needed(&any_look(config)?.0);
         wrong.retain(|f| now.needs(&f.object));
     }
-    let mut findings = look.findings;
+    let mut findings = stays;
     findings.extend(wrong.iter().map(|f| express(f, &BTreeMap::new())));
     findings.sort();
     let report = Report {

@@ -1,6 +1,20 @@
 //! Failures of requests: what the caller is told, and what only the log keeps.
 
+use std::{path::PathBuf, sync::OnceLock};
 use walt_api::{ApiError, Confirmation, ErrorCode};
+
+/// The state directory of this process's server, for messages about its disk.
+pub static STATE_DIR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Whether a full disk, or a quota, is the cause.
+fn no_space(error: &anyhow::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let sql = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+        matches!(io, Some(StorageFull | QuotaExceeded)) || sql == Some(rusqlite::ErrorCode::DiskFull)
+    })
+}
 
 /// Why a request was not fulfilled.
 #[derive(Debug)]
@@ -29,7 +43,13 @@ impl Failure {
             Self::Api(error) => *error,
             Self::Internal(error) => {
                 tracing::error!(request_id, "{error:#}");
-                let mut answer = ApiError::new(ErrorCode::Internal, error.to_string())
+                let message = match STATE_DIR.get() {
+                    Some(dir) if no_space(&error) => {
+                        format!("No space left on the server's disk, in {}: {error}", dir.display())
+                    }
+                    _ => error.to_string(),
+                };
+                let mut answer = ApiError::new(ErrorCode::Internal, message)
                     .hint(format!("the server's log has the details of request {request_id}"));
                 answer.request_id = Some(request_id.to_owned());
                 answer

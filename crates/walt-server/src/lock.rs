@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Digits of the largest number of a process (`PID_MAX_LIMIT`, proc(5)).
+const PID_WIDTH: usize = 10;
+
 /// Held while the process lives; the kernel releases it whatever happens.
 pub struct StateLock(#[expect(dead_code, reason = "held, not read")] File);
 
@@ -59,9 +62,10 @@ impl StateLock {
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {}", path.display())),
         }
-        file.set_len(0)?;
+        // In place and of one length: on a full disk, too.
         file.rewind()?;
-        write!(file, "{}", std::process::id())?;
+        write!(file, "{:<PID_WIDTH$}", std::process::id())
+            .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(Self(file))
     }
 }

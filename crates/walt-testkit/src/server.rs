@@ -127,6 +127,10 @@ impl TestServer {
         if self.config().exists() {
             let _ = self.run_down();
         }
+        // Disks that a test had mounted.
+        for mount in crate::machine::mounts().iter().filter(|m| Path::new(m).starts_with(self.dir())) {
+            let _ = Command::new("umount").arg(mount).output();
+        }
         if self.dir().exists() {
             fs::remove_dir_all(self.dir())
                 .unwrap_or_else(|e| panic!("cannot empty {}: {e}", self.dir().display()));

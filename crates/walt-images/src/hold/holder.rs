@@ -11,6 +11,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use tokio::net::{UnixDatagram, UnixListener};
 use tokio::sync::{Mutex, Notify, watch};
 use walt_sys::process::{Cgroup, ProcessId};
@@ -71,7 +72,7 @@ impl Holder {
         change(&mut self.state.borrow_mut());
         if let Err(e) = self.dir.write_state(&self.state.borrow()) {
             // A full disk must not end the session; the socket still tells the state.
-            eprintln!("{e}");
+            super::log(&e);
         }
         self.notify();
     }
@@ -204,15 +205,33 @@ fn executable_in(root: &Path, path: &str) -> bool {
     })
 }
 
+/// How long a lock that is held is tried for: whoever asks [`is_held`] has it for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// One holder per session: the lock goes with the process.
 fn lock(dir: &SessionDir) -> Result<std::fs::File> {
     let path = dir.file("lock");
     let file = std::fs::File::create(&path).map_err(|e| Error::io("make", &path, e))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Held(dir.path().to_owned())),
-        Err(e) => Err(Error::io("lock", &path, e.into())),
+    let start = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Held(dir.path().to_owned())),
+            Err(e) => return Err(Error::io("lock", &path, e.into())),
+        }
     }
+}
+
+/// Whether a holder of the session in `dir` is alive, also one that starts and does not answer yet.
+pub fn is_held(dir: &std::path::Path) -> bool {
+    let Ok(file) = std::fs::File::open(dir.join("lock")) else { return false };
+    let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    lock == Err(rustix::io::Errno::WOULDBLOCK)
 }
 
 /// The holder's life; `ready` is called once the container runs.

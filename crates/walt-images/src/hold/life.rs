@@ -130,7 +130,7 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
                 Ok(n) if message[..n].split(|b| *b == b'\n').any(|line| line == b"READY=1") => break,
                 Ok(_) => {}
                 Err(e) => {
-                    eprintln!("cannot hear from the OS: {e}");
+                    super::log(format_args!("cannot hear from the OS: {e}"));
                     break;
                 }
             }
@@ -256,7 +256,7 @@ fn read_child(runtime: &Runtime) -> Result<Child> {
             Err(e) => Err(e),
         };
         status.send_replace(Some(code.unwrap_or_else(|e| {
-            eprintln!("cannot learn how process {pid} ended: {e}");
+            super::log(format_args!("cannot learn how process {pid} ended: {e}"));
             -1
         })));
     });
@@ -289,7 +289,7 @@ fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: Ends) -> Result<()> {
             && let Err(e) = stop(&holder).await
         {
             // The next request tries again and tells.
-            eprintln!("{e}");
+            super::log(&e);
         }
     });
     Ok(())
@@ -385,7 +385,7 @@ async fn end_os(holder: &Rc<Holder>) -> Option<String> {
     if holder.spec.borrow().mode == Mode::Os {
         let hook = async {
             if let Err(e) = run_shutdown(holder).await {
-                eprintln!("{e}");
+                super::log(&e);
             }
             // The hook only asks; the end of init is what counts.
             std::future::pending::<()>().await

@@ -35,7 +35,7 @@ pub async fn accept(holder: &Rc<Holder>, listener: &UnixListener) {
             }
             Err(e) => {
                 // Out of descriptors, most likely: let those that are open go on.
-                eprintln!("cannot accept a client: {e}");
+                super::log(format_args!("cannot accept a client: {e}"));
                 tokio::task::yield_now().await;
             }
         }

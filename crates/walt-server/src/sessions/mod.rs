@@ -24,13 +24,20 @@ use crate::{
     failure::{Outcome, not_found},
 };
 use anyhow::{Context, Result};
-use std::{path::Path, path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use walt_images::{
     Store,
     hold::{self, Client},
     session::{Phase, SessionDir},
 };
 use walt_types::{ImageRef, UserName};
+
+/// Pause between two tries to reach a holder that starts.
+const HOLDER_PAUSE: Duration = Duration::from_millis(20);
 
 /// `walt-server hold DIR`: the holder of one session, for its whole life; the exit status of the process.
 pub fn hold(dir: &Path) -> i32 {
@@ -65,10 +72,17 @@ async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
     {
         return Ok(None);
     }
-    match Client::connect(&dir).await {
-        Ok(client) => Ok(Some(client)),
-        Err(hold::Error::Io { .. }) => Ok(None),
-        Err(e) => Err(e).context("the session's holder does not answer"),
+    let start = Instant::now();
+    loop {
+        match Client::connect(&dir).await {
+            Ok(client) => return Ok(Some(client)),
+            // One that an earlier server has started just before it was killed takes its time to answer.
+            Err(hold::Error::Io { .. }) if !hold::is_held(&dir) => return Ok(None),
+            Err(hold::Error::Io { .. }) if start.elapsed() < hold::START_LIMIT => {
+                tokio::time::sleep(HOLDER_PAUSE).await;
+            }
+            Err(e) => return Err(e).context("the session's holder does not answer"),
+        }
     }
 }
 

@@ -240,7 +240,12 @@ async fn attached(
                 }
                 None => {
                     made_whole(app, row)?;
-                    hold_session(app, row, &spec).await?;
+                    // One that an earlier server had started can have been the first.
+                    if let Err(failure) = hold_session(app, row, &spec).await
+                        && !hold::is_held(&dir_of(app, &row.id))
+                    {
+                        return Err(failure);
+                    }
                 }
             }
             super::holder(app, row).await?.context("the session's holder has ended")?
