@@ -2,8 +2,8 @@
 //!
 //! `nfs-serve ADDRESS:PORT VIEW-DIR PERSIST-DIR STATE-DIR`; with port 0 the port is printed. The mount
 //! paths are `/var/lib/walt/nodes/<anything>/{fs,persist}`. A line on stdin prints the calls of 127.0.0.1
-//! so far, its end ends the server. With `WALT_TEST_LOSE` in the environment the disk of `/persist` forgets
-//! the content of the first file whose data it is asked to keep, and says so: `lost`.
+//! so far, its end ends the server. With a name in `WALT_TEST_LOSE` the disk of `/persist` forgets the content of
+//! the file of that name when it is first asked to keep it, and says so: `lost`.
 
 #[path = "../tests/nfs/tree.rs"]
 mod tree;
@@ -12,6 +12,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use walt_server::nfs::serve::Limits;
@@ -20,7 +21,9 @@ use walt_server::nfs::{Config, Durability, Server};
 /// A disk whose cache was lost once, as when a write-back fails.
 fn lose_once(file: &File) -> io::Result<()> {
     static LOST: AtomicBool = AtomicBool::new(false);
-    if LOST.swap(true, Ordering::SeqCst) {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let wanted = std::env::var_os("WALT_TEST_LOSE");
+    if wanted.is_none() || path.file_name() != wanted.as_deref() || LOST.swap(true, Ordering::SeqCst) {
         return file.sync_data();
     }
     let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -44,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config {
         dir: state.into(),
         durability: Durability::Full,
-        sync_data: if std::env::var_os("WALT_TEST_LOSE").is_some() { lose_once } else { File::sync_data },
+        sync_data: lose_once,
         // A test's client may sit behind an address translation that takes other ports.
         reserved_ports_only: false,
         mappings: walt_nfs::portmap::one_port(port),

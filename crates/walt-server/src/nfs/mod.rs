@@ -549,6 +549,23 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_the_kernel_keep_their_meaning() {
+        use rustix::io::Errno as E;
+        for (errno, want) in [
+            (E::NOSPC, Status::NoSpc),
+            (E::DQUOT, Status::DQuot),
+            (E::FBIG, Status::FBig),
+            (E::STALE, Status::Stale),
+            (E::MFILE, Status::Jukebox),
+            (E::IO, Status::Io),
+            (E::NOTCONN, Status::Io),
+        ] {
+            assert_eq!(status(&errno.into()), want, "{errno}");
+        }
+        assert_eq!(status(&io::Error::other("not of the kernel")), Status::Io);
+    }
+
+    #[test]
     fn the_secret_is_made_once() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let first = secret(dir.path()).unwrap();

@@ -46,8 +46,11 @@ const MAX_COUNTERS: usize = 4096;
 const MAX_DATAGRAM: usize = 4096;
 /// How often a UDP thread looks whether it has to stop, and pause after a failed accept.
 const PAUSE: Duration = Duration::from_millis(200);
-/// A connection's buffer is given back to the system when it grew past this, in bytes.
+/// A connection does not keep a buffer that grew past this, in bytes.
 const KEEP_BUFFER: usize = 256 << 10;
+/// Most large buffers that are kept for the next READs, of all connections. Memory that comes fresh from the
+/// kernel for each of them costs more than the copy of what is read.
+const KEEP_LARGE: usize = 32;
 /// Stack of each thread, in bytes: nothing recurses, and large data is on the heap.
 const STACK: usize = 512 << 10;
 
@@ -79,6 +82,7 @@ pub struct Server {
     count: AtomicUsize,
     running: Mutex<HashMap<RunningKey, Waiters>>,
     calls: Mutex<HashMap<Ipv4Addr, Arc<AtomicU64>>>,
+    large: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A call of a node, whatever connection it came by.
@@ -128,6 +132,7 @@ impl Server {
             count: AtomicUsize::new(0),
             running: Mutex::default(),
             calls: Mutex::default(),
+            large: Mutex::default(),
         }))
     }
 
@@ -273,14 +278,12 @@ impl Server {
                 self.enqueue(&queue, connection, peer, std::mem::take(&mut record))?;
                 continue;
             }
-            reply.clear();
-            reply.extend_from_slice(&MARK_ROOM);
+            reply = self.buffer(&call, reply);
             self.answer(&call, peer, &mut reply);
             connection.send(&mut reply);
-            for buffer in [&mut record, &mut reply] {
-                if buffer.capacity() > KEEP_BUFFER {
-                    *buffer = Vec::new();
-                }
+            reply = self.keep(reply);
+            if record.capacity() > KEEP_BUFFER {
+                record = Vec::new();
             }
         }
         Ok(())
@@ -321,11 +324,11 @@ impl Server {
     fn persist(&self, connection: &Arc<Connection>, peer: Peer, record: &[u8]) {
         let Ok(call) = Call::parse(record) else { return };
         let once = Proc::new(call.procedure).is_some_and(Proc::must_not_repeat);
-        let mut reply = Vec::with_capacity(512);
-        reply.extend_from_slice(&MARK_ROOM);
+        let mut reply = self.buffer(&call, Vec::with_capacity(512));
         if !once {
             self.answer(&call, peer, &mut reply);
             connection.send(&mut reply);
+            drop(self.keep(reply));
             return;
         }
         let Some(running) = Running::join(self, (peer.address, walt_nfs::call_key(&call)), connection) else {
@@ -336,6 +339,28 @@ impl Server {
         for connection in running.leave() {
             connection.send(&mut reply);
         }
+    }
+
+    /// An empty buffer for the answer to a call: `small`, but for a READ one that is large already, if there is.
+    fn buffer(&self, call: &Call<'_>, small: Vec<u8>) -> Vec<u8> {
+        let reads = call.program == nfs3::PROGRAM && Proc::new(call.procedure) == Some(Proc::Read);
+        let large = reads.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
+        let mut buffer = large.unwrap_or(small);
+        buffer.clear();
+        buffer.extend_from_slice(&MARK_ROOM);
+        buffer
+    }
+
+    /// Takes back a large buffer; a small one stays with its connection.
+    fn keep(&self, buffer: Vec<u8>) -> Vec<u8> {
+        if buffer.capacity() <= KEEP_BUFFER {
+            return buffer;
+        }
+        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        if large.len() < KEEP_LARGE {
+            large.push(buffer);
+        }
+        Vec::new()
     }
 
     fn counter(&self, peer: Ipv4Addr) -> Arc<AtomicU64> {

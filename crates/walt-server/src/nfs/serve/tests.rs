@@ -320,3 +320,18 @@ fn counters_are_bounded() {
     assert_eq!(s.server.calls(Ipv4Addr::from(0x0a00_0000)), 1);
     assert_eq!(s.server.calls(Ipv4Addr::from(0x0a00_0000 + MAX_COUNTERS as u32)), 0);
 }
+
+#[test]
+fn large_buffers_are_bounded() {
+    let s = Served::new();
+    for _ in 0..KEEP_LARGE + 5 {
+        assert_eq!(s.server.keep(Vec::with_capacity(nfs3::MAX_TRANSFER as usize)).capacity(), 0);
+    }
+    assert_eq!(s.server.large.lock().unwrap().len(), KEEP_LARGE);
+    assert_eq!(s.server.keep(Vec::with_capacity(512)).capacity(), 512, "small ones stay where they are");
+    let record = call(1, 6, &[]);
+    let read = Call::parse(&record[4..]).unwrap();
+    let reply = s.server.buffer(&read, Vec::new());
+    assert_eq!((reply.len(), reply.capacity() > KEEP_BUFFER), (MARK_ROOM.len(), true));
+    assert_eq!(s.server.large.lock().unwrap().len(), KEEP_LARGE - 1);
+}
