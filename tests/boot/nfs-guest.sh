@@ -53,7 +53,7 @@ ck excl 'set -C; echo x > ex; ! echo y > ex; set +C; [ "$(cat ex)" = x ]' 2>/dev
 ck bigdir 'mkdir bd; i=0; while [ $i -lt 400 ]; do : > bd/file-number-$i; i=$((i+1)); done; [ $(ls bd | wc -l) = 400 ] && rm -r bd && [ ! -e bd ]'
 ck df 'df /mnt/p >/dev/null'
 ck dotdot '[ $(stat -c %i .) = $(stat -c %i t/..) ]'
-# the disk of the server has lost what this file had at its first COMMIT
+# the disk of the server loses what this file has at its first COMMIT
 ck lost 'dd if=/mnt/fs/big of=lost bs=1M count=8 2>/dev/null; echo 3 > /proc/sys/vm/drop_caches; [ "$(md5sum < lost)" = "$(dd if=/mnt/fs/big bs=1M count=8 2>/dev/null | md5sum)" ]'
 echo "RESULT basic good=$N bad=$B"
 # each of the next ends the server once, before or after its result was recorded

@@ -153,7 +153,7 @@ fn a_kernel_sees_no_error_whenever_the_server_dies() {
         .collect();
     let mut fails = points.iter();
     let mut next = || server(dir.path(), port, fails.next().map(|point| (FAIL, point.as_str())));
-    let mut serving = server(dir.path(), port, Some((LOSE, "1")));
+    let mut serving = server(dir.path(), port, Some((LOSE, "lost")));
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-m", "512", "-smp", "2", "-accel", "tcg", "-nographic", "-no-reboot"]);
     qemu.args(["-nic", "user,model=virtio-net-pci", "-append", "console=ttyS0 quiet panic=5"]);
