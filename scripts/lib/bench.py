@@ -95,6 +95,39 @@ def kernel_argument(line, name):
     give_up(f"no {name}= on the kernel's command line")
 
 
+def rival_line(options, pid, line, number=0):
+    """A qemu's command line with files in place of descriptors, another root, address and tap."""
+    work = os.path.join(options.dir, "work/rival")
+    client, server = kernel_argument(line, "ip").split(":")[:2]
+    net = options.rival_net
+    result, words = [line[0]], iter(line[1:])
+    for word in words:
+        if word == "-add-fd":
+            next(words)
+            continue
+        result.append(word)
+        value = None
+        if word == "-chardev":
+            name = re.search("id=([a-z]+)", next(words))[1]
+            value = f"socket,id={name},path={work}/{name}{number}.sock,server=on,wait=off"
+            if name == "console":
+                value += f",logfile={work}/console{number}.log,logappend=on"
+        elif word == "-netdev":
+            next(words)
+            value = f"tap,id=net0,ifname={options.rival_tap}{number},script=no,downscript=no"
+        elif word == "-kernel":
+            value = os.readlink(f"/proc/{pid}/fd/{next(words).rpartition('/')[2]}")
+        elif word == "-initrd":
+            next(words)
+            value = f"{work}/initrd.cpio"
+        elif word == "-append":
+            value = next(words).replace(f"{client}:", f"{net}.{number + 2}:").replace(server, f"{net}.1")
+        if value is not None:
+            result.append(value)
+    drive = f"if=none,id=root,file={work}/disk,format=raw,readonly=on"
+    return result + ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
+
+
 class Boot:
     def __init__(self, options):
         self.options = options
@@ -132,41 +165,9 @@ class Boot:
         self.calls.append(self.nfs_calls())
         if self.rival_line is None:
             self.line = line
-            self.rival_line = self.make_rival_line(pid, line)
+            self.rival_line = rival_line(self.options, pid, line)
         self.remove()
         return seconds
-
-    def make_rival_line(self, pid, line):
-        """Our qemu's command line with files in place of descriptors, another root and another address."""
-        work = os.path.join(self.options.dir, "work/rival")
-        client, server = kernel_argument(line, "ip").split(":")[:2]
-        net = self.options.rival_net
-        result, words = [line[0]], iter(line[1:])
-        for word in words:
-            if word == "-add-fd":
-                next(words)
-                continue
-            result.append(word)
-            value = None
-            if word == "-chardev":
-                name = re.search("id=([a-z]+)", next(words))[1]
-                value = f"socket,id={name},path={work}/{name}.sock,server=on,wait=off"
-                if name == "console":
-                    value += f",logfile={work}/console.log,logappend=on"
-            elif word == "-netdev":
-                next(words)
-                value = f"tap,id=net0,ifname={self.options.rival_tap},script=no,downscript=no"
-            elif word == "-kernel":
-                value = os.readlink(f"/proc/{pid}/fd/{next(words).rpartition('/')[2]}")
-            elif word == "-initrd":
-                next(words)
-                value = f"{work}/initrd.cpio"
-            elif word == "-append":
-                value = next(words).replace(f"{client}:", f"{net}.2:").replace(server, f"{net}.1")
-            if value is not None:
-                result.append(value)
-        drive = f"if=none,id=root,file={work}/disk,format=raw,readonly=on"
-        return result + ["-drive", drive, "-device", "virtio-blk-pci,drive=root"]
 
     def rival(self):
         process = subprocess.Popen(self.rival_line)
@@ -200,9 +201,9 @@ def boot(options):
 
 
 def first_boot(options):
-    both = Boot(options)
-    both.create()
-    both.remove()
+    run([options.walt, "node", "create", NODE, "--image", options.name])
+    qemu_of(NODE)
+    run([options.walt, "node", "remove", "-y", NODE])
 
 
 def layers(options):
@@ -217,6 +218,98 @@ def layers(options):
         below = json.load(file)["rootfs"]["diff_ids"]
     for layer in [row[0] for row in platforms[-1:]] + below[::-1]:
         say(layer.rpartition(":")[2])
+
+
+# --- nodes --------------------------------------------------------------------------------------------
+
+# Nodes of the part 'nodes'.
+MANY = 10
+
+
+def memory(pid, field):
+    """A figure of /proc/<pid>/status, in MB."""
+    with open(f"/proc/{pid}/status") as file:
+        return int(re.search(rf"^{field}:\s+(\d+) kB", file.read(), re.M)[1]) / 1024
+
+
+class Many:
+    """Seconds for all nodes to reach ssh together: after they were made, and after a reboot."""
+
+    def __init__(self, options):
+        self.options = options
+        self.names = [f"{NODE}-{n}" for n in range(MANY)]
+        self.rival_lines = []
+        self.server_seconds = []
+
+    def ours(self):
+        walt, before = self.options.walt, processor_time(self.options.server_pid)
+        self.remove()
+        begin = time.monotonic()
+        for name in self.names:
+            run([walt, "node", "create", name, "--image", MINI])
+        first = {name: qemu_of(name) for name in self.names}
+        lines = [command_line(first[name]) for name in self.names]
+        addresses = [kernel_argument(line, "ip").split(":")[0] for line in lines]
+        list(map(wait_banner, addresses))
+        booted = time.monotonic() - begin
+        if not self.rival_lines:
+            self.rival_lines = [
+                rival_line(self.options, first[name], line, n) for n, (name, line) in enumerate(zip(self.names, lines))
+            ]
+        # A reboot is asked for over the node link, which comes after sshd.
+        run([walt, "node", "wait", "--timeout", str(LIMIT), ",".join(self.names)])
+        begin = time.monotonic()
+        run([walt, "node", "reboot", ",".join(self.names)])
+        for name in self.names:
+            self.wait_another(name, first[name])
+        list(map(wait_banner, addresses))
+        rebooted = time.monotonic() - begin
+        self.server_seconds.append(processor_time(self.options.server_pid) - before)
+        self.remove()
+        return booted + rebooted
+
+    def remove(self):
+        """Also what a run that was interrupted has left."""
+        there = run([self.options.walt, "node", "show", "--all", "--names-only"]).split()
+        for name in set(self.names) & set(there):
+            run([self.options.walt, "node", "remove", "-y", name])
+
+    def wait_another(self, name, pid):
+        end = time.monotonic() + LIMIT
+        while qemu_of(name) == pid:
+            if time.monotonic() > end:
+                give_up(f"waited {LIMIT} s for the reboot of {name}")
+            time.sleep(0.05)
+
+    def rival(self):
+        return self.boot_rivals() + self.boot_rivals()
+
+    def boot_rivals(self):
+        begin = time.monotonic()
+        processes = [subprocess.Popen(line) for line in self.rival_lines]
+        try:
+            for n in range(MANY):
+                wait_banner(f"{self.options.rival_net}.{n + 2}")
+            return time.monotonic() - begin
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def nodes(options):
+    say(f"\nnodes: {MANY} mini nodes boot together, then reboot together, to the last ssh banner, load {load()}")
+    many = Many(options)
+    ours, rival = in_turns(options.rounds, many.ours, many.rival)
+    names = ",".join(many.names)
+    say(f"  ours:  walt node create … ({MANY} times); walt node reboot {names}")
+    say("  rival: the same tree on ext4, each qemu killed and started again in place of a reboot:")
+    say(f"    {shlex.join(many.rival_lines[0])}")
+    a, b = tell(ours, rival)
+    say(f"  ours/rival {a / b:.2f}; limit 1.6, goal 1.2: {verdict(a <= 1.6 * b)}")
+    say(f"  server: processor time {spread(many.server_seconds[1:], 's', 2)}")
+    resident, most = (memory(options.server_pid, field) for field in ("VmRSS", "VmHWM"))
+    say(f"  server: {resident:.0f} MB resident at the end, {most:.0f} MB at most")
 
 
 # --- image shells -------------------------------------------------------------------------------------
@@ -350,12 +443,13 @@ def list_nodes(options):
 def main():
     parts = {
         "boot": boot, "first-boot": first_boot, "layers": layers, "shell": shell, "save": save,
-        "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes,
+        "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes, "nodes": nodes,
     }  # fmt: skip
     parser = argparse.ArgumentParser()
     for option in ("dir", "run-dir", "walt", "rival-net", "rival-tap", "podman"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--server-pid", type=int, required=True)
     parser.add_argument("part", choices=parts)
     parser.add_argument("name", nargs="?")
     options = parser.parse_args()
