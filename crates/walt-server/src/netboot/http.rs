@@ -7,7 +7,7 @@
 //! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use super::files::{self, BootFile, FileError};
-use crate::App;
+use crate::{App, peers::Peers};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
@@ -20,13 +20,12 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode;
 use std::{
-    collections::HashMap,
     convert::Infallible,
     io,
     net::{IpAddr, Ipv4Addr},
     ops::Range,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -71,50 +70,10 @@ pub const LIMITS: Limits = Limits {
 type Chunks = Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
 type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
 
-/// Connections by machine.
-#[derive(Default)]
-struct Peers(Mutex<HashMap<Ipv4Addr, usize>>);
-
-/// One connection of a machine; counted until it is dropped.
-struct Counted {
-    peers: Arc<Peers>,
-    peer: Ipv4Addr,
-}
-
-impl Peers {
-    fn count(&self) -> std::sync::MutexGuard<'_, HashMap<Ipv4Addr, usize>> {
-        // The map is consistent between any two statements that can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One more; `None` if the machine has as many as it may.
-    fn enter(self: &Arc<Self>, peer: Ipv4Addr, max: usize) -> Option<Counted> {
-        let mut all = self.count();
-        let count = all.entry(peer).or_insert(0);
-        if *count >= max {
-            return None;
-        }
-        *count += 1;
-        Some(Counted { peers: self.clone(), peer })
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut all = self.peers.count();
-        if let Some(count) = all.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.peer);
-            }
-        }
-    }
-}
-
 /// Serves for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
     let slots = Arc::new(Semaphore::new(limits.connections));
-    let peers = Arc::new(Peers::default());
+    let peers = Peers::new();
     loop {
         // Invariant: the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await.expect("open semaphore");
