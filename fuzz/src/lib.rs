@@ -7,6 +7,7 @@
 //! ```
 //! A target also states what must hold of inputs that are accepted: that is more than not to panic.
 
+mod netboot;
 mod nfs;
 
 use futures_util::FutureExt;
@@ -27,7 +28,7 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
@@ -37,6 +38,11 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("skeleton", walt_images::fuzzing::skeleton),
     ("ipxe", ipxe_script),
     ("config", config),
+    ("dhcp", netboot::dhcp),
+    ("tftp", netboot::tftp),
+    ("dns", netboot::dns),
+    ("ra", netboot::ra),
+    ("boot-path", netboot::boot_path),
 ];
 
 /// Where layers are unpacked: memory, since each input makes files.

@@ -32,6 +32,7 @@ fn the_corpus_is_as_generated() {
     for (path, bytes) in generated() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(&path);
         if update {
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
             std::fs::write(&file, &bytes).unwrap();
         }
         let found = std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
@@ -58,9 +59,42 @@ fn generated() -> Vec<(PathBuf, Vec<u8>)> {
         all.push((format!("layer/{name}").into(), tar));
     }
     all.push(("index/small".into(), index()));
+    all.extend(netboot());
     let skeleton = [&[1, 3, 0, 0, 0][..], b"raw", &[2, 4, 0], b"file", &9_u64.to_le_bytes(), &[0]].concat();
     all.push(("skeleton/small".into(), skeleton));
     all
+}
+
+/// Packets, each behind its length.
+fn conversation(packets: &[&[u8]]) -> Vec<u8> {
+    let framed =
+        packets.iter().flat_map(|p| [&u16::try_from(p.len()).unwrap().to_be_bytes()[..], p].concat());
+    framed.collect()
+}
+
+/// What real clients sent, and what transfers and queries are made of.
+fn netboot() -> Vec<(PathBuf, Vec<u8>)> {
+    const UDHCPC: &[u8] = include_bytes!("../../crates/walt-netboot/src/dhcp/samples/udhcpc-discover.bin");
+    const IPXE: &[u8] = include_bytes!("../../crates/walt-netboot/src/dhcp/samples/ipxe-discover.bin");
+    const SOLICITATION: &[u8] = include_bytes!("../../crates/walt-netboot/src/samples/ipxe-solicitation.bin");
+    let request: &[u8] =
+        b"\x00\x01kernel\0octet\0tsize\x000\0blksize\x001024\0windowsize\x004\0timeout\x002\0";
+    let (ack0, ack4, error): (&[u8], &[u8], &[u8]) =
+        (&[0, 4, 0, 0], &[0, 4, 0, 4], b"\x00\x05\x00\x00enough\0");
+    let query = |name: &[u8], kind: u8| {
+        [b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00", name, &[0, 0, kind, 0, 1]].concat()
+    };
+    vec![
+        ("dhcp/udhcpc".into(), conversation(&[UDHCPC, UDHCPC])),
+        ("dhcp/ipxe".into(), conversation(&[IPXE, UDHCPC, IPXE])),
+        ("tftp/options".into(), conversation(&[request, ack0, ack4, b"", ack4, error])),
+        ("tftp/plain".into(), conversation(&[b"\x00\x01a\0octet\0", &[0, 4, 0, 1], b"", b""])),
+        ("dns/name".into(), query(b"\x03vn1\x04walt", 1)),
+        ("dns/address".into(), query(b"\x012\x03183\x03168\x03192\x07in-addr\x04arpa", 12)),
+        ("ra/ipxe".into(), SOLICITATION.to_vec()),
+        ("boot-path/plain".into(), b"/pxe/../boot/./start.ipxe".to_vec()),
+        ("boot-path/node".into(), b"/var/lib/walt/nodes/vn1/tftp/kernel".to_vec()),
+    ]
 }
 
 /// Arguments that fit many procedures: handle, name, handle, name, zeros.

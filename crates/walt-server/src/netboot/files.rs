@@ -181,6 +181,15 @@ fn wanted(path: &[u8]) -> Option<Wanted> {
     Some(Wanted::Node { name: None, file: old.map_or(path, |(_, _, now)| now.to_vec()) })
 }
 
+/// The file below `/boot/<model>/` of the asking node that a path means; `None` for all other paths. What
+/// [`open`] decides by, for those who test it with paths of all kinds.
+pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
+    match wanted(path)? {
+        Wanted::Node { file, .. } => Some(file),
+        Wanted::Bootstrap | Wanted::Loader(_) => None,
+    }
+}
+
 /// Opens the boot file that the machine at this address means by this path.
 ///
 /// Blocks: it may have to read the disk, and to wait for the store.
