@@ -10,6 +10,7 @@ mod isolation;
 mod mini;
 mod nfs;
 mod road;
+mod upgrade;
 
 use std::time::Duration;
 use walt_testkit::{TestServer, User};
