@@ -119,8 +119,8 @@ done
 for file in /proc/kcore /proc/vmcore /proc/kpageflags /proc/kpagecgroup /dev/mem /dev/kmsg; do
     [ -e $file ] && [ "$(head -c 1 $file 2>/dev/null | wc -c)" != 0 ] && echo "read $file"
 done
-# Processes of the server.
-cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o -e walt-server -e 'sleep 86399'
+# Processes of the server. The patterns do not match themselves: grep may be among the processes already.
+cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\0' ' ' | grep -o -e 'walt-serve[r]' -e 'sleep 8639[9]'
 kill -9 "$bystander" 2>/dev/null
 # Its socket and its state, by every process's view of the tree.
 ls -d "$socket" "$state" /proc/[0-9]*/root"$socket" /proc/[0-9]*/root"$state" 2>/dev/null
