@@ -120,7 +120,7 @@ sub names {
 # Files of the image, whose sums were taken where no server is between. Each is read from the server.
 sub view {
     my ($sys_fadvise64, $dontneed) = (221, 4); # x86-64; posix_fadvise(2)
-    my @list = map { [/^([0-9a-f]{32})  (.*)$/] } lines('/root/sums');
+    my @list = map { sum_of($_) } lines('/root/sums');
     @list or wrong 'nothing to read';
     while (going()) {
         for (@list) {
@@ -134,6 +134,13 @@ sub view {
             syscall($sys_fadvise64, fileno $file, 0, 0, $dontneed) == 0 or wrong "fadvise $name: $!";
         }
     }
+}
+
+# A line of md5sum(1): it begins with a backslash if the name has escapes, as names of systemd's units do.
+sub sum_of {
+    my ($escaped, $sum, $name) = $_[0] =~ /^(\\?)([0-9a-f]{32})  (.*)$/ or wrong "no line of md5sum: $_[0]";
+    $name =~ s/\\(n|\\)/$1 eq 'n' ? "\n" : '\\'/ge if $escaped;
+    return [$sum, $name];
 }
 
 sub lines {
