@@ -128,15 +128,17 @@ impl App {
 
     /// Deletes what a removed node leaves: console log and `/persist`.
     pub fn forget_node_files(&self, mac: Mac) -> Result<()> {
-        for dir in [self.node_dir(mac), self.persist_root(mac)] {
-            match std::fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot remove {}", dir.display()));
-                }
-                _ => {}
-            }
+        [self.node_dir(mac), self.persist_root(mac)].iter().try_for_each(|dir| remove_tree(dir))
+    }
+}
+
+/// Removes a directory and all in it; its absence is success.
+fn remove_tree(dir: &std::path::Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", dir.display()))
         }
-        Ok(())
+        _ => Ok(()),
     }
 }
 

@@ -46,7 +46,8 @@ fn run(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn ip(words: &[&str]) -> String {
+/// Runs ip(8), which must succeed; its output.
+pub(crate) fn ip(words: &[&str]) -> String {
     run(Command::new("ip").args(words))
 }
 

@@ -1,6 +1,6 @@
 //! A machine on a server's network that the server did not start and does not know: it has no address yet.
 
-use crate::{Netns, TestServer};
+use crate::{Netns, TestServer, netns::ip};
 use std::ffi::OsStr;
 use std::net::UdpSocket;
 use std::path::PathBuf;
@@ -94,9 +94,4 @@ impl Drop for Newcomer {
 fn unplug(cable: &str) {
     // Absent is as good.
     let _ = Command::new("ip").args(["link", "del", cable]).stderr(Stdio::null()).status();
-}
-
-fn ip(words: &[&str]) {
-    let output = Command::new("ip").args(words).output().expect("ip can be started");
-    assert!(output.status.success(), "ip {words:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

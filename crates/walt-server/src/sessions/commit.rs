@@ -199,7 +199,7 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
     })?;
     fail::point("save-referenced");
     // The session is over; what is left of its directory is rubbish that housekeeping would remove too.
-    if let Err(e) = blocking(|| super::remove_dir(app, &row.id)) {
+    if let Err(e) = blocking(|| crate::remove_tree(&super::dir_of(app, &row.id))) {
         tracing::warn!("{e:#}");
     }
     Ok(())

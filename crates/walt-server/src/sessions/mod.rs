@@ -108,18 +108,7 @@ async fn drop_session(app: &Arc<App>, row: &SessionRow) -> Result<()> {
     }
     app.db.with(|c| SessionRow::delete(c, &row.id))?;
     fail::point("discard-deleted");
-    blocking(|| remove_dir(app, &row.id))
-}
-
-/// Removes what is left of a session's directory; its absence is success.
-fn remove_dir(app: &App, id: &str) -> Result<()> {
-    let dir = dir_of(app, id);
-    match std::fs::remove_dir_all(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
-    }
+    blocking(|| crate::remove_tree(&dir_of(app, &row.id)))
 }
 
 /// Ends sessions that nobody was attached to for longer than `limits.session-keep`.

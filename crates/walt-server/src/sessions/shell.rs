@@ -266,12 +266,7 @@ fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
     let layer = dir.join("layer");
     let view = view_of(app, row)?;
     blocking(|| -> anyhow::Result<()> {
-        match std::fs::remove_dir_all(&layer) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("cannot remove {}", layer.display()));
-            }
-            _ => {}
-        }
+        crate::remove_tree(&layer)?;
         app.store.prepare_upper(&layer, &view)?;
         Ok(())
     })?;
