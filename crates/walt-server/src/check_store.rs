@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     db::{Db, NodeRow, RefRow, SessionRow},
     failure::Outcome,
-    images::housekeeping,
+    images::{housekeeping, pins::Pins},
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -38,12 +38,12 @@ const BETWEEN: Duration = Duration::from_secs(60);
 /// Looks at the store while nobody writes to it.
 pub async fn look_beside_writers(app: &App) -> Outcome<StoreLook> {
     let _alone = housekeeping::alone(app).await;
-    Ok(crate::db::blocking(|| look(&app.store, &app.db))?)
+    Ok(crate::db::blocking(|| look(&app.store, &app.db, &app.pins))?)
 }
 
 /// Looks at the store. The caller sees to it that nobody writes to it.
-fn look(store: &Store, db: &Db) -> Result<StoreLook> {
-    let live = housekeeping::live(db)?;
+fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
+    let live = housekeeping::live(db, pins)?;
     let (refs, nodes, sessions) =
         db.with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?, SessionRow::all(c)?)))?;
     let found = store.look(&live)?;
@@ -113,7 +113,7 @@ fn any_look(config: &Config) -> Result<(StoreLook, bool)> {
             // Until the look is done: a server may start while files are read.
             Ok(_lock) => {
                 let db = Db::open_to_read(&config.state_dir)?;
-                return Ok((look(&Store::open_to_read(&config.state_dir), &db)?, false));
+                return Ok((look(&Store::open_to_read(&config.state_dir), &db, &Pins::default())?, false));
             }
             Err(e) if start.elapsed() > BETWEEN => return Err(e),
             Err(_) => std::thread::sleep(PAUSE),

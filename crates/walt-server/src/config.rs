@@ -91,6 +91,8 @@ pub enum Acceleration {
 pub struct Limits {
     /// How long a session that nobody is attached to is kept, like `7d` or `12h`.
     pub session_keep: Span,
+    /// How long what an image name meant before is kept to go back to; until `walt image prune` if absent.
+    pub history_keep: Option<Span>,
 }
 
 /// Access to the API.
@@ -133,7 +135,7 @@ impl Default for Containers {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { session_keep: Span(7 * 86400) }
+        Self { session_keep: Span(7 * 86400), history_keep: None }
     }
 }
 
@@ -290,10 +292,11 @@ mod tests {
         }
         let text = "network:\n  walt-net: {raw-device: null, ip: 192.168.184.1/24, bridge: wn2}\n\
                     state-dir: /srv/w\nrun-dir: /run/w\ncontainers: {runtime: runc, network: 10.189.0.0/24}\n\
-                    virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d}\n";
+                    virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d, history-keep: 90d}\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.bridge(), "wn2");
         assert_eq!(config.limits.session_keep, Span(604_800));
+        assert_eq!(config.limits.history_keep, Some(Span(7_776_000)));
         assert_eq!(config.container_gateway(), Ipv4Addr::new(10, 189, 0, 1));
         assert_eq!(config.network.walt_net.ip.stations().next(), Some(Ipv4Addr::new(192, 168, 184, 2)));
     }

@@ -80,6 +80,8 @@ pub struct App {
     pub store_changes: RwLock<()>,
     /// Imports and saves pass it; housekeeping closes it when its turn does not come.
     pub store_gate: Mutex<()>,
+    /// What operations under way hold in the store.
+    pub pins: images::pins::Pins,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
     /// Ports that the server does without.

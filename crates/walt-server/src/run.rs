@@ -70,6 +70,7 @@ pub fn open(config: Config) -> Result<App> {
         decisions: Mutex::new(()),
         store_changes: RwLock::new(()),
         store_gate: Mutex::new(()),
+        pins: Default::default(),
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),

@@ -1,6 +1,6 @@
 //! References to images, platform layers, users.
 
-use super::parsed;
+use super::{By, HistoryRow, parsed};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{DiffId, ImageId, ImageRef, ViewId};
@@ -34,19 +34,28 @@ impl RefRow {
         Ok(query.query_row([reference.full()], row).optional()?)
     }
 
-    /// Makes it, or lets it mean another image.
-    pub fn put(&self, c: &Connection) -> Result<()> {
+    /// Makes it, or lets it mean another image, and records that in its history; in a transaction.
+    pub fn put(&self, c: &Connection, by: &By) -> Result<()> {
         c.execute(
             "INSERT INTO refs (fullname, image_id, created) VALUES (?1, ?2, ?3)
              ON CONFLICT (fullname) DO UPDATE SET image_id = excluded.image_id, created = excluded.created",
             (self.reference.full(), self.image_id.to_string(), self.created),
         )?;
+        HistoryRow::add(c, &self.reference, &self.image_id, by)
+    }
+
+    /// Gives a reference another, free name; its history goes with it.
+    pub fn rename(c: &Connection, reference: &ImageRef, new: &ImageRef) -> Result<()> {
+        let names = (reference.full(), new.full());
+        c.execute("UPDATE refs SET fullname = ?2 WHERE fullname = ?1", (&names.0, &names.1))?;
+        c.execute("UPDATE history SET fullname = ?2 WHERE fullname = ?1", (&names.0, &names.1))?;
         Ok(())
     }
 
-    /// Removes a reference; the image stays until nothing needs it.
+    /// Removes a reference and its history; images stay until nothing needs them.
     pub fn delete(c: &Connection, reference: &ImageRef) -> Result<()> {
         c.execute("DELETE FROM refs WHERE fullname = ?1", [reference.full()])?;
+        c.execute("DELETE FROM history WHERE fullname = ?1", [reference.full()])?;
         Ok(())
     }
 }

@@ -3,12 +3,14 @@
 //! Calls block for a few milliseconds at most; from async code they go through [`Db::with`], which
 //! tells the runtime so.
 
+mod history;
 mod images;
 mod leases;
 mod nodes;
 mod schema;
 mod sessions;
 
+pub use history::{By, HistoryRow};
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};
 pub use leases::LeaseRow;
 pub use nodes::NodeRow;

@@ -74,6 +74,20 @@ const STEPS: &[&str] = &[
         ends INTEGER NOT NULL               -- seconds since the epoch
     ) STRICT;
 ",
+    "
+    -- What references have meant: one row each time one began to mean an image. The highest version is now.
+    CREATE TABLE history (
+        fullname TEXT NOT NULL,
+        version INTEGER NOT NULL,           -- 1, 2, … of this reference; never used again
+        image_id TEXT NOT NULL,
+        since INTEGER NOT NULL,             -- seconds since the epoch
+        user TEXT NOT NULL,
+        command TEXT NOT NULL,
+        PRIMARY KEY (fullname, version)
+    ) STRICT;
+    INSERT INTO history SELECT fullname, 1, image_id, created, substr(fullname, 1, instr(fullname, '/') - 1), ''
+        FROM refs;
+",
 ];
 
 /// Brings a database up to date.

@@ -3,7 +3,7 @@
 use super::{find, first_images, models_of, must_be_free, no_session, own_reference};
 use crate::{
     App,
-    db::{NodeRow, RefRow},
+    db::{By, NodeRow, RefRow},
     events::Events,
     failure::{Outcome, bad_request, not_found, refused, refused_hint},
     nodes,
@@ -29,7 +29,7 @@ pub async fn act(
         ImageAction::Remove { name } => {
             let row = find(app, &own_reference(caller, &name)?)?;
             not_in_use(app, &row)?;
-            app.db.with(|c| RefRow::delete(c, &row.reference))?;
+            app.db.transaction(|tx| RefRow::delete(tx, &row.reference))?;
             app.housekeeping.notify_one();
             Ok(true)
         }
@@ -38,23 +38,21 @@ pub async fn act(
             let target = own_reference(caller, &new_name)?;
             must_be_free(app, &target)?;
             not_in_use(app, &row)?;
-            let renamed = RefRow { reference: target, ..row.clone() };
-            app.db.transaction(|tx| -> anyhow::Result<()> {
-                RefRow::delete(tx, &row.reference)?;
-                renamed.put(tx)
-            })?;
+            app.db.transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
             Ok(true)
         }
         ImageAction::Duplicate { name, new_name } => {
             let row = find(app, &own_reference(caller, &name)?)?;
             let target = own_reference(caller, &new_name)?;
             must_be_free(app, &target)?;
-            app.db.with(|c| RefRow { reference: target, ..row }.put(c))?;
+            let by = By::new(caller, format!("walt image duplicate {name} {new_name}"));
+            app.db.transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
             Ok(true)
         }
         ImageAction::Clone { link, name, force } => {
             let plan = plan_clone(app, caller, &link, name.as_deref(), force)?;
-            app.db.with(|c| plan.row.put(c))?;
+            let by = By::new(caller, format!("walt image clone {link}"));
+            app.db.transaction(|tx| plan.row.put(tx, &by))?;
             drop(decision);
             app.housekeeping.notify_one();
             if plan.row.reference.image().to_string() != plan.wanted {

@@ -4,7 +4,12 @@
 //! else it is done here under the state's lock.
 
 use super::LABEL_MODELS;
-use crate::{App, config::Config, db::RefRow, fail};
+use crate::{
+    App,
+    config::Config,
+    db::{By, RefRow},
+    fail,
+};
 use anyhow::{Context, Result, bail};
 use include_dir::{Dir, include_dir};
 use serde::Deserialize;
@@ -16,7 +21,7 @@ use std::{
     process::Command,
 };
 use walt_images::{History, ImageConfig, RunConfig};
-use walt_types::{ImageId, ImageName, ImageRef};
+use walt_types::{ImageId, ImageName, ImageRef, PLATFORM_USER};
 
 /// All recipes, as `images/` of the source tree.
 static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
@@ -154,6 +159,7 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     let image_id = app.store.put_config(&config)?;
     fail::point("import-config");
     let row = RefRow { reference: ImageRef::platform(name), image_id, created };
-    app.db.with(|c| row.put(c))?;
+    let by = By::new(PLATFORM_USER, format!("walt-server default-image build {}", row.reference.image()));
+    app.db.transaction(|tx| row.put(tx, &by))?;
     Ok(image_id)
 }

@@ -1,9 +1,10 @@
 //! Removal of what nothing needs any more: images, layers, views, session directories. And who may write to
 //! the store when.
 
+use super::pins::Pins;
 use crate::{
     App,
-    db::{self, Db, NodeRow, RefRow, SessionRow},
+    db::{self, Db, HistoryRow, NodeRow, RefRow, SessionRow},
 };
 use anyhow::Result;
 use std::{
@@ -23,8 +24,9 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// Pause between two tries to have the store alone.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// All that must stay: what references, open sessions, grants and platform layers in use point to.
-pub fn live(db: &Db) -> Result<Live> {
+/// All that must stay: what references mean and have meant, what operations under way have pinned, and what open
+/// sessions, grants and platform layers in use point to.
+pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     let (refs, sessions, grants, platforms) =
         db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
     let mut live = Live::default();
@@ -48,6 +50,9 @@ pub fn live(db: &Db) -> Result<Live> {
         }
     }
     live.views.extend(grants.into_iter().map(|(_, view)| view));
+    // After the platform layers: an image that is kept only to go back to is not shown to nodes.
+    live.images.extend(db.with(HistoryRow::images)?);
+    pins.add_to(&mut live);
     Ok(live)
 }
 
@@ -81,9 +86,16 @@ pub async fn alone(app: &App) -> (MutexGuard<'_, ()>, RwLockWriteGuard<'_, ()>) 
 pub async fn pass(app: &Arc<App>) -> Result<()> {
     // The store must not change between the question what is alive and the removal of the rest.
     let _alone = alone(app).await;
-    let live = live(&app.db)?;
-    for (image, _, _) in app.db.with(db::platforms)? {
-        if !live.images.contains(&image) {
+    if let Some(keep) = app.config.limits.history_keep {
+        let before = crate::now() as i64 - keep.0 as i64;
+        let forgotten = app.db.with(|c| HistoryRow::forget_overwritten_before(c, before))?;
+        if forgotten > 0 {
+            tracing::info!(forgotten, "forgot what image names meant long ago (limits.history-keep)");
+        }
+    }
+    let live = live(&app.db, &app.pins)?;
+    for (image, layer, _) in app.db.with(db::platforms)? {
+        if !live.layers.contains(&layer) {
             app.db.with(|c| db::forget_platform(c, &image))?;
         }
     }

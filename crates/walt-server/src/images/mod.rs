@@ -3,13 +3,15 @@
 pub mod actions;
 pub mod default_image;
 pub mod housekeeping;
+pub mod land;
+pub mod pins;
 pub mod platform;
 
 pub use actions::act;
 
 use crate::{
     App,
-    db::{NodeRow, RefRow, SessionRow},
+    db::{By, NodeRow, RefRow, SessionRow},
     failure::{Outcome, bad_request, not_found, refused, refused_hint},
     sessions,
 };
@@ -24,6 +26,9 @@ pub const LABEL_MODELS: &str = "walt.node.models";
 pub const LABEL_PREFERRED_NAME: &str = "walt.image.preferred-name";
 /// The model whose default image every new user gets, whatever nodes there are.
 const MODEL_ALWAYS: &str = "pc-x86-64";
+
+/// What the history says of a clone that the server made by itself.
+const FIRST_CLONE: &str = "(first use of the default image)";
 
 /// The caller's image of that name.
 pub fn own_reference(caller: &UserName, name: &str) -> Outcome<ImageRef> {
@@ -96,7 +101,7 @@ pub fn first_images(app: &App, user: &UserName) -> Outcome<Vec<String>> {
         let name = preferred_name(app, &default)?;
         let reference = ImageRef::of(user, name.clone());
         let row = RefRow { reference, ..default };
-        app.db.with(|c| row.put(c))?;
+        app.db.transaction(|tx| row.put(tx, &By::new(user, FIRST_CLONE)))?;
         made.entry(name).or_default().push(model);
     }
     Ok(made
@@ -114,7 +119,7 @@ pub fn own_default(app: &App, caller: &UserName, model: &Model) -> Outcome<Image
     let own = ImageRef::of(caller, preferred_name(app, &default)?);
     if app.db.with(|c| RefRow::get(c, &own))?.is_none() {
         let row = RefRow { reference: own.clone(), ..default };
-        app.db.with(|c| row.put(c))?;
+        app.db.transaction(|tx| row.put(tx, &By::new(caller, FIRST_CLONE)))?;
     }
     Ok(own)
 }

@@ -314,7 +314,7 @@ pub(super) mod tests {
         };
         app.db
             .with(|c| {
-                reference.put(c)?;
+                reference.put(c, &crate::db::By::new("alice", ""))?;
                 node("52:54:00:00:00:02", "vn1", NODE, "alice/x").insert(c)?;
                 node("52:54:00:00:00:03", "vn2", OTHER, "alice/gone").insert(c)
             })

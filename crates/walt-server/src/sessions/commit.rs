@@ -9,7 +9,7 @@
 use super::{dir_of, drop_session, of_image, own};
 use crate::{
     App,
-    db::{Committing, NodeRow, RefRow, SessionRow, blocking},
+    db::{By, Committing, NodeRow, RefRow, SessionRow, blocking},
     events::Events,
     fail,
     failure::{Failure, Outcome, refused},
@@ -139,7 +139,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     };
     fail::point("save-prepared");
     let created = crate::now() as i64;
-    let comment = format!("walt image shell {}", plan.row.image.image());
+    let comment = command_of(&plan.row.image);
     let history = History {
         created: Some(crate::rfc3339(created)),
         created_by: Some(comment),
@@ -186,15 +186,21 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     reboot_users(app, &users, events).await
 }
 
+/// The command as the user typed it.
+fn command_of(image: &ImageRef) -> String {
+    format!("walt image shell {}", image.image())
+}
+
 /// The part of a commit that follows its record; recovery calls it again.
 fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
     let dir = dir_of(app, &row.id);
     blocking(|| app.store.adopt_layer(&dir.join("layer"), &commit.diff_id))?;
     fail::point("save-adopted");
+    let by = By::new(&row.user, command_of(&row.image));
     app.db.transaction(|tx| -> Result<()> {
         let reference =
             RefRow { reference: commit.target.clone(), image_id: commit.image_id, created: commit.created };
-        reference.put(tx)?;
+        reference.put(tx, &by)?;
         SessionRow::delete(tx, &row.id)
     })?;
     fail::point("save-referenced");
@@ -263,7 +269,8 @@ mod tests {
             used: 1,
             committing: None,
         };
-        app.db.with(|c| reference.put(c).and_then(|()| row.insert(c))).unwrap();
+        let by = By::new("alice", "");
+        app.db.with(|c| reference.put(c, &by).and_then(|()| row.insert(c))).unwrap();
         let view = super::super::shell::view_of(&app, &row).unwrap();
         let layer_dir = dir_of(&app, "s").join("layer");
         std::fs::create_dir_all(dir_of(&app, "s")).unwrap();

@@ -1,0 +1,149 @@
+//! The end of everything that makes an image: a reference of the caller begins to mean it.
+//!
+//! ```text
+//! plan     what the name means now, and which nodes use it       under `App::decisions`
+//! agreed   overwriting asks                                      under the same lock
+//!  …       the image is made; it is in the store, and pinned     no lock
+//! land     nobody changed the name meanwhile, nodes that use it have models that the image is made for;
+//!          reference and history change in one transaction       under `App::decisions`
+//! reboot   nodes that use it                                     no lock
+//! ```
+
+use super::{
+    actions::{nodes_using, overwrite_warning, reboot_users},
+    models_of, no_session, own_reference,
+};
+use crate::{
+    App,
+    db::{By, NodeRow, RefRow},
+    events::Events,
+    failure::{Outcome, refused},
+};
+use std::{collections::BTreeSet, sync::Arc};
+use walt_types::{ImageId, ImageRef, UserName};
+
+/// What an operation is going to make of a name, as its user agrees to it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The reference.
+    pub reference: ImageRef,
+    /// What it means now; none if it is a new name.
+    pub present: Option<RefRow>,
+    /// The nodes that use it.
+    pub users: Vec<NodeRow>,
+}
+
+impl Target {
+    /// Looks at a name of the caller's. A name with an open shell session is refused: its changes are based on what
+    /// the name means now.
+    pub fn plan(app: &App, caller: &UserName, name: &str) -> Outcome<Self> {
+        Self::of(app, own_reference(caller, name)?)
+    }
+
+    /// As [`Target::plan`], for a reference.
+    pub fn of(app: &App, reference: ImageRef) -> Outcome<Self> {
+        let present = app.db.with(|c| RefRow::get(c, &reference))?;
+        let mut users = Vec::new();
+        if present.is_some() {
+            no_session(app, &reference)?;
+            users = nodes_using(app, &reference)?;
+        }
+        Ok(Self { reference, present, users })
+    }
+
+    /// Asks before an image is overwritten, unless the user has said `yes` beforehand or the token in `confirm` is
+    /// that of this state.
+    pub fn agreed(
+        &self,
+        app: &App,
+        caller: &UserName,
+        operation: &str,
+        confirm: Option<&str>,
+        yes: bool,
+    ) -> Outcome<()> {
+        self.agreed_with(app, caller, operation, confirm, yes, overwrite_warning(self.users.len()))
+    }
+
+    /// As [`Target::agreed`], with the caller's own warning.
+    pub fn agreed_with(
+        &self,
+        app: &App,
+        caller: &UserName,
+        operation: &str,
+        confirm: Option<&str>,
+        yes: bool,
+        warning: String,
+    ) -> Outcome<()> {
+        let Some(present) = &self.present else { return Ok(()) };
+        if yes {
+            return Ok(());
+        }
+        let users: Vec<String> = self.users.iter().map(|n| n.mac.to_string()).collect();
+        let facts = format!("{} {} {}", self.reference.full(), present.image_id, users.join(" "));
+        app.confirmed(caller, operation, &facts, confirm, vec![warning])
+    }
+
+    /// Refuses an image that is not made for the models of the nodes that use the reference.
+    pub fn fits(&self, app: &App, image: &ImageId) -> Outcome<()> {
+        let users = nodes_using(app, &self.reference)?;
+        if users.is_empty() {
+            return Ok(());
+        }
+        let supported = models_of(app, image)?;
+        let others: BTreeSet<&str> = users
+            .iter()
+            .filter(|n| !supported.contains(&n.facts.model))
+            .map(|n| n.facts.model.as_str())
+            .collect();
+        match users.iter().find(|n| !supported.contains(&n.facts.model)) {
+            None => Ok(()),
+            Some(node) => Err(refused(format!(
+                "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
+                others.into_iter().collect::<Vec<_>>().join(", "),
+                node.facts.name,
+                self.reference.image()
+            ))),
+        }
+    }
+
+    /// Lets the reference mean `image`, which is in the store; gives the nodes that use it now: tell the outcome,
+    /// then call [`reboot_users`]. Fails if the name was changed since the plan, and changes nothing then.
+    pub async fn land(&self, app: &Arc<App>, image: ImageId, created: i64, by: &By) -> Outcome<Vec<NodeRow>> {
+        let _decision = app.decisions.lock().await;
+        let now = app.db.with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
+        if now != self.present.as_ref().map(|p| p.image_id) {
+            return Err(refused(format!(
+                "image {} was changed by somebody else meanwhile: nothing was done, try again",
+                self.reference.image()
+            )));
+        }
+        if now.is_some() {
+            no_session(app, &self.reference)?;
+        }
+        self.fits(app, &image)?;
+        let row = RefRow { reference: self.reference.clone(), image_id: image, created };
+        app.db.transaction(|tx| row.put(tx, by))?;
+        app.housekeeping.notify_one();
+        nodes_using(app, &self.reference)
+    }
+
+    /// [`Target::land`], the words `Image … updated.` or `New image … saved.`, and the reboot of the nodes that
+    /// use it; false if one of them failed.
+    pub async fn land_and_tell(
+        &self,
+        app: &Arc<App>,
+        image: ImageId,
+        created: i64,
+        by: &By,
+        events: &Events,
+    ) -> Outcome<bool> {
+        let users = self.land(app, image, created, by).await?;
+        let name = self.reference.image();
+        let text = match self.present {
+            Some(_) => format!("Image {name} updated."),
+            None => format!("New image {name} saved."),
+        };
+        events.out(text).await;
+        reboot_users(app, &users, events).await
+    }
+}
