@@ -63,3 +63,27 @@ fn lists_are_json_and_names() {
     server.walt(ANN, &["node", "remove", "vn1"]).ok();
     assert_eq!(server.walt(ANN, &["node", "show", "--all", "--names-only"]).ok(), "");
 }
+
+#[test]
+fn the_images_of_an_account_that_is_gone_are_taken_over() {
+    let server = TestServer::start_tiny();
+    let bob = User::RootFor("bob");
+    let fix = ["advanced", "fix-image-owner", "--yes-i-know-do-it-please", "ann"];
+    server.walt(bob, &fix).fails(1, "there is no user 'ann' who has images");
+    server.walt(ANN, &["image", "duplicate", "pc-x86-64", "work:v1"]).ok();
+    server.walt(bob, &["image", "show"]).ok();
+    // Both have pc-x86-64.
+    server.walt(bob, &fix).fails(1, "Image 'pc-x86-64' already exists.");
+    server.walt(bob, &["image", "rename", "pc-x86-64", "mine"]).ok();
+    server.walt(ANN, &["node", "create", "vn1"]).ok();
+    server.walt(bob, &fix).fails(1, "in use");
+    server.walt(ANN, &["node", "remove", "vn1"]).ok();
+    let said = server.walt(bob, &["advanced", "fix-image-owner", "ann"]);
+    assert!(said.err.contains("walt advanced fix-image-owner --yes-i-know-do-it-please ann"), "{said:?}");
+    let names = || server.walt(bob, &["image", "show", "--names-only"]).ok();
+    assert_eq!(names(), "mine\n", "nothing is done without the long switch");
+    assert!(server.walt(bob, &fix).ok().contains("work:v1: now yours."));
+    assert_eq!(names(), "mine\npc-x86-64\nwork:v1\n");
+    let history = server.walt(bob, &["image", "history", "work:v1"]).ok();
+    assert!(history.contains("walt image duplicate pc-x86-64 work:v1"), "{history}");
+}

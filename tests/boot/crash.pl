@@ -82,6 +82,14 @@ sub holds {
     close $file;
 }
 
+sub left {
+    my ($d) = @_;
+    opendir my $list, $d or wrong "opendir: $!";
+    my @left = grep { !/^\.\.?$/ } readdir $list;
+    closedir $list;
+    return @left;
+}
+
 # Names that come and go; each must be there, or not, as it was left.
 sub names {
     while (going()) {
@@ -109,9 +117,13 @@ sub names {
         unlink "$d/a" and wrong 'unlink of what is gone';
         $! == ENOENT or wrong "unlink of what is gone: $!";
         unlink "$d/s" or wrong "unlink of a link: $!";
-        opendir my $list, $d or wrong "opendir: $!";
-        my @left = grep { !/^\.\.?$/ } readdir $list;
-        closedir $list;
+        my @left = left($d);
+        # The client removes a file that was unlinked while open after its close: asynchronously, so that it
+        # may still be listed when this call had to be sent again.
+        for (my $tries = 0; @left && !(grep { !/^\.nfs/ } @left) && $tries < 120; $tries++) {
+            sleep 1;
+            @left = left($d);
+        }
         @left and wrong "left: @left";
         rmdir $d or wrong "rmdir: $!";
     }

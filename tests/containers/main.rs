@@ -4,6 +4,7 @@
 
 mod crash;
 mod escape;
+mod history;
 mod hooks;
 mod mini;
 

@@ -13,6 +13,7 @@
 //! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
 
 pub mod term;
+pub mod versions;
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,11 @@ pub mod route {
     pub const NODE_ACTIONS: &str = "/api/v1/actions/node";
     /// `POST` an [`super::ImageAction`]: a stream of events.
     pub const IMAGE_ACTIONS: &str = "/api/v1/actions/image";
+    /// `GET`, query `image=NAME`: [`super::versions::ImageHistory`] of an image of the caller.
+    pub const IMAGE_HISTORY: &str = "/api/v1/images/history";
+    /// `GET`, query `from=IMAGE&to=IMAGE`: [`super::versions::ImageDiff`]. An image is a name of the caller's or a
+    /// full name, and `@VERSION` behind it means a version of its history.
+    pub const IMAGE_DIFF: &str = "/api/v1/images/diff";
     /// `POST` a [`super::SessionAction`]: a stream of events.
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
     /// `POST` an [`super::AdminAction`] (root only): a stream of events.
@@ -264,6 +270,33 @@ pub enum ImageAction {
         /// Overwrite an own image of that name.
         #[serde(default)]
         force: bool,
+    },
+    /// Lets a name mean again what it meant before: a new version of its history. Nodes that use it reboot.
+    Rollback {
+        /// Own image.
+        name: String,
+        /// A version of [`versions::ImageHistory`]; the newest one that is another image if absent.
+        #[serde(default)]
+        version: Option<u32>,
+    },
+    /// Forgets all versions of names but the present ones.
+    Prune {
+        /// Own image; all own images if absent.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// Makes one layer of all layers. Nodes that use the image reboot.
+    Squash {
+        /// Own image.
+        name: String,
+    },
+    /// Takes over all images of another user. Without `sure`, only says what it would do.
+    FixOwner {
+        /// The present owner.
+        user: String,
+        /// Do it.
+        #[serde(default)]
+        sure: bool,
     },
 }
 

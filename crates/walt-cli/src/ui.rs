@@ -161,3 +161,16 @@ impl Dialog for Ui {
         note(line);
     }
 }
+
+/// A count of bytes for people, in decimal units: `0 B`, `12.3 kB`, `4.5 GB`.
+pub fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    let mut units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"].into_iter();
+    // Invariant: 2^64 bytes are less than 1000 EB, so there is a unit for every count.
+    let mut unit = units.next().unwrap_or("B");
+    while value >= 999.95 {
+        let Some(next) = units.next() else { break };
+        (value, unit) = (value / 1000.0, next);
+    }
+    if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
+}

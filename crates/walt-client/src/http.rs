@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::term::{OpenImageShell, OpenNodeTerminal};
+use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
     AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
     ImageList, Info, NodeAction, NodeList, PROTOCOL, SessionAction, Status, StoreLook, route,
@@ -99,6 +100,22 @@ impl Client {
         } else {
             self.get(route::IMAGES).await
         }
+    }
+
+    /// What an image name of the caller has meant.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn image_history(&mut self, name: &str) -> Result<ImageHistory> {
+        self.get(&format!("{}?image={}", route::IMAGE_HISTORY, query(name))).await
+    }
+
+    /// How two images differ.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn image_diff(&mut self, from: &str, to: &str) -> Result<ImageDiff> {
+        self.get(&format!("{}?from={}&to={}", route::IMAGE_DIFF, query(from), query(to))).await
     }
 
     /// How the server is (root only).
@@ -245,6 +262,12 @@ impl Client {
         });
         Ok(sender)
     }
+}
+
+/// A value for the query of a URI (RFC 3986, section 2.1).
+fn query(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
 async fn read_body(answer: Response<Incoming>) -> Result<Bytes> {

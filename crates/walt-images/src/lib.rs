@@ -33,6 +33,7 @@ mod check;
 mod commit;
 mod config;
 pub mod container;
+mod diff;
 mod error;
 mod export;
 #[doc(hidden)]
@@ -42,12 +43,14 @@ pub mod hold;
 mod layer;
 mod save_rules;
 pub mod session;
+mod squash;
 mod store;
 mod view;
 
 pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use config::{History, ImageConfig, RootFs, RunConfig};
+pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
 pub use layer::{header::Time, scan::Kind, skeleton::LayerInfo};

@@ -69,7 +69,13 @@ pub enum NewKind {
 }
 
 /// Something below `images/tmp` that is removed unless it was renamed away.
-struct Temporary(PathBuf);
+pub(crate) struct Temporary(PathBuf);
+
+impl Temporary {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
 
 impl Drop for Temporary {
     fn drop(&mut self) {
@@ -192,7 +198,8 @@ impl Store {
         self.images.join("tmp").join(format!("{}-{number}", std::process::id()))
     }
 
-    fn temporary(&self) -> Result<Temporary> {
+    /// A new directory below `images/tmp`.
+    pub(crate) fn temporary(&self) -> Result<Temporary> {
         let path = self.temporary_path();
         fs::create_dir(&path).on("create", &path)?;
         Ok(Temporary(path))

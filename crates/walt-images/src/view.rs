@@ -16,6 +16,7 @@ use crate::{
     },
     store::{MAX_LAYERS, Store},
 };
+use rustix::fd::OwnedFd;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
@@ -275,6 +276,21 @@ impl View {
         let mut all = Place { dir: &dir, name }.xattrs()?;
         all.retain(|(name, _)| !is_overlay_xattr(name));
         Ok(all)
+    }
+
+    /// The directory, in the layer that an entry is from, which holds the entry's name.
+    pub(crate) fn directory_in_layer(&self, number: u32) -> io::Result<OwnedFd> {
+        let record = self.record(number).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(self.layer_root(record.layer)?.dir(split(&self.path(number)).0)?)
+    }
+
+    /// Are an entry of this view and one of another the same object of the same layer? Objects never change. False for
+    /// directories, whose metadata may come from below.
+    pub(crate) fn same_object(&self, number: u32, other: &View, theirs: u32) -> bool {
+        let (Some(a), Some(b)) = (self.record(number), other.record(theirs)) else { return false };
+        a.kind != Kind::Dir
+            && self.index.layers[a.layer as usize] == other.index.layers[b.layer as usize]
+            && self.path(number) == other.path(theirs)
     }
 
     /// Is this entry's visible content the platform layer's?

@@ -1,4 +1,5 @@
-//! One tree by three roads: the kernel's overlay mount, the view, and the exported OCI layers unpacked by umoci.
+//! One tree by three roads: the kernel's overlay mount, the view, and the exported OCI layers unpacked by umoci. And what
+//! `squash` makes of it is the same tree, and `diff` tells what differs.
 //!
 //! Random changes are made through an overlay mount and committed, several layers high. Compared are path, type, mode,
 //! owner, size, content, time (ns), device numbers, extended attributes without overlayfs' own, and the sets of names
@@ -23,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use walt_images::{History, ImageConfig, Kind, Prepared, SaveRules, Store, View};
+use walt_images::{Change as Told, History, ImageConfig, Kind, Prepared, SaveRules, Store, View, diff};
 
 /// Random cases; each mounts, commits and unpacks up to four layers.
 const CASES: u32 = 24;
@@ -322,6 +323,40 @@ fn same(a: &Tree, b: &Tree, roads: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// `diff` tells the paths that differ, each once, and no others.
+fn told(old: &View, new: &View) -> Result<(), TestCaseError> {
+    let (a, b) = (tree_of_view(old).paths, tree_of_view(new).paths);
+    let timeless = |seen: Option<&Seen>| {
+        seen.cloned().map(|s| if s.kind == Kind::Dir { Seen { mtime: (0, 0), ..s } } else { s })
+    };
+    let wanted: BTreeSet<Vec<u8>> = a
+        .keys()
+        .chain(b.keys())
+        .filter(|path| timeless(a.get(*path)) != timeless(b.get(*path)))
+        .cloned()
+        .collect();
+    let mut found = Vec::new();
+    diff(old, new, &mut |difference| {
+        found.push(difference);
+        true
+    })
+    .unwrap();
+    for difference in &found {
+        let (before, after) = (a.contains_key(&difference.path), b.contains_key(&difference.path));
+        let right = match difference.change {
+            Told::Added => !before && after,
+            Told::Deleted => before && !after,
+            Told::Changed(_) => before && after,
+        };
+        prop_assert!(right, "{difference:?}");
+    }
+    let paths: Vec<Vec<u8>> = found.into_iter().map(|d| d.path).collect();
+    let set: BTreeSet<Vec<u8>> = paths.iter().cloned().collect();
+    prop_assert_eq!(set.len(), paths.len());
+    prop_assert_eq!(set, wanted);
+    Ok(())
+}
+
 fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let dir = dir.path();
@@ -354,6 +389,7 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
                 // At once: the next session is made over this layer, and would hide what it got wrong.
                 let view = store.view(&config.layers().unwrap(), None).unwrap();
                 same(&live, &tree_of_view(&view), "live mount, view of the commit")?;
+                told(&lower, &view)?;
             }
         }
     }
@@ -369,6 +405,11 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
         let overlay = Overlay::mount(&store, &layers, &upper, &session.join("work"), &mount_point);
         same(&live, &tree_of_dir(&overlay.0), "live mount, mount of the layers")?;
     }
+
+    let flat = store.squash(&view).unwrap();
+    let flat = store.view(&[flat.diff_id], None).unwrap();
+    same(&live, &tree_of_view(&flat), "live mount, view of the squashed layer")?;
+    told(&view, &flat)?;
 
     let image = store.put_config(&config).unwrap();
     let (layout, bundle) = (dir.join("layout"), dir.join("bundle"));

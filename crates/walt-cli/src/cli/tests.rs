@@ -97,7 +97,7 @@ fn help_texts() {
     }
     let (top, status) = shown("--help");
     assert_eq!(status, 0);
-    assert!(top.contains("\nCategories:\n    image  management"), "{top}");
+    assert!(top.contains("\nCategories:\n    image     management"), "{top}");
     assert!(!top.contains("proxy"), "{top}");
     assert!(
         shown("node -h").0.contains("-> management of nodes\n\nUsage:\n    walt node SUBCOMMAND [args...]\n")

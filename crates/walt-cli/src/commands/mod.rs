@@ -1,5 +1,6 @@
 //! The commands: one file each.
 
+pub mod advanced;
 pub mod help;
 pub mod image;
 pub mod node;
@@ -43,6 +44,9 @@ pub enum Category {
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
+    /// what is seldom needed
+    #[command(subcommand, disable_help_subcommand = true)]
+    Advanced(advanced::Command),
     /// documentation
     #[command(subcommand, disable_help_subcommand = true)]
     Help(help::Command),
@@ -64,6 +68,7 @@ pub async fn run(category: Category) -> Result<(), Failure> {
     match category {
         Category::Image(command) => command.run(&mut Context::new()?).await,
         Category::Node(command) => command.run(&mut Context::new()?).await,
+        Category::Advanced(command) => command.run(&mut Context::new()?).await,
         Category::Help(command) => command.run(),
         Category::Proxy(command) => command.run().await,
     }

@@ -127,14 +127,15 @@ fn index(tree: Vec<Merged>, order: &[usize], layers: Vec<DiffId>, platform: bool
         u32::try_from(text.len()).map_err(|_| too_long())?;
         Ok((start, bytes.len() as u32))
     };
-    // Objects by layer and inode: first number, and names that are visible.
-    let mut groups: HashMap<(u32, u64), (u32, u32)> = HashMap::new();
-    let linked = |m: &Merged| m.node.kind != Kind::Dir && m.node.nlink > 1;
+    // Objects by layer and inode: first number, names, and names that are visible. The link count on the disk says
+    // only where it is worth to look: other layers may have names of the same file, see `squash`.
+    let mut groups: HashMap<(u32, u64), (u32, u32, u32)> = HashMap::new();
     for (number, at) in order.iter().enumerate() {
         let merged = &tree[*at];
-        if linked(merged) {
-            let group = groups.entry((merged.layer, merged.node.ino)).or_insert((number as u32, 0));
-            group.1 += u32::from(merged.visible);
+        if merged.node.kind != Kind::Dir && merged.node.nlink > 1 {
+            let group = groups.entry((merged.layer, merged.node.ino)).or_insert((number as u32, 0, 0));
+            group.1 += 1;
+            group.2 += u32::from(merged.visible);
         }
     }
     // Every node in `order` has its number, and so have the visible children of visible nodes.
@@ -152,9 +153,9 @@ fn index(tree: Vec<Merged>, order: &[usize], layers: Vec<DiffId>, platform: bool
                 children.push(number_of(*child));
             }
         }
-        let (fileid, nlink) = match node.kind {
-            Kind::Dir => (number as u32, 2 + subdirs),
-            _ if linked(merged) => groups[&(merged.layer, node.ino)],
+        let (fileid, nlink) = match groups.get(&(merged.layer, node.ino)) {
+            _ if node.kind == Kind::Dir => (number as u32, 2 + subdirs),
+            Some((first, names, visible)) if *names > 1 => (*first, *visible),
             _ => (number as u32, 1),
         };
         let size = match node.kind {

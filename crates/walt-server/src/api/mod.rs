@@ -62,6 +62,8 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::INFO, get(info))
         .route(route::NODES, get(list_nodes))
         .route(route::IMAGES, get(list_images))
+        .route(route::IMAGE_HISTORY, get(image_history))
+        .route(route::IMAGE_DIFF, get(image_diff))
         .route(route::NODE_ACTIONS, post(node_action))
         .route(route::IMAGE_ACTIONS, post(image_action))
         .route(route::SESSION_ACTIONS, post(session_action))
@@ -123,6 +125,33 @@ async fn list_images(
     Query(query): Query<ListImages>,
 ) -> Response {
     answer(images::list(&app, (query.mine != 0).then_some(&caller.user)).await)
+}
+
+#[derive(Deserialize)]
+struct HistoryOf {
+    image: String,
+}
+
+async fn image_history(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<HistoryOf>,
+) -> Response {
+    answer(images::versions::history(&app, &caller.user, &query.image))
+}
+
+#[derive(Deserialize)]
+struct Diff {
+    from: String,
+    to: String,
+}
+
+async fn image_diff(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Diff>,
+) -> Response {
+    answer(images::versions::diff(&app, &caller.user, &query.from, &query.to).await)
 }
 
 async fn node_action(

@@ -1,6 +1,6 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
-use super::{find, first_images, models_of, must_be_free, no_session, own_reference};
+use super::{find, first_images, models_of, must_be_free, no_session, own_reference, squash, versions};
 use crate::{
     App,
     db::{By, NodeRow, RefRow},
@@ -18,9 +18,10 @@ pub async fn act(
     app: &Arc<App>,
     caller: &UserName,
     action: ImageAction,
-    _confirm: Option<String>,
+    confirm: Option<String>,
     events: &Events,
 ) -> Outcome<bool> {
+    let confirm = confirm.as_deref();
     let decision = app.decisions.lock().await;
     for note in first_images(app, caller)? {
         events.note(note).await;
@@ -67,7 +68,60 @@ pub async fn act(
                 .await;
             Ok(rebooted)
         }
+        ImageAction::Rollback { name, version } => {
+            drop(decision);
+            versions::roll_back(app, caller, &name, version, confirm, events).await
+        }
+        ImageAction::Prune { name } => {
+            versions::prune(app, caller, name.as_deref(), confirm, events).await?;
+            Ok(true)
+        }
+        ImageAction::Squash { name } => {
+            drop(decision);
+            squash::squash(app, caller, &name, confirm, events).await
+        }
+        ImageAction::FixOwner { user, sure } => fix_owner(app, caller, &user, sure, events).await,
     }
+}
+
+/// Gives all images of another user to the caller.
+async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events: &Events) -> Outcome<bool> {
+    if user == caller.as_str() {
+        return Err(refused(format!("the images of {user} are yours already.")));
+    }
+    let rows: Vec<RefRow> =
+        app.db.with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
+    if rows.is_empty() || user == PLATFORM_USER {
+        return Err(not_found(format!("there is no user '{user}' who has images.")));
+    }
+    let mut moves = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let target = ImageRef::of(caller, row.reference.image().clone());
+        must_be_free(app, &target)?;
+        not_in_use(app, row)?;
+        moves.push(target);
+    }
+    if !sure {
+        let names: Vec<String> = moves.iter().map(|m| m.image().to_string()).collect();
+        events
+            .note(format!(
+                "This would make you the owner of all images of user '{user}' ({}); {user} would not have them \
+                 any more. It is meant for images of an account that is not used any more.",
+                names.join(", ")
+            ))
+            .await;
+        events
+            .note(format!("If you are sure: walt advanced fix-image-owner --yes-i-know-do-it-please {user}"))
+            .await;
+        return Ok(true);
+    }
+    app.db.transaction(|tx| -> anyhow::Result<()> {
+        rows.iter().zip(&moves).try_for_each(|(row, target)| RefRow::rename(tx, &row.reference, target))
+    })?;
+    for target in &moves {
+        events.out(format!("{}: now yours.", target.image())).await;
+    }
+    Ok(true)
 }
 
 /// Reboots nodes after the image they use has changed.

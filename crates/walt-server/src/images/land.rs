@@ -147,3 +147,8 @@ impl Target {
         reboot_users(app, &users, events).await
     }
 }
+
+/// The warning before nodes are rebooted because their image changes.
+pub fn reboot_warning(nodes: usize) -> String {
+    format!("This operation would reboot {nodes} node(s) currently using the image.")
+}

@@ -6,6 +6,8 @@ pub mod housekeeping;
 pub mod land;
 pub mod pins;
 pub mod platform;
+mod squash;
+pub mod versions;
 
 pub use actions::act;
 

@@ -4,6 +4,7 @@ mod keep;
 mod shell;
 mod show;
 mod simple;
+mod versions;
 
 use super::Context;
 use crate::error::Failure;
@@ -24,6 +25,16 @@ pub enum Command {
     Remove(simple::Remove),
     /// rename an image of yours
     Rename(simple::Rename),
+    /// make one layer of all layers of an image
+    Squash(simple::Squash),
+    /// list what an image name has meant: when, by whom, by which command
+    History(versions::History),
+    /// let an image name mean again what it meant before
+    Rollback(versions::Rollback),
+    /// forget what image names meant before
+    Prune(versions::Prune),
+    /// list the files that differ between two images; IMAGE@N is version N of its history
+    Diff(versions::Diff),
 }
 
 impl Command {
@@ -36,6 +47,11 @@ impl Command {
             Self::Duplicate(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
+            Self::Squash(command) => command.run(context).await,
+            Self::History(command) => command.run(context).await,
+            Self::Rollback(command) => command.run(context).await,
+            Self::Prune(command) => command.run(context).await,
+            Self::Diff(command) => command.run(context).await,
         }
     }
 }

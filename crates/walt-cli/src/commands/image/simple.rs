@@ -70,3 +70,18 @@ impl Rename {
         context.action(action, false).await
     }
 }
+
+/// `walt image squash`
+#[derive(Debug, Args)]
+pub struct Squash {
+    image_name: String,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Squash {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        context.action(ImageAction::Squash { name: self.image_name }, self.confirmed.yes).await
+    }
+}

@@ -1,0 +1,77 @@
+//! All layers of an image as one.
+//!
+//! No byte of a file is copied: a name in the new layer is one more name of the file in the old one. Both layers are
+//! never written to, so nothing can change under either; whichever is removed first leaves the other whole.
+
+use crate::{
+    error::{Context, Result},
+    layer::{
+        disk::{Place, Root, as_path, split},
+        scan::{Attributes, Kind, scan},
+        skeleton::LayerInfo,
+        write::write_layer,
+    },
+    store::Store,
+    view::View,
+};
+use rustix::fs::{AtFlags, Mode};
+use std::{collections::HashMap, fs};
+
+impl Store {
+    /// Makes one layer that holds what `view` shows: same tree, hard links and attributes included. Durable when this
+    /// returns.
+    pub fn squash(&self, view: &View) -> Result<LayerInfo> {
+        let temporary = self.temporary()?;
+        let fs_dir = temporary.path().join("fs");
+        fs::create_dir(&fs_dir).on("create", &fs_dir)?;
+        let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+        // Numbers of directories, parents first.
+        let mut dirs = vec![view.root()];
+        let mut next = 0;
+        let mut first_names: HashMap<u32, Vec<u8>> = HashMap::new();
+        while let Some(&dir) = dirs.get(next) {
+            next += 1;
+            let to_path = view.path(dir);
+            let to = root.dir(&to_path).on("open", root.show(&to_path))?;
+            for &number in view.children(dir) {
+                let (Some(entry), name) = (view.entry(number), view.name(number)) else { continue };
+                let path = view.path(number);
+                let what = "make the squashed layer's name";
+                if entry.kind == Kind::Dir {
+                    rustix::fs::mkdirat(&to, as_path(name), Mode::from_raw_mode(0o700))
+                        .on(what, root.show(&path))?;
+                    dirs.push(number);
+                } else if let Some(first) = first_names.get(&entry.fileid) {
+                    let from = root.dir(split(first).0).on("open", root.show(first))?;
+                    rustix::fs::linkat(&from, as_path(split(first).1), &to, as_path(name), AtFlags::empty())
+                        .on(what, root.show(&path))?;
+                } else {
+                    let from = view.directory_in_layer(number).on("open", root.show(&path))?;
+                    rustix::fs::linkat(&from, as_path(name), &to, as_path(name), AtFlags::empty())
+                        .on(what, root.show(&path))?;
+                    first_names.insert(entry.fileid, path);
+                }
+            }
+        }
+        // Deepest first: making an entry changes its parent's time.
+        for &dir in dirs.iter().rev() {
+            let Some(entry) = view.entry(dir) else { continue };
+            let path = view.path(dir);
+            let (parent, name) = split(&path);
+            let parent = root.dir(parent).on("open", root.show(&path))?;
+            let place = Place { dir: &parent, name };
+            let what = "set the metadata of";
+            place.chown(entry.uid, entry.gid).on(what, root.show(&path))?;
+            place.chmod(entry.mode).on(what, root.show(&path))?;
+            for (name, value) in view.xattrs(dir).on("read the attributes of", root.show(&path))? {
+                place.set_xattr(&name, &value).on(what, root.show(&path))?;
+            }
+            place.set_mtime(entry.mtime).on(what, root.show(&path))?;
+        }
+        let nodes = scan(&root, Attributes::All)?;
+        let info = write_layer(temporary.path(), &root, &nodes, true)?;
+        self.make_durable()?;
+        self.adopt_layer(temporary.path(), &info.diff_id)?;
+        Ok(info)
+    }
+}

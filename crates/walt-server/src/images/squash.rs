@@ -1,0 +1,75 @@
+//! `walt image squash`: all layers of an image as one.
+
+use super::{
+    housekeeping::{After, writing},
+    land::{Target, reboot_warning},
+};
+use crate::{
+    App,
+    db::By,
+    events::Events,
+    failure::{Outcome, not_found},
+};
+use std::sync::Arc;
+use walt_images::History;
+use walt_types::UserName;
+
+/// Squashes an image of the caller's; false if a node could not be rebooted.
+pub async fn squash(
+    app: &Arc<App>,
+    caller: &UserName,
+    name: &str,
+    confirm: Option<&str>,
+    events: &Events,
+) -> Outcome<bool> {
+    let (target, present) = {
+        let _decision = app.decisions.lock().await;
+        let target = Target::plan(app, caller, name)?;
+        let present = target
+            .present
+            .clone()
+            .ok_or_else(|| not_found(format!("No such image '{name}'. (tip: walt image show)")))?;
+        (target, present)
+    };
+    let mut config = app.store.config(&present.image_id).map_err(anyhow::Error::new)?;
+    let layers = config.layers().map_err(anyhow::Error::new)?;
+    if layers.len() < 2 {
+        events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
+        return Ok(true);
+    }
+    if !target.users.is_empty() {
+        let warning = reboot_warning(target.users.len());
+        target.agreed_with(app, caller, "squash", confirm, false, warning)?;
+    }
+    events.busy("Squashing").await;
+    let _tidy = After(app);
+    let mut pinned = app.pins.begin();
+    let command = format!("walt image squash {}", target.reference.image());
+    let created = crate::now() as i64;
+    let image = {
+        let _changes = writing(app).await;
+        let made = crate::db::blocking(|| -> walt_images::Result<_> {
+            let layer = app.store.squash(&*app.store.view(&layers, None)?)?;
+            // What was done before is told still; the layers that it made are in the one below.
+            config.history.iter_mut().flatten().for_each(|h| h.empty_layer = Some(true));
+            config.rootfs.diff_ids.clear();
+            config.created = Some(crate::rfc3339(created));
+            config.push_layer(
+                &layer.diff_id,
+                History {
+                    created: config.created.clone(),
+                    created_by: Some(command.clone()),
+                    author: Some(caller.to_string()),
+                    ..History::default()
+                },
+            );
+            app.store.put_config(&config)
+        });
+        let image = made.map_err(anyhow::Error::new)?;
+        pinned.image(image);
+        image
+    };
+    let users = target.land(app, image, created, &By::new(caller, command)).await?;
+    events.out("Image was squashed successfully.").await;
+    super::actions::reboot_users(app, &users, events).await
+}
