@@ -159,6 +159,12 @@ impl Decisions<'_> {
     /// Decides about all nodes, children before their directories.
     fn all(&mut self, nodes: &mut [Node]) -> Result<()> {
         let mut kept_below = vec![false; nodes.len()];
+        // Below an opaque directory nothing shines through: what equals a hidden file is new all the same.
+        let mut covered = vec![false; nodes.len()];
+        for i in 1..nodes.len() {
+            let parent = nodes[i].parent;
+            covered[i] = covered[parent] || nodes[parent].opaque;
+        }
         for i in (0..nodes.len()).rev() {
             let node = &mut nodes[i];
             if node.opaque
@@ -172,7 +178,7 @@ impl Decisions<'_> {
                 // The root's own metadata may be unchanged while something in it changed.
                 (0, true) => self.same_dir(node, 0)?.then_some(UNCHANGED),
                 (_, true) => None,
-                (_, false) => self.one(node)?,
+                (_, false) => self.one(node, covered[i])?,
             };
             self.reasons[i] = reason;
             if reason.is_none() && i > 0 {
@@ -182,14 +188,14 @@ impl Decisions<'_> {
         Ok(())
     }
 
-    /// Why a node with nothing kept below it is left out.
-    fn one(&self, node: &Node) -> Result<Option<&'static str>> {
+    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque.
+    fn one(&self, node: &Node, covered: bool) -> Result<Option<&'static str>> {
         let path = node.path.as_slice();
         if node.kind == Kind::Socket {
             return Ok(Some(SOCKET));
         }
-        let in_image = self.image.find(path);
-        let in_lower = self.lower.find(path);
+        let in_image = self.image.find(path).filter(|_| !covered);
+        let in_lower = self.lower.find(path).filter(|_| !covered);
         for rule in self.rules.matching(path) {
             let applies = match rule.when {
                 When::Always => true,

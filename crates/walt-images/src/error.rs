@@ -58,6 +58,12 @@ pub enum Error {
     },
 }
 
+impl From<walt_tar::Error> for Error {
+    fn from(e: walt_tar::Error) -> Self {
+        Self::Layer(e.0)
+    }
+}
+
 /// Result of the image store.
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -1,16 +1,17 @@
 //! What reads bytes from outside or from the disk, for the fuzzer in `fuzz/`. Not for anybody else.
 
-use crate::layer::{header::read_header, import, skeleton};
+use crate::layer::{import, skeleton};
 use crate::view::file;
 use std::io::Read;
 use std::path::Path;
+use walt_tar::read_header;
 
 /// Reads the headers of a tar, passing over what its files hold.
 pub fn tar_headers(mut bytes: &[u8]) {
     let mut raw = Vec::new();
     while let Ok(Some(header)) = read_header(&mut bytes, &mut raw) {
         let size = header.size.min(import::MAX_APPARENT);
-        let padded = size.next_multiple_of(crate::layer::header::BLOCK as u64);
+        let padded = size.next_multiple_of(walt_tar::BLOCK as u64);
         if std::io::copy(&mut (&mut bytes).take(padded), &mut std::io::sink()).is_err() {
             break;
         }

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
-//! [`Store::prepare_commit`] and [`Store::adopt_layer`] (the upper directory of an overlay). It never changes
-//! afterwards. A [`View`] is the merged tree of an image's layers and the platform layer, with numbered entries.
+//! [`Store::prepare_commit`] and [`Store::adopt_layer`] (the upper directory of an overlay) or [`Store::compose`]
+//! (entries put on top of a view, without a mount). It never changes afterwards. A [`View`] is the merged tree of an image's layers and the platform layer, with numbered entries.
 //! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] and [`Store::look`]
 //! are told.
 //!
@@ -31,6 +31,7 @@
 
 mod check;
 mod commit;
+mod compose;
 mod config;
 pub mod container;
 mod diff;
@@ -41,6 +42,7 @@ pub mod fuzzing;
 mod gc;
 pub mod hold;
 mod layer;
+mod pack;
 mod save_rules;
 pub mod session;
 mod squash;
@@ -49,11 +51,13 @@ mod view;
 
 pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
+pub use compose::{Composed, Composer, Edit, Last, Meta};
 pub use config::{History, ImageConfig, RootFs, RunConfig};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
-pub use layer::{header::Time, scan::Kind, skeleton::LayerInfo};
+pub use layer::{scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
 pub use store::{MAX_LAYERS, NewEntry, NewKind, Store};
 pub use view::{Entry, INDEX_VERSION, View};
+pub use walt_tar::Time;

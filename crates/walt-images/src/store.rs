@@ -69,7 +69,8 @@ pub enum NewKind {
 }
 
 /// Something below `images/tmp` that is removed unless it was renamed away.
-pub(crate) struct Temporary(PathBuf);
+#[derive(Debug)]
+pub(crate) struct Temporary(pub(crate) PathBuf);
 
 impl Temporary {
     pub(crate) fn path(&self) -> &Path {

@@ -31,7 +31,7 @@ pub const INDEX_VERSION: u32 = 1;
 /// Views kept in memory; the one unused for longest makes place. A Debian system's takes about 3 MB.
 const MAX_CACHED: usize = 32;
 /// Symbolic links followed while one path is resolved (as in the kernel).
-const MAX_LINKS: usize = 40;
+pub(crate) const MAX_LINKS: usize = 40;
 /// Size reported for a directory, in bytes.
 const DIR_SIZE: u64 = 4096;
 

@@ -16,8 +16,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
-
-use super::header::Time;
+use walt_tar::Time;
 
 /// Largest list of attribute names, and largest value, the kernel gives (XATTR_LIST_MAX, XATTR_SIZE_MAX).
 const MAX_XATTR: usize = 65_536;

@@ -10,7 +10,6 @@
 
 use super::{
     disk::{self, OPAQUE, Place, Root, as_path, split},
-    header::{BLOCK, Header, Time, Type, read_header},
     skeleton::{LayerInfo, SkeletonWriter},
 };
 use crate::error::{Context, Error, Result};
@@ -26,10 +25,11 @@ use std::{
     io::{self, BufRead, BufReader, Read, Write},
     path::Path,
 };
+use walt_tar::{BLOCK, Header, Time, Type, read_header};
 use walt_types::{DiffId, Hash256};
 
 /// Most entries of one layer.
-const MAX_ENTRIES: u64 = 4_000_000;
+pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 /// Most bytes of one layer's files together, by their headers.
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
 /// Bytes read from the tar at once.
@@ -65,7 +65,7 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Undoes gzip or zstd compression, seen from the first bytes.
-fn plain<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+pub(crate) fn plain<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
     let mut input = BufReader::with_capacity(CHUNK, input);
     let unreadable = |e: io::Error| Error::Layer(format!("the tar cannot be read: {e}"));
     let start = input.fill_buf().map_err(unreadable)?;
@@ -100,6 +100,10 @@ pub(crate) fn import(tar: impl Read, layer: &Path, below: Below) -> Result<Layer
         skeleton.raw(&raw)?;
         raw.clear();
         let Some(header) = header else { break };
+        if header.sparse.is_some() {
+            // Export gives the same bytes again: the skeleton has no record for a file in pieces.
+            return Err(refuse(&header.path, "sparse entries are refused; make the tar without --sparse"));
+        }
         entries += 1;
         apparent = apparent.saturating_add(header.size);
         if entries > MAX_ENTRIES || apparent > MAX_APPARENT {
@@ -375,7 +379,7 @@ impl Unpacker<'_> {
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
-fn metadata(place: &Place, header: &Header) -> io::Result<()> {
+pub(crate) fn metadata(place: &Place, header: &Header) -> io::Result<()> {
     place.chown(header.uid, header.gid)?;
     for (name, value) in &header.xattrs {
         if !disk::is_overlay_xattr(name) {

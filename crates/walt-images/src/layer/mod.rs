@@ -1,7 +1,6 @@
 //! Layers: the tar format, the skeleton, unpacking, and writing a directory down as a layer.
 
 pub(crate) mod disk;
-pub(crate) mod header;
 pub(crate) mod import;
 pub(crate) mod scan;
 pub(crate) mod skeleton;

@@ -1,14 +1,12 @@
 //! Reading a layer directory: every entry, parents first, names of a directory sorted byte-wise.
 
-use super::{
-    disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr, split},
-    header::{MAX_PATH, Time},
-};
+use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr, split};
 use crate::error::{Context, Error, Result};
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, OFlags},
 };
+use walt_tar::{MAX_PATH, Time};
 
 /// Type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

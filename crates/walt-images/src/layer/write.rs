@@ -6,7 +6,6 @@
 
 use super::{
     disk::{Root, split},
-    header::{BLOCK, Header, Time, Type, write_header},
     import::{MAX_APPARENT, write_implied},
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
@@ -20,6 +19,7 @@ use std::{
     io::{self, Read},
     path::Path,
 };
+use walt_tar::{BLOCK, Header, Time, Type, write_header};
 use walt_types::{DiffId, Hash256};
 
 /// Bytes of a file read and hashed at once.
@@ -188,6 +188,7 @@ fn marker(dir: &[u8], hidden: &[u8]) -> Header {
         uid: 0,
         gid: 0,
         size: 0,
+        sparse: None,
         mtime: WHITEOUT_MTIME,
         rdev: (0, 0),
         xattrs: Vec::new(),
@@ -210,6 +211,7 @@ fn one(
         uid: node.uid,
         gid: node.gid,
         size: 0,
+        sparse: None,
         mtime: node.mtime,
         rdev: (0, 0),
         xattrs: node.xattrs.clone(),

@@ -2,15 +2,18 @@
 //!
 //! Sources: POSIX.1-2017 `pax`, GNU tar manual "Basic Tar Format", OCI image specification "layer".
 
-use crate::error::{Error, Result};
+use crate::{
+    Error, Result,
+    sparse::{self, Sparse},
+};
 use std::io::{self, Read};
 
 /// Size of a tar block in bytes.
-pub(crate) const BLOCK: usize = 512;
+pub const BLOCK: usize = 512;
 /// Longest extended header (PAX records or GNU long name) accepted, in bytes.
 const MAX_EXTENDED: u64 = 1 << 20;
 /// Longest path accepted, in bytes (Linux PATH_MAX).
-pub(crate) const MAX_PATH: usize = 4096;
+pub const MAX_PATH: usize = 4096;
 /// Longest file name accepted, in bytes (Linux NAME_MAX).
 const MAX_NAME: usize = 255;
 /// Most bytes accepted after the end-of-archive marker: tar programs pad to 10 KiB, some to a megabyte.
@@ -33,27 +36,43 @@ pub struct Time {
 
 /// Type of a tar entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Type {
+pub enum Type {
+    /// Regular file.
     File,
+    /// Another name of a file that came before.
     HardLink,
+    /// Symbolic link.
     Symlink,
+    /// Character device.
     Char,
+    /// Block device.
     Block,
+    /// Directory.
     Dir,
+    /// Named pipe.
     Fifo,
 }
 
 /// One tar entry, extended headers merged in. Paths are relative, without `.` or `..`, empty for the root.
 #[derive(Debug, Clone)]
-pub(crate) struct Header {
+pub struct Header {
+    /// Type.
     pub kind: Type,
+    /// Path below the root of the archive.
     pub path: Vec<u8>,
     /// Target of a symbolic link as it is, or path of a hard link's other name.
     pub link: Vec<u8>,
+    /// Permission bits, 0 to 0o7777.
     pub mode: u32,
+    /// Owner.
     pub uid: u32,
+    /// Group.
     pub gid: u32,
+    /// Bytes that follow in the stream, without padding: 0 for all but regular files.
     pub size: u64,
+    /// A regular file with holes: what follows in the stream is then not the whole file.
+    pub sparse: Option<Sparse>,
+    /// Last modification.
     pub mtime: Time,
     /// Major and minor number of a device.
     pub rdev: (u32, u32),
@@ -61,8 +80,27 @@ pub(crate) struct Header {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Header {
+    /// A regular file of this size, without a name or metadata.
+    pub fn file(size: u64) -> Self {
+        Self {
+            kind: Type::File,
+            path: Vec::new(),
+            link: Vec::new(),
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size,
+            sparse: None,
+            mtime: Time::default(),
+            rdev: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+}
+
 fn bad(path: &[u8], why: impl std::fmt::Display) -> Error {
-    Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
+    Error(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
 }
 
 fn text(field: &[u8]) -> &[u8] {
@@ -70,7 +108,7 @@ fn text(field: &[u8]) -> &[u8] {
 }
 
 /// A numeric field: octal text, or base-256 when the first bit is set.
-fn number(field: &[u8]) -> Option<i128> {
+pub(crate) fn number(field: &[u8]) -> Option<i128> {
     if field.first()? & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;
         let mut value: i128 = if negative { -1 } else { 0 };
@@ -94,7 +132,7 @@ fn number(field: &[u8]) -> Option<i128> {
     i128::from_str_radix(digits, 8).ok().filter(|v| *v >= 0)
 }
 
-fn decimal(value: &[u8]) -> Option<u64> {
+pub(crate) fn decimal(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
@@ -161,10 +199,10 @@ fn read_block(input: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
     while filled < BLOCK {
         match input.read(&mut block[filled..]) {
             Ok(0) if filled == 0 => return Ok(false),
-            Ok(0) => return Err(Error::Layer("the tar ends in the middle of a block".into())),
+            Ok(0) => return Err(Error("the tar ends in the middle of a block".into())),
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::Layer(format!("the tar cannot be read: {e}"))),
+            Err(e) => return Err(Error(format!("the tar cannot be read: {e}"))),
         }
     }
     Ok(true)
@@ -184,18 +222,13 @@ fn checksum_fits(block: &[u8; BLOCK]) -> bool {
 /// Reads the payload of an extended header, appending every byte to `raw`.
 fn read_extended(input: &mut impl Read, raw: &mut Vec<u8>, size: u64) -> Result<Vec<u8>> {
     if size > MAX_EXTENDED {
-        return Err(Error::Layer(format!(
-            "an extended header has {size} bytes, the limit is {MAX_EXTENDED}"
-        )));
+        return Err(Error(format!("an extended header has {size} bytes, the limit is {MAX_EXTENDED}")));
     }
     let padded = size.next_multiple_of(BLOCK as u64);
     let mut data = Vec::new();
-    input
-        .take(padded)
-        .read_to_end(&mut data)
-        .map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
+    input.take(padded).read_to_end(&mut data).map_err(|e| Error(format!("the tar cannot be read: {e}")))?;
     if data.len() as u64 != padded {
-        return Err(Error::Layer("the tar ends in an extended header".into()));
+        return Err(Error("the tar ends in an extended header".into()));
     }
     raw.extend_from_slice(&data);
     data.truncate(size as usize);
@@ -204,41 +237,52 @@ fn read_extended(input: &mut impl Read, raw: &mut Vec<u8>, size: u64) -> Result<
 
 /// Reads the headers of the next entry. Every byte read is appended to `raw`. `None` is the end of the
 /// archive: its marker and what follows are in `raw`.
-pub(crate) fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<Header>> {
+pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<Header>> {
     let mut block = [0; BLOCK];
     let (mut long_name, mut long_link, mut pax) = (None, None, Vec::new());
     loop {
         let extended = long_name.is_some() || long_link.is_some() || !pax.is_empty();
         if !read_block(input, &mut block)? {
             if extended {
-                return Err(Error::Layer("the tar ends after an extended header".into()));
+                return Err(Error("the tar ends after an extended header".into()));
             }
             return Ok(None);
         }
         raw.extend_from_slice(&block);
         if block.iter().all(|b| *b == 0) {
             let trailer = io::copy(&mut input.take(MAX_TRAILER + 1), raw)
-                .map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
+                .map_err(|e| Error(format!("the tar cannot be read: {e}")))?;
             if trailer > MAX_TRAILER {
-                return Err(Error::Layer("more than 16 MiB follow the end of the tar".into()));
+                return Err(Error("more than 16 MiB follow the end of the tar".into()));
             }
             return Ok(None);
         }
         if !checksum_fits(&block) {
-            return Err(Error::Layer(
-                "a header's checksum is wrong; this is not a tar, or it is damaged".into(),
-            ));
+            return Err(Error("a header's checksum is wrong; this is not a tar, or it is damaged".into()));
         }
         let size = number(&block[124..136])
             .and_then(|v| u64::try_from(v).ok())
-            .ok_or_else(|| Error::Layer("a header's size is not a number".into()))?;
+            .ok_or_else(|| Error("a header's size is not a number".into()))?;
         match block[156] {
             b'L' => long_name = Some(text(&read_extended(input, raw, size)?).to_vec()),
             b'K' => long_link = Some(text(&read_extended(input, raw, size)?).to_vec()),
             b'x' => pax = read_extended(input, raw, size)?,
             // Global records are comments in practice (git archive); no unpacker applies paths from them.
             b'g' => drop(read_extended(input, raw, size)?),
-            _ => return entry(&block, size, long_name, long_link, &pax).map(Some),
+            flag => {
+                let map = match flag {
+                    b'S' => Some(sparse::old_gnu(&block, &mut || {
+                        let mut more = [0; BLOCK];
+                        if !read_block(input, &mut more)? {
+                            return Err(Error("the tar ends in the map of a sparse file".into()));
+                        }
+                        raw.extend_from_slice(&more);
+                        Ok(more)
+                    })?),
+                    _ => None,
+                };
+                return entry(&block, size, map, long_name, long_link, &pax).map(Some);
+            }
         }
     }
 }
@@ -246,6 +290,7 @@ pub(crate) fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Op
 fn entry(
     block: &[u8; BLOCK],
     size: u64,
+    sparse: Option<Sparse>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
     pax: &[u8],
@@ -278,7 +323,8 @@ fn entry(
         (0, 0)
     };
     let mut size = size;
-    let mut xattrs = Vec::new();
+    let (mut sparse, mut pax_sparse) = (sparse, sparse::Records::default());
+    let (mut xattrs, mut sparse_name) = (Vec::new(), None);
     let records = pax_records(pax).ok_or_else(|| bad(&path, "its PAX header is damaged"))?;
     for (key, value) in records {
         let wrong =
@@ -290,11 +336,11 @@ fn entry(
             b"uid" => uid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
             b"gid" => gid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
             b"mtime" => mtime = pax_time(value).ok_or_else(wrong)?,
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(bad(&path, "sparse entries are refused; make the tar without --sparse"));
-            }
+            b"GNU.sparse.name" => sparse_name = Some(value.to_vec()),
             _ => {
-                if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    pax_sparse.add(key, value).ok_or_else(wrong)?;
+                } else if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
                     if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) {
                         return Err(wrong());
                     }
@@ -305,6 +351,10 @@ fn entry(
         }
     }
     xattrs.sort();
+    if let Some(found) = pax_sparse.finish() {
+        sparse = Some(found.ok_or_else(|| bad(&path, sparse::DAMAGED))?);
+        path = sparse_name.unwrap_or(path);
+    }
     let kind = match block[156] {
         b'0' | 0 | b'7' if path.ends_with(b"/") => Type::Dir,
         b'0' | 0 | b'7' => Type::File,
@@ -314,7 +364,7 @@ fn entry(
         b'4' => Type::Block,
         b'5' => Type::Dir,
         b'6' => Type::Fifo,
-        b'S' => return Err(bad(&path, "sparse entries are refused; make the tar without --sparse")),
+        b'S' => Type::File,
         other => {
             return Err(bad(
                 &path,
@@ -335,11 +385,15 @@ fn entry(
     };
     let path = clean(&path)?;
     if path.is_empty() && kind != Type::Dir {
-        return Err(Error::Layer("an entry that is not a directory takes the place of the root".into()));
+        return Err(Error("an entry that is not a directory takes the place of the root".into()));
     }
     // Links, devices and directories have no payload whatever their size field says (as in Go's archive/tar).
     let size = if kind == Type::File { size } else { 0 };
-    Ok(Header { kind, path, link, mode, uid, gid, size, mtime, rdev, xattrs })
+    let sparse = sparse.filter(|_| kind == Type::File);
+    if sparse.as_ref().is_some_and(|s| !s.fits(size)) {
+        return Err(bad(&path, sparse::DAMAGED));
+    }
+    Ok(Header { kind, path, link, mode, uid, gid, size, sparse, mtime, rdev, xattrs })
 }
 
 fn put_octal(field: &mut [u8], value: u64) {
@@ -387,13 +441,22 @@ fn block(header: &Header, name: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
 }
 
 /// Writes one entry's headers: a ustar block, and a PAX header before it only where ustar cannot hold a value.
-/// The bytes depend on the entry alone. A directory's name ends with a slash.
-pub(crate) fn write_header(out: &mut Vec<u8>, header: &Header) {
+/// The bytes depend on the entry alone. A directory's name ends with a slash. A sparse file's header says that its map
+/// comes first in what follows (GNU's PAX format 1.0).
+pub fn write_header(out: &mut Vec<u8>, header: &Header) {
     let mut name = header.path.clone();
     if header.kind == Type::Dir {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
     }
     let mut pax = Vec::new();
+    if let Some(sparse) = &header.sparse {
+        pax_record(&mut pax, b"GNU.sparse.major", b"1");
+        pax_record(&mut pax, b"GNU.sparse.minor", b"0");
+        pax_record(&mut pax, b"GNU.sparse.name", &name);
+        pax_record(&mut pax, b"GNU.sparse.realsize", sparse.size.to_string().as_bytes());
+        // What programs that do not know the format make of it.
+        name = b"GNUSparseFile.0/sparse".to_vec();
+    }
     if name.len() > 100 {
         pax_record(&mut pax, b"path", &name);
     }
@@ -421,8 +484,15 @@ pub(crate) fn write_header(out: &mut Vec<u8>, header: &Header) {
         pax_record(&mut pax, &[XATTR_PREFIX, name].concat(), value);
     }
     if !pax.is_empty() {
-        let plain =
-            Header { mode: 0o644, uid: 0, gid: 0, mtime: Time::default(), rdev: (0, 0), ..header.clone() };
+        let plain = Header {
+            mode: 0o644,
+            sparse: None,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            rdev: (0, 0),
+            ..header.clone()
+        };
         out.extend_from_slice(&block(&plain, b"././@PaxHeader", b'x', pax.len() as u64));
         let padded = pax.len().next_multiple_of(BLOCK);
         pax.resize(padded, 0);
@@ -454,6 +524,7 @@ mod tests {
             uid: 3_000_000,
             gid: 7,
             size: 1 << 40,
+            sparse: None,
             mtime: Time { sec: -5, nsec: 123_456_789 },
             rdev: (0, 0),
             xattrs: vec![(b"user.x".to_vec(), b"a\n=\0b".to_vec())],

@@ -1,0 +1,584 @@
+//! Entries on top of a view, made into one layer: what copies, saves of nodes and steps of builds have in common.
+//!
+//! Nothing is mounted. The new entries are files in a directory that becomes a layer; what lies below is asked in the
+//! view. Paths are those of the merged tree: [`Composer::resolve`] follows symbolic links inside of it, as the kernel
+//! would for a process whose root it is, and the other calls take what that gives.
+//!
+//! ```text
+//! view ──┐                   put_file, put_dir, put_link, …    ┌─▶ nothing changed
+//!        ├─▶ Composer ──▶     extract (a tar), remove      ──▶ finish
+//! store ─┘                                                     └─▶ a layer, durable, in the store
+//! ```
+//! A directory that something is put into is copied up with the metadata it has below, its time too. What is put over
+//! something of another type takes its place; a directory over a directory is merged with it. Changing a file through
+//! one of several names that a lower layer has, or linking to it, copies it: the other names keep the old file
+//! (as overlayfs does without `index`).
+//!
+//! Limits: those of a layer (4 million entries, 1 TiB apparent size), 40 links followed for one path. Names that begin
+//! with `.wh.` and character devices 0:0 mean deletions in a layer and are refused. Attributes of overlayfs are dropped.
+
+mod extract;
+
+pub use extract::Edit;
+
+use crate::{
+    Prepared, SaveRules,
+    error::{Context, Error, Result},
+    layer::{
+        disk::{OPAQUE, Place, Root, Xattrs, as_path, is_overlay_xattr, split},
+        import::{MAX_APPARENT, MAX_ENTRIES},
+        scan::Kind,
+        skeleton::LayerInfo,
+    },
+    store::{Store, Temporary},
+    view::{MAX_LINKS, View},
+};
+use rustix::{
+    fd::OwnedFd,
+    fs::{self, AtFlags, FileType, Mode, OFlags},
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    sync::Arc,
+};
+use walt_tar::{MAX_PATH, Time};
+
+/// Longest name of a file in bytes (Linux NAME_MAX).
+const MAX_NAME: usize = 255;
+/// Room for `.wh.` in the longest path.
+const MAX_LENGTH: usize = MAX_PATH - ".wh.".len();
+
+/// Metadata of a new entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// Permission bits, 0 to 0o7777; ignored for symbolic links.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification.
+    pub mtime: Time,
+    /// Extended attributes by name; those of overlayfs are dropped.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// Is the last part of a path followed if it is a symbolic link?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Last {
+    /// Yes, as open(2) does.
+    Follow,
+    /// No, as lstat(2) does.
+    Keep,
+}
+
+/// Outcome of [`Composer::finish`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Composed {
+    /// The tree is as it was.
+    Unchanged,
+    /// The layer, which is in the store.
+    Layer(LayerInfo),
+}
+
+/// What was put at a path.
+#[derive(Debug)]
+struct Upper {
+    kind: Kind,
+    /// A directory that hides the one below.
+    opaque: bool,
+    /// Target of a symbolic link.
+    target: Vec<u8>,
+}
+
+/// A layer being made on top of a view. Dropped before it is finished, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Composer<'a> {
+    store: &'a Store,
+    view: Arc<View>,
+    temporary: Temporary,
+    root: Root,
+    /// Everything in the directory on disk, by path; the root is there from the start.
+    upper: BTreeMap<Vec<u8>, Upper>,
+    /// Times of directories: set at the end, when nothing more is put into them.
+    times: BTreeMap<Vec<u8>, Time>,
+    /// The directory last used: entries of one directory come together.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    entries: u64,
+    apparent: u64,
+}
+
+impl Store {
+    /// Starts a layer on top of `view`. Unfinished ones of a server that died are removed when the store is opened.
+    pub fn compose(&self, view: &Arc<View>) -> Result<Composer<'_>> {
+        let temporary = self.temporary()?;
+        let fs_dir = self.prepare_upper(&temporary.0, view)?;
+        let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+        let mtime = view.entry(view.root()).map_or(Time::default(), |e| e.mtime);
+        let top = Upper { kind: Kind::Dir, opaque: false, target: Vec::new() };
+        Ok(Composer {
+            store: self,
+            view: view.clone(),
+            temporary,
+            root,
+            upper: BTreeMap::from([(Vec::new(), top)]),
+            times: BTreeMap::from([(Vec::new(), mtime)]),
+            parent: None,
+            entries: 0,
+            apparent: 0,
+        })
+    }
+}
+
+fn refuse(path: &[u8], why: &str) -> Error {
+    Error::Commit(format!("/{}: {why}", String::from_utf8_lossy(path)))
+}
+
+/// A path and a name below it.
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    match (dir.is_empty(), name.is_empty()) {
+        (true, _) => name.to_vec(),
+        (_, true) => dir.to_vec(),
+        _ => [dir, b"/", name].concat(),
+    }
+}
+
+/// Is this path below `dir`?
+fn is_below(path: &[u8], dir: &[u8]) -> bool {
+    path.strip_prefix(dir).is_some_and(|rest| dir.is_empty() || rest.starts_with(b"/"))
+}
+
+impl Composer<'_> {
+    /// The view that this layer comes on top of.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// The number of the entry of the view that shows at `path` if the layer has nothing at `path` itself.
+    fn below(&self, path: &[u8]) -> Option<u32> {
+        let mut dir = path;
+        while !dir.is_empty() {
+            dir = split(dir).0;
+            match self.upper.get(dir) {
+                Some(upper) if upper.kind != Kind::Dir || upper.opaque => return None,
+                _ => {}
+            }
+        }
+        self.view.find(path)
+    }
+
+    /// The entry of the view that shows at `path`; `None` if there is nothing, or something of this layer.
+    pub fn untouched(&self, path: &[u8]) -> Option<u32> {
+        if self.upper.contains_key(path) { None } else { self.below(path) }
+    }
+
+    /// Type of what the merged tree has at a path (as [`Composer::resolve`] gives it); `None` if there is nothing.
+    pub fn kind(&self, path: &[u8]) -> Option<Kind> {
+        match self.upper.get(path) {
+            Some(upper) => Some(upper.kind).filter(|k| *k != Kind::Whiteout),
+            None => self.view.entry(self.below(path)?).map(|e| e.kind),
+        }
+    }
+
+    fn target(&self, path: &[u8]) -> Vec<u8> {
+        match self.upper.get(path) {
+            Some(upper) => upper.target.clone(),
+            None => {
+                let entry = self.below(path).and_then(|n| self.view.entry(n));
+                entry.map(|e| e.target.to_vec()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// The path, below the root and without links, that `path` means to a process whose root is the merged tree and
+    /// whose working directory is the root. What does not exist stays as it is named.
+    ///
+    /// Fails after 40 links, on names over 255 bytes or with NUL, on paths over 4091 bytes, and where something that is no
+    /// directory has further names behind it.
+    pub fn resolve(&self, path: &[u8], last: Last) -> Result<Vec<u8>> {
+        let mut left: Vec<Vec<u8>> = Vec::new();
+        let push = |left: &mut Vec<Vec<u8>>, path: &[u8]| {
+            let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".");
+            left.extend(parts.rev().map(<[u8]>::to_vec));
+        };
+        push(&mut left, path);
+        let (mut at, mut links) = (Vec::new(), 0);
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                at.truncate(split(&at).0.len());
+                continue;
+            }
+            if name.len() > MAX_NAME || name.contains(&0) || at.len() + name.len() >= MAX_LENGTH {
+                return Err(refuse(path, "the path or a name in it is too long, or has a NUL byte"));
+            }
+            let next = join(&at, &name);
+            match self.kind(&next) {
+                Some(Kind::Symlink) if !left.is_empty() || last == Last::Follow => {
+                    links += 1;
+                    let target = self.target(&next);
+                    if links > MAX_LINKS || left.len() + target.len() > MAX_LINKS * MAX_PATH {
+                        return Err(refuse(path, "too many symbolic links"));
+                    }
+                    if target.starts_with(b"/") {
+                        at.clear();
+                    }
+                    push(&mut left, &target);
+                    continue;
+                }
+                Some(kind) if kind != Kind::Dir && !left.is_empty() => {
+                    return Err(refuse(&next, "it is not a directory"));
+                }
+                _ => at = next,
+            }
+        }
+        Ok(at)
+    }
+
+    /// Makes the directory `dir` of the merged tree one of this layer, and the current one.
+    fn enter(&mut self, dir: &[u8]) -> Result<()> {
+        if self.parent.as_ref().is_some_and(|(path, _)| path == dir) {
+            return Ok(());
+        }
+        if !self.upper.contains_key(dir) {
+            let absent = || refuse(dir, "No such file or directory");
+            let number = self.below(dir).ok_or_else(absent)?;
+            let entry = self.view.entry(number).filter(|e| e.kind == Kind::Dir);
+            let entry = entry.ok_or_else(|| refuse(dir, "it is not a directory"))?;
+            let meta = Meta {
+                mode: entry.mode,
+                uid: entry.uid,
+                gid: entry.gid,
+                mtime: entry.mtime,
+                xattrs: self.lower_xattrs(number)?,
+            };
+            self.enter(split(dir).0)?;
+            self.make_dir(dir, &meta, false)?;
+        }
+        match self.upper.get(dir).map(|u| u.kind) {
+            Some(Kind::Dir) => {}
+            Some(Kind::Whiteout) | None => return Err(refuse(dir, "No such file or directory")),
+            Some(_) => return Err(refuse(dir, "it is not a directory")),
+        }
+        let fd = self.root.dir(dir).on("open", self.root.show(dir))?;
+        self.parent = Some((dir.to_vec(), fd));
+        Ok(())
+    }
+
+    fn lower_xattrs(&self, number: u32) -> Result<Xattrs> {
+        let show = self.root.show(&self.view.path(number));
+        self.view.xattrs(number).on("read the extended attributes below", show)
+    }
+
+    /// The name of `path` in the current directory, which is its parent.
+    fn place<'b>(&'b self, path: &'b [u8]) -> Place<'b> {
+        match &self.parent {
+            Some((_, dir)) => Place { dir, name: split(path).1 },
+            None => Place { dir: &self.root.fd, name: b"" },
+        }
+    }
+
+    fn note(&mut self, path: &[u8], kind: Kind, target: &[u8]) {
+        self.upper.insert(path.to_vec(), Upper { kind, opaque: false, target: target.to_vec() });
+    }
+
+    /// Makes a directory that the layer does not have in the current one.
+    fn make_dir(&mut self, path: &[u8], meta: &Meta, opaque: bool) -> Result<()> {
+        let place = self.place(path);
+        let show = self.root.show(path);
+        fs::mkdirat(place.dir, as_path(place.name), Mode::from_raw_mode(0o700))
+            .on("create directory", &show)?;
+        if opaque {
+            place.set_xattr(OPAQUE.as_bytes(), b"y").on("mark as opaque", &show)?;
+        }
+        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.note(path, Kind::Dir, b"");
+        if let (true, Some(upper)) = (opaque, self.upper.get_mut(path)) {
+            upper.opaque = true;
+        }
+        self.times.insert(path.to_vec(), meta.mtime);
+        Ok(())
+    }
+
+    /// Counts an entry against the bounds, and refuses names that no layer can hold.
+    fn admit(&mut self, path: &[u8], size: u64) -> Result<()> {
+        if path.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
+            let why = "names that start with '.wh.' mean a deletion in an OCI layer; rename or remove it";
+            return Err(refuse(path, why));
+        }
+        let odd =
+            |part: &[u8]| matches!(part, b"" | b"." | b"..") || part.len() > MAX_NAME || part.contains(&0);
+        if !path.is_empty() && path.split(|b| *b == b'/').any(odd) || path.len() >= MAX_LENGTH {
+            return Err(refuse(path, "it is not a path below the root"));
+        }
+        self.entries += 1;
+        self.apparent = self.apparent.saturating_add(size);
+        if self.entries > MAX_ENTRIES {
+            return Err(refuse(path, &format!("with it there are more than {MAX_ENTRIES} files")));
+        }
+        if self.apparent > MAX_APPARENT {
+            let max = MAX_APPARENT >> 30;
+            return Err(refuse(path, &format!("with it the files are larger than {max} GiB (holes count)")));
+        }
+        Ok(())
+    }
+
+    /// Removes what the layer itself has at `path` and below, so that something else can be put there. The parent is
+    /// the current directory.
+    fn clear(&mut self, path: &[u8]) -> Result<()> {
+        let Some(upper) = self.upper.remove(path) else { return Ok(()) };
+        let show = self.root.show(path);
+        let is_dir = upper.kind == Kind::Dir;
+        if is_dir {
+            let below: Vec<Vec<u8>> = {
+                let start = [path, b"/"].concat();
+                let range = self.upper.range(start.clone()..);
+                range.map(|(p, _)| p.clone()).take_while(|p| p.starts_with(&start)).collect()
+            };
+            // Deepest names last in the list, since a directory sorts before what is in it.
+            for inner in below.iter().rev() {
+                let (dir, name) = split(inner);
+                let fd = self.root.dir(dir).on("open", self.root.show(dir))?;
+                let inner_is_dir = self.upper.remove(inner).is_some_and(|u| u.kind == Kind::Dir);
+                self.times.remove(inner);
+                let flags = if inner_is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+                Place { dir: &fd, name }.unlink(flags).on("remove", self.root.show(inner))?;
+            }
+            self.times.remove(path);
+        }
+        let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+        self.place(path).unlink(flags).on("remove", show)
+    }
+
+    /// Makes room at `path` for something that is no directory.
+    fn replace(&mut self, path: &[u8], size: u64) -> Result<()> {
+        self.admit(path, size)?;
+        if path.is_empty() {
+            return Err(refuse(path, "only a directory can be the root"));
+        }
+        self.enter(split(path).0)?;
+        self.clear(path)
+    }
+
+    /// Makes a regular file whose bytes `write` writes; `size` is what it will have, holes included.
+    fn new_file(
+        &mut self,
+        path: &[u8],
+        meta: &Meta,
+        size: u64,
+        write: &mut dyn FnMut(&mut File) -> Result<()>,
+    ) -> Result<()> {
+        self.replace(path, size)?;
+        let place = self.place(path);
+        let show = self.root.show(path);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = fs::openat(place.dir, as_path(place.name), flags, Mode::from_raw_mode(0o600));
+        let mut file = File::from(fd.on("create", &show)?);
+        // Noted first: a file that cannot be finished is there.
+        self.note(path, Kind::File, b"");
+        write(&mut file)?;
+        metadata(&self.place(path), meta, Kind::File).on("set the metadata of", &show)
+    }
+
+    /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
+    /// directory with all that it has.
+    ///
+    /// Fails if `data` ends early, or if there is no directory above `path`.
+    pub fn put_file(&mut self, path: &[u8], meta: &Meta, size: u64, mut data: &mut dyn Read) -> Result<()> {
+        let show = self.root.show(path);
+        let header = walt_tar::Header::file(size);
+        self.new_file(path, meta, size, &mut |file| {
+            let padding = size.next_multiple_of(walt_tar::BLOCK as u64) - size;
+            let mut input = (&mut data).take(size).chain(io::repeat(0).take(padding));
+            match walt_tar::read_file(&mut input, &header, file, &mut |_| ()) {
+                Ok(()) => Ok(()),
+                Err(walt_tar::Unwritten::File(e)) => Err(e).on("write", &show),
+                Err(walt_tar::Unwritten::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
+            }
+        })
+    }
+
+    /// Puts a directory. One that is there keeps what is in it and gets these metadata; anything else is replaced.
+    pub fn put_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
+        self.admit(path, 0)?;
+        if path.is_empty() {
+            self.parent = None;
+        } else if self.kind(path) != Some(Kind::Dir) {
+            self.enter(split(path).0)?;
+            self.clear(path)?;
+            let hides =
+                self.below(path).and_then(|n| self.view.entry(n)).is_some_and(|e| e.kind == Kind::Dir);
+            return self.make_dir(path, meta, hides);
+        } else {
+            self.enter(path)?;
+            self.enter(split(path).0)?;
+        }
+        let place = self.place(path);
+        let show = self.root.show(path);
+        for name in place.xattr_names().on("read the extended attributes of", &show)? {
+            if !is_overlay_xattr(&name) && !meta.xattrs.iter().any(|(n, _)| *n == name) {
+                place.remove_xattr(&name).on("remove an extended attribute of", &show)?;
+            }
+        }
+        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.times.insert(path.to_vec(), meta.mtime);
+        Ok(())
+    }
+
+    /// Makes `path` and the directories above it that do not exist, these and itself with `meta`. What exists stays as it
+    /// is; it is an error if that is no directory.
+    pub fn make_dirs(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
+        match self.kind(path) {
+            Some(Kind::Dir) => Ok(()),
+            Some(_) => Err(refuse(path, "it is not a directory")),
+            None => {
+                self.make_dirs(split(path).0, meta)?;
+                self.put_dir(path, meta)
+            }
+        }
+    }
+
+    /// Removes what is in a directory, but not the directory.
+    pub fn empty_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
+        if path.is_empty() {
+            return Err(refuse(path, "the root cannot be emptied"));
+        }
+        self.remove(path)?;
+        self.put_dir(path, meta)
+    }
+
+    /// Puts a symbolic link.
+    pub fn put_symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> Result<()> {
+        if target.is_empty() || target.len() >= MAX_PATH || target.contains(&0) {
+            return Err(refuse(path, "the target of the link is empty, too long, or has a NUL byte"));
+        }
+        self.replace(path, 0)?;
+        let place = self.place(path);
+        let show = self.root.show(path);
+        fs::symlinkat(as_path(target), place.dir, as_path(place.name)).on("create link", &show)?;
+        metadata(&place, meta, Kind::Symlink).on("set the metadata of", &show)?;
+        self.note(path, Kind::Symlink, target);
+        Ok(())
+    }
+
+    /// Puts a device or a named pipe: `kind` is [`Kind::Char`], [`Kind::Block`] or [`Kind::Fifo`], `rdev` the major and
+    /// minor number.
+    pub fn put_node(&mut self, path: &[u8], meta: &Meta, kind: Kind, rdev: (u32, u32)) -> Result<()> {
+        let file_type = match kind {
+            Kind::Char if rdev == (0, 0) => {
+                return Err(refuse(path, "a character device 0:0 means a deletion in a layer"));
+            }
+            Kind::Char => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
+            Kind::Fifo => FileType::Fifo,
+            _ => return Err(refuse(path, "it is neither a device nor a named pipe")),
+        };
+        self.replace(path, 0)?;
+        let place = self.place(path);
+        let show = self.root.show(path);
+        place.mknod(file_type, if kind == Kind::Fifo { (0, 0) } else { rdev }).on("create device", &show)?;
+        metadata(&place, meta, kind).on("set the metadata of", &show)?;
+        self.note(path, kind, b"");
+        Ok(())
+    }
+
+    /// Puts another name of the file `target` (a path of the merged tree; no link is followed). A file of the view is copied
+    /// into the layer first.
+    pub fn put_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let kind = self.kind(target).filter(|k| *k != Kind::Dir);
+        let absent = || refuse(path, "it is a hard link to a file that does not exist");
+        let kind = kind.ok_or_else(absent)?;
+        if path == target {
+            return Ok(());
+        }
+        if is_below(target, path) {
+            return Err(refuse(path, "it is a hard link to a file below itself"));
+        }
+        if let Some(number) = self.untouched(target) {
+            self.copy_up(target, number)?;
+        }
+        self.replace(path, 0)?;
+        let (dir, name) = split(target);
+        let dir = self.root.dir(dir).on("open", self.root.show(dir))?;
+        let place = self.place(path);
+        fs::linkat(&dir, as_path(name), place.dir, as_path(place.name), AtFlags::empty())
+            .on("create hard link", self.root.show(path))?;
+        let link_target = self.target(target);
+        self.note(path, kind, &link_target);
+        Ok(())
+    }
+
+    /// Copies an entry of the view, which is no directory, into the layer.
+    fn copy_up(&mut self, path: &[u8], number: u32) -> Result<()> {
+        let view = self.view.clone();
+        let Some(entry) = view.entry(number) else { return Ok(()) };
+        let meta = Meta {
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime: entry.mtime,
+            xattrs: self.lower_xattrs(number)?,
+        };
+        match entry.kind {
+            Kind::File => {
+                let mut file = view.open(number).on("open below", self.root.show(path))?;
+                self.put_file(path, &meta, entry.size, &mut file)
+            }
+            Kind::Symlink => self.put_symlink(path, &meta, entry.target),
+            kind => self.put_node(path, &meta, kind, entry.rdev),
+        }
+    }
+
+    /// Removes what the merged tree has at `path`, a directory with all that it has; false if there is nothing.
+    pub fn remove(&mut self, path: &[u8]) -> Result<bool> {
+        if path.is_empty() {
+            return Err(refuse(path, "the root cannot be removed"));
+        }
+        if self.kind(path).is_none() {
+            return Ok(false);
+        }
+        self.enter(split(path).0)?;
+        self.clear(path)?;
+        if self.below(path).is_some() {
+            self.admit(path, 0)?;
+            let place = self.place(path);
+            place.mknod(FileType::CharacterDevice, (0, 0)).on("create whiteout", self.root.show(path))?;
+            self.note(path, Kind::Whiteout, b"");
+        }
+        Ok(true)
+    }
+
+    /// Makes the layer, durable and in the store, unless the tree is as it was (files of the same content, metadata and
+    /// time count as unchanged).
+    ///
+    /// The caller keeps housekeeping away until something refers to the layer.
+    pub fn finish(self) -> Result<Composed> {
+        for (path, mtime) in &self.times {
+            let (dir, name) = split(path);
+            let what = "set the time of";
+            let fd = self.root.dir(dir).on(what, self.root.show(path))?;
+            Place { dir: &fd, name }.set_mtime(*mtime).on(what, self.root.show(path))?;
+        }
+        let layer_dir = &self.temporary.0;
+        match self.store.prepare_commit(layer_dir, &self.view, &SaveRules::exact())? {
+            Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
+            Prepared::Layer { info, .. } => {
+                self.store.adopt_layer(layer_dir, &info.diff_id)?;
+                Ok(Composed::Layer(info))
+            }
+        }
+    }
+}
+
+/// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
+fn metadata(place: &Place, meta: &Meta, kind: Kind) -> io::Result<()> {
+    place.chown(meta.uid, meta.gid)?;
+    for (name, value) in meta.xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name)) {
+        place.set_xattr(name, value)?;
+    }
+    if kind != Kind::Symlink {
+        place.chmod(meta.mode)?;
+    }
+    place.set_mtime(meta.mtime)
+}

@@ -1,0 +1,28 @@
+//! Tar streams: what layers, copies of files and build contexts have in common.
+//!
+//! ```text
+//! header   one entry's headers, read and written: ustar, GNU long names, PAX
+//! sparse   files with holes: GNU's four formats are read, PAX 1.0 is written
+//! ```
+//! Paths of entries that are read are relative, without `.` and `..`: nothing that a stream says leads out of the
+//! directory that it is unpacked in, and who unpacks has only symbolic links left to watch.
+//!
+//! Limits: extended headers of 1 MiB, paths of 4095 bytes, names of 255, 2^20 regions of a sparse file, 16 MiB after
+//! the end of the archive. Global PAX headers are read and have no effect.
+
+mod header;
+mod sparse;
+
+pub use header::{BLOCK, Header, MAX_PATH, Time, Type, read_header, write_header};
+pub use sparse::{MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, write_file};
+
+/// The end of an archive: two blocks of zeros.
+pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
+
+/// A tar breaks its format or one of our limits, or it cannot be read. `Display` is a sentence without its end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Error(pub String);
+
+/// Result of reading a tar.
+pub type Result<T> = std::result::Result<T, Error>;
