@@ -11,8 +11,10 @@
 //!   An action that runs answers `200` with a stream of [`Event`]s, one JSON object per line, that
 //!   ends with [`Event::Done`] or [`Event::Error`]. Closing the connection cancels it.
 //! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
+//! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
 pub mod term;
+pub mod transfer;
 pub mod versions;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +57,8 @@ pub mod route {
     pub const STATUS: &str = "/api/v1/status";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
+    /// WebSocket: files to or from the server; the first message is [`super::transfer::Open`].
+    pub const TRANSFER: &str = "/api/v1/transfer";
     /// WebSocket: a program on or about a node; the first message is [`super::term::OpenNodeTerminal`].
     pub const NODE_TERMINAL: &str = "/api/v1/terminals/node";
 }

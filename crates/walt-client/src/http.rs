@@ -1,6 +1,8 @@
 //! Requests, answers, and streams of events.
 
-use crate::{Connection, ENV_USERNAME, Error, Result, Target, terminal};
+use crate::{
+    Connection, ENV_USERNAME, Error, Result, Target, TransferInput, TransferOutput, terminal, transfer,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -10,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::term::{OpenImageShell, OpenNodeTerminal};
+use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
     AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
@@ -180,6 +183,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn node_terminal(&self, open: &OpenNodeTerminal) -> Result<terminal::Pair> {
         terminal::open(&self.target, self.user.as_ref(), route::NODE_TERMINAL, open).await
+    }
+
+    /// Opens a transfer of files on a connection of its own.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn transfer(&self, open: &Open) -> Result<(TransferInput, TransferOutput)> {
+        transfer::open(&self.target, self.user.as_ref(), route::TRANSFER, open).await
     }
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {

@@ -7,6 +7,7 @@
 //!     action(..) ─▶ Reply::Confirm   nothing was done: ask the user, repeat with the token
 //!                   Reply::Events    a stream that ends with `Done` or `Error`
 //!     terminals ─▶ (TerminalInput, TerminalOutput)   a WebSocket on a connection of its own
+//!     transfers ─▶ (TransferInput, TransferOutput)   the same, for files
 //! ```
 //!
 //! Everything runs on the caller's (single-threaded) runtime: no task of ours outlives the
@@ -18,11 +19,13 @@ mod connection;
 mod http;
 mod target;
 mod terminal;
+mod transfer;
 
 pub use connection::{CONNECT_TIMEOUT, Connection};
 pub use http::{Client, EventStream, MAX_ANSWER, MAX_EVENT, Reply};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};
+pub use transfer::{TransferInput, TransferOutput, Transferred};
 
 use walt_api::ApiError;
 

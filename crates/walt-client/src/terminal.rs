@@ -44,24 +44,35 @@ pub(crate) async fn open(
     path: &str,
     first: &impl Serialize,
 ) -> Result<Pair> {
+    let socket = socket(target, user, path, MAX_FRAME).await?;
+    let (sink, stream) = socket.split();
+    let mut input = TerminalInput(sink);
+    input.text(first).await?;
+    Ok((input, TerminalOutput(stream)))
+}
+
+/// Opens a WebSocket whose messages have `max` bytes at most.
+pub(crate) async fn socket(
+    target: &Target,
+    user: Option<&HeaderValue>,
+    path: &str,
+    max: usize,
+) -> Result<Socket> {
     let mut request = format!("ws://walt{path}")
         .into_client_request()
         .map_err(|e| Error::broken("the request cannot be written", e))?;
     if let Some(user) = user {
         request.headers_mut().insert(HEADER_USER, user.clone());
     }
-    let config = WebSocketConfig::default().max_message_size(Some(MAX_FRAME)).max_frame_size(Some(MAX_FRAME));
+    let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
     let stream = Connection::open(target).await?;
     let (socket, _) = client_async_with_config(request, stream, Some(config)).await.map_err(|e| match e {
         tungstenite::Error::Http(answer) => {
             http::refusal(answer.status(), answer.body().as_deref().unwrap_or_default()).into()
         }
-        other => Error::broken("no terminal there", other),
+        other => Error::broken("no such service there", other),
     })?;
-    let (sink, stream) = socket.split();
-    let mut input = TerminalInput(sink);
-    input.text(first).await?;
-    Ok((input, TerminalOutput(stream)))
+    Ok(socket)
 }
 
 impl TerminalInput {
@@ -128,6 +139,6 @@ impl TerminalOutput {
     }
 }
 
-fn lost(error: tungstenite::Error) -> Error {
+pub(crate) fn lost(error: tungstenite::Error) -> Error {
     Error::broken("the connection broke", error)
 }

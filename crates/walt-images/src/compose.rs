@@ -108,6 +108,8 @@ pub struct Composer<'a> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     entries: u64,
     apparent: u64,
+    /// Nothing but a directory may be put over a directory.
+    keep_directories: bool,
 }
 
 impl Store {
@@ -128,6 +130,7 @@ impl Store {
             parent: None,
             entries: 0,
             apparent: 0,
+            keep_directories: false,
         })
     }
 }
@@ -167,6 +170,11 @@ impl Composer<'_> {
             }
         }
         self.view.find(path)
+    }
+
+    /// From now on, what is no directory is refused where a directory is, instead of taking its place.
+    pub fn keep_directories(&mut self) {
+        self.keep_directories = true;
     }
 
     /// The entry of the view that shows at `path`; `None` if there is nothing, or something of this layer.
@@ -356,6 +364,9 @@ impl Composer<'_> {
         self.admit(path, size)?;
         if path.is_empty() {
             return Err(refuse(path, "only a directory can be the root"));
+        }
+        if self.keep_directories && self.kind(path) == Some(Kind::Dir) {
+            return Err(refuse(path, "it is a directory, and a file is not put over it"));
         }
         self.enter(split(path).0)?;
         self.clear(path)
@@ -554,14 +565,19 @@ impl Composer<'_> {
     ///
     /// The caller keeps housekeeping away until something refers to the layer.
     pub fn finish(self) -> Result<Composed> {
+        self.finish_with(&SaveRules::exact())
+    }
+
+    /// As [`Composer::finish`], without what `rules` leave out.
+    pub fn finish_with(self, rules: &SaveRules) -> Result<Composed> {
         for (path, mtime) in &self.times {
             let (dir, name) = split(path);
             let what = "set the time of";
             let fd = self.root.dir(dir).on(what, self.root.show(path))?;
             Place { dir: &fd, name }.set_mtime(*mtime).on(what, self.root.show(path))?;
         }
-        let layer_dir = &self.temporary.0;
-        match self.store.prepare_commit(layer_dir, &self.view, &SaveRules::exact())? {
+        let layer_dir = self.temporary.path();
+        match self.store.prepare_commit(layer_dir, &self.view, rules)? {
             Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
             Prepared::Layer { info, .. } => {
                 self.store.adopt_layer(layer_dir, &info.diff_id)?;

@@ -5,6 +5,7 @@
 mod identity;
 mod listener;
 pub mod terminals;
+pub mod transfers;
 
 use crate::{
     App, check_store,
@@ -71,6 +72,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::STORE, get(store))
         .route(route::STATUS, get(status_of))
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
+        .route(route::TRANSFER, get(transfers::transfer))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
         .fallback(async || answer_error(unknown_route().into()))
         .layer(axum::middleware::from_fn(identity::identify))

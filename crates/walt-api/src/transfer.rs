@@ -1,0 +1,236 @@
+//! Transfers over WebSocket: trees of files as tar streams between a client and the server.
+//!
+//! ```text
+//! client                               server
+//!   Open (text) ───────────────────────▶   refused: Event::Error (with a Confirmation: ask, then open again with its token)
+//!               ◀─────────────────────── Event … (notes, Busy)
+//!   ── to the server ──                  ◀ Ready
+//!   bytes of a tar (binary) … End ─────▶
+//!   ── from the server ──                ◀ Source, bytes of a tar (binary) …
+//!               ◀─────────────────────── Event …, Event::Done or Event::Error; the server closes
+//! ```
+//! What is copied is called [`TOP`] in the tar: entries are `TOP` itself and `TOP/…`; who receives it puts it where it
+//! belongs. Frames have [`MAX_FRAME`] bytes at most, and nobody sends faster than the other side takes. A client that
+//! closes before [`ClientMessage::End`] has cancelled: nothing is changed.
+
+use crate::Event;
+use serde::{Deserialize, Serialize};
+
+/// Largest binary message, in bytes.
+pub const MAX_FRAME: usize = 256 << 10;
+/// Name of what is copied, within the tar.
+pub const TOP: &str = "top";
+
+/// Opens a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// What is transferred.
+    pub what: What,
+    /// Token of a confirmation.
+    #[serde(default)]
+    pub confirm: Option<String>,
+    /// Do it without asking.
+    #[serde(default)]
+    pub yes: bool,
+}
+
+/// What is transferred.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "transfer", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum What {
+    /// Files of the client into an own image. Files of the client belong to root there.
+    ToImage {
+        /// Own image.
+        image: String,
+        /// Where to; relative to `/root`.
+        path: Path,
+        /// What comes.
+        source: Source,
+    },
+    /// Files of an own image to the client.
+    FromImage {
+        /// Own image.
+        image: String,
+        /// Which; relative to `/root`.
+        path: Path,
+    },
+}
+
+/// A path, any bytes. In JSON it is text, with `%XX` for `%` and for bytes that are not UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Path(pub Vec<u8>);
+
+/// What is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its type.
+    pub kind: SourceKind,
+    /// Its last name: what it is called inside of an existing directory. Not needed for [`SourceKind::Contents`].
+    pub name: Path,
+}
+
+/// Types of what is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    /// A file, or anything else that is no directory.
+    File,
+    /// A directory.
+    Directory,
+    /// A directory named as `.`: into an existing directory go its contents, not itself.
+    Contents,
+}
+
+/// Text messages of the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "kebab-case")]
+pub enum ClientMessage {
+    /// The tar is complete.
+    End,
+    /// Do not wait for the node's boot any longer: try now.
+    Proceed,
+}
+
+/// Text messages of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "message", rename_all = "kebab-case")]
+pub enum ServerMessage {
+    /// Send the tar.
+    Ready,
+    /// The tar that follows has this.
+    Source {
+        /// What comes.
+        source: Source,
+    },
+    /// As in the answer of an action; the last one is [`Event::Done`] or [`Event::Error`].
+    Event {
+        /// The event.
+        event: Event,
+    },
+}
+
+/// What happens to a source at a destination, the rules of `walt image cp` and `walt node cp`: see [`place`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, and the directory above exists.
+    Absent,
+    /// Nothing, and no directory above.
+    NoParent,
+    /// A directory.
+    Directory,
+    /// Anything else.
+    File,
+}
+
+/// Where a source goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It becomes the destination itself, replaced if it is there.
+    Itself,
+    /// Into the destination, under its own name.
+    Inside,
+    /// What is in the directory goes into the destination.
+    Merged,
+}
+
+/// Decides where a source goes; `destination` is for the message of a refusal.
+///
+/// # Errors
+/// A sentence: a directory over a file, or a destination without a directory above.
+pub fn place(source: SourceKind, found: Found, destination: &str) -> Result<Placed, String> {
+    match (found, source) {
+        (Found::NoParent, _) => Err(format!("No such file or directory: {destination}")),
+        (Found::Absent, _) | (Found::File, SourceKind::File) => Ok(Placed::Itself),
+        (Found::File, _) => {
+            Err(format!("Overwriting regular file {destination} with a directory is not allowed."))
+        }
+        (Found::Directory, SourceKind::Contents) => Ok(Placed::Merged),
+        (Found::Directory, _) => Ok(Placed::Inside),
+    }
+}
+
+impl Path {
+    /// As text for people: control characters and bytes that are not UTF-8 replaced.
+    pub fn show(&self) -> String {
+        String::from_utf8_lossy(&self.0).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        for part in self.0.utf8_chunks() {
+            for c in part.valid().chars() {
+                if c == '%' { out.push_str("%25") } else { out.push(c) }
+            }
+            part.invalid().iter().for_each(|b| out.push_str(&format!("%{b:02X}")));
+        }
+        out
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut out = Vec::with_capacity(text.len());
+        let mut left = text.as_bytes();
+        while let Some((byte, rest)) = left.split_first() {
+            left = rest;
+            if *byte != b'%' {
+                out.push(*byte);
+                continue;
+            }
+            let digits = std::str::from_utf8(left.get(..2)?).ok()?;
+            out.push(u8::from_str_radix(digits, 16).ok()?);
+            left = &left[2..];
+        }
+        (!out.contains(&0)).then_some(Self(out))
+    }
+}
+
+impl Serialize for Path {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text())
+    }
+}
+
+impl<'de> Deserialize<'de> for Path {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a path has a NUL, or a damaged %XX"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_any_bytes_pass() {
+        for bytes in [&b"/a b/\"'\n$"[..], b"100%", b"\xff\xfe/\xc3\xa9", b"", b"%41", b"-n"] {
+            let path = Path(bytes.to_vec());
+            let json = serde_json::to_string(&path).unwrap();
+            assert_eq!(serde_json::from_str::<Path>(&json).unwrap(), path, "{json}");
+        }
+        for bad in ["\"%\"", "\"%4\"", "\"%zz\"", "\"%00\"", "\"a\\u0000\""] {
+            assert!(serde_json::from_str::<Path>(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// The table of the user interface, `S` and `D`.
+    #[test]
+    fn sources_go_where_the_table_says() {
+        use {Found::*, SourceKind as S};
+        for (kind, found, expected) in [
+            (S::File, File, Some(Placed::Itself)),
+            (S::File, Directory, Some(Placed::Inside)),
+            (S::File, Absent, Some(Placed::Itself)),
+            (S::File, NoParent, None),
+            (S::Directory, File, None),
+            (S::Directory, Directory, Some(Placed::Inside)),
+            (S::Directory, Absent, Some(Placed::Itself)),
+            (S::Directory, NoParent, None),
+            (S::Contents, File, None),
+            (S::Contents, Directory, Some(Placed::Merged)),
+            (S::Contents, Absent, Some(Placed::Itself)),
+            (S::Contents, NoParent, None),
+        ] {
+            assert_eq!(place(kind, found, "d").ok(), expected, "{kind:?} {found:?}");
+        }
+    }
+}

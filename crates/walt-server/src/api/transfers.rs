@@ -1,0 +1,264 @@
+//! Transfers: WebSockets on which trees of files flow between a client and the server. See [`walt_api::transfer`].
+
+use super::{Caller, request_id};
+use crate::{
+    App,
+    events::Events,
+    failure::{Failure, Outcome, bad_request},
+    images,
+};
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    response::Response,
+};
+use futures_util::{
+    SinkExt, StreamExt,
+    stream::{SplitSink, SplitStream},
+};
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+};
+use walt_api::{
+    Event,
+    transfer::{ClientMessage, MAX_FRAME, Open, ServerMessage, Source, What},
+};
+
+/// Frames that may wait in each direction before the sender waits.
+const QUEUE: usize = 16;
+/// How long a client may take to see the end of a transfer that it is still sending to.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// An open transfer.
+pub struct Channel {
+    to: mpsc::Sender<Message>,
+    from: SplitStream<WebSocket>,
+    events: Events,
+    forwarder: JoinHandle<()>,
+}
+
+/// Bytes of the client, for a thread that reads.
+struct Incoming {
+    queue: mpsc::Receiver<Option<Bytes>>,
+    current: Bytes,
+    ended: bool,
+}
+
+impl Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() && !self.ended {
+            match self.queue.blocking_recv() {
+                Some(Some(bytes)) => self.current = bytes,
+                Some(None) => self.ended = true,
+                None => return Err(io::Error::other("the client went away before the end")),
+            }
+        }
+        let n = buffer.len().min(self.current.len());
+        buffer[..n].copy_from_slice(&self.current.split_to(n));
+        Ok(n)
+    }
+}
+
+/// Bytes for the client, from a thread that writes.
+struct Outgoing {
+    to: mpsc::Sender<Message>,
+    buffer: Vec<u8>,
+}
+
+impl Write for Outgoing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(MAX_FRAME - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..n]);
+        if self.buffer.len() == MAX_FRAME {
+            self.flush()?;
+        }
+        Ok(n)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let frame = std::mem::replace(&mut self.buffer, Vec::with_capacity(MAX_FRAME));
+        self.to.blocking_send(Message::Binary(frame.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+fn text(message: &ServerMessage) -> Message {
+    // Invariant: messages are plain structs of strings, which JSON can always express.
+    Message::Text(serde_json::to_string(message).expect("a message is JSON").into())
+}
+
+fn joined<T>(done: Result<Outcome<T>, JoinError>) -> Outcome<T> {
+    done.unwrap_or_else(|e| {
+        Err(Failure::Internal(anyhow::Error::new(e).context("the transfer ended abnormally")))
+    })
+}
+
+impl Channel {
+    fn new(to: mpsc::Sender<Message>, from: SplitStream<WebSocket>) -> Self {
+        let (events, mut queue) = Events::channel();
+        let sender = to.clone();
+        let forwarder = tokio::spawn(async move {
+            while let Some(event) = queue.recv().await {
+                if sender.send(text(&ServerMessage::Event { event })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { to, from, events, forwarder }
+    }
+
+    /// Where the operation writes what happens.
+    pub fn events(&self) -> Events {
+        self.events.clone()
+    }
+
+    /// Tells the client what the tar has that [`Channel::send`] sends next.
+    pub async fn source(&self, source: Source) {
+        let _gone = self.to.send(text(&ServerMessage::Source { source })).await;
+    }
+
+    /// What the client says, while nothing is transferred; none once it has gone.
+    pub async fn message(&mut self) -> Option<ClientMessage> {
+        loop {
+            match self.from.next().await?.ok()? {
+                Message::Text(text) => {
+                    if let Ok(message) = serde_json::from_str(&text) {
+                        return Some(message);
+                    }
+                }
+                Message::Close(_) => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Lets the client send its tar to `work`, which reads it in a thread of its own. The reader ends at the
+    /// client's [`ClientMessage::End`], and fails if the client goes before. Backpressure is the reader's pace.
+    pub async fn receive<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Read) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let _gone = self.to.send(text(&ServerMessage::Ready)).await;
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let mut task = tokio::task::spawn_blocking(move || {
+            work(&mut Incoming { queue, current: Bytes::new(), ended: false })
+        });
+        let mut sender = Some(sender);
+        while let Some(queue) = &sender {
+            let message = tokio::select! {
+                done = &mut task => return joined(done),
+                message = self.from.next() => message,
+            };
+            // A reader that has ended early answers through the task.
+            match message {
+                Some(Ok(Message::Binary(bytes))) => drop(queue.send(Some(bytes)).await),
+                Some(Ok(Message::Text(text)))
+                    if matches!(serde_json::from_str(&text), Ok(ClientMessage::End)) =>
+                {
+                    let _ended = queue.send(None).await;
+                    sender = None;
+                }
+                None | Some(Err(_) | Ok(Message::Close(_))) => sender = None,
+                Some(Ok(_)) => {}
+            }
+        }
+        joined(task.await)
+    }
+
+    /// Sends what `work` writes, in a thread of its own, to the client. Writing waits for a slow client and fails
+    /// once it has gone.
+    pub async fn send<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Write) -> Outcome<T> + Send + 'static,
+    ) -> Outcome<T> {
+        let to = self.to.clone();
+        let mut task = tokio::task::spawn_blocking(move || {
+            let mut out = Outgoing { to, buffer: Vec::with_capacity(MAX_FRAME) };
+            let done = work(&mut out)?;
+            out.flush().map_err(|e| anyhow::Error::new(e).context("the client went away"))?;
+            Ok(done)
+        });
+        let mut gone = false;
+        loop {
+            tokio::select! {
+                done = &mut task => return joined(done),
+                // Only read for what keeps the connection alive, and to see its end.
+                message = self.from.next(), if !gone => {
+                    gone = matches!(message, None | Some(Err(_) | Ok(Message::Close(_))));
+                }
+            }
+        }
+    }
+
+    /// Says how it ended, and waits a little for the client to see it.
+    async fn finish(self, outcome: Outcome<bool>) {
+        let Self { to, mut from, events, forwarder } = self;
+        drop(events);
+        let _ = forwarder.await;
+        let event = match outcome {
+            Ok(ok) => Event::Done { ok },
+            Err(failure) => Event::Error { error: failure.into_api(&request_id()) },
+        };
+        let _gone = to.send(text(&ServerMessage::Event { event })).await;
+        drop(to);
+        // Closing while it still sends could cost it the message.
+        let drained = async { while let Some(Ok(_)) = from.next().await {} };
+        let _ = tokio::time::timeout(DRAIN, drained).await;
+    }
+}
+
+async fn write_all(mut socket: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
+    while let Some(message) = queue.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+    let _ = socket.close().await;
+}
+
+/// The route.
+pub async fn transfer(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.max_message_size(2 * MAX_FRAME).on_upgrade(async move |socket| {
+        let (sink, mut stream) = socket.split();
+        let (to, queue) = mpsc::channel(QUEUE);
+        let writer = tokio::spawn(write_all(sink, queue));
+        let opening = match stream.next().await {
+            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
+            _ => Err("the first message must be text".into()),
+        };
+        let mut channel = Channel::new(to, stream);
+        let outcome = match opening {
+            Ok(open) => serve(&app, &caller, open, &mut channel).await,
+            Err(e) => Err(bad_request(format!("the opening message is not understood: {e}"))),
+        };
+        channel.finish(outcome).await;
+        let _ = writer.await;
+    })
+}
+
+async fn serve(app: &Arc<App>, caller: &Caller, open: Open, channel: &mut Channel) -> Outcome<bool> {
+    let agreed = images::copy::Agreed { confirm: open.confirm, yes: open.yes };
+    match open.what {
+        What::ToImage { image, path, source } => {
+            images::copy::to_image(app, &caller.user, &image, path, source, agreed, channel).await
+        }
+        What::FromImage { image, path } => {
+            images::copy::from_image(app, &caller.user, &image, &path, channel).await
+        }
+    }
+}
