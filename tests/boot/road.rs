@@ -193,7 +193,8 @@ fn a_machine_with_uefi_becomes_a_node() {
             return;
         }
     }
-    let server = server_with_default();
+    // The whole Debian: firmware, loader, kernel, systemd.
+    let server = TestServer::start_with_images(&[DEFAULT]);
     let variables = server.dir().join("ovmf-variables");
     std::fs::copy(OVMF_VARS, &variables).unwrap();
     let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}");
