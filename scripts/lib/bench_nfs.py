@@ -1,5 +1,5 @@
-"""The part 'nfs' of scripts/bench: our NFS code and nfs-ganesha serve the same directories on loopback, and
-libnfs, the same client with one call at a time, uses them in turns.
+"""The part 'nfs' of scripts/bench: our NFS code and nfs-ganesha serve the same directories on loopback. Two clients
+use them in turns: libnfs, with one call at a time, and the kernel of a guest.
 
 Ours is the example nfs-serve: what walt-server runs, with a directory as the view and everybody as a node.
 """
@@ -8,10 +8,12 @@ import argparse
 import ctypes
 import os
 import random
+import shlex
 import socket
 import subprocess
 import time
 
+import bench_guest
 from bench_common import LIMIT, give_up, in_turns, load, say, tell
 
 # Bytes of the file that is read, and of one READ.
@@ -148,6 +150,31 @@ def make_tree(directory):
             big.write(os.urandom(PIECE))
 
 
+def guest(options, nodes):
+    directory = options.dir
+    mounts = (
+        ("ours", (PORTS[0], PORTS[0]), (f"{nodes}/fs", f"{nodes}/persist")),
+        ("rival", (PORTS[1], PORTS[1] + 1), (f"{directory}/view", f"{directory}/persist")),
+    )
+    say(f"\nnfs: the kernel of a guest, empty caches, load {load()}")
+    figures, line = bench_guest.measured(directory, options.tree, mounts, options.rounds)
+    say(f"  guest: {shlex.join(line)}")
+    counts = dict(bench_guest.WORK)
+    for work, what, scale, unit, goal in (
+        ("read", f"read of {counts['read']} MB by 1 MB", 1e3, "ms", 1),
+        ("scattered", f"{counts['scattered']} random reads of 4 kB", 1e6 / counts["scattered"], "us each", 1),
+        ("stat", f"{counts['stat']} files looked up (stat)", 1e6 / counts["stat"], "us each", 2),
+        ("create", f"{counts['create']} files made, 4 kB written, fsync, closed", 1e3 / counts["create"], "ms each", 1),
+    ):
+        say(f"  {what}")
+        judge(tell(figures[work, "ours"], figures[work, "rival"], scale, unit), goal)
+
+
+def judge(medians, goal):
+    ours, rival = medians
+    say(f"    rival/ours {rival / ours:.2f}; goal {goal}: {'reached' if rival >= goal * ours else 'not reached'}")
+
+
 def wait_port(port, process, log):
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
@@ -164,7 +191,7 @@ def wait_port(port, process, log):
 
 def main():
     parser = argparse.ArgumentParser()
-    for option in ("dir", "serve"):
+    for option in ("dir", "serve", "tree"):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--rounds", type=int, required=True)
     options = parser.parse_args()
@@ -206,11 +233,11 @@ def main():
             (f"{FILES} files made, 4 kB written, fsync, closed", persists, created, 1e3 / FILES, "ms each", 1),
         ):  # fmt: skip
             say(f"  {what}")
-            a, b = tell(*in_turns(options.rounds, lambda: measure(mounts[0]), lambda: measure(mounts[1])), scale, unit)
-            reached = "reached" if b >= goal * a else "not reached"
-            say(f"    rival/ours {b / a:.2f}; goal {goal}: {reached}")
+            figures = in_turns(options.rounds, lambda: measure(mounts[0]), lambda: measure(mounts[1]))
+            judge(tell(*figures, scale, unit), goal)
         for mounted in (*views, *persists):
             mounted.end()
+        guest(options, nodes)
     finally:
         for process in processes:
             process.kill()
