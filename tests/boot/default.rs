@@ -88,6 +88,9 @@ fn image_shell(server: &TestServer) {
     assert!(!ps.contains("kthreadd"), "a container is no machine: {ps}");
     assert_eq!(shell.must("pwd; echo $HOME; hostname", SOON), "/root\n/root\nimage-shell\n");
     shell.must("systemctl is-active cron", SOON);
+    let map = shell.must("cat /proc/self/uid_map", SOON);
+    assert!(!map.contains("4294967295"), "what follows is to work in a user namespace: {map}");
+    assert_eq!(shell.must("systemctl --no-pager --failed --no-legend | wc -l", SOON), "0\n");
     shell.must("apt-get -q update >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get -q install -y postgresql >/dev/null", INSTALL);
     let sql = |text: &str| format!("su postgres -c \"psql -qAtc '{text}'\"");
     shell.must(&sql("create table t (x int); insert into t values (42)"), SOON);

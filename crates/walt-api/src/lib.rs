@@ -367,10 +367,22 @@ pub struct Status {
     pub disk: Disk,
     /// Ports that the server does without.
     pub ports_missing: Vec<MissingPort>,
+    /// Whether image shells have user namespaces; null without a server.
+    #[serde(default)]
+    pub user_namespaces: Option<UserNamespaces>,
     /// Rules of other programs that would drop traffic of the server.
     pub foreign_rules: Vec<ForeignRule>,
     /// The last warnings and errors, oldest first.
     pub errors: Vec<LogEntry>,
+}
+
+/// Whether containers of image shells have a user namespace, so that their root is nobody on the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespaces {
+    /// Whether.
+    pub used: bool,
+    /// Why not.
+    pub why: Option<String>,
 }
 
 /// Nodes by state, see [`NodeState`].

@@ -3,9 +3,10 @@
 //! Pure: [`bundle`] makes `config.json` of a [`HoldSpec`] and a few facts about the merged tree. What the
 //! container may do is in the tables of [`tables`], a reason per line.
 //!
-//! Namespaces: mount, pid, uts, ipc, cgroup, network. There is no user namespace (SECURITY.md says why): root
-//! in the container is root's number on the server, without the capabilities and the system calls that reach
-//! the server. Nothing is mounted over a file of the image except `/proc/cpuinfo`, so that package scripts
+//! Namespaces: mount, pid, uts, ipc, cgroup, network, and user where the kernel and the filesystem can
+//! ([`walt_sys::userns`]). What reaches the server is refused with and without it: without it, root in the container
+//! is root's number on the server; with it, a hole of the kernel that forgets a capability finds somebody who is
+//! nobody there. Nothing is mounted over a file of the image except `/proc/cpuinfo`, so that package scripts
 //! can replace any file in `/etc`.
 //!
 //! ```text
@@ -19,6 +20,7 @@ pub mod tables;
 use crate::session::{HoldSpec, Mode, Tty};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use walt_sys::userns;
 
 /// Name of the machine in every session.
 pub const HOSTNAME: &str = "image-shell";
@@ -58,6 +60,8 @@ pub struct Facts {
     pub cpuinfo: Option<PathBuf>,
     /// The network namespace to enter; `None`: a new one.
     pub netns: Option<PathBuf>,
+    /// The user namespace to enter, to which the network namespace belongs; `None`: the server's.
+    pub userns: Option<PathBuf>,
     /// The shell's program.
     pub shell: &'static str,
     /// Whether the image has the directory `/root`.
@@ -75,25 +79,32 @@ pub fn bundle(spec: &HoldSpec, facts: &Facts) -> Value {
         network["path"] = json!(path);
     }
     let namespaces = ["mount", "pid", "uts", "ipc", "cgroup"].map(|kind| json!({"type": kind}));
+    let user = facts.userns.as_ref().map(|path| json!({"type": "user", "path": path}));
     let mut resources = json!({"devices": device_rules(), "pids": {"limit": PIDS_MAX}});
     if let Some(limit) = spec.memory_max {
         resources["memory"] = json!({"limit": limit});
     }
-    json!({
+    let mut config = json!({
         "ociVersion": "1.0.2",
         "hostname": HOSTNAME,
         "root": {"path": facts.root, "readonly": false},
         "process": process,
         "mounts": mounts(spec.mode, facts),
         "linux": {
-            "namespaces": namespaces.into_iter().chain([network]).collect::<Vec<_>>(),
+            "namespaces": namespaces.into_iter().chain([network]).chain(user).collect::<Vec<_>>(),
             "cgroupsPath": format!("{}/{GROUP}", spec.cgroup),
             "resources": resources,
             "seccomp": seccomp(),
             "maskedPaths": tables::MASKED.map(|(path, _)| path),
             "readonlyPaths": tables::READ_ONLY.map(|(path, _)| path),
         },
-    })
+    });
+    if let Some(users) = &spec.users {
+        // Said again, though the namespace has it: runc 1.1 wants to read it here.
+        let map = json!([{"containerID": 0, "hostID": users.first, "size": userns::SIZE}]);
+        (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
+    }
+    config
 }
 
 /// The shell, or the command that was asked for: process 1 or `process.json` of an exec.
@@ -250,6 +261,7 @@ mod tests {
             env: vec!["HOME=/nowhere".into(), "LANG=C.UTF-8".into()],
             network: None,
             memory_max: None,
+            users: None,
         }
     }
 
@@ -259,6 +271,7 @@ mod tests {
             run: None,
             cpuinfo: None,
             netns: Some("/proc/7/fd/9".into()),
+            userns: None,
             shell: "/bin/sh",
             has_home: true,
         }
@@ -283,6 +296,19 @@ mod tests {
         let env = config["process"]["env"].to_string();
         assert!(env.contains("SYSTEMD_PROC_CMDLINE=systemd.hostname=image-shell"), "{env}");
         assert!(!env.contains("TERM="), "{env}");
+    }
+
+    #[test]
+    fn users_have_numbers_of_their_own() {
+        let users = crate::session::Users { first: 1000, root: "/r".into() };
+        let spec = HoldSpec { users: Some(users), ..spec(Mode::Os) };
+        let config = bundle(&spec, &Facts { userns: Some("/proc/7/fd/8".into()), ..facts() });
+        let map = json!([{"containerID": 0, "hostID": 1000, "size": 65536}]);
+        assert_eq!(config["linux"]["uidMappings"], map);
+        assert_eq!(config["linux"]["gidMappings"], map);
+        assert_eq!(config["linux"]["namespaces"][6], json!({"type": "user", "path": "/proc/7/fd/8"}));
+        let config = bundle(&self::spec(Mode::Os), &facts());
+        assert!(config["linux"].get("uidMappings").is_none());
     }
 
     #[test]

@@ -70,6 +70,19 @@ pub struct HoldSpec {
     pub network: Option<ContainerNetwork>,
     /// Most memory, in bytes; `None`: no limit.
     pub memory_max: Option<u64>,
+    /// The container's user namespace; `None` (also in what older servers wrote): it has the server's users.
+    #[serde(default)]
+    pub users: Option<Users>,
+}
+
+/// The user namespace of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Users {
+    /// Number of the container's root on the server; the [`walt_sys::userns::SIZE`] - 1 above it are the others.
+    pub first: u32,
+    /// Where the tree is mounted, in the holder's mount namespace: an empty directory that `first` can reach, which
+    /// the session's own is not. All holders may have the same one.
+    pub root: PathBuf,
 }
 
 /// How far a session has come.
@@ -118,7 +131,7 @@ impl SessionDir {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
-    /// Where the merged tree is mounted, in the holder's mount namespace.
+    /// Where the merged tree is mounted, in the holder's mount namespace, unless [`HoldSpec::users`] says otherwise.
     pub fn root(&self) -> PathBuf {
         self.file("root")
     }

@@ -1,18 +1,21 @@
 //! A real holder, a real runtime, a small root filesystem of busybox: needs root, `runc` and
-//! `busybox-static`. The program is its own holder: `hold DIR` runs one.
+//! `busybox-static`. The program is its own holder: `hold DIR` runs one. Every test runs twice: with a user
+//! namespace and without.
 //!
 //! Arguments: parts of names of the tests to run.
 #![allow(clippy::unwrap_used)] // A test fails by panicking.
 
 use rustix::process::{Pid, Signal};
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use walt_images::hold::client::{Incoming, Reader, Writer};
 use walt_images::hold::protocol::{Event, Request};
 use walt_images::hold::{self, Client, Error};
-use walt_images::session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, Tty};
+use walt_images::session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, Tty, Users};
 
 /// No step of these tests may take longer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -49,14 +52,23 @@ fn main() {
         let parts: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
         parts.is_empty() || parts.iter().any(|part| name.contains(part.as_str()))
     };
-    for (name, test) in tests.into_iter().filter(|(name, _)| wanted(name)) {
+    for ((name, test), users) in
+        tests.into_iter().filter(|(name, _)| wanted(name)).flat_map(|t| [(t, false), (t, true)])
+    {
+        USERS.store(users, Ordering::Relaxed);
         let start = Instant::now();
         runtime
             .block_on(async { tokio::time::timeout(2 * LIMIT, test()).await })
             .expect("a test took too long");
-        println!("test {name} ... ok ({} ms)", start.elapsed().as_millis());
+        let with = if users { ", user namespace" } else { "" };
+        println!("test {name}{with} ... ok ({} ms)", start.elapsed().as_millis());
     }
 }
+
+/// Whether sessions have a user namespace.
+static USERS: AtomicBool = AtomicBool::new(false);
+/// A range of numbers that this machine uses for nothing.
+const FIRST: u32 = 0x7901_0000;
 
 /// A session on a temporary directory; dropping it checks that nothing is left.
 struct Session {
@@ -97,7 +109,13 @@ impl Session {
             env: vec!["LANG=C".into()],
             network: None,
             memory_max: None,
+            users: USERS
+                .load(Ordering::Relaxed)
+                .then(|| Users { first: FIRST, root: dir.path().join("tree") }),
         };
+        std::fs::create_dir(dir.path().join("tree")).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+        std::fs::set_permissions(dir.path().join("session"), std::fs::Permissions::from_mode(0o700)).unwrap();
         Self { dir, spec }
     }
 
@@ -195,7 +213,9 @@ async fn to_the_end(reader: &mut Reader) -> Seen {
 async fn script() {
     let s = Session::new(
         None,
-        Some("echo out; echo err >&2; hostname; pwd; echo $HOME; echo new >/etc/new; rm /etc/old; exit 7\n"),
+        Some(
+            "echo out >/dev/stdout; echo err >&2; hostname; pwd; echo $HOME; echo new >/etc/new; rm /etc/old; exit 7\n",
+        ),
     );
     s.start().await;
     let (mut reader, _writer) = s.attach().await;
@@ -349,21 +369,23 @@ async fn restart_after_stop() {
     assert_eq!(control.stop().await.unwrap(), Vec::<String>::new());
     assert_eq!(control.status().await.unwrap().phase, Phase::Stopped);
     // A file held open for writing, here by the holder's own root as seen from outside, refuses the seal.
+    let root = s.spec.users.as_ref().map_or(s.path().join("root"), |users| users.root.clone());
+    let mut held = std::fs::OpenOptions::new();
     let held =
-        std::fs::File::create(format!("/proc/{}/root{}/root/held", holder.pid, s.path().display())).unwrap();
+        held.append(true).open(format!("/proc/{}/root{}/etc/old", holder.pid, root.display())).unwrap();
     let busy = s.connect().await.seal().await.unwrap_err().to_string();
     assert!(busy.contains("still open for writing by") && busy.contains("hold"), "{busy}");
     drop(held);
     s.spec.tty = None;
     s.spec.stdin = Some(s.dir.path().join("script"));
-    std::fs::write(s.dir.path().join("script"), "echo second; ls /held; exit 4\n").unwrap();
+    std::fs::write(s.dir.path().join("script"), "echo second; cat /etc/old; exit 4\n").unwrap();
     SessionDir(s.path()).write_spec(&s.spec).unwrap();
     control.restart().await.unwrap();
     let (mut reader, _writer) = s.attach().await;
     let seen = to_the_end(&mut reader).await;
-    assert_eq!((seen.out.as_str(), seen.status), ("second\n/held\n", Some(4)));
+    assert_eq!((seen.out.as_str(), seen.status), ("second\nold", Some(4)));
     s.connect().await.seal().await.unwrap();
-    assert_eq!(s.upper("held").as_deref(), Some(""));
+    assert_eq!(s.upper("etc/old").as_deref(), Some("old"));
     s.assert_clean().await;
 }
 

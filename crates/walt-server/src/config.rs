@@ -6,6 +6,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
+use walt_sys::userns;
 
 /// Where the configuration is looked for when no `--config` is given; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
@@ -62,7 +63,19 @@ pub struct Containers {
     pub runtime: String,
     /// Addresses of containers; the first one is the server's.
     pub network: Cidr,
+    /// Whether containers have a user namespace where the kernel can.
+    pub user_namespaces: bool,
+    /// The first of [`USERS`] user and group numbers of this machine for the users in containers.
+    pub first_user: u32,
 }
+
+/// How many user namespaces of different numbers there are; further sessions share with others.
+pub const USER_RANGES: u32 = 1024;
+/// User and group numbers of the machine that are for containers.
+pub const USERS: u32 = USER_RANGES * userns::SIZE;
+/// Where they begin by default: systemd's list (UIDS-GIDS) has nothing above 0x7000_0000 and below 0x7ffe_0000;
+/// directory services such as sssd end at 2,000,200,000 (0x7738_2d40), subuid(5) at 600,100,000.
+const FIRST_USER: u32 = 0x7800_0000;
 
 /// Virtual nodes.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -129,7 +142,12 @@ impl Default for WaltNet {
 
 impl Default for Containers {
     fn default() -> Self {
-        Self { runtime: "runc".into(), network: Cidr { addr: Ipv4Addr::new(10, 188, 0, 0), prefix: 24 } }
+        Self {
+            runtime: "runc".into(),
+            network: Cidr { addr: Ipv4Addr::new(10, 188, 0, 0), prefix: 24 },
+            user_namespaces: true,
+            first_user: FIRST_USER,
+        }
     }
 }
 
@@ -250,6 +268,14 @@ impl Config {
         if net.ip.contains(containers.network()) || containers.contains(net.ip.network()) {
             bail!("containers.network {} overlaps network.walt-net.ip", containers.network_text());
         }
+        let first = self.containers.first_user;
+        if !(userns::SIZE..=u32::MAX - USERS).contains(&first) {
+            bail!(
+                "containers.first-user: {first} must be {} to {}: {USERS} numbers from there are for users of containers",
+                userns::SIZE,
+                u32::MAX - USERS
+            );
+        }
         for (key, dir) in [("state-dir", &self.state_dir), ("run-dir", &self.run_dir)] {
             if !dir.is_absolute() {
                 bail!("{key}: '{}' must be an absolute path", dir.display());
@@ -291,12 +317,14 @@ mod tests {
             assert_eq!(Config::parse(empty).unwrap().state_dir, Path::new("/var/lib/walt"));
         }
         let text = "network:\n  walt-net: {raw-device: null, ip: 192.168.184.1/24, bridge: wn2}\n\
-                    state-dir: /srv/w\nrun-dir: /run/w\ncontainers: {runtime: runc, network: 10.189.0.0/24}\n\
+                    state-dir: /srv/w\nrun-dir: /run/w\ncontainers: {runtime: runc, network: 10.189.0.0/24, \
+                    user-namespaces: false, first-user: 1900000000}\n\
                     virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d, history-keep: 90d}\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.bridge(), "wn2");
         assert_eq!(config.limits.session_keep, Span(604_800));
         assert_eq!(config.limits.history_keep, Some(Span(7_776_000)));
+        assert_eq!((config.containers.user_namespaces, config.containers.first_user), (false, 1_900_000_000));
         assert_eq!(config.container_gateway(), Ipv4Addr::new(10, 189, 0, 1));
         assert_eq!(config.network.walt_net.ip.stations().next(), Some(Ipv4Addr::new(192, 168, 184, 2)));
     }
@@ -312,6 +340,8 @@ mod tests {
             "network: {walt-net: {ip: 1.2.3.4/33}}",
             "network: {walt-net: {bridge: 'a b'}}",
             "containers: {network: 192.168.183.0/24}",
+            "containers: {first-user: 1000}",
+            "containers: {first-user: 4294000000}",
         ] {
             assert!(Config::parse(bad).is_err(), "{bad}");
         }

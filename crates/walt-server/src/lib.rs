@@ -86,6 +86,8 @@ pub struct App {
     pub housekeeping: Notify,
     /// Ports that the server does without.
     pub ports_missing: ports::Missing,
+    /// Whether containers have user namespaces, once it was found out.
+    pub user_namespaces: OnceLock<walt_api::UserNamespaces>,
     /// When this server was started, in seconds since the epoch.
     pub started: i64,
     /// Told when the server is to take everything down and end.

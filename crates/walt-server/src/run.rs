@@ -74,12 +74,13 @@ pub fn open(config: Config) -> Result<App> {
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),
+        user_namespaces: OnceLock::new(),
         started: crate::now() as i64,
         token_key: token_key.try_into().map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
     })
 }
 
-fn make_dir(dir: &Path, mode: u32) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(mode)
@@ -142,6 +143,7 @@ pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
 }
 
 async fn serve(app: Arc<App>) -> Result<()> {
+    crate::db::blocking(|| sessions::users::probe(&app));
     let container_dns = dns::Sockets::bind_containers(&app);
     network::up(&app)?;
     let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;

@@ -28,6 +28,7 @@ pub fn of(app: &App) -> Result<Status> {
     status.version = Some(env!("CARGO_PKG_VERSION").into());
     status.since = Some(crate::local_time(app.started));
     status.uptime = Some((crate::now() - app.started as f64).max(0.0) as u64);
+    status.user_namespaces = app.user_namespaces.get().cloned();
     status.ports_missing = app.ports_missing.list();
     status.errors = recent::entries();
     Ok(status)
@@ -78,6 +79,7 @@ fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
             free: disk.f_bavail * disk.f_frsize,
         },
         ports_missing: Vec::new(),
+        user_namespaces: None,
         foreign_rules: network::foreign_rules(config)?,
         errors: Vec::new(),
     })
@@ -175,6 +177,12 @@ fn text(status: &Status) -> String {
         });
         part("Ports:", or(ports.collect(), "none is missing"));
     }
+    if let Some(answer) = &status.user_namespaces {
+        let why = answer.why.as_deref().unwrap_or_default();
+        let line =
+            if answer.used { "in user namespaces".into() } else { format!("without user namespaces: {why}") };
+        part("Shells:", vec![line]);
+    }
     let rules = status.foreign_rules.iter().map(|r| r.message.clone());
     part("Firewalls:", or(rules.collect(), "no rules of others drop what is ours"));
     if status.running {
@@ -190,7 +198,7 @@ fn text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walt_api::{ForeignRule, LogEntry, MissingPort};
+    use walt_api::{ForeignRule, LogEntry, MissingPort, UserNamespaces};
 
     #[test]
     fn people_read_aligned_lines() {
@@ -211,6 +219,7 @@ mod tests {
                 pid: Some(7),
                 effect: "old images do not boot".into(),
             }],
+            user_namespaces: Some(UserNamespaces { used: false, why: Some("no".into()) }),
             foreign_rules: vec![ForeignRule {
                 chain: "ip filter FORWARD".into(),
                 accepted: true,
@@ -232,6 +241,7 @@ Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt
 Ports:     UDP 111 of the port mapper is held by rpcbind, process 7: old images do not boot
+Shells:    without user namespaces: no
 Firewalls: ip filter FORWARD drops
 Errors:    2026-01-02 03:04:06  warning  one
            2026-01-02 03:04:06  warning  two
@@ -239,6 +249,7 @@ Errors:    2026-01-02 03:04:06  warning  one
         assert_eq!(text(&status), expected);
         status.running = false;
         (status.version, status.foreign_rules) = (None, Vec::new());
+        status.user_namespaces = None;
         let expected = "\
 No server runs. This is what /var/lib/walt tells:
 Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)

@@ -27,7 +27,7 @@ fn set_groups(groups: &[u32]) -> io::Result<()> {
 }
 
 /// Sets the filesystem identity and reads it back, since the calls themselves report no error.
-fn set_fs(uid: u32, gid: u32) -> io::Result<()> {
+pub(crate) fn set_fs(uid: u32, gid: u32) -> io::Result<()> {
     /// "No change" for setfsuid(2) and setfsgid(2), which answer with the present value.
     const KEEP: u32 = u32::MAX;
     // SAFETY: these calls take and return numbers; they change this thread's credentials only. The group

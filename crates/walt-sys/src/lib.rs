@@ -9,11 +9,12 @@
 //! handle    name_to_handle_at and open_by_handle_at
 //! creds     one thread acts on files as another user
 //! pty       pseudo-terminals, and receiving one from a container runtime
+//! userns    user namespaces, and mounts that show files with their numbers
 //! process   identity of a process across our restarts, detached children, signals, cgroups
 //! net       bridges, addresses, routes, namespaces, taps, packet filter
 //! ```
 //!
-//! Limits: Linux 5.10 or later (pidfd, `openat2`), 64-bit; 125 layers in an overlay (design: the option
+//! Limits: Linux 5.10 or later (pidfd, `openat2`), 5.19 for [`userns`], 64-bit; 125 layers in an overlay (design: the option
 //! string of mount(2) is one page).
 #![allow(unsafe_code)] // The point of this crate; every block says why it is sound.
 
@@ -23,6 +24,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod pty;
+pub mod userns;
 
 /// A kernel operation that failed: what was tried, on what, and the kernel's answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,10 @@
 //! Mounts, all of them meant for a mount namespace of our own.
 //!
 //! Overlays are mounted by mount(2) with short names relative to a directory that holds one symbolic
-//! link per layer: the option string is limited to one page, and a colon in a path would separate layers.
+//! link (or, with mapped numbers, one mount) per layer: the option string is limited to one page, and a colon
+//! in a path would separate layers.
 
+use crate::userns::{Namespaces, attach_mapped, become_for_files};
 use crate::{During, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
@@ -19,6 +21,8 @@ pub const MAX_LOWERS: usize = 126;
 const OVERLAY_OPTIONS: &str = "redirect_dir=nofollow,metacopy=off,index=off,xino=off";
 /// Directory beside the upper that holds the short names of the layers.
 const LINKS: &str = "l";
+/// Short name, among those of the layers, of the directory of upper and work with mapped numbers.
+const MAPPED_BASE: &str = "base";
 
 /// Gives the calling thread, and what it starts later, its own mount namespace in which nothing
 /// propagates back. Call it before other threads exist.
@@ -31,8 +35,8 @@ pub fn unshare_mounts() -> Result<()> {
 }
 
 /// What to overlay, and where.
-#[derive(Debug, Clone)]
-pub struct Overlay {
+#[derive(Debug)]
+pub struct Overlay<'a> {
     /// Lower directories, the top one first.
     pub lowers: Vec<PathBuf>,
     /// Directory that contains `upper`, `work` and the short names; one filesystem.
@@ -43,32 +47,40 @@ pub struct Overlay {
     pub work: PathBuf,
     /// Mount point, an absolute path.
     pub target: PathBuf,
+    /// Whose numbers the tree shows for those on the disk; `None`: the same.
+    pub ids: Option<&'a Namespaces>,
 }
 
 /// Mounts an overlay in the caller's mount namespace.
 ///
 /// Fails with `E2BIG` for more than [`MAX_LOWERS`] layers, otherwise with the answer of mount(2).
-pub fn overlay(o: &Overlay) -> Result<()> {
+pub fn overlay(o: &Overlay<'_>) -> Result<()> {
     let what = || format!("mount the overlay at {}", o.target.display());
     if o.lowers.len() > MAX_LOWERS {
         return Err(Error { what: what(), source: io::Error::from_raw_os_error(libc::E2BIG) });
     }
-    link_lowers(&o.base.join(LINKS), &o.lowers)?;
+    let links = o.base.join(LINKS);
+    clear_names(&links).during(|| format!("name the layers in {}", links.display()))?;
     let lowers: Vec<String> = (0..o.lowers.len()).map(|n| format!("{LINKS}/{n}")).collect();
+    let base = if o.ids.is_some() { Path::new(LINKS).join(MAPPED_BASE) } else { PathBuf::new() };
     let options = format!(
         "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",
         lowers.join(":"),
-        o.upper.display(),
-        o.work.display()
+        base.join(&o.upper).display(),
+        base.join(&o.work).display()
     );
     let options = CString::new(options).map_err(io::Error::from).during(what)?;
     // The options are relative: a thread that shares no working directory with the others mounts.
-    std::thread::scope(|scope| scope.spawn(|| mount_from(o, &options)).join())
+    let work = || match o.ids {
+        None => link_lowers(&links, &o.lowers).and_then(|()| mount_from(o, &options)),
+        Some(ids) => mount_mapped(o, &links, ids, &options),
+    };
+    std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
         .during(what)
 }
 
-fn mount_from(o: &Overlay, options: &CString) -> io::Result<()> {
+fn mount_from(o: &Overlay<'_>, options: &CString) -> io::Result<()> {
     // SAFETY: unshare(CLONE_FS) only gives this thread its own working directory and umask.
     crate::checked(unsafe { libc::unshare(libc::CLONE_FS) }.into())?;
     rustix::process::chdir(&o.base)?;
@@ -76,17 +88,49 @@ fn mount_from(o: &Overlay, options: &CString) -> io::Result<()> {
     Ok(())
 }
 
-fn link_lowers(dir: &Path, lowers: &[PathBuf]) -> Result<()> {
-    let what = || format!("name the layers in {}", dir.display());
-    match std::fs::remove_dir_all(dir) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).during(what),
+/// The overlay keeps what it was made of: the mounts that name its layers go again, whatever the outcome.
+fn mount_mapped(o: &Overlay<'_>, links: &Path, ids: &Namespaces, options: &CString) -> io::Result<()> {
+    let names: Vec<(PathBuf, &Path)> = (0..o.lowers.len())
+        .map(|n| links.join(n.to_string()))
+        .chain([links.join(MAPPED_BASE)])
+        .zip(o.lowers.iter().map(PathBuf::as_path).chain([o.base.as_path()]))
+        .collect();
+    let mut attached = Vec::new();
+    let mut attach = || {
+        for (name, source) in &names {
+            std::fs::create_dir(name)?;
+            attach_mapped(source, name, &ids.user)?;
+            attached.push(name);
+        }
+        // Overlayfs acts on the layers as whoever mounts it: as somebody whose number they know.
+        become_for_files(ids.first)?;
+        mount_from(o, options)
+    };
+    let mounted = attach();
+    let detached =
+        attached.iter().rev().try_for_each(|name| rustix::mount::unmount(*name, UnmountFlags::DETACH));
+    mounted.and(detached.map_err(Into::into))
+}
+
+/// Empties the directory of names. Never what they lead to: a name that is still a mount point is `EBUSY`.
+fn clear_names(dir: &Path) -> io::Result<()> {
+    match std::fs::create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
         _ => {}
     }
-    std::fs::create_dir(dir).during(what)?;
-    for (n, lower) in lowers.iter().enumerate() {
-        std::os::unix::fs::symlink(lower, dir.join(n.to_string())).during(what)?;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
     }
     Ok(())
+}
+
+fn link_lowers(dir: &Path, lowers: &[PathBuf]) -> io::Result<()> {
+    let mut numbered = lowers.iter().enumerate();
+    numbered.try_for_each(|(n, lower)| std::os::unix::fs::symlink(lower, dir.join(n.to_string())))
 }
 
 /// Mounts a tmpfs; `options` as in tmpfs(5), for example `mode=755,size=64m`.
@@ -156,6 +200,7 @@ mod tests {
                 upper: "layer/fs".into(),
                 work: "work".into(),
                 target: target.clone(),
+                ids: None,
             })
             .unwrap();
             assert_eq!(std::fs::read_to_string(target.join("f")).unwrap(), "top");
@@ -183,6 +228,7 @@ mod tests {
             upper: "u".into(),
             work: "w".into(),
             target: base.path().into(),
+            ids: None,
         };
         assert_eq!(overlay(&o).unwrap_err().errno(), Some(libc::E2BIG));
     }

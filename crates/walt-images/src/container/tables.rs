@@ -3,7 +3,8 @@
 /// Capabilities, without the prefix `CAP_`. Not given:
 ///
 /// * SYS_ADMIN: whoever may mount gets a `/proc` of his own, in which nothing is masked, and with it the
-///   server (`core_pattern`). systemd notices that it may not mount, and starts services without a sandbox.
+///   server (`core_pattern`). systemd notices that it may not mount, and starts services without a sandbox. In a
+///   user namespace it would reach less, but much of the kernel that has had holes (SECURITY.md).
 /// * DAC_READ_SEARCH: opens files by handle, which finds every file of the disk that the image lies on.
 /// * SYS_MODULE, SYS_RAWIO, SYS_TIME, SYS_RESOURCE, SYSLOG, BPF, PERFMON, MAC_*, WAKE_ALARM, BLOCK_SUSPEND,
 ///   AUDIT_CONTROL, AUDIT_READ, SYS_PACCT, CHECKPOINT_RESTORE, NET_BROADCAST: they act on the server as a
@@ -26,9 +27,9 @@ pub const CAPABILITIES: [(&str, &str); 23] = [
     ("SYS_NICE", "services set priorities"),
     ("SYS_BOOT", "the OS ends itself with reboot(2), which ends the pid namespace"),
     ("SYS_TTY_CONFIG", "getty hangs up terminals"),
-    ("MKNOD", "device nodes are part of images"),
+    ("MKNOD", "device nodes are part of images (refused by the kernel in a user namespace)"),
     ("AUDIT_WRITE", "login and sudo write audit records"),
-    ("LINUX_IMMUTABLE", "chattr in package scripts"),
+    ("LINUX_IMMUTABLE", "chattr in package scripts (refused by the kernel in a user namespace)"),
     ("IPC_LOCK", "databases lock memory"),
     ("IPC_OWNER", "shared memory of other users"),
     ("LEASE", "file servers take leases"),

@@ -9,12 +9,13 @@ use rustix::fs::{FlockOperation, Mode as FileMode, OFlags, ResolveFlags};
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::net::{UnixDatagram, UnixListener};
 use tokio::sync::{Mutex, Notify, watch};
 use walt_sys::process::{Cgroup, ProcessId};
+use walt_sys::userns::Namespaces;
 use walt_sys::{mount, net, process};
 
 /// Largest `/etc/cpuinfo` that is shown, in bytes; a real one of 1024 processors has 2 MB.
@@ -59,7 +60,9 @@ pub struct Holder {
     pub notify_socket: RefCell<Option<UnixDatagram>>,
     pub mounted: Cell<bool>,
     netns: Option<OwnedFd>,
-    runtime_dir: std::path::PathBuf,
+    /// Its user namespace, if it has one: that of [`HoldSpec::users`].
+    namespaces: Option<Namespaces>,
+    runtime_dir: PathBuf,
 }
 
 impl Holder {
@@ -91,13 +94,23 @@ impl Holder {
         }
     }
 
+    /// Where the tree is mounted.
+    pub fn root(&self) -> PathBuf {
+        self.spec.borrow().users.as_ref().map_or_else(|| self.dir.root(), |users| users.root.clone())
+    }
+
+    /// The number of the container's root on the server.
+    pub fn container_root(&self) -> u32 {
+        self.spec.borrow().users.as_ref().map_or(0, |users| users.first)
+    }
+
     pub fn cgroup(&self) -> Cgroup {
         Cgroup::new(&self.spec.borrow().cgroup)
     }
 
     /// What the bundle must know about the mounted tree. Paths are resolved inside it.
     pub fn facts(&self) -> Result<Facts> {
-        let root = self.dir.root();
+        let root = self.root();
         let shell = if executable_in(&root, "/bin/bash") { "/bin/bash" } else { "/bin/sh" };
         let os = self.spec.borrow().mode == Mode::Os;
         Ok(Facts {
@@ -105,16 +118,14 @@ impl Holder {
             shell,
             run: os.then(|| self.dir.file("run")),
             cpuinfo: self.copy_cpuinfo(&root)?,
-            netns: self
-                .netns
-                .as_ref()
-                .map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()),
+            netns: self.netns.as_ref().or(self.namespaces.as_ref().map(|n| &n.net)).map(path_of),
+            userns: self.namespaces.as_ref().map(|n| path_of(&n.user)),
             root,
         })
     }
 
     /// A copy: a bind mount by path could be led out of the tree by a symbolic link.
-    fn copy_cpuinfo(&self, root: &Path) -> Result<Option<std::path::PathBuf>> {
+    fn copy_cpuinfo(&self, root: &Path) -> Result<Option<PathBuf>> {
         let Ok(found) = open_in(root, "/etc/cpuinfo") else { return Ok(None) };
         let copy = self.dir.file("cpuinfo");
         let failed = |e| Error::io("copy /etc/cpuinfo of the image to", &copy, e);
@@ -141,7 +152,8 @@ impl Holder {
             base: self.dir.path().to_owned(),
             upper: "layer/fs".into(),
             work: "work".into(),
-            target: self.dir.root(),
+            target: self.root(),
+            ids: self.namespaces.as_ref(),
         })?;
         self.mounted.set(true);
         Ok(())
@@ -152,7 +164,8 @@ impl Holder {
         let run = self.dir.file("run");
         // Not mounted is fine; still in use cannot be, since no container is left.
         let _ = mount::unmount(&run);
-        mount::tmpfs(&run, RUN_TMPFS)?;
+        let owner = self.container_root();
+        mount::tmpfs(&run, &format!("{RUN_TMPFS},uid={owner},gid={owner}"))?;
         let put = || -> std::io::Result<()> {
             use crate::container::tables::{MASKED_UNITS, RUN_FILES};
             for (name, text, _) in RUN_FILES {
@@ -168,7 +181,7 @@ impl Holder {
             for (unit, _) in MASKED_UNITS {
                 std::os::unix::fs::symlink("/dev/null", units.join(unit))?;
             }
-            Ok(())
+            if owner == 0 { Ok(()) } else { give(&run, owner) }
         };
         put().map_err(|e| Error::io("write the settings of the session to", &run, e))
     }
@@ -178,7 +191,7 @@ impl Holder {
         if !self.mounted.get() {
             return Ok(());
         }
-        let root = self.dir.root();
+        let root = self.root();
         mount::remount_ro(&root).map_err(|e| match e.errno() {
             Some(errno) if errno == rustix::io::Errno::BUSY.raw_os_error() => {
                 Error::Busy(life::writers(&root))
@@ -189,6 +202,22 @@ impl Holder {
         self.mounted.set(false);
         Ok(())
     }
+}
+
+/// A name by which the runtime finds what a descriptor of ours refers to.
+fn path_of(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
+}
+
+/// Gives a tree that nobody else changes to a user.
+fn give(path: &Path, user: u32) -> std::io::Result<()> {
+    std::os::unix::fs::lchown(path, Some(user), Some(user))?;
+    if path.symlink_metadata()?.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a path of the tree without access to it, following symbolic links inside the tree only.
@@ -228,7 +257,7 @@ fn lock(dir: &SessionDir) -> Result<std::fs::File> {
 }
 
 /// Whether a holder of the session in `dir` is alive, also one that starts and does not answer yet.
-pub fn is_held(dir: &std::path::Path) -> bool {
+pub fn is_held(dir: &Path) -> bool {
     let Ok(file) = std::fs::File::open(dir.join("lock")) else { return false };
     let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
     lock == Err(rustix::io::Errno::WOULDBLOCK)
@@ -244,8 +273,10 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     process::become_subreaper()?;
     let own_group = leave_the_servers_group(&spec)?;
     mount::unshare_mounts()?;
-    let netns = spec.network.is_some().then(net::new_netns).transpose()?;
-    let link = match (&spec.network, &netns) {
+    let namespaces = spec.users.as_ref().map(|users| Namespaces::new(users.first)).transpose()?;
+    let own_netns = namespaces.is_none() && spec.network.is_some();
+    let netns = own_netns.then(net::new_netns).transpose()?;
+    let link = match (&spec.network, namespaces.as_ref().map(|n| &n.net).or(netns.as_ref())) {
         (Some(network), Some(netns)) => {
             let netns = netns.try_clone().map_err(|e| Error::io("keep the network of", dir.path(), e))?;
             let network = network.clone();
@@ -282,6 +313,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         notify_socket: RefCell::default(),
         mounted: Cell::new(false),
         netns,
+        namespaces,
     });
     let served = begin(&holder, link).await;
     let result = match served {

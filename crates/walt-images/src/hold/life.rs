@@ -64,7 +64,10 @@ pub async fn start_container(holder: &Rc<Holder>) -> Result<()> {
     if spec.mode == Mode::Os {
         holder.fresh_run()?;
         // Before the OS starts, so that it finds somebody to tell.
-        holder.notify_socket.replace(Some(bind_notify(&holder.dir.file("run"))?));
+        holder.notify_socket.replace(Some(bind_notify(holder)?));
+        if spec.users.is_some() {
+            holder.cgroup().below(container::GROUP).delegate(holder.container_root())?;
+        }
     }
     let facts = holder.facts()?;
     holder.dir.write(CONFIG, &container::bundle(&spec, &facts))?;
@@ -109,10 +112,14 @@ async fn try_start_shell(holder: &Rc<Holder>) -> Result<()> {
     adopt_shell(holder, child, ends)
 }
 
-fn bind_notify(run: &Path) -> Result<UnixDatagram> {
+fn bind_notify(holder: &Holder) -> Result<UnixDatagram> {
+    let (run, owner) = (holder.dir.file("run"), holder.container_root());
     let name = NOTIFY_SOCKET.trim_start_matches("/run/");
-    let (_dir, address) = short(run, name)?;
-    UnixDatagram::bind(address).map_err(|e| Error::io("listen at", &run.join(name), e))
+    let (_dir, address) = short(&run, name)?;
+    let path = run.join(name);
+    let socket = UnixDatagram::bind(address).map_err(|e| Error::io("listen at", &path, e))?;
+    std::os::unix::fs::lchown(&path, Some(owner), Some(owner)).map_err(|e| Error::io("give", &path, e))?;
+    Ok(socket)
 }
 
 /// Waits until the OS says that it is up, or for a bounded time. Returns notes for the user.
@@ -229,6 +236,14 @@ async fn launch_on_pipes(
         None => pipe().map(|(r, w)| (r, Some(w)))?,
     };
     let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+    if spec.users.is_some() {
+        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
+        let owner = holder.container_root();
+        for fd in [&theirs, &out, &err] {
+            std::os::unix::fs::fchown(fd, Some(owner), Some(owner))
+                .map_err(|e| Error::io("give the streams of the shell in", holder.dir.path(), e))?;
+        }
+    }
     let streams = Streams { stdin: Some(theirs), stdout: Some(out), stderr: Some(err) };
     let child = runtime.spawn(arguments, streams)?;
     finish(runtime, child).await?;
@@ -499,7 +514,9 @@ pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
                 "the session is not stopped: stop it before starting it again".into(),
             ));
         }
-        let spec = holder.dir.spec()?;
+        let mut spec = holder.dir.spec()?;
+        // Its namespace is there, and the tree is mounted with its numbers.
+        spec.users.clone_from(&holder.spec.borrow().users);
         if spec.lowers != holder.spec.borrow().lowers || spec.network != holder.spec.borrow().network {
             let why = "layers and network of a session cannot change while its holder lives: seal it and start anew";
             return Err(Error::Refused(why.into()));

@@ -13,6 +13,7 @@
 
 mod commit;
 mod shell;
+pub mod users;
 
 pub use commit::{act, recover};
 pub use shell::shell;

@@ -1,6 +1,6 @@
 //! Opening a session, attaching to it, and the bytes between its holder and the client.
 
-use super::{dir_of, drop_session, of_image};
+use super::{dir_of, drop_session, of_image, users};
 use crate::{
     App,
     api::terminals::{FromClient, Input, ToClient},
@@ -199,6 +199,7 @@ fn spec(
         env,
         network: Some(network::container_network(&app.config, row.slot)?),
         memory_max: Some(memory_max()),
+        users: users::of(app, &SessionDir(dir_of(app, &row.id)), row.slot, &view),
     })
 }
 

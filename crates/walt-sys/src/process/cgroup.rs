@@ -67,6 +67,29 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Makes the group where [`Cgroup::join`] does, and gives it to a user who may make groups below and move
+    /// processes between them, but not change its limits (cgroups(7), "Delegation"). In v1, no controller is given
+    /// away: they are not made for it.
+    pub fn delegate(&self, user: u32) -> Result<()> {
+        /// Files that go with a directory, if it has them.
+        const FILES: [&str; 4] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"];
+        let what = || format!("give the control group {} to user {user}", self.path.display());
+        let v2 = cgroup_version_2();
+        for root in hierarchies().during(what)? {
+            let name = root.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if !v2 && !["systemd", "unified"].contains(&name) {
+                continue;
+            }
+            let dir = root.join(&self.path);
+            std::fs::create_dir_all(&dir).during(what)?;
+            let files = FILES.iter().map(|name| dir.join(name)).filter(|path| path.exists());
+            for path in std::iter::once(dir.clone()).chain(files) {
+                std::os::unix::fs::lchown(path, Some(user), Some(user)).during(what)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A group below this one.
     pub fn below(&self, name: &str) -> Self {
         Self { path: self.path.join(name) }
@@ -190,12 +213,24 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    /// A user that does not exist.
+    const OTHER: u32 = 0x7900_0000;
 
     #[test]
     fn join_list_kill_remove() {
         let group = Cgroup::new(format!("/walt-test-{}/a/b", std::process::id()));
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         group.join(child.id() as i32).unwrap();
+        group.delegate(OTHER).unwrap();
+        let given = hierarchies().unwrap().into_iter().filter(|h| {
+            let owner = |name: &str| h.join(&group.path).join(name).metadata().map(|m| m.uid()).ok();
+            owner("") == Some(OTHER) && owner("cgroup.procs") == Some(OTHER)
+        });
+        let given: Vec<PathBuf> = given.collect();
+        let limits = ["memory", "pids", "devices"].map(|name| Path::new(ROOT).join(name));
+        assert!(!given.is_empty() && limits.iter().all(|l| !given.contains(l)), "{given:?}");
         let above = Cgroup::new(group.path.parent().unwrap());
         assert_eq!(above.processes().unwrap(), [child.id() as i32]);
         above.kill().unwrap();
