@@ -179,7 +179,8 @@ impl Store {
         self.look_at_sessions(live, &mut look)?;
         let mut strange = [strange, more].concat();
         for dir in ["blobs", "tmp"].map(|name| images.join(name)) {
-            strange.extend(names(&dir)?.into_iter().map(|name| dir.join(name)));
+            let left = names(&dir)?.into_iter().filter(|name| !self.is_making(name.as_ref()));
+            strange.extend(left.map(|name| dir.join(name)));
         }
         let why = "nothing of a server is kept there under this name";
         look.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));

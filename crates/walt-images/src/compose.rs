@@ -116,7 +116,7 @@ impl Store {
     /// Starts a layer on top of `view`. Unfinished ones of a server that died are removed when the store is opened.
     pub fn compose(&self, view: &Arc<View>) -> Result<Composer<'_>> {
         let temporary = self.temporary()?;
-        let fs_dir = self.prepare_upper(&temporary.0, view)?;
+        let fs_dir = self.prepare_upper(temporary.path(), view)?;
         let root = Root::open(&fs_dir).on("open", &fs_dir)?;
         let mtime = view.entry(view.root()).map_or(Time::default(), |e| e.mtime);
         let top = Upper { kind: Kind::Dir, opaque: false, target: Vec::new() };

@@ -179,7 +179,7 @@ impl Store {
     }
 }
 
-fn parse(bytes: &[u8]) -> Result<ImageConfig> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<ImageConfig> {
     if bytes.len() > MAX_CONFIG {
         return Err(Error::Layer(format!("the image configuration is larger than {} MiB", MAX_CONFIG >> 20)));
     }

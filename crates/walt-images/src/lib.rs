@@ -29,6 +29,7 @@
 //! writing through one name of a hard-link group of a lower layer splits the group (overlayfs without `redirect_dir`
 //! and `index`).
 
+pub mod archive;
 mod check;
 mod commit;
 mod compose;
@@ -43,6 +44,7 @@ mod gc;
 pub mod hold;
 mod layer;
 mod pack;
+pub mod registry;
 mod save_rules;
 pub mod session;
 mod squash;
@@ -58,6 +60,6 @@ pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
 pub use layer::{scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
-pub use store::{MAX_LAYERS, NewEntry, NewKind, Store};
+pub use store::{MAX_LAYERS, NewEntry, NewKind, Store, Unpacked};
 pub use view::{Entry, INDEX_VERSION, View};
 pub use walt_tar::Time;

@@ -13,13 +13,15 @@ use crate::{
 };
 use rustix::fs::{FileType, Mode};
 use std::{
-    collections::BTreeMap,
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet},
+    ffi::{OsStr, OsString},
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -38,6 +40,8 @@ pub struct Store {
     sessions: PathBuf,
     pub(crate) views: Mutex<ViewCache>,
     temporary: AtomicU64,
+    /// Names below `images/tmp` that are in use now.
+    making: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
 /// An entry of a layer made from memory.
@@ -70,18 +74,39 @@ pub enum NewKind {
 
 /// Something below `images/tmp` that is removed unless it was renamed away.
 #[derive(Debug)]
-pub(crate) struct Temporary(pub(crate) PathBuf);
+pub(crate) struct Temporary {
+    path: PathBuf,
+    making: Arc<Mutex<BTreeSet<OsString>>>,
+}
 
 impl Temporary {
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         // What cannot be removed now is removed at the next start.
-        let _ = fs::remove_dir_all(&self.0).or_else(|_| fs::remove_file(&self.0));
+        let _ = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_file(&self.path));
+        if let Some(name) = self.path.file_name() {
+            self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        }
+    }
+}
+
+/// A layer that is unpacked and not in the store yet. Dropping it removes its files.
+#[derive(Debug)]
+pub struct Unpacked {
+    files: Temporary,
+    info: LayerInfo,
+}
+
+impl Unpacked {
+    /// Its digest, size and number of entries.
+    pub fn info(&self) -> &LayerInfo {
+        &self.info
     }
 }
 
@@ -105,8 +130,13 @@ impl Store {
         for dir in [state_dir, &images, &sessions] {
             fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).on("set the mode of", dir)?;
         }
-        let store =
-            Self { images, sessions, views: Mutex::new(ViewCache::default()), temporary: AtomicU64::new(0) };
+        let store = Self {
+            images,
+            sessions,
+            views: Mutex::new(ViewCache::default()),
+            temporary: AtomicU64::new(0),
+            making: Arc::default(),
+        };
         store.empty_tmp()?;
         store.probe().map_err(|why| Error::State { path: state_dir.to_owned(), why })?;
         Ok(store)
@@ -120,6 +150,7 @@ impl Store {
             sessions: state_dir.join("sessions"),
             views: Mutex::new(ViewCache::default()),
             temporary: AtomicU64::new(0),
+            making: Arc::default(),
         }
     }
 
@@ -136,18 +167,19 @@ impl Store {
     /// nothing can be tried: what is there already is served all the same.
     fn probe(&self) -> std::result::Result<(), String> {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
-        let session = Temporary(self.sessions.join(".probe"));
-        let layer = Temporary(self.images.join("tmp/probe"));
-        let _ = fs::remove_dir_all(&session.0);
-        match fs::create_dir(&session.0) {
+        let session = self.guard(self.sessions.join(".probe"));
+        let layer = self.guard(self.images.join("tmp/probe"));
+        let (session, layer) = (session.path(), layer.path());
+        let _ = fs::remove_dir_all(session);
+        match fs::create_dir(session) {
             Ok(()) => {}
             Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => return Ok(()),
             Err(e) => return Err(format!("a directory cannot be made in it: {e}")),
         }
-        fs::rename(&session.0, &layer.0).map_err(|e| {
+        fs::rename(session, layer).map_err(|e| {
             format!("'sessions' and 'images' must be on one file system, a rename between them failed: {e}")
         })?;
-        let dir = Root::open(&layer.0).map_err(|e| format!("a new directory cannot be opened: {e}"))?;
+        let dir = Root::open(layer).map_err(|e| format!("a new directory cannot be opened: {e}"))?;
         let whiteout = Place { dir: &dir.fd, name: b"whiteout" };
         whiteout.mknod(FileType::CharacterDevice, (0, 0)).map_err(|e| {
             format!("its file system or this process cannot make device files ({e}); run as root, on ext4, xfs or btrfs")
@@ -194,25 +226,38 @@ impl Store {
         SkeletonReader::open(&self.layer_dir(layer).join("skeleton"))
     }
 
-    fn temporary_path(&self) -> PathBuf {
+    /// A name below `images/tmp` that nobody has; what is made there goes with it.
+    pub(crate) fn temporary_name(&self) -> Temporary {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        self.images.join("tmp").join(format!("{}-{number}", std::process::id()))
+        self.guard(self.images.join("tmp").join(format!("{}-{number}", std::process::id())))
+    }
+
+    fn guard(&self, path: PathBuf) -> Temporary {
+        if let Some(name) = path.file_name() {
+            self.making.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        }
+        Temporary { path, making: self.making.clone() }
+    }
+
+    /// Is something being made below `images/tmp` under this name?
+    pub(crate) fn is_making(&self, name: &OsStr) -> bool {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// A new directory below `images/tmp`.
     pub(crate) fn temporary(&self) -> Result<Temporary> {
-        let path = self.temporary_path();
-        fs::create_dir(&path).on("create", &path)?;
-        Ok(Temporary(path))
+        let temporary = self.temporary_name();
+        fs::create_dir(temporary.path()).on("create", temporary.path())?;
+        Ok(temporary)
     }
 
     /// Writes a file of the store: it is whole and durable when this returns, or not there.
     pub(crate) fn write_file(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<()> {
-        let temporary = Temporary(self.temporary_path());
-        let mut file = File::create(&temporary.0).on(what, path)?;
+        let temporary = self.temporary_name();
+        let mut file = File::create(temporary.path()).on(what, path)?;
         file.write_all(bytes).on(what, path)?;
         file.sync_all().on(what, path)?;
-        fs::rename(&temporary.0, path).on(what, path)?;
+        fs::rename(temporary.path(), path).on(what, path)?;
         match path.parent() {
             Some(dir) => disk::sync_dir(dir).on(what, path),
             None => Ok(()),
@@ -232,11 +277,43 @@ impl Store {
     }
 
     fn import(&self, tar: impl Read, below: Below) -> Result<LayerInfo> {
-        let temporary = self.temporary()?;
-        let info = import::import(tar, &temporary.0, below)?;
+        self.keep_layer(self.unpack(tar, below)?)
+    }
+
+    fn unpack(&self, tar: impl Read, below: Below) -> Result<Unpacked> {
+        let files = self.temporary()?;
+        let info = import::import(tar, files.path(), below)?;
+        Ok(Unpacked { files, info })
+    }
+
+    /// Unpacks the tar of the layer `expected`, which lies over the layers `below` (lowest first, in the store),
+    /// and refuses another one. The layer is not in the store before [`Store::keep_layer`].
+    pub fn unpack_layer(&self, tar: impl Read, below: &[DiffId], expected: &DiffId) -> Result<Unpacked> {
+        // Most tars name all their directories: the tree below them is looked at when one does not.
+        let view: OnceCell<Option<Arc<View>>> = OnceCell::new();
+        let unpacked = self.unpack(tar, &|path| {
+            let view = view.get_or_init(|| match below {
+                [] => None,
+                // A tree that cannot be built is told when the image is used; the defaults do no harm.
+                _ => self.view(below, None).ok(),
+            });
+            dir_meta(view.as_ref()?, path)
+        })?;
+        if unpacked.info.diff_id != *expected {
+            return Err(Error::Layer(format!(
+                "its bytes are not those that the image's configuration names: {} instead of {}",
+                unpacked.info.diff_id.oci(),
+                expected.oci()
+            )));
+        }
+        Ok(unpacked)
+    }
+
+    /// Puts an unpacked layer into the store. It is durable when this returns.
+    pub fn keep_layer(&self, unpacked: Unpacked) -> Result<LayerInfo> {
         self.make_durable()?;
-        self.adopt_layer(&temporary.0, &info.diff_id)?;
-        Ok(info)
+        self.adopt_layer(unpacked.files.path(), &unpacked.info.diff_id)?;
+        Ok(unpacked.info)
     }
 
     /// Makes a layer from memory: the platform layer. Parents that are not given get the metadata they have in `over`,
@@ -245,7 +322,7 @@ impl Store {
     /// digest. Two entries of one path are an error.
     pub fn build_layer(&self, entries: Vec<NewEntry>, over: Option<&View>) -> Result<LayerInfo> {
         let temporary = self.temporary()?;
-        let fs_dir = temporary.0.join("fs");
+        let fs_dir = temporary.path().join("fs");
         fs::create_dir(&fs_dir).on("create", &fs_dir)?;
         let root = Root::open(&fs_dir).on("open", &fs_dir)?;
         let mut all = BTreeMap::new();
@@ -294,9 +371,9 @@ impl Store {
             }
         }
         let nodes = scan(&root, Attributes::All)?;
-        let info = write_layer(&temporary.0, &root, &nodes, false)?;
+        let info = write_layer(temporary.path(), &root, &nodes, false)?;
         self.make_durable()?;
-        self.adopt_layer(&temporary.0, &info.diff_id)?;
+        self.adopt_layer(temporary.path(), &info.diff_id)?;
         Ok(info)
     }
 

@@ -1,0 +1,424 @@
+//! Connections to a registry: TLS, redirections, and bounds of time and size for all that comes from it.
+
+use super::{Error, Result, auth::encode};
+use futures_util::stream;
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::{Body as _, Bytes, Frame, Incoming},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, USER_AGENT},
+};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+/// Redirections of one request: registries send readers of blobs elsewhere.
+pub const MAX_REDIRECTS: usize = 5;
+/// Bytes of an error's text that are looked at.
+const MAX_ERROR_TEXT: u64 = 16 << 10;
+/// Bytes of a file that are sent at once.
+const CHUNK: usize = 256 << 10;
+
+/// How a registry is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// TLS, with a certificate that this machine trusts.
+    Https,
+    /// TLS with any certificate: whoever is on the way can read and change all.
+    HttpsNoVerify,
+    /// No TLS: the same.
+    Http,
+}
+
+/// Where a registry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+impl Endpoint {
+    /// Host and port as in a URL; the usual port is left out.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == self.usual_port() { host } else { format!("{host}:{}", self.port) }
+    }
+
+    fn usual_port(&self) -> u16 {
+        if self.protocol == Protocol::Http { 80 } else { 443 }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.protocol == Protocol::Http { "http" } else { "https" }
+    }
+
+    /// URL of a path that begins with `/`.
+    pub(super) fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", self.scheme(), self.authority())
+    }
+}
+
+/// How long a registry may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// To take a connection.
+    pub connect: Duration,
+    /// To begin its answer once it has the request.
+    pub answer: Duration,
+    /// Between two pieces of a blob, in either direction.
+    pub stall: Duration,
+    /// For a whole document: a manifest, a list, a token.
+    pub document: Duration,
+    /// Before the first repetition; doubled each time.
+    pub pause: Duration,
+    /// Repetitions in a row without a byte of progress.
+    pub repetitions: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            document: Duration::from_secs(60),
+            pause: Duration::from_millis(250),
+            repetitions: 4,
+        }
+    }
+}
+
+/// Bytes of a request.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// No bytes.
+pub(super) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// These bytes.
+pub(super) fn full(bytes: Vec<u8>) -> Body {
+    Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The bytes of a file; each one that was taken counts.
+pub(super) async fn file(path: &Path, sent: Arc<AtomicU64>) -> io::Result<Body> {
+    let file = tokio::fs::File::open(path).await?;
+    let pieces = stream::try_unfold(file, move |mut file| {
+        let sent = sent.clone();
+        async move {
+            let mut piece = vec![0; CHUNK];
+            let n = file.read(&mut piece).await?;
+            piece.truncate(n);
+            sent.fetch_add(n as u64, Ordering::Relaxed);
+            Ok::<_, io::Error>((n > 0).then(|| (Frame::data(Bytes::from(piece)), file)))
+        }
+    });
+    Ok(StreamBody::new(pieces).boxed_unsync())
+}
+
+/// An HTTP client for one registry.
+#[derive(Debug)]
+pub(super) struct Http {
+    pub endpoint: Endpoint,
+    pub limits: Limits,
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// A request without its body.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub method: Method,
+    pub url: String,
+    pub headers: HeaderMap,
+}
+
+impl Ask {
+    pub fn new(method: Method, url: String) -> Self {
+        Self { method, url, headers: HeaderMap::new() }
+    }
+}
+
+impl Http {
+    pub fn new(endpoint: Endpoint, limits: Limits) -> Result<Self> {
+        let unusable = |why: String| Error::Unreachable { registry: endpoint.to_string(), why };
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| unusable(format!("TLS cannot be used: {e}")))?;
+        let tls = match endpoint.protocol {
+            Protocol::Https => builder
+                .with_native_roots()
+                .map_err(|e| unusable(format!("this machine has no certificates to trust: {e}")))?
+                .with_no_client_auth(),
+            Protocol::HttpsNoVerify => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+                .with_no_client_auth(),
+            Protocol::Http => {
+                builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+            }
+        };
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(limits.connect));
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let client = Client::builder(TokioExecutor::new()).build(connector.wrap_connector(tcp));
+        Ok(Self { endpoint, limits, client })
+    }
+
+    pub fn unreachable(&self, why: impl Into<String>) -> Error {
+        Error::Unreachable { registry: self.endpoint.to_string(), why: why.into() }
+    }
+
+    pub fn nonsense(&self, why: impl Into<String>) -> Error {
+        // Parsers quote what they do not understand.
+        let why = super::manifest::shown(&why.into());
+        Error::Nonsense { registry: self.endpoint.to_string(), why }
+    }
+
+    fn parse(&self, url: &str) -> Result<Uri> {
+        url.parse().map_err(|_| self.nonsense(format!("'{}' is no URL", super::manifest::shown(url))))
+    }
+
+    /// The URL in a `Location` of an answer to `from`. From TLS nothing leads out of it.
+    pub fn location(&self, from: &str, headers: &HeaderMap) -> Result<String> {
+        let location = headers.get(LOCATION).and_then(|l| l.to_str().ok());
+        let location = location.ok_or_else(|| self.nonsense("a redirection without its target"))?;
+        let base = self.parse(from)?;
+        let (scheme, authority) = (base.scheme_str().unwrap_or("https"), base.authority());
+        let url = if location.starts_with('/') && !location.starts_with("//") {
+            format!("{scheme}://{}{location}", authority.map_or("", |a| a.as_str()))
+        } else {
+            location.to_owned()
+        };
+        let target = self.parse(&url)?;
+        match target.scheme_str() {
+            Some("https") => Ok(url),
+            Some("http") if scheme == "http" => Ok(url),
+            Some("http") => Err(self.nonsense("it leads from https to http")),
+            _ => Err(self.nonsense(format!("'{}' is no URL", super::manifest::shown(&url)))),
+        }
+    }
+
+    /// Whether two URLs have scheme, host and port in common: only then they are told who asks.
+    pub fn same_origin(&self, one: &str, two: &str) -> bool {
+        let origin = |url: &str| {
+            let uri: Uri = url.parse().ok()?;
+            let scheme = uri.scheme_str()?.to_owned();
+            let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+            Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+        };
+        origin(one).is_some_and(|o| origin(two) == Some(o))
+    }
+
+    /// Sends one request and waits for the head of its answer; `sent` counts what of a body was taken.
+    pub async fn send(&self, ask: &Ask, body: Body, sent: Option<&AtomicU64>) -> Result<Response<Incoming>> {
+        let mut request = Request::new(body);
+        *request.method_mut() = ask.method.clone();
+        *request.uri_mut() = self.parse(&ask.url)?;
+        *request.headers_mut() = ask.headers.clone();
+        let agent = HeaderValue::from_static(concat!("walt/", env!("CARGO_PKG_VERSION")));
+        request.headers_mut().insert(USER_AGENT, agent);
+        let mut answer = std::pin::pin!(self.client.request(request));
+        let mut before = 0;
+        loop {
+            // While a body goes out, its progress counts.
+            let (limit, now) = match sent {
+                Some(sent) => (self.limits.answer, sent.load(Ordering::Relaxed)),
+                None => (self.limits.answer, 0),
+            };
+            match timeout(limit, &mut answer).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(e)) => return Err(self.unreachable(chain(&e))),
+                Err(_) if sent.is_some_and(|s| s.load(Ordering::Relaxed) > now.max(before)) => before = now,
+                Err(_) => {
+                    return Err(
+                        self.unreachable(format!("no answer in {} s", self.limits.answer.as_secs_f32()))
+                    );
+                }
+            }
+        }
+    }
+
+    /// [`Http::send`] without a body, following redirections. Another host is not told who asks.
+    pub async fn get(&self, mut ask: Ask) -> Result<Response<Incoming>> {
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.send(&ask, empty(), None).await?;
+            if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(answer);
+            }
+            let next = self.location(&ask.url, answer.headers())?;
+            if !self.same_origin(&ask.url, &next) {
+                ask.headers.remove(AUTHORIZATION);
+            }
+            ask.url = next;
+        }
+        Err(self.nonsense(format!("more than {MAX_REDIRECTS} redirections")))
+    }
+
+    /// The next piece of a body; none at its end.
+    pub async fn piece(&self, body: &mut Incoming) -> Result<Option<Bytes>> {
+        loop {
+            match timeout(self.limits.stall, body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Ok(Some(Err(e))) => return Err(self.unreachable(chain(&e))),
+                Ok(None) => return Ok(None),
+                Err(_) => {
+                    return Err(
+                        self.unreachable(format!("nothing came for {} s", self.limits.stall.as_secs_f32()))
+                    );
+                }
+            }
+        }
+    }
+
+    /// A whole body of at most `max` bytes.
+    pub async fn document(&self, mut answer: Response<Incoming>, max: u64) -> Result<Vec<u8>> {
+        let read = async {
+            let mut bytes = Vec::new();
+            if answer.body().size_hint().lower() > max {
+                return Err(self.nonsense(format!("a document of more than {max} bytes")));
+            }
+            while let Some(piece) = self.piece(answer.body_mut()).await? {
+                if bytes.len() as u64 + piece.len() as u64 > max {
+                    return Err(self.nonsense(format!("a document of more than {max} bytes")));
+                }
+                bytes.extend_from_slice(&piece);
+            }
+            Ok(bytes)
+        };
+        let late = format!("a document took more than {} s", self.limits.document.as_secs_f32());
+        timeout(self.limits.document, read).await.unwrap_or_else(|_| Err(self.unreachable(late)))
+    }
+
+    /// The error that an answer is.
+    pub async fn refusal(&self, answer: Response<Incoming>, what: &str, given: bool) -> Error {
+        let registry = self.endpoint.to_string();
+        let status = answer.status();
+        match status {
+            StatusCode::UNAUTHORIZED => return Error::Credentials { registry, given },
+            StatusCode::FORBIDDEN if !given => return Error::Credentials { registry, given },
+            StatusCode::NOT_FOUND => return Error::NotFound { registry, what: what.to_owned() },
+            _ => {}
+        }
+        // What cannot be read is no reason for another error.
+        let text = self.document(answer, MAX_ERROR_TEXT).await.unwrap_or_default();
+        Error::Refused { registry, what: what.to_owned(), status: status.as_u16(), message: message(&text) }
+    }
+
+    /// A query parameter.
+    pub fn parameter(name: &str, value: &str) -> String {
+        format!("{name}={}", encode(value))
+    }
+}
+
+/// The sentences in an error of a registry (distribution specification, "error codes").
+pub(super) fn message(text: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    struct Errors {
+        errors: Vec<One>,
+    }
+    #[derive(serde::Deserialize)]
+    struct One {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    let Ok(Errors { errors }) = serde_json::from_slice(text) else { return String::new() };
+    let sentences: Vec<String> = errors
+        .into_iter()
+        .take(3)
+        .map(|e| if e.message.is_empty() { e.code } else { e.message })
+        .map(|m| super::manifest::shown(&m))
+        .collect();
+    sentences.join(", ")
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let more = cause.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// Accepts every certificate, and checks only that its owner speaks.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
