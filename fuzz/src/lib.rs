@@ -9,6 +9,7 @@
 
 mod netboot;
 mod nfs;
+mod registry;
 
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -28,7 +29,7 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 14] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
@@ -43,6 +44,7 @@ pub const TARGETS: [(&str, Target); 14] = [
     ("dns", netboot::dns),
     ("ra", netboot::ra),
     ("boot-path", netboot::boot_path),
+    ("registry", registry::documents),
 ];
 
 /// Where layers are unpacked: memory, since each input makes files.

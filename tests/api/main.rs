@@ -8,6 +8,7 @@ mod lists;
 mod misuse;
 mod nfs_call;
 mod ownership;
+mod registries;
 mod start;
 mod status;
 mod store;

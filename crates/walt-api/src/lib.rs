@@ -13,9 +13,12 @@
 //! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
+pub mod registries;
 pub mod term;
 pub mod transfer;
 pub mod versions;
+
+pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList};
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +41,8 @@ pub mod route {
     pub const NODES: &str = "/api/v1/nodes";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
     pub const IMAGES: &str = "/api/v1/images";
+    /// `GET`: [`super::RegistryList`].
+    pub const REGISTRIES: &str = "/api/v1/registries";
     /// `POST` an [`super::NodeAction`]: a stream of events.
     pub const NODE_ACTIONS: &str = "/api/v1/actions/node";
     /// `POST` an [`super::ImageAction`]: a stream of events.
@@ -264,9 +269,9 @@ pub enum ImageAction {
         /// Name of the copy; must be free.
         new_name: String,
     },
-    /// Tags an image of another user or of the platform as one's own.
+    /// Makes an image of another user, of the platform, of a registry or of a daemon one's own.
     Clone {
-        /// `walt:<user>/<name>[:<tag>]`.
+        /// `<location>:<user>/<name>[:<tag>]`; the location is `walt`, `docker`, or the label of a registry.
         link: String,
         /// Own name; the remote one if absent.
         #[serde(default)]
@@ -274,6 +279,9 @@ pub enum ImageAction {
         /// Overwrite an own image of that name.
         #[serde(default)]
         force: bool,
+        /// For the registry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credentials: Option<RegistryCredentials>,
     },
     /// Lets a name mean again what it meant before: a new version of its history. Nodes that use it reboot.
     Rollback {
@@ -301,6 +309,39 @@ pub enum ImageAction {
         /// Do it.
         #[serde(default)]
         sure: bool,
+    },
+    /// Looks for images on this server, at registries, and at a daemon: [`Event::Found`] each.
+    Search {
+        /// Part of the link; all images if absent.
+        #[serde(default)]
+        keyword: Option<String>,
+        /// By label of registry, as far as the caller has any.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        credentials: BTreeMap<String, RegistryCredentials>,
+    },
+    /// Gives an own image to a registry.
+    Publish {
+        /// Own image.
+        name: String,
+        /// Label of the registry; the only one if absent.
+        #[serde(default)]
+        registry: Option<String>,
+        /// For the registry.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credentials: Option<RegistryCredentials>,
+    },
+    /// Tries credentials.
+    RegistryLogin {
+        /// Label of the registry.
+        registry: String,
+        /// What is tried.
+        credentials: RegistryCredentials,
+    },
+    /// Takes newer versions of the default images, and reboots the nodes that use them.
+    UpdateDefaultImages {
+        /// By label of registry, as far as the caller has any.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        credentials: BTreeMap<String, RegistryCredentials>,
     },
 }
 
@@ -539,6 +580,20 @@ pub enum Event {
         /// Label without dots.
         label: String,
     },
+    /// How much of what it is busy with is done.
+    Progress {
+        /// What that is, without dots.
+        label: String,
+        /// Bytes so far.
+        done: u64,
+        /// All bytes; 0 if not known.
+        total: u64,
+    },
+    /// A result of [`ImageAction::Search`].
+    Found {
+        /// The image.
+        image: FoundImage,
+    },
     /// The action failed after it had begun. Part of it may be done; the message says what.
     Error {
         /// What failed.
@@ -605,6 +660,8 @@ pub struct Confirmation {
 pub enum ErrorCode {
     /// The request itself is wrong: 400.
     BadRequest,
+    /// A registry wants other credentials than came with the request: 401.
+    Credentials,
     /// The caller may not do this: 403.
     Forbidden,
     /// Something named does not exist: 404.
@@ -622,6 +679,7 @@ impl ErrorCode {
     pub fn http_status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
+            Self::Credentials => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::Confirm => 409,

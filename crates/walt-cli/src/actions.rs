@@ -2,7 +2,7 @@
 
 use crate::error::Failure;
 use crate::ui::{self, Ui, prompt};
-use walt_api::{Event, ImageAction, NodeAction, SessionAction};
+use walt_api::{Event, FoundImage, ImageAction, NodeAction, SessionAction};
 use walt_client::{Client, EventStream, Reply};
 
 /// Times a confirmation is asked again because the state of things changed meanwhile.
@@ -86,7 +86,26 @@ pub async fn follow_silently(ui: &mut Ui, events: EventStream) -> Result<(), Fai
     watch_events(ui, events, false).await
 }
 
-async fn watch_events(ui: &mut Ui, mut events: EventStream, print: bool) -> Result<(), Failure> {
+/// As [`follow`]; what a search finds is given to `found`.
+pub async fn follow_search(
+    ui: &mut Ui,
+    events: EventStream,
+    found: &mut dyn FnMut(&mut Ui, FoundImage),
+) -> Result<(), Failure> {
+    watch(ui, events, true, found).await
+}
+
+async fn watch_events(ui: &mut Ui, events: EventStream, print: bool) -> Result<(), Failure> {
+    // Only searches find.
+    watch(ui, events, print, &mut |_, _| {}).await
+}
+
+async fn watch(
+    ui: &mut Ui,
+    mut events: EventStream,
+    print: bool,
+    found: &mut dyn FnMut(&mut Ui, FoundImage),
+) -> Result<(), Failure> {
     loop {
         let event = tokio::select! {
             event = events.next() => event,
@@ -97,7 +116,7 @@ async fn watch_events(ui: &mut Ui, mut events: EventStream, print: bool) -> Resu
             () = ui.busy.tick() => continue,
         };
         let event = event.inspect_err(|_| ui.busy.clear())?;
-        if !matches!(event, Some(Event::Busy { .. })) {
+        if !matches!(event, Some(Event::Busy { .. } | Event::Progress { .. } | Event::Found { .. })) {
             ui.busy.clear();
         }
         match event {
@@ -105,6 +124,8 @@ async fn watch_events(ui: &mut Ui, mut events: EventStream, print: bool) -> Resu
             Some(Event::Out { text }) => ui::out(&text)?,
             Some(Event::Note { text }) => ui::note(&text),
             Some(Event::Busy { label }) => ui.busy.label(&label),
+            Some(Event::Progress { label, done, total }) => ui.busy.progress(&label, done, total),
+            Some(Event::Found { image }) => found(ui, image),
             Some(Event::Error { error }) => return Err(error.into()),
             Some(Event::Done { ok: true }) => return Ok(()),
             Some(Event::Done { ok: false }) => return Err(Failure::said()),

@@ -20,6 +20,7 @@ mod commands;
 mod error;
 mod fds;
 mod help;
+mod registries;
 mod sets;
 mod terminal;
 mod topics;

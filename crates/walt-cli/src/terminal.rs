@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use walt_api::term::{ClientMessage, MAX_SCRIPT, ServerMessage, Tty};
 use walt_client::{Error, Output, TerminalInput, TerminalOutput};
 
-pub use raw::window_size;
+pub use raw::{NoEcho, window_size};
 
 /// Window sizes and the like that wait to be sent; what does not fit is superseded anyway.
 const CONTROL_QUEUE: usize = 16;

@@ -16,7 +16,7 @@ use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
     AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
-    ImageList, Info, NodeAction, NodeList, PROTOCOL, SessionAction, Status, StoreLook, route,
+    ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, SessionAction, Status, StoreLook, route,
 };
 
 /// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
@@ -119,6 +119,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn image_diff(&mut self, from: &str, to: &str) -> Result<ImageDiff> {
         self.get(&format!("{}?from={}&to={}", route::IMAGE_DIFF, query(from), query(to))).await
+    }
+
+    /// The registries that the server knows.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn registries(&mut self) -> Result<RegistryList> {
+        self.get(route::REGISTRIES).await
     }
 
     /// How the server is (root only).

@@ -16,6 +16,7 @@
 //! Limits: [`MAX_ANSWER`] for answers, [`MAX_EVENT`] for one event, [`CONNECT_TIMEOUT`] to connect.
 
 mod connection;
+pub mod credentials;
 mod http;
 mod target;
 mod terminal;

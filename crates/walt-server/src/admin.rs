@@ -62,7 +62,10 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
                     Event::Out { text } => println!("{text}"),
                     Event::Note { text } => eprintln!("{text}"),
                     Event::Error { error } => bail!("{error}"),
-                    Event::Busy { .. } | Event::Done { .. } => {}
+                    Event::Busy { .. }
+                    | Event::Progress { .. }
+                    | Event::Found { .. }
+                    | Event::Done { .. } => {}
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! `/etc/walt/server.conf`: every key optional, unknown keys refused with their line.
 
+use crate::registries::config::{self as registries, RegistryConfig};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
@@ -33,6 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// Access to the API.
     pub api: Api,
+    /// Where images come from and go to.
+    pub registries: Vec<RegistryConfig>,
 }
 
 /// Networks of the platform.
@@ -126,6 +129,7 @@ impl Default for Config {
             virtual_nodes: VirtualNodes::default(),
             limits: Limits::default(),
             api: Api::default(),
+            registries: registries::default_registries(),
         }
     }
 }
@@ -286,7 +290,7 @@ impl Config {
                 "network.walt-net.raw-device: physical networks are not supported by this version yet: leave it out"
             );
         }
-        Ok(())
+        registries::check(&self.registries)
     }
 
     /// Path of the API's socket.

@@ -1,7 +1,7 @@
 //! The stream of events an action answers with.
 
 use tokio::sync::mpsc;
-use walt_api::Event;
+use walt_api::{Event, FoundImage};
 
 /// Events that may wait for a slow client before the action waits too.
 pub const QUEUE: usize = 64;
@@ -27,6 +27,14 @@ impl Events {
     /// What the server is busy with.
     pub async fn busy(&self, label: impl Into<String>) {
         self.send(Event::Busy { label: label.into() }).await;
+    }
+    /// How much of something is done, in bytes; a `total` of 0 is not known.
+    pub async fn progress(&self, label: &str, done: u64, total: u64) {
+        self.send(Event::Progress { label: label.to_owned(), done, total }).await;
+    }
+    /// A result of a search.
+    pub async fn found(&self, image: FoundImage) {
+        self.send(Event::Found { image }).await;
     }
     async fn send(&self, event: Event) {
         let _gone = self.0.send(event).await;

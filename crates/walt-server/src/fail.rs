@@ -24,6 +24,9 @@ pub const POINTS: &[&str] = &[
     "save-recorded",
     "save-adopted",
     "save-referenced",
+    // A download: a layer is in the store; the image's configuration too.
+    "pull-layer",
+    "pull-config",
     // The end of a session without a save: its record is gone.
     "discard-deleted",
 ];

@@ -32,6 +32,7 @@ pub mod nodes;
 mod peers;
 pub mod ports;
 mod recent;
+pub mod registries;
 pub mod run;
 pub mod sessions;
 pub mod status;
@@ -93,6 +94,12 @@ pub struct App {
     /// Told when the server is to take everything down and end.
     pub down: Notify,
     token_key: [u8; 32],
+}
+
+impl AsRef<Store> for App {
+    fn as_ref(&self) -> &Store {
+        &self.store
+    }
 }
 
 impl App {

@@ -8,6 +8,7 @@
 //! Machine                     what a server may leave behind: links, mounts, rules, …
 //! Netns, scan                 other machines on walt-net, and what they reach
 //! Newcomer                    one that the server did not start: it has no address yet
+//! DockerRegistry              a registry of the distribution
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -20,6 +21,7 @@ pub mod images;
 pub mod machine;
 pub mod netns;
 pub mod newcomer;
+pub mod registry;
 pub mod scan;
 pub mod server;
 mod slot;
@@ -29,6 +31,7 @@ pub use http::Api;
 pub use machine::Machine;
 pub use netns::{Netns, Station};
 pub use newcomer::Newcomer;
+pub use registry::DockerRegistry;
 pub use server::{Ended, Options, TestServer, User};
 pub use terminal::Terminal;
 

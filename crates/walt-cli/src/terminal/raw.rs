@@ -1,6 +1,6 @@
 //! Raw mode of the local terminal, and its size.
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 
 /// Size assumed where the terminal does not tell: lines, columns.
@@ -29,6 +29,29 @@ impl RawMode {
 }
 
 impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+    }
+}
+
+/// No echo while a password is typed; the terminal gets its former mode back when this is dropped.
+#[derive(Debug)]
+pub struct NoEcho {
+    before: Termios,
+}
+
+impl NoEcho {
+    /// Turns the echo of the terminal on standard input off.
+    pub fn enter() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes -= LocalModes::ECHO;
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for NoEcho {
     fn drop(&mut self) {
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
     }

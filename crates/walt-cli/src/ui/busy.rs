@@ -10,6 +10,8 @@ const FRAME: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_millis(300);
 /// What is shown as long as the server says nothing better.
 const DEFAULT_LABEL: &str = "Server is working";
+/// Signs of a progress bar.
+const BAR: usize = 24;
 const WHEEL: [char; 4] = ['\\', '|', '/', '-'];
 /// How long a disabled indicator sleeps at a time.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -34,6 +36,11 @@ impl Busy {
     pub fn label(&mut self, label: &str) {
         // The server's words must not move our cursor.
         self.label = label.chars().filter(|c| !c.is_control()).collect();
+    }
+
+    /// Says how far the server has got: a bar where the end is known, else a count.
+    pub fn progress(&mut self, label: &str, done: u64, total: u64) {
+        self.label(&format!("{label} {}", bar(done, total)));
     }
 
     /// Waits until the next frame is due and draws it. May be dropped at any time.
@@ -63,6 +70,16 @@ impl Busy {
     }
 }
 
+/// Megabytes, and a bar.
+fn bar(done: u64, total: u64) -> String {
+    let mb = |bytes: u64| bytes / 1_000_000;
+    if total == 0 {
+        return format!("{} MB", mb(done));
+    }
+    let full = usize::try_from(done.min(total) * BAR as u64 / total).unwrap_or(BAR);
+    format!("[{}{}] {}/{} MB", "#".repeat(full), " ".repeat(BAR - full), mb(done), mb(total))
+}
+
 fn frame(label: &str, number: usize) -> String {
     format!("{label}... {}", WHEEL[number % WHEEL.len()])
 }
@@ -70,6 +87,14 @@ fn frame(label: &str, number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bars_fill() {
+        assert_eq!(bar(3_500_000, 0), "3 MB");
+        assert_eq!(bar(0, 8_000_000), format!("[{}] 0/8 MB", " ".repeat(24)));
+        assert_eq!(bar(4_000_000, 8_000_000), "[############            ] 4/8 MB");
+        assert_eq!(bar(9_000_000, 8_000_000), format!("[{}] 9/8 MB", "#".repeat(24)));
+    }
 
     #[test]
     fn frames_turn() {

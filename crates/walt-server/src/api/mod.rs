@@ -65,6 +65,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGES, get(list_images))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
+        .route(route::REGISTRIES, get(list_registries))
         .route(route::NODE_ACTIONS, post(node_action))
         .route(route::IMAGE_ACTIONS, post(image_action))
         .route(route::SESSION_ACTIONS, post(session_action))
@@ -113,6 +114,10 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
     answer(nodes::list(&app))
+}
+
+async fn list_registries(State(app): State<Arc<App>>) -> Response {
+    Json(crate::registries::list(&app)).into_response()
 }
 
 #[derive(Deserialize)]

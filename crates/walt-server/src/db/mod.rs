@@ -3,6 +3,7 @@
 //! Calls block for a few milliseconds at most; from async code they go through [`Db::with`], which
 //! tells the runtime so.
 
+mod blobs;
 mod history;
 mod images;
 mod leases;
@@ -10,6 +11,7 @@ mod nodes;
 mod schema;
 mod sessions;
 
+pub use blobs::BlobRow;
 pub use history::{By, HistoryRow};
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};
 pub use leases::LeaseRow;

@@ -88,6 +88,19 @@ const STEPS: &[&str] = &[
     INSERT INTO history SELECT fullname, 1, image_id, created, substr(fullname, 1, instr(fullname, '/') - 1), ''
         FROM refs;
 ",
+    "
+    -- Layers as blobs that registries have: these are not sent again.
+    CREATE TABLE layer_blobs (
+        diff_id TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        registry TEXT NOT NULL,             -- its label
+        repository TEXT NOT NULL,
+        seen INTEGER NOT NULL,              -- seconds since the epoch
+        PRIMARY KEY (diff_id, registry, repository)
+    ) STRICT;
+",
 ];
 
 /// Brings a database up to date.

@@ -7,6 +7,7 @@ use crate::{
     events::Events,
     failure::{Outcome, bad_request, not_found, refused, refused_hint},
     nodes,
+    registries::{self, links::Link},
 };
 use std::sync::Arc;
 use walt_api::ImageAction;
@@ -50,7 +51,13 @@ pub async fn act(
             app.db.transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
             Ok(true)
         }
-        ImageAction::Clone { link, name, force } => {
+        ImageAction::Clone { link, name, force, credentials } if !link.starts_with("walt:") => {
+            drop(decision);
+            let link = Link::parse(&link).map_err(|e| bad_request(format!("{e}.")))?;
+            let request = registries::clone::Request { link, name, force, credentials };
+            registries::clone::clone(app, caller, request, events).await
+        }
+        ImageAction::Clone { link, name, force, .. } => {
             let plan = plan_clone(app, caller, &link, name.as_deref(), force)?;
             let by = By::new(caller, format!("walt image clone {link}"));
             app.db.transaction(|tx| plan.row.put(tx, &by))?;
@@ -81,6 +88,22 @@ pub async fn act(
             squash::squash(app, caller, &name, confirm, events).await
         }
         ImageAction::FixOwner { user, sure } => fix_owner(app, caller, &user, sure, events).await,
+        ImageAction::Search { keyword, credentials } => {
+            drop(decision);
+            registries::search(app, caller, keyword, credentials, events).await
+        }
+        ImageAction::Publish { name, registry, credentials } => {
+            drop(decision);
+            registries::publish(app, caller, &name, registry.as_deref(), credentials.as_ref(), events).await
+        }
+        ImageAction::RegistryLogin { registry, credentials } => {
+            drop(decision);
+            registries::login(app, &registry, &credentials, events).await
+        }
+        ImageAction::UpdateDefaultImages { credentials } => {
+            drop(decision);
+            registries::update_default_images(app, caller, credentials, events).await
+        }
     }
 }
 
@@ -162,15 +185,12 @@ fn plan_clone(
 ) -> Outcome<ClonePlan> {
     let form = || {
         bad_request(format!(
-            "'{link}' is not a clonable link: use walt:<user>/<name>[:<tag>], as 'walt image show --all' lists them."
+            "'{link}' is not a clonable link: use <location>:<user>/<name>[:<tag>], as 'walt image search' lists them."
         ))
     };
     let (location, rest) = link.split_once(':').ok_or_else(form)?;
     if location != "walt" {
-        return Err(refused_hint(
-            format!("images cannot be cloned from '{location}' by this version."),
-            "links of this server start with 'walt:'; see 'walt image show --all'",
-        ));
+        return Err(form());
     }
     let source: ImageRef = rest.parse().map_err(|_| form())?;
     if source.user() == caller.as_str() {

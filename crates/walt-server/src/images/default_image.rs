@@ -23,6 +23,9 @@ use std::{
 use walt_images::{History, ImageConfig, RunConfig};
 use walt_types::{ImageId, ImageName, ImageRef, PLATFORM_USER};
 
+/// Begins the comment in an image's history that names the recipe it was made by, by its digest.
+const RECIPE_COMMENT: &str = "recipe ";
+
 /// All recipes, as `images/` of the source tree.
 static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
 
@@ -51,6 +54,15 @@ pub fn names() -> Vec<String> {
 pub fn recipes_digest() -> String {
     let mut hasher = blake3::Hasher::new();
     hash_dir(&RECIPES, &mut hasher);
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+/// A digest of what one recipe is made of: its own files, and the common ones.
+fn recipe_digest(name: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for dir in [name, "common"].iter().filter_map(|d| RECIPES.get_dir(d)) {
+        hash_dir(dir, &mut hasher);
+    }
     hasher.finalize().to_hex()[..16].to_owned()
 }
 
@@ -123,6 +135,20 @@ fn unpack(dir: &Dir<'_>, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a default image was made here by an older recipe than this program's.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn recipe_is_newer(app: &App, row: &RefRow) -> Result<bool> {
+    if !names().contains(&row.reference.image().name().to_owned()) {
+        return Ok(false);
+    }
+    let history = app.store.config(&row.image_id)?.history.unwrap_or_default();
+    let made_by =
+        history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
+    Ok(made_by.is_some_and(|digest| digest != recipe_digest(row.reference.image().name())))
+}
+
 /// Imports what a recipe made as `waltplatform/<name>:latest`.
 ///
 /// # Errors
@@ -153,6 +179,7 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     let history = History {
         created: config.created.clone(),
         created_by: Some(format!("walt-server default-image build {name}")),
+        comment: Some(format!("{RECIPE_COMMENT}{}", recipe_digest(name.name()))),
         ..History::default()
     };
     config.push_layer(&layer.diff_id, history);

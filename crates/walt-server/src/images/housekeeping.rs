@@ -4,7 +4,7 @@
 use super::pins::Pins;
 use crate::{
     App,
-    db::{self, Db, HistoryRow, NodeRow, RefRow, SessionRow},
+    db::{self, BlobRow, Db, HistoryRow, NodeRow, RefRow, SessionRow},
 };
 use anyhow::Result;
 use std::{
@@ -100,6 +100,7 @@ pub async fn pass(app: &Arc<App>) -> Result<()> {
         }
     }
     let report = db::blocking(|| app.store.remove_unreferenced(&live))?;
+    app.db.with(|c| BlobRow::forget(c, |layer| app.store.has_layer(layer)))?;
     tracing::debug!(?report, "removed what nothing needs");
     Ok(())
 }

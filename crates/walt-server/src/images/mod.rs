@@ -28,7 +28,7 @@ pub const LABEL_MODELS: &str = "walt.node.models";
 /// Label with the name that a user's clone of a default image gets.
 pub const LABEL_PREFERRED_NAME: &str = "walt.image.preferred-name";
 /// The model whose default image every new user gets, whatever nodes there are.
-const MODEL_ALWAYS: &str = "pc-x86-64";
+pub const MODEL_ALWAYS: &str = "pc-x86-64";
 
 /// What the history says of a clone that the server made by itself.
 const FIRST_CLONE: &str = "(first use of the default image)";

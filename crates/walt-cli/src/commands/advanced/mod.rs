@@ -1,5 +1,7 @@
 //! `walt advanced …`.
 
+mod update_default_images;
+
 use super::Context;
 use crate::error::Failure;
 use clap::{Args, Subcommand};
@@ -10,6 +12,8 @@ use walt_api::ImageAction;
 pub enum Command {
     /// take over all images of another user
     FixImageOwner(FixImageOwner),
+    /// take newer versions of the default images, those of free nodes
+    UpdateDefaultImages(update_default_images::UpdateDefaultImages),
 }
 
 impl Command {
@@ -17,6 +21,7 @@ impl Command {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
             Self::FixImageOwner(command) => command.run(context).await,
+            Self::UpdateDefaultImages(command) => command.run(context).await,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `walt image …`.
 
+mod clone;
 mod keep;
+mod publish;
+mod search;
 mod shell;
 mod show;
 mod simple;
@@ -15,8 +18,10 @@ use clap::Subcommand;
 pub enum Command {
     /// show your images
     Show(show::Show),
-    /// make an image of the platform or of another user one of yours
-    Clone(simple::Clone),
+    /// search for images: on this server, at registries, at a docker daemon
+    Search(search::Search),
+    /// make an image of the platform, of another user or of a registry one of yours
+    Clone(clone::Clone),
     /// change an image in a shell
     Shell(shell::Shell),
     /// give an image of yours a second name
@@ -25,6 +30,8 @@ pub enum Command {
     Remove(simple::Remove),
     /// rename an image of yours
     Rename(simple::Rename),
+    /// publish an image of yours at a registry
+    Publish(publish::Publish),
     /// make one layer of all layers of an image
     Squash(simple::Squash),
     /// list what an image name has meant: when, by whom, by which command
@@ -42,11 +49,13 @@ impl Command {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
             Self::Show(command) => command.run(context).await,
+            Self::Search(command) => command.run(context).await,
             Self::Clone(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
             Self::Duplicate(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
+            Self::Publish(command) => command.run(context).await,
             Self::Squash(command) => command.run(context).await,
             Self::History(command) => command.run(context).await,
             Self::Rollback(command) => command.run(context).await,

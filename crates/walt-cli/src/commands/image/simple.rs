@@ -5,27 +5,6 @@ use crate::error::Failure;
 use clap::Args;
 use walt_api::ImageAction;
 
-/// `walt image clone`
-#[derive(Debug, Args)]
-pub struct Clone {
-    clonable_image_link: String,
-    image_name: Option<String>,
-    /// overwrite an image of yours that has the same name
-    #[arg(long)]
-    force: bool,
-    #[command(flatten)]
-    confirmed: Confirmed,
-}
-
-impl Clone {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let action =
-            ImageAction::Clone { link: self.clonable_image_link, name: self.image_name, force: self.force };
-        context.action(action, self.confirmed.yes).await
-    }
-}
-
 /// `walt image duplicate`
 #[derive(Debug, Args)]
 pub struct Duplicate {

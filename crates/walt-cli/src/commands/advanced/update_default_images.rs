@@ -1,0 +1,19 @@
+//! `walt advanced update-default-images`
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::registries;
+use clap::Args;
+use walt_api::ImageAction;
+
+/// `walt advanced update-default-images`
+#[derive(Debug, Args)]
+pub struct UpdateDefaultImages {}
+
+impl UpdateDefaultImages {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let credentials = registries::find_all(context).await?;
+        context.action(ImageAction::UpdateDefaultImages { credentials }, false).await
+    }
+}

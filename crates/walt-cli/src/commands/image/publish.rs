@@ -1,0 +1,37 @@
+//! `walt image publish`
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::registries;
+use clap::Args;
+use walt_api::ImageAction;
+
+/// `walt image publish`
+#[derive(Debug, Args)]
+pub struct Publish {
+    image_name: String,
+    /// which registry to publish at
+    #[arg(long, value_name = "REGISTRY:str", default_value = "auto")]
+    registry: String,
+}
+
+impl Publish {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let all = registries::all(context).await?;
+        // Which one is meant is the server's business; where it is clear, credentials go with the request.
+        let meant = match all.as_slice() {
+            [one] if self.registry == "auto" => Some(one),
+            several => several.iter().find(|r| r.label == self.registry),
+        };
+        let action = |credentials| ImageAction::Publish {
+            name: self.image_name.clone(),
+            registry: Some(self.registry.clone()),
+            credentials,
+        };
+        match meant {
+            Some(registry) => registries::act(context, registry, !registry.anonymous, action).await,
+            None => context.action(action(None), false).await,
+        }
+    }
+}

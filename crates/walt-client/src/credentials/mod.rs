@@ -1,0 +1,108 @@
+//! Credentials for registries, where users keep them.
+//!
+//! ```text
+//! 1. ~/.walt/config                                           by the registry's label    config
+//! 2. $REGISTRY_AUTH_FILE                                      \
+//!    $XDG_RUNTIME_DIR/containers/auth.json  (podman)           > by its host             authfile
+//!    $DOCKER_CONFIG/config.json, ~/.docker/config.json        /
+//! ```
+//! The first that has an entry counts. Entries that cannot be used are passed over.
+
+pub mod authfile;
+pub mod config;
+
+use authfile::{AuthFile, Entry};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use walt_api::{RegistryCredentials, RegistryInfo};
+
+/// Largest file that is read, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+/// How long a helper may take: it may have to ask for the password of a key ring.
+const HELPER_LIMIT: Duration = Duration::from_secs(120);
+
+/// A file that does not exist, or is too large to be what we look for, is none.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE => fs::read_to_string(path).map(Some),
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from)
+}
+
+/// Files of docker and podman, in the order in which they count.
+fn auth_files() -> Vec<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let docker = var("DOCKER_CONFIG").or_else(|| Some(home()?.join(".docker")));
+    [
+        var("REGISTRY_AUTH_FILE"),
+        var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        home().map(|dir| dir.join(".config/containers/auth.json")),
+        docker.map(|dir| dir.join("config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What the user has for a registry; `note` is told what cannot be used.
+pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Option<RegistryCredentials> {
+    if let Some(path) = config::path() {
+        match read(&path).map(|text| text.as_deref().map(config::parse)) {
+            Ok(Some(Ok(config))) => {
+                if let Some(found) = config.credentials(&registry.label) {
+                    return Some(found);
+                }
+            }
+            Ok(None) => {}
+            Ok(Some(Err(why))) => note(format!("{} is ignored: {why}.", path.display())),
+            Err(e) => note(format!("{} is ignored: {e}.", path.display())),
+        }
+    }
+    for path in auth_files() {
+        let Ok(Some(text)) = read(&path) else { continue };
+        let Some(file) = AuthFile::parse(text.as_bytes()) else {
+            note(format!("{} is ignored: it cannot be read as a file with credentials.", path.display()));
+            continue;
+        };
+        match file.entry(&registry.host, registry.hub) {
+            Some(Entry::Given(credentials)) => return Some(credentials),
+            Some(Entry::Helper { program, key }) => match ask_helper(&program, &key).await {
+                Ok(Some(credentials)) => return Some(credentials),
+                Ok(None) => {}
+                Err(e) => note(format!("{program}, named in {}, gives no credentials: {e}.", path.display())),
+            },
+            None => {}
+        }
+    }
+    None
+}
+
+/// Asks a credential helper (docker-credential-helpers, "get").
+async fn ask_helper(program: &str, key: &str) -> io::Result<Option<RegistryCredentials>> {
+    let mut child = Command::new(program)
+        .arg("get")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read has ended, and its status tells.
+        let _ = input.write_all(key.as_bytes()).await;
+    }
+    let late =
+        || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", HELPER_LIMIT.as_secs()));
+    let output = timeout(HELPER_LIMIT, child.wait_with_output()).await.map_err(|_| late())??;
+    // A helper that has nothing for a registry fails.
+    Ok(if output.status.success() { authfile::parse_helper(&output.stdout) } else { None })
+}

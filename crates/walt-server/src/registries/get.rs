@@ -1,0 +1,185 @@
+//! One image of a registry into the store.
+
+use super::{LABEL_MINVERSION, config::RegistryConfig, links::Link, models_of, needs_version, open, told};
+use crate::{
+    App,
+    db::{BlobRow, blocking},
+    events::Events,
+    failure::{Outcome, not_found, refused},
+    images::{
+        housekeeping::{After, writing},
+        pins::Pinned,
+    },
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use walt_api::RegistryCredentials;
+use walt_images::{
+    ImageConfig,
+    registry::{
+        Error, LayerBlob, Registry,
+        pull::{Downloads, Progress, Resolved, resolve},
+    },
+};
+use walt_types::{DiffId, ImageId, Model};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+
+/// An image of a registry that was looked at, and can be got.
+pub struct Found {
+    registry: Arc<Registry>,
+    label: String,
+    repository: String,
+    resolved: Resolved,
+    /// Models it is made for.
+    pub models: Vec<Model>,
+}
+
+/// An image in the store that nothing refers to yet, and its pins.
+pub struct Got {
+    /// The image.
+    pub image: ImageId,
+    /// When it was made, in seconds since the epoch.
+    pub created: i64,
+    _pinned: Pinned,
+}
+
+impl Got {
+    /// An image that is in the store and pinned.
+    pub fn new(image: ImageId, created: i64, pinned: Pinned) -> Self {
+        Self { image, created, _pinned: pinned }
+    }
+}
+
+/// When an image was made, by its configuration, in seconds since the epoch.
+pub fn created(config: &ImageConfig) -> Option<i64> {
+    let time: jiff::Timestamp = config.created.as_deref()?.parse().ok()?;
+    Some(time.as_second())
+}
+
+/// Refuses an image that is not one for nodes, or not for this server; gives its models.
+pub fn check(config: &ImageConfig) -> Outcome<Vec<Model>> {
+    let models = models_of(config).filter(|m| !m.is_empty()).ok_or_else(|| {
+        refused(format!(
+            "this image does not indicate compatible node models (label {}): it is not an image for WalT nodes.",
+            crate::images::LABEL_MODELS
+        ))
+    })?;
+    if let Some(version) = needs_version(config.label(LABEL_MINVERSION)) {
+        return Err(refused(format!(
+            "this image needs a newer server: [Need server upgrade, version>={version}]."
+        )));
+    }
+    Ok(models)
+}
+
+/// Looks at an image; of an index, the one for `wanted` models.
+pub async fn look(
+    config: &RegistryConfig,
+    link: &Link,
+    credentials: Option<&RegistryCredentials>,
+    wanted: &[Model],
+) -> Outcome<Found> {
+    let registry = open(config, credentials)?;
+    let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let fits = |image: &ImageConfig| {
+        models_of(image).is_some_and(|models| wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
+    };
+    let repository = link.repository();
+    let found = resolve(&registry, &repository, &link.tag, &names, fits).await;
+    let resolved = found.map_err(|e| match e {
+        Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
+        other => told(&config.label, other),
+    })?;
+    let models = check(&resolved.config)?;
+    Ok(Found { registry, label: config.label.clone(), repository, resolved, models })
+}
+
+impl Found {
+    /// When it was made, in seconds since the epoch.
+    pub fn created(&self) -> Option<i64> {
+        created(&self.resolved.config)
+    }
+
+    /// The image's id.
+    pub fn image(&self) -> ImageId {
+        ImageId(walt_images::registry::manifest::digest_of(&self.resolved.config_bytes))
+    }
+
+    /// Gets the layers that are not here.
+    pub async fn get(&self, app: &Arc<App>, events: &Events) -> Outcome<Got> {
+        let _tidy = After(app);
+        let mut pinned = app.pins.begin();
+        let layers = &self.resolved.layers;
+        let missing: Vec<LayerBlob> = {
+            let _writing = writing(app).await;
+            let mut seen = BTreeSet::new();
+            let absent = layers.iter().filter(|l| {
+                let here = app.store.has_layer(&l.diff_id);
+                if here {
+                    pinned.layer(l.diff_id);
+                }
+                !here && seen.insert(l.diff_id)
+            });
+            absent.cloned().collect()
+        };
+        let progress = Progress::default();
+        let label = |e| told(&self.label, e);
+        let downloads = Downloads::start(&self.registry, &self.repository, &missing, &app.store, &progress)
+            .map_err(label)?;
+        let work = async {
+            let mut below: Vec<DiffId> = Vec::new();
+            for layer in layers {
+                if missing.contains(layer) && !below.contains(&layer.diff_id) {
+                    let unpacked =
+                        downloads.unpack(&layer.diff_id, below.clone(), app.clone()).await.map_err(label)?;
+                    let _writing = writing(app).await;
+                    blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
+                    pinned.layer(layer.diff_id);
+                    crate::fail::point("pull-layer");
+                }
+                below.push(layer.diff_id);
+            }
+            let _writing = writing(app).await;
+            let image =
+                app.store.put_config_bytes(&self.resolved.config_bytes).map_err(anyhow::Error::new)?;
+            pinned.image(image);
+            crate::fail::point("pull-config");
+            Ok(image)
+        };
+        let total = missing.iter().map(|l| l.size).sum();
+        let image = tell_progress(work, events, "Downloading", &progress, total).await?;
+        app.db.transaction(|tx| -> anyhow::Result<()> {
+            for layer in layers {
+                BlobRow::put(tx, layer, &self.label, &self.repository)?;
+            }
+            Ok(())
+        })?;
+        let created = self.created().unwrap_or_else(|| crate::now() as i64);
+        Ok(Got::new(image, created, pinned))
+    }
+}
+
+/// Tells how much was transferred while `work` goes on.
+pub async fn tell_progress<T>(
+    work: impl Future<Output = Outcome<T>>,
+    events: &Events,
+    label: &str,
+    progress: &Progress,
+    total: u64,
+) -> Outcome<T> {
+    let mut work = std::pin::pin!(work);
+    let mut told = 0;
+    loop {
+        match tokio::time::timeout(TICK, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                let bytes = progress.bytes();
+                if bytes != told {
+                    told = bytes;
+                    events.progress(label, bytes, total).await;
+                }
+            }
+        }
+    }
+}

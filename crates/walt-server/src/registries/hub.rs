@@ -1,0 +1,110 @@
+//! What publishers on the docker hub say about their images, so that a search finds them.
+//!
+//! Each publisher has an image `<user>/walt_metadata:latest` whose label `metadata` is base64 of
+//! `{"walt.user.images": {"<user>/<name>:<tag>": {"labels": {…}}}}`.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use walt_images::{
+    ImageConfig, RunConfig,
+    registry::{Error, Registry, Result, pull::resolve, push},
+};
+
+/// Name of the image.
+pub const REPOSITORY: &str = "walt_metadata";
+/// Its label.
+const LABEL: &str = "metadata";
+/// Users whose metadata are read in one search.
+pub const MAX_USERS: usize = 100;
+/// Largest metadata, in bytes.
+const MAX_METADATA: usize = 4 << 20;
+
+/// Metadata of one publisher.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metadata {
+    /// Images by full name.
+    #[serde(rename = "walt.user.images", default)]
+    pub images: BTreeMap<String, Published>,
+}
+
+/// One image.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Reads the label. Its base64 may be cut into lines.
+pub fn parse(label: &str) -> Option<Metadata> {
+    if label.len() > MAX_METADATA {
+        return None;
+    }
+    let text: String = label.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
+}
+
+/// What a publisher says; nothing if he has not said anything.
+///
+/// # Errors
+/// The registry fails, or his image is none.
+pub async fn read(registry: &Registry, user: &str) -> Result<Metadata> {
+    match resolve(registry, &format!("{user}/{REPOSITORY}"), "latest", &[], |_| true).await {
+        Ok(found) => Ok(found.config.label(LABEL).and_then(parse).unwrap_or_default()),
+        Err(Error::NotFound { .. }) => Ok(Metadata::default()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Adds an image to what its publisher says.
+///
+/// # Errors
+/// The registry refuses or fails.
+pub async fn announce(
+    registry: &Registry,
+    user: &str,
+    full: &str,
+    labels: BTreeMap<String, String>,
+) -> Result<()> {
+    // The user has just pushed: what is not to be read now was not there before.
+    let mut metadata = match read(registry, user).await {
+        Err(Error::Credentials { .. }) => Metadata::default(),
+        other => other?,
+    };
+    if metadata.images.get(full).is_some_and(|known| known.labels == labels) {
+        return Ok(());
+    }
+    metadata.images.insert(full.to_owned(), Published { labels });
+    // Invariant: maps of strings are JSON.
+    let text = STANDARD.encode(serde_json::to_vec(&metadata).expect("metadata are JSON"));
+    let labels = Some([(LABEL.to_owned(), text)].into());
+    let mut config =
+        ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+    config.config = Some(RunConfig { labels, ..RunConfig::default() });
+    let repository = format!("{user}/{REPOSITORY}");
+    // Not every registry takes an image without layers.
+    let layer = push::empty_layer(registry, &repository).await?;
+    config.push_layer(&layer.diff_id, walt_images::History::default());
+    let bytes = serde_json::to_vec(&config).expect("a configuration is JSON"); // as above
+    push::finish(registry, &repository, "latest", &bytes, &[layer]).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_of_publishers() {
+        let text = STANDARD.encode(
+            r#"{"walt.user.images":{"ann/x:latest":{"labels":{"walt.node.models":"pc-x86-64"},"id":"7"}}}"#,
+        );
+        let (one, two) = text.split_at(20);
+        let metadata = parse(&format!("{one}\n{two}\n")).unwrap();
+        assert_eq!(metadata.images["ann/x:latest"].labels["walt.node.models"], "pc-x86-64");
+        assert_eq!(parse(&STANDARD.encode("{}")), Some(Metadata::default()));
+        for bad in ["%", "", &STANDARD.encode("[]"), &STANDARD.encode(r#"{"walt.user.images":[]}"#)] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

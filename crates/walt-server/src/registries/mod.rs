@@ -1,0 +1,125 @@
+//! Images from and to other places: registries, and a docker or podman daemon of this machine.
+//!
+//! ```text
+//! config   which registries there are                 links   <location>:<user>/<name>[:<tag>]
+//! search   all places at once, each with its own bound
+//! get      one image into the store: checked first, then its layers beside each other
+//! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
+//! publish  an image of the caller to a registry                 hub     what publishers say about their images
+//! docker   the daemon's images, by its API
+//! ```
+//! Credentials come with a request, are used for it, and are neither kept nor logged.
+
+pub mod clone;
+pub mod config;
+mod docker;
+mod get;
+mod hub;
+pub mod links;
+mod publish;
+mod search;
+mod update;
+
+pub use publish::publish;
+pub use search::search;
+pub use update::update_default_images;
+
+use crate::{
+    App,
+    events::Events,
+    failure::{Failure, Outcome, bad_request},
+};
+use config::{Kind, RegistryConfig};
+use std::sync::Arc;
+use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList};
+use walt_images::{
+    ImageConfig,
+    registry::{self, Credentials, Limits, Registry},
+};
+use walt_types::Model;
+
+/// Version of the existing system's server that this one stands for: images may ask for at least one.
+pub const SERVER_VERSION: u32 = 10;
+/// Label with the least version of a server that an image needs.
+pub const LABEL_MINVERSION: &str = "walt.server.minversion";
+
+/// The registries, as clients have to know them.
+pub fn list(app: &App) -> RegistryList {
+    let info = |r: &RegistryConfig| RegistryInfo {
+        label: r.label.clone(),
+        description: r.description.clone(),
+        host: r.endpoint().to_string(),
+        hub: r.api == Kind::DockerHub,
+        anonymous: r.auth == config::Auth::None,
+        anonymous_reads: r.reads_anonymously(),
+    };
+    RegistryList { registries: app.config.registries.iter().map(info).collect() }
+}
+
+/// The registry with this label.
+pub fn find<'a>(app: &'a App, label: &str) -> Outcome<&'a RegistryConfig> {
+    app.config.registries.iter().find(|r| r.label == label).ok_or_else(|| {
+        let known: Vec<&str> = app.config.registries.iter().map(|r| r.label.as_str()).collect();
+        let known = if known.is_empty() {
+            "none is configured".into()
+        } else {
+            format!("known: {}", known.join(", "))
+        };
+        bad_request(format!("there is no registry '{label}' ({known})."))
+    })
+}
+
+/// A client of a registry.
+fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>) -> Outcome<Arc<Registry>> {
+    let credentials =
+        credentials.map(|c| Credentials { username: c.username.clone(), password: c.password.clone() });
+    Registry::new(registry.endpoint(), credentials, Limits::default())
+        .map(Arc::new)
+        .map_err(|e| told(&registry.label, e))
+}
+
+/// An error of a registry as its user is told.
+fn told(label: &str, error: registry::Error) -> Failure {
+    use registry::Error;
+    let api = |code, message: String| ApiError::new(code, message);
+    match error {
+        Error::Credentials { given, .. } => {
+            let what = if given { "invalid" } else { "missing" };
+            api(ErrorCode::Credentials, format!("credentials for {label} registry are missing or invalid."))
+                .hint(format!("(they are {what})"))
+                .into()
+        }
+        Error::Unreachable { .. } => {
+            api(ErrorCode::Refused, format!("Failed to communicate with {label} registry. Aborted."))
+                .hint(format!("{error}."))
+                .into()
+        }
+        Error::Store(error) => Failure::Internal(error.into()),
+        Error::Local { .. } => Failure::Internal(error.into()),
+        other => api(ErrorCode::Refused, format!("{other}.")).into(),
+    }
+}
+
+/// Models in an image's label; none if it has no such label.
+fn models_of(config: &ImageConfig) -> Option<Vec<Model>> {
+    let text = config.label(crate::images::LABEL_MODELS)?;
+    Some(text.split(',').filter_map(|m| m.trim().parse().ok()).collect())
+}
+
+/// The version of a server that an image needs, if this one is too old for it.
+fn needs_version(minversion: Option<&str>) -> Option<u32> {
+    minversion?.trim().parse().ok().filter(|v| *v > SERVER_VERSION)
+}
+
+/// Tries credentials.
+pub async fn login(
+    app: &Arc<App>,
+    label: &str,
+    credentials: &RegistryCredentials,
+    events: &Events,
+) -> Outcome<bool> {
+    let registry = find(app, label)?;
+    events.busy("Authenticating to the registry").await;
+    open(registry, Some(credentials))?.ping().await.map_err(|e| told(label, e))?;
+    Ok(true)
+}
