@@ -262,6 +262,7 @@ mod tests {
             network: None,
             memory_max: None,
             users: None,
+            emulated: false,
         }
     }
 

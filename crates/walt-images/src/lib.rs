@@ -36,6 +36,7 @@ mod compose;
 mod config;
 pub mod container;
 mod diff;
+pub mod emulation;
 mod error;
 mod export;
 #[doc(hidden)]

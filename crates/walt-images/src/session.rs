@@ -73,6 +73,10 @@ pub struct HoldSpec {
     /// The container's user namespace; `None` (also in what older servers wrote): it has the server's users.
     #[serde(default)]
     pub users: Option<Users>,
+    /// Programs of the image are emulated ([`crate::emulation`], set up already): the holder keeps that as it is,
+    /// and has more patience.
+    #[serde(default)]
+    pub emulated: bool,
 }
 
 /// The user namespace of a container.

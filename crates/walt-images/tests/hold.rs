@@ -112,6 +112,7 @@ impl Session {
             users: USERS
                 .load(Ordering::Relaxed)
                 .then(|| Users { first: FIRST, root: dir.path().join("tree") }),
+            emulated: false,
         };
         std::fs::create_dir(dir.path().join("tree")).unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();

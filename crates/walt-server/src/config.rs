@@ -297,6 +297,10 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join("walt.sock")
     }
+    /// Tells this server's objects in the kernel from those of others on the machine: 8 hexadecimal digits.
+    pub fn run_dir_hash(&self) -> String {
+        blake3::hash(self.run_dir.as_os_str().as_encoded_bytes()).to_hex()[..8].to_owned()
+    }
     /// Address of the server on walt-net.
     pub fn server_ip(&self) -> Ipv4Addr {
         self.network.walt_net.ip.addr

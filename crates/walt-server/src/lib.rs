@@ -85,6 +85,8 @@ pub struct App {
     pub pins: images::pins::Pins,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
+    /// Emulation of other CPUs that the server has set up.
+    pub emulation: images::emulation::Kept,
     /// Ports that the server does without.
     pub ports_missing: ports::Missing,
     /// Whether containers have user namespaces, once it was found out.
@@ -123,8 +125,7 @@ impl App {
 
     /// Control group below which those of our containers and virtual nodes are, in all hierarchies.
     pub fn cgroup_root(&self) -> String {
-        let hash = blake3::hash(self.config.run_dir.as_os_str().as_encoded_bytes()).to_hex();
-        format!("/walt/{}", &hash[..8])
+        format!("/walt/{}", self.config.run_dir_hash())
     }
 
     /// Directory of `/persist` of a node.

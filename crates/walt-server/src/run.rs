@@ -71,6 +71,7 @@ pub fn open(config: Config) -> Result<App> {
         store_changes: RwLock::new(()),
         store_gate: Mutex::new(()),
         pins: Default::default(),
+        emulation: Default::default(),
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),

@@ -5,6 +5,7 @@
 //! policies come from the callers.
 //!
 //! ```text
+//! binfmt    handlers of programs of other CPU families
 //! mount     own mount namespace, overlay of layers, bind, tmpfs, remount read-only, unmount
 //! handle    name_to_handle_at and open_by_handle_at
 //! creds     one thread acts on files as another user
@@ -18,6 +19,7 @@
 //! string of mount(2) is one page).
 #![allow(unsafe_code)] // The point of this crate; every block says why it is sound.
 
+pub mod binfmt;
 pub mod creds;
 pub mod handle;
 pub mod mount;

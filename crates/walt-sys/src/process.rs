@@ -15,6 +15,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+/// Whether this machine's CPU also runs programs of its family's 32-bit ancestor, by the kernel's word: it gives such
+/// a thread the personality of a 32-bit machine (personality(2)) only where it can run them.
+pub fn runs_32_bit() -> bool {
+    /// `PER_LINUX32` of the kernel's headers.
+    const PER_LINUX32: libc::c_ulong = 8;
+    // The personality is the thread's own, and ends with it.
+    let asked = std::thread::spawn(|| {
+        // SAFETY: personality changes kernel state of the calling thread only; no memory is shared or lost.
+        checked(unsafe { libc::personality(PER_LINUX32) }.into()).is_ok()
+    });
+    asked.join().unwrap_or(false)
+}
+
 /// The identity of a process on this boot of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {

@@ -137,6 +137,14 @@ pub const RUN_FILES: [(&str, &str, &str); 1] = [(
     "the journal of a session is not part of the image",
 )];
 
+/// More of them where programs are emulated.
+pub const RUN_FILES_EMULATED: [(&str, &str, &str); 1] = [(
+    "systemd/system.control/service.d/zz-walt.conf",
+    "[Service]\nLoadCredential=\nLoadCredentialEncrypted=\nSetCredential=\nImportCredential=\n",
+    "for a service with credentials, systemd makes a process in a mount namespace of its own; that it may not is known \
+     to it, but qemu's answer is EINVAL, and the service fails",
+)];
+
 /// Units that are masked in `/run` for the session: name, reason.
 pub const MASKED_UNITS: [(&str, &str); 12] = [
     ("apt-daily.service", "would hold the package lock and change the image by itself"),

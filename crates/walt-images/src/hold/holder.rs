@@ -4,6 +4,7 @@ use super::console::Console;
 use super::output::Output;
 use super::{Error, Result, SOCKET, client::short, life, serve};
 use crate::container::{Facts, RUN_TMPFS, runtime::Runtime};
+use crate::emulation::Emulation;
 use crate::session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, State};
 use rustix::fs::{FlockOperation, Mode as FileMode, OFlags, ResolveFlags};
 use std::cell::{Cell, RefCell};
@@ -62,6 +63,8 @@ pub struct Holder {
     netns: Option<OwnedFd>,
     /// Its user namespace, if it has one: that of [`HoldSpec::users`].
     namespaces: Option<Namespaces>,
+    /// The image's programs are emulated as long as somebody keeps the handler: the server may be gone.
+    _emulation: Option<Emulation>,
     runtime_dir: PathBuf,
 }
 
@@ -167,8 +170,10 @@ impl Holder {
         let owner = self.container_root();
         mount::tmpfs(&run, &format!("{RUN_TMPFS},uid={owner},gid={owner}"))?;
         let put = || -> std::io::Result<()> {
-            use crate::container::tables::{MASKED_UNITS, RUN_FILES};
-            for (name, text, _) in RUN_FILES {
+            use crate::container::tables::{MASKED_UNITS, RUN_FILES, RUN_FILES_EMULATED};
+            let emulated = self.spec.borrow().emulated;
+            let more = RUN_FILES_EMULATED.into_iter().filter(|_| emulated);
+            for (name, text, _) in RUN_FILES.into_iter().chain(more) {
                 let path = run.join(name);
                 // The names in the table have directories.
                 path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
@@ -286,6 +291,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         }
         _ => None,
     };
+    let emulation = spec.emulated.then(Emulation::keep).transpose()?;
     let state = State {
         version: SPEC_VERSION,
         holder: ProcessId::of_self().map_err(|e| Error::io("read", Path::new("/proc/self/stat"), e))?,
@@ -314,6 +320,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         mounted: Cell::new(false),
         netns,
         namespaces,
+        _emulation: emulation,
     });
     let served = begin(&holder, link).await;
     let result = match served {

@@ -30,6 +30,8 @@ const INIT_END_LIMIT: Duration = Duration::from_secs(10);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How long an OS may take to come up before the shell is started all the same.
 const OS_START_LIMIT: Duration = Duration::from_secs(30);
+/// How many times longer the OS may take for all this on an emulated CPU.
+const EMULATION_FACTOR: u32 = 6;
 /// After this time, an init that has not shown to be systemd is taken as one that never says it is up.
 const OTHER_INIT_LIMIT: Duration = Duration::from_secs(3);
 /// How long output may be held open by others after the shell has ended.
@@ -45,6 +47,11 @@ const WRITERS_SHOWN: usize = 5;
 const CONSOLE_SOCKET: &str = "console.sock";
 const PROCESS: &str = "process.json";
 const PID: &str = "pid";
+
+/// How long something may take in the container of this session.
+fn patience(holder: &Holder, limit: Duration) -> Duration {
+    if holder.spec.borrow().emulated { limit * EMULATION_FACTOR } else { limit }
+}
 
 /// Removes what a dead holder left of its container.
 pub async fn clean(holder: &Rc<Holder>) -> Result<()> {
@@ -144,11 +151,12 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
         }
     };
     let not_systemd = async {
-        tokio::time::sleep(OTHER_INIT_LIMIT).await;
+        tokio::time::sleep(patience(holder, OTHER_INIT_LIMIT)).await;
         if run.join("systemd/system").is_dir() {
             std::future::pending::<()>().await;
         }
     };
+    let start_limit = patience(holder, OS_START_LIMIT);
     let stopping = async { while !holder.stopping.get() && changed.changed().await.is_ok() {} };
     tokio::select! {
         () = up => Ok(Vec::new()),
@@ -158,9 +166,9 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
             "the OS of the image ended while it was starting (status {status}); check {} in the image",
             container::OS_START
         ))),
-        () = tokio::time::sleep(OS_START_LIMIT) => Ok(vec![format!(
+        () = tokio::time::sleep(start_limit) => Ok(vec![format!(
             "the OS is not completely started after {} s: see 'systemctl list-jobs'.",
-            OS_START_LIMIT.as_secs()
+            start_limit.as_secs()
         )]),
     }
 }
@@ -381,13 +389,13 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     if let Some(console) = holder.console.take() {
         console.hang_up();
     }
-    let gone = all_ended(&targets, SHELL_END_LIMIT).await;
+    let limit = patience(holder, SHELL_END_LIMIT);
+    let gone = all_ended(&targets, limit).await;
     // What ignored the signals, and what was started meanwhile.
     let rest = shell_processes(holder, leader);
     signal_all(&rest, &[SIGKILL]);
     all_ended(&rest, KILL_LIMIT).await;
-    (running && !gone)
-        .then(|| format!("The shell did not end in {} s and was killed.", SHELL_END_LIMIT.as_secs()))
+    (running && !gone).then(|| format!("The shell did not end in {} s and was killed.", limit.as_secs()))
 }
 
 /// Ends the OS. Returns a note if it had to be killed.
@@ -397,6 +405,7 @@ async fn end_os(holder: &Rc<Holder>) -> Option<String> {
     if status.borrow().is_some() {
         return None;
     }
+    let (os_limit, init_limit) = (patience(holder, OS_END_LIMIT), patience(holder, INIT_END_LIMIT));
     if holder.spec.borrow().mode == Mode::Os {
         let hook = async {
             if let Err(e) = run_shutdown(holder).await {
@@ -406,20 +415,20 @@ async fn end_os(holder: &Rc<Holder>) -> Option<String> {
             std::future::pending::<()>().await
         };
         tokio::select! {
-            _ = timeout(OS_END_LIMIT, ended(&mut status)) => {}
+            _ = timeout(os_limit, ended(&mut status)) => {}
             () = hook => {}
         }
         if status.borrow().is_some() {
             return None;
         }
         let _ = init.id.signal(INIT_HALT);
-        if timeout(INIT_END_LIMIT, ended(&mut status)).await.is_ok() {
+        if timeout(init_limit, ended(&mut status)).await.is_ok() {
             return None;
         }
     }
     let _ = init.id.signal(SIGKILL);
     let _ = timeout(KILL_LIMIT, ended(&mut status)).await;
-    let total = (OS_END_LIMIT + INIT_END_LIMIT).as_secs();
+    let total = (os_limit + init_limit).as_secs();
     (!is_simple(holder)).then(|| {
         format!("The OS did not end in {total} s and was killed: files being written may be incomplete.")
     })

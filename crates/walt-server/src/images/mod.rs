@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod copy;
 pub mod default_image;
+pub mod emulation;
 pub mod housekeeping;
 pub mod land;
 pub mod pins;

@@ -81,6 +81,9 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         ));
     }
     let config = app.store.config(&found.image_id).map_err(anyhow::Error::new)?;
+    if let Some(text) = images::emulation::ready(app, &config)? {
+        to.message(&ServerMessage::Note { text }).await;
+    }
     let layers = config.layers().map_err(anyhow::Error::new)?;
     if layers.len() >= walt_images::MAX_LAYERS {
         return Err(refused(format!("this image has {} layers and takes no further change", layers.len())));
@@ -179,6 +182,7 @@ fn spec(
 ) -> Result<HoldSpec, Failure> {
     let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
     let layers = config.layers().map_err(anyhow::Error::new)?;
+    let emulated = images::emulation::ready(app, &config)?.is_some();
     let view = view_of(app, row)?;
     let lowers = std::iter::once(&row.platform)
         .chain(layers.iter().rev())
@@ -200,6 +204,7 @@ fn spec(
         network: Some(network::container_network(&app.config, row.slot)?),
         memory_max: Some(memory_max()),
         users: users::of(app, &SessionDir(dir_of(app, &row.id)), row.slot, &view),
+        emulated,
     })
 }
 
