@@ -4,9 +4,13 @@
 # A recipe is run as root:   recipe.sh OUTDIR
 #   WALT_IMAGES_DIR  this directory's parent, as unpacked by whoever runs it
 #   WALT_CACHE       a directory that may keep downloads between two runs
-# and leaves OUTDIR/rootfs.tar and OUTDIR/config.json. Progress goes to stderr.
+# and leaves OUTDIR/rootfs.tar and OUTDIR/config.json. Progress goes to stderr. A recipe whose
+# config.json names another CPU family than this machine's needs a handler for it in the kernel:
+# 'walt-server default-image build' sees to that.
 
 SUITE=bookworm
+# Debian's name of the image's CPU family, unless the recipe has named another one.
+: "${arch:=amd64}"
 
 say() { echo "$*" >&2; }
 die() { say "$recipe: $*"; exit 1; }
@@ -52,7 +56,8 @@ apt_private() {
     apt-get -q -o "Dir::Etc::SourceList=$apt_dir/sources.list" -o Dir::Etc::SourceParts=/dev/null \
         -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null \
         -o "Dir::State=$apt_dir/state" -o "Dir::Cache=$apt_dir/cache" \
-        -o "Dir::State::status=$apt_dir/status" -o APT::Architecture=amd64 \
+        -o "Dir::State::status=$apt_dir/status" -o "APT::Architecture=$arch" \
+        -o "APT::Architectures=$arch" \
         -o APT::Sandbox::User=root \
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
         -o Acquire::Languages=none "$@"

@@ -117,17 +117,5 @@ install_modules
 
 mkdir -p "$outdir"
 pack "$root" "$outdir/rootfs.tar"
-cat >"$outdir/config.json" <<END
-{
-  "Labels": {
-    "walt.node.models": "pc-x86-64",
-    "walt.server.minversion": "4",
-    "walt.image.preferred-name": "pc-x86-64-mini:latest"
-  },
-  "Env": [
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "ENV=/etc/shinit"
-  ]
-}
-END
+install -m 644 "$here/config.json" "$outdir/config.json"
 say "$recipe: done"

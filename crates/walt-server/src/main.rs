@@ -3,7 +3,16 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-use walt_server::{admin, check_store, config::Config, images::default_image, run, sessions, status};
+use walt_server::{
+    admin, check_store,
+    config::Config,
+    images::{LABEL_MODELS, default_image},
+    run, sessions, status,
+};
+
+/// Widths of columns: names of recipes, and of CPUs.
+const NAME_WIDTH: usize = 17;
+const CPU_WIDTH: usize = 5;
 
 #[derive(Parser)]
 #[command(
@@ -54,10 +63,13 @@ enum Command {
 enum DefaultImage {
     /// Build an image and store it as waltplatform/NAME:latest
     Build { name: String },
-    /// List the images there are recipes for
+    /// List the images there are recipes for, with CPU and models
     List,
-    /// Print a digest of the recipes; a built image is as good as new while it stays the same
-    Digest,
+    /// Print a digest of a recipe, or of all; a built image is as good as new while it stays the same
+    Digest { name: Option<String> },
+    /// Run a recipe and leave what it makes in a directory; WALT_CACHE names one that keeps downloads
+    #[command(hide = true)]
+    Make { name: String, dir: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -96,12 +108,20 @@ fn change(command: Command, config: Config) -> Result<()> {
         }
         Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
         Command::DefaultImage(DefaultImage::List) => {
-            default_image::names().iter().for_each(|name| println!("{name}"));
+            for name in default_image::names() {
+                let recipe = default_image::recipe_config(&name)?;
+                let models = recipe.labels.get(LABEL_MODELS).map_or("", String::as_str);
+                println!("{name:NAME_WIDTH$}  {:CPU_WIDTH$}  {models}", recipe.architecture);
+            }
             Ok(())
         }
-        Command::DefaultImage(DefaultImage::Digest) => {
-            println!("{}", default_image::recipes_digest());
+        Command::DefaultImage(DefaultImage::Digest { name }) => {
+            println!("{}", default_image::recipes_digest(name.as_deref())?);
             Ok(())
+        }
+        Command::DefaultImage(DefaultImage::Make { name, dir }) => {
+            let cache = std::env::var_os("WALT_CACHE").map(PathBuf::from);
+            default_image::make(&name, &dir, &cache.unwrap_or_else(|| config.state_dir.join("cache/recipes")))
         }
         // These were carried out by the callers.
         Command::Hold { .. } | Command::CheckStore { .. } | Command::Status { .. } => Ok(()),

@@ -13,9 +13,12 @@ pub const TINY: &str = "pc-x86-64-default";
 /// # Panics
 /// If the recipe fails; its messages are on standard error.
 pub fn built(name: &str) -> PathBuf {
-    let digest = Command::new(programs().join("walt-server")).args(["default-image", "digest"]).output();
+    let server = || Command::new(programs().join("walt-server"));
+    let digest = server().args(["default-image", "digest", name]).output();
     let digest = String::from_utf8(digest.expect("walt-server runs").stdout).expect("a digest is text");
-    result_of(name, &images().join(name).join("recipe.sh"), digest.trim())
+    let mut make = server();
+    make.args(["default-image", "make", name]);
+    result_of(name, make, digest.trim())
 }
 
 /// What a recipe of the tests makes, by its path in the repository; as [`built`].
@@ -30,14 +33,17 @@ pub fn built_by(recipe: &str) -> PathBuf {
     let both = String::from_utf8_lossy(&sum);
     let digest: String = both.lines().filter_map(|line| line.get(..8)).collect();
     let name = recipe.parent().and_then(Path::file_name).expect("a recipe is in a directory");
-    result_of(&name.to_string_lossy(), &recipe, &digest)
+    let mut make = Command::new("sh");
+    make.arg(&recipe);
+    result_of(&name.to_string_lossy(), make, &digest)
 }
 
 fn images() -> PathBuf {
     repository().join("images").canonicalize().expect("the repository has images")
 }
 
-fn result_of(name: &str, recipe: &Path, digest: &str) -> PathBuf {
+/// `make` gets one more argument, the directory for its results.
+fn result_of(name: &str, mut make: Command, digest: &str) -> PathBuf {
     let cache = target().join("walt-test-cache");
     std::fs::create_dir_all(&cache).expect("the target directory can be written");
     let done = cache.join(format!("{name}-{digest}"));
@@ -49,14 +55,13 @@ fn result_of(name: &str, recipe: &Path, digest: &str) -> PathBuf {
     forget(&cache, name);
     let part = cache.join(format!("{name}.part"));
     std::fs::create_dir_all(&part).expect("the cache can be written");
-    let status = Command::new("sh")
-        .arg(recipe)
+    let status = make
         .arg(&part)
         .env("WALT_IMAGES_DIR", images())
         .env("WALT_CACHE", cache.join("packages"))
         .status()
-        .expect("sh runs");
-    assert!(status.success(), "{} failed: {status}", recipe.display());
+        .expect("the recipe can be started");
+    assert!(status.success(), "the recipe of {name} failed: {status}");
     std::fs::rename(&part, &done).expect("the cache can be written");
     done
 }

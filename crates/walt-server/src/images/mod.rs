@@ -46,14 +46,18 @@ pub fn find(app: &App, reference: &ImageRef) -> Outcome<RefRow> {
         return Ok(row);
     }
     if reference.is_platform() {
-        let name = reference.image();
+        let recipe = default_image::recipe_of(reference.image());
         let error = walt_api::ApiError::new(
             ErrorCode::NotFound,
             format!("the default image '{reference}' is missing on this server."),
         );
-        return Err(error
-            .hint(format!("run 'walt-server default-image build {name}' on the server, as root"))
-            .into());
+        let hint = match recipe {
+            Some(name) => format!("run 'walt-server default-image build {name}' on the server, as root"),
+            None => {
+                "there is no recipe for it: 'walt-server default-image list' tells which there are".into()
+            }
+        };
+        return Err(error.hint(hint).into());
     }
     Err(not_found(format!("No such image '{}'. (tip: walt image show)", reference.image())))
 }
