@@ -105,12 +105,12 @@ impl Sockets {
     /// Answers for ever.
     pub async fn serve(self, app: Arc<App>) {
         let udp = Arc::new(self.udp);
-        tokio::join!(serve_udp(app.clone(), udp), serve_tcp(app, self.tcp));
+        let slots = || Arc::new(Semaphore::new(QUERIES_MAX));
+        tokio::join!(serve_udp(app.clone(), udp, slots()), serve_tcp(app, self.tcp, slots()));
     }
 }
 
-async fn serve_udp(app: Arc<App>, socket: Arc<UdpSocket>) {
-    let slots = Arc::new(Semaphore::new(QUERIES_MAX));
+async fn serve_udp(app: Arc<App>, socket: Arc<UdpSocket>, slots: Arc<Semaphore>) {
     let mut buffer = vec![0; MESSAGE_MAX];
     loop {
         let Ok((length, peer)) = socket.recv_from(&mut buffer).await else {
@@ -164,8 +164,7 @@ async fn ask_one(query: &[u8], resolver: SocketAddr) -> std::io::Result<Vec<u8>>
     }
 }
 
-async fn serve_tcp(app: Arc<App>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(QUERIES_MAX));
+async fn serve_tcp(app: Arc<App>, listener: TcpListener, slots: Arc<Semaphore>) {
     loop {
         // Invariant: the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await.expect("open semaphore");
@@ -236,5 +235,67 @@ mod tests {
     fn resolv_conf() {
         let text = "# x\nsearch a\nnameserver 127.0.0.53\n nameserver ::1\nnameserver nope\n";
         assert_eq!(resolvers(text), ["127.0.0.53:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
+    }
+
+    /// For what the loopback interface and the database take.
+    const SOON: Duration = Duration::from_secs(30);
+
+    /// A query for the address of `server.walt`, with this id.
+    fn query(id: u16) -> Vec<u8> {
+        let head = [0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
+        [&id.to_be_bytes()[..], &head, b"\x06server\x04walt\0", &[0, 1, 0, 1]].concat()
+    }
+
+    fn app(dir: &std::path::Path) -> Arc<App> {
+        let (state_dir, run_dir) = (dir.join("state"), dir.join("run"));
+        let config = crate::config::Config { state_dir, run_dir, ..Default::default() };
+        Arc::new(run::open(config).unwrap())
+    }
+
+    #[tokio::test]
+    async fn queries_without_a_slot_are_dropped_and_connections_wait() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = app(dir.path());
+        let slots = Arc::new(Semaphore::new(1));
+        let udp = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (at, tcp_at) = (udp.local_addr().unwrap(), listener.local_addr().unwrap());
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(at).await.unwrap();
+        let serving = [
+            tokio::spawn(serve_udp(app.clone(), udp.clone(), slots.clone())),
+            tokio::spawn(serve_tcp(app, listener, slots.clone())),
+        ];
+        // The listener has the only slot, for the connection that comes next.
+        let wait = |done: Box<dyn Fn() -> bool>| async move {
+            let turns = async {
+                while !done() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(SOON, turns).await.expect("it came to its turn");
+        };
+        let taken = slots.clone();
+        wait(Box::new(move || taken.available_permits() == 0)).await;
+        client.send(&query(1)).await.unwrap();
+        // Taken from the socket, and dropped.
+        wait(Box::new(move || rustix::io::ioctl_fionread(&*udp).unwrap() == 0)).await;
+        let mut first = TcpStream::connect(tcp_at).await.unwrap();
+        write_message(&mut first, &query(2)).await.unwrap();
+        let answer = timeout(SOON, read_message(&mut first)).await.unwrap().unwrap();
+        assert_eq!(answer[..2], [0, 2]);
+        // Its end gives the slot back: to the next connection, which would not be served before.
+        let mut second = TcpStream::connect(tcp_at).await.unwrap();
+        write_message(&mut second, &query(3)).await.unwrap();
+        drop(first);
+        let answer = timeout(SOON, read_message(&mut second)).await.unwrap().unwrap();
+        assert_eq!(answer[..2], [0, 3]);
+        // With another slot, UDP is answered: the first query never is.
+        slots.add_permits(2);
+        client.send(&query(4)).await.unwrap();
+        let mut answer = [0; 512];
+        let length = timeout(SOON, client.recv(&mut answer)).await.unwrap().unwrap();
+        assert!(length > 2 && answer[..2] == [0, 4], "{:?}", &answer[..length]);
+        serving.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }

@@ -40,3 +40,27 @@ impl Events {
         let _gone = self.0.send(event).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_action_waits_for_a_client_that_does_not_read() {
+        let (events, mut client) = Events::channel();
+        for n in 0..QUEUE {
+            events.out(n.to_string()).await;
+        }
+        tokio::select! {
+            biased;
+            () = events.out("one more") => panic!("there was room for more than {QUEUE}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!(client.len(), QUEUE);
+        client.recv().await.unwrap();
+        events.out("room again").await;
+        // Nobody waits for a client that has gone.
+        drop(client);
+        events.out("unheard").await;
+    }
+}

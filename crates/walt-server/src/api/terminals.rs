@@ -58,6 +58,11 @@ pub enum Input {
 pub struct ToClient(mpsc::Sender<Message>);
 
 impl ToClient {
+    /// A new half, and where its messages wait.
+    fn channel() -> (Self, mpsc::Receiver<Message>) {
+        let (tx, rx) = mpsc::channel(OUTPUT_QUEUE);
+        (Self(tx), rx)
+    }
     /// Sends a message; false if the client has gone.
     pub async fn message(&self, message: &ServerMessage) -> bool {
         // Invariant: messages are plain structs of strings, which JSON can always express.
@@ -116,9 +121,8 @@ where
 {
     upgrade.max_message_size(2 * MAX_MESSAGE).on_upgrade(async move |socket| {
         let (sink, mut stream) = socket.split();
-        let (tx, rx) = mpsc::channel(OUTPUT_QUEUE);
-        let writer = tokio::spawn(write_all(sink, rx));
-        let to = ToClient(tx);
+        let (to, messages) = ToClient::channel();
+        let writer = tokio::spawn(write_all(sink, messages));
         let opening = match stream.next().await {
             Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
             _ => Err("the first message must be text".into()),
@@ -358,5 +362,28 @@ async fn copy_output(mut from: impl AsyncRead + Unpin, channel: u8, to: ToClient
         if !to.output(channel, &buffer[..n]).await {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_program_waits_for_a_client_that_does_not_read() {
+        let (to, mut messages) = ToClient::channel();
+        for _ in 0..OUTPUT_QUEUE {
+            assert!(to.output(STDOUT, b"x").await);
+        }
+        tokio::select! {
+            biased;
+            _ = to.output(STDOUT, b"y") => panic!("there was room for more than {OUTPUT_QUEUE}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!(messages.len(), OUTPUT_QUEUE);
+        messages.recv().await.unwrap();
+        assert!(to.output(STDOUT, b"z").await);
+        drop(messages);
+        assert!(!to.output(STDOUT, b"unheard").await);
     }
 }

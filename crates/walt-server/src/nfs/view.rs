@@ -324,3 +324,51 @@ fn read_exactly(file: &File, offset: u64, count: usize, out: &mut Vec<u8>) -> io
     out.resize(start + count, 0);
     file.read_exact_at(&mut out[start..], offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A view of files only, each the same.
+    struct Files;
+
+    impl ReadView for Files {
+        fn id(&self) -> ViewId {
+            ViewId(walt_types::Hash256([0; 32]))
+        }
+        fn root(&self) -> u32 {
+            unreachable!("only files are opened")
+        }
+        fn len(&self) -> u32 {
+            u32::MAX
+        }
+        fn entry(&self, _: u32) -> ViewEntry<'_> {
+            unreachable!("only files are opened")
+        }
+        fn lookup(&self, _: u32, _: &[u8]) -> Option<u32> {
+            unreachable!("only files are opened")
+        }
+        fn child(&self, _: u32, _: usize) -> Option<(&[u8], u32)> {
+            unreachable!("only files are opened")
+        }
+        fn parent(&self, _: u32) -> u32 {
+            unreachable!("only files are opened")
+        }
+        fn open(&self, _: u32) -> io::Result<File> {
+            File::open("/dev/null")
+        }
+    }
+
+    #[test]
+    fn open_files_are_bounded_and_those_in_use_stay() {
+        let views = Views::default();
+        let first = views.file(&Files, 0).unwrap();
+        for n in 1..=MAX_OPEN_FILES as u32 {
+            views.file(&Files, n).unwrap();
+            assert!(Arc::ptr_eq(&first, &views.file(&Files, 0).unwrap()), "closed after {n}");
+            assert!(views.open.lock().unwrap().files.len() <= MAX_OPEN_FILES);
+        }
+        let open = views.open.lock().unwrap().files.len();
+        assert!(open <= MAX_OPEN_FILES / 2 + 1, "the older half is closed: {open}");
+    }
+}

@@ -125,3 +125,43 @@ pub fn update_life(app: &App, mac: Mac, change: impl FnOnce(&mut Life) -> bool) 
     app.hub.signal();
     Ok(changed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// For what is only a matter of turns.
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn commands_wait_for_room_and_end_with_the_link() {
+        let mac: Mac = "02:00:00:00:00:01".parse().unwrap();
+        let hub = Arc::new(Hub::default());
+        let mut link = hub.register(mac, "boot");
+        let commands: Vec<_> = (0..=LINK_QUEUE)
+            .map(|_| {
+                let hub = hub.clone();
+                tokio::spawn(async move { hub.command(mac, Some("boot"), "PING").await })
+            })
+            .collect();
+        // Every one has had its turn: one found no room.
+        while link.commands.len() < LINK_QUEUE {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(link.commands.len(), LINK_QUEUE);
+        for _ in 0..=LINK_QUEUE {
+            let command = tokio::time::timeout(SOON, link.commands.recv()).await.unwrap().unwrap();
+            command.answer.send(Ok(())).unwrap();
+        }
+        for command in commands {
+            assert_eq!(command.await.unwrap(), Ok(()));
+        }
+        // A newer link closes the queue of the older one.
+        let newer = hub.register(mac, "boot");
+        assert!(link.commands.recv().await.is_none());
+        assert!(!hub.unregister(mac, link.serial) && hub.unregister(mac, newer.serial));
+        assert_eq!(hub.command(mac, None, "PING").await, Err("its node link is down".into()));
+    }
+}

@@ -79,6 +79,12 @@ impl OpenFiles {
         gone
     }
 
+    /// How many are open.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).files.len()
+    }
+
     /// Closes a file that has no name any more, so that its space is free.
     pub(super) fn forget(&self, export: u64, file: &KernelHandle) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&(export, *file));

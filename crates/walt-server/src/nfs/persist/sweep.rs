@@ -41,18 +41,26 @@ impl Persist {
     /// # Errors
     /// The export's root cannot be read. A directory below that cannot is left out.
     pub fn sweep(&self, x: &Export, before: i64) -> Result<Swept> {
+        self.sweep_at_most(x, before, MAX_LOOKED_AT)
+    }
+
+    /// [`Persist::sweep`], which ends after `limit` names.
+    pub(super) fn sweep_at_most(&self, x: &Export, before: i64, limit: u64) -> Result<Swept> {
         let mut swept = Swept::default();
         let mut directories = vec![x.root];
         let mut buffer = vec![MaybeUninit::uninit(); super::DIRECTORY_BUFFER];
         while let Some(handle) = directories.pop() {
             let listed = x.directory(&handle).and_then(|(dir, _)| {
-                self.sweep_directory(x, &dir, before, &mut directories, &mut swept, &mut buffer)
+                self.sweep_directory(x, &dir, (before, limit), &mut directories, &mut swept, &mut buffer)
             });
             match listed {
                 Err(status) if handle == x.root => return Err(status),
                 // It was removed meanwhile, or the disk has an error that is told where it is read.
                 Err(status) => tracing::debug!(export = x.id, %status, "a directory was not swept"),
-                Ok(()) if swept.names >= MAX_LOOKED_AT => break,
+                Ok(()) if swept.names >= limit => {
+                    tracing::warn!(export = x.id, "a sweep ended after {limit} names");
+                    break;
+                }
                 Ok(()) => {}
             }
         }
@@ -64,7 +72,7 @@ impl Persist {
         &self,
         x: &Export,
         dir: &File,
-        before: i64,
+        (before, limit): (i64, u64),
         directories: &mut Vec<KernelHandle>,
         swept: &mut Swept,
         buffer: &mut [MaybeUninit<u8>],
@@ -91,8 +99,7 @@ impl Persist {
                 }
                 _ => {}
             }
-            if swept.names >= MAX_LOOKED_AT {
-                tracing::warn!(export = x.id, "a sweep ended after {MAX_LOOKED_AT} names");
+            if swept.names >= limit {
                 break;
             }
         }

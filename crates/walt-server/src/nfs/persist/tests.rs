@@ -1,6 +1,6 @@
 //! What RFC 1813 promises of `/persist`, through the back end as the dispatcher calls it.
 
-use super::MAX_EXPORTS;
+use super::{MAX_EXPORTS, MAX_OPEN_FILES};
 use crate::nfs::view::ReadView;
 use crate::nfs::{Backend, Config, Durability, Exports, MountError, MountKind, serve};
 use std::cell::Cell;
@@ -514,4 +514,40 @@ fn exports_and_mounts_are_bounded() {
     assert!(f.server.persist.exports.lock().unwrap().len() <= MAX_EXPORTS);
     assert!(f.server.getattr(&f.root_user(), &first).is_ok(), "opened again when it is needed");
     assert_eq!(f.server.mounts(&f.root_user()).len(), crate::nfs::MAX_MOUNTS.0);
+}
+
+#[test]
+fn a_sweep_ends_and_a_later_one_goes_on() {
+    let f = Fixture::new();
+    f.root();
+    for n in 0..9 {
+        std::fs::write(f.path(&format!(".nfs{:016x}{n:08x}", 77)), "x").unwrap();
+    }
+    let (x, later) = (f.server.persist.export(1, &f.path("")).unwrap(), i64::MAX);
+    let swept = f.server.persist.sweep_at_most(&x, later, 4).unwrap();
+    assert_eq!((swept.names, swept.removed), (4, 4));
+    let swept = f.server.sweep(1, &f.path(""), later).unwrap();
+    assert_eq!((swept.names, swept.removed), (5, 5));
+}
+
+thread_local! {
+    /// Files that were synced by this thread.
+    static SYNCED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Data that was not committed is on the disk before its file is closed: nobody would be told of an error later.
+#[test]
+fn open_files_are_bounded_and_synced_before_they_are_closed() {
+    let f = Fixture::with_disk(|file| {
+        SYNCED.set(SYNCED.get() + 1);
+        file.sync_data()
+    });
+    let files = MAX_OPEN_FILES + 1;
+    for n in 0..files {
+        f.write(&f.file(&format!("f{n}")), b"x", Stable::Unstable).unwrap();
+        assert!(f.server.persist.files.len() <= MAX_OPEN_FILES, "after {n}");
+    }
+    let open = f.server.persist.files.len();
+    assert!(open < files && open > 1, "{open}");
+    assert_eq!(SYNCED.get(), files - open);
 }
