@@ -1,10 +1,115 @@
-//! How many connections each peer has: one that opens too many must not keep the others out.
+//! How many connections a listener serves, and each peer has: one that opens too many must not keep the others out.
 
 use std::{
     collections::HashMap,
+    fmt::Debug,
     hash::Hash,
+    io,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+use tokio::{
+    net::{TcpListener, TcpStream, UnixListener, UnixStream, unix},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+/// Pause after the kernel refused to accept a connection (too many open files, say).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+/// Where connections come from.
+pub trait Source: Sync {
+    /// A connection, with what the listener tells of it.
+    type Connection: Send;
+    /// Whose it is.
+    type Peer: Hash + Eq + Copy + Debug + Send;
+
+    /// Whether a peer with too many is worth a warning: an account of this machine is, anybody on a network is not.
+    const IS_KNOWN: bool;
+
+    /// Accepts one; `None` if nobody is there any more to answer to.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Connection, Option<Self::Peer>)>> + Send;
+}
+
+impl Source for TcpListener {
+    type Connection = (TcpStream, SocketAddr);
+    type Peer = IpAddr;
+    const IS_KNOWN: bool = false;
+
+    async fn accept(&self) -> io::Result<(Self::Connection, Option<IpAddr>)> {
+        let (stream, address) = TcpListener::accept(self).await?;
+        Ok(((stream, address), Some(address.ip())))
+    }
+}
+
+impl Source for UnixListener {
+    type Connection = (UnixStream, unix::SocketAddr);
+    /// The user id that the kernel recorded at connect(2).
+    type Peer = u32;
+    const IS_KNOWN: bool = true;
+
+    async fn accept(&self) -> io::Result<(Self::Connection, Option<u32>)> {
+        let (stream, address) = UnixListener::accept(self).await?;
+        let uid = stream.peer_cred().map(|c| c.uid()).ok();
+        Ok(((stream, address), uid))
+    }
+}
+
+/// A listener and its bounds.
+#[derive(Debug)]
+pub struct Gate<L: Source> {
+    /// The listener.
+    pub listener: L,
+    what: &'static str,
+    slots: Arc<Semaphore>,
+    peers: Arc<Peers<L::Peer>>,
+    of_one: usize,
+}
+
+/// A connection that was let in; counted until this is dropped.
+#[derive(Debug)]
+pub struct Admitted<K: Hash + Eq> {
+    _slot: OwnedSemaphorePermit,
+    _counted: Counted<K>,
+}
+
+impl<L: Source> Gate<L> {
+    /// At most `connections` at once, more wait in the kernel's queue; at most `of_one` of one peer, more are closed.
+    /// `what` names the listener in the log.
+    pub fn new(listener: L, what: &'static str, connections: usize, of_one: usize) -> Self {
+        let slots = Arc::new(Semaphore::new(connections));
+        Self { listener, what, slots, peers: Peers::new(), of_one }
+    }
+
+    /// The next connection to serve.
+    pub async fn next(&self) -> (L::Connection, L::Peer, Admitted<L::Peer>) {
+        loop {
+            // Invariant: the semaphore is never closed.
+            let slot = self.slots.clone().acquire_owned().await.expect("open semaphore");
+            let (connection, peer) = match self.listener.accept().await {
+                Ok((connection, Some(peer))) => (connection, peer),
+                Ok((_, None)) => continue,
+                Err(e) => {
+                    tracing::warn!("{}: accept failed: {e}", self.what);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            match self.peers.enter(peer, self.of_one) {
+                Some(counted) => return (connection, peer, Admitted { _slot: slot, _counted: counted }),
+                None if L::IS_KNOWN => {
+                    tracing::warn!(
+                        ?peer,
+                        "{}: {} connections of one user, one more is closed",
+                        self.what,
+                        self.of_one
+                    );
+                }
+                None => tracing::debug!(?peer, "{}: too many connections of one peer", self.what),
+            }
+        }
+    }
+}
 
 /// Connections by peer (an address, a user); a peer without connections takes no room.
 #[derive(Debug)]
@@ -57,6 +162,38 @@ impl<K: Hash + Eq> Drop for Counted<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is accepted next, from the end of the list.
+    struct Script(Mutex<Vec<std::result::Result<Option<u32>, io::ErrorKind>>>);
+
+    impl Source for Script {
+        type Connection = ();
+        type Peer = u32;
+        const IS_KNOWN: bool = false;
+
+        async fn accept(&self) -> io::Result<((), Option<u32>)> {
+            let step = self.0.lock().unwrap().pop().expect("another one was not to be accepted");
+            Ok(((), step?))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_let_in() {
+        let steps = vec![Ok(Some(8)), Ok(Some(7)), Ok(Some(7)), Ok(None), Err(io::ErrorKind::Other)];
+        let gate = Gate::new(Script(Mutex::new(steps)), "test", 2, 1);
+        let ((), first, seven) = gate.next().await;
+        let ((), second, _eight) = gate.next().await;
+        assert_eq!((first, second), (7, 8), "the second one of 7 was closed");
+        // All slots are taken: nothing is accepted before one is free.
+        tokio::select! {
+            biased;
+            _ = gate.next() => panic!("a third one"),
+            () = tokio::task::yield_now() => {}
+        }
+        drop(seven);
+        gate.listener.0.lock().unwrap().push(Ok(Some(7)));
+        assert_eq!(gate.next().await.1, 7);
+    }
 
     #[test]
     fn each_peer_has_its_own_bound() {

@@ -7,7 +7,7 @@
 //! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use super::files::{self, BootFile, FileError};
-use crate::{App, peers::Peers};
+use crate::{App, peers::Gate};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
@@ -30,7 +30,6 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::spawn_blocking,
 };
 
@@ -42,8 +41,6 @@ const ROOT: &str = "/boot/";
 const CHUNK: u64 = 256 * 1024;
 /// Most bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
-/// Pause after the kernel refused to accept a connection (too many open files, say).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// What a server allows.
 #[derive(Debug, Clone, Copy)]
@@ -72,30 +69,16 @@ type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
 
 /// Serves for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
-    let slots = Arc::new(Semaphore::new(limits.connections));
-    let peers = Peers::new();
+    let gate = Gate::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
     loop {
-        // Invariant: the semaphore is never closed.
-        let slot = slots.clone().acquire_owned().await.expect("open semaphore");
-        let (stream, peer) = match listener.accept().await {
-            Ok((stream, peer)) => (stream, peer.ip()),
-            Err(e) => {
-                tracing::warn!("HTTP boot: accept failed: {e}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
+        let ((stream, _), peer, admitted) = gate.next().await;
         let IpAddr::V4(peer) = peer else { continue };
-        let Some(counted) = peers.enter(peer, limits.connections_of_one) else {
-            tracing::debug!(%peer, "HTTP boot: too many connections of one machine");
-            continue;
-        };
         let app = app.clone();
         tokio::spawn(async move {
             if let Err(e) = connection(app, stream, peer, limits).await {
                 tracing::debug!(%peer, "HTTP boot: {e}");
             }
-            drop((slot, counted));
+            drop(admitted);
         });
     }
 }

@@ -13,7 +13,7 @@
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use super::hub::{LinkCommand, update_life};
-use crate::{App, db::NodeRow, peers::Peers};
+use crate::{App, db::NodeRow, peers::Gate};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
@@ -24,7 +24,6 @@ use std::{
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
-    sync::Semaphore,
     time::timeout,
 };
 use walt_types::{Mac, ViewId};
@@ -48,30 +47,16 @@ const VERSION: &str = "1";
 
 /// Serves links for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let peers = Peers::new();
+    let gate = Gate::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
     loop {
-        // Invariant: the semaphore is never closed.
-        let slot = slots.clone().acquire_owned().await.expect("open semaphore");
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let Some(counted) = peers.enter(peer.ip(), CONNECTIONS_PER_NODE) else {
-                    tracing::debug!(%peer, "node link: too many connections of one node");
-                    continue;
-                };
-                let app = app.clone();
-                tokio::spawn(async move {
-                    if let Err(e) = connection(&app, stream, peer).await {
-                        tracing::debug!(%peer, "node link: {e:#}");
-                    }
-                    drop((slot, counted));
-                });
+        let ((stream, peer), _, admitted) = gate.next().await;
+        let app = app.clone();
+        tokio::spawn(async move {
+            if let Err(e) = connection(&app, stream, peer).await {
+                tracing::debug!(%peer, "node link: {e:#}");
             }
-            Err(e) => {
-                tracing::warn!("node link: accept failed: {e}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
+            drop(admitted);
+        });
     }
 }
 
