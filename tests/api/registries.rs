@@ -130,6 +130,14 @@ fn an_image_goes_out_and_comes_back() {
     let said = published.err.clone();
     assert_eq!(published.ok(), "OK, image was published at:\nlab:ann/mine:v1\n");
 
+    // Under another name, the registry is asked to take its layers from the first one.
+    server.walt(ANN, &["image", "duplicate", "mine:v1", "other"]).ok();
+    server.walt(ANN, &["image", "publish", "--registry", "lab", "other"]).ok();
+    assert!(registry.log().contains("uploads/?mount=sha256"), "{}", registry.log());
+    server.walt(ANN, &["image", "remove", "other"]).ok();
+    server.walt(BOB, &["image", "clone", "lab:ann/other"]).ok();
+    server.walt(BOB, &["image", "remove", "other"]).ok();
+
     // Others read it: its digest is what was said, its layer has its files, and its id is the one here.
     let source = format!("docker://{}/ann/mine:v1", registry.host());
     if is_installed("skopeo") && is_installed("umoci") {
@@ -168,15 +176,26 @@ fn an_image_goes_out_and_comes_back() {
     let found: Value =
         serde_json::from_str(&server.walt(BOB, &["image", "search", "--json", "mine"]).ok()).unwrap();
     assert_eq!(found["images"][0]["clonable_link"], "lab:ann/mine:v1", "{found:#}");
-    // bob has no image yet; the store has the layer. Another server has nothing.
-    for (other, owner) in [(None, "bob"), (Some(server_with(&config, &[])), "bob")] {
-        let server = other.as_ref().unwrap_or(&server);
+    // The store has the layer still, for the default image. Another server has nothing, and dies twice on the way.
+    let mut other = server_with(&config, &[]);
+    for point in ["pull-layer", "pull-config"] {
+        other.kill();
+        other.launch_with(&[("WALT_FAIL_STORE", point)]).unwrap_or_else(|e| panic!("{e:?}"));
+        let cut = other.walt(BOB, &["image", "clone", "lab:ann/mine:v1"]);
+        assert!(cut.status == Some(1) && cut.err.contains("Issue occured"), "{point}: {cut:?}");
+        other.wait_for_end();
+        other.launch().unwrap_or_else(|e| panic!("{e:?}"));
+        let names = other.walt(BOB, &["image", "show", "--names-only"]).ok();
+        assert!(!names.contains("mine"), "{point}: {names}");
+        clean(&other);
+    }
+    for server in [&server, &other] {
         let cloned = server.walt(BOB, &["image", "clone", "lab:ann/mine:v1"]).ok();
         assert!(
             cloned.contains("Image \"mine:v1\" was cloned successfully (cf. walt image show)."),
             "{cloned}"
         );
-        assert_eq!(id_of(server, &format!("{owner}/mine:v1")), id);
+        assert_eq!(id_of(server, "bob/mine:v1"), id);
         let again = server.walt(BOB, &["image", "clone", "lab:ann/mine:v1"]);
         assert!(again.err.contains("walt image clone --force lab:ann/mine:v1 mine:v1"), "{again:?}");
         again.fails(1, "This operation would overwrite it.");
@@ -184,7 +203,7 @@ fn an_image_goes_out_and_comes_back() {
         clean(server);
     }
     for (link, says) in [
-        ("lab:ann/other", "No such remote image. Use walt image search <keyword>."),
+        ("lab:ann/none", "No such remote image. Use walt image search <keyword>."),
         ("lab:ann/mine", "No such remote image."),
         ("down:ann/mine:v1", "Failed to communicate with down registry. Aborted."),
         ("mad:ann/mine:v1", "Failed to communicate with mad registry. Aborted."),
