@@ -483,3 +483,105 @@ fn images_of_others_are_judged_by_their_labels() {
     server.walt(ANN, &arguments).fails(1, "not compatible with node model(s) pc-x86-64 of node vn1");
     clean(&server);
 }
+
+/// `walt registry serve` on a free port.
+fn serve(server: &TestServer) -> (Service, u16) {
+    let mut command = server.walt_command(ANN, &["registry", "serve", "--port", "0"]);
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let port = said.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+    (Service(child), port.unwrap_or_else(|| panic!("{said}")))
+}
+
+/// An HTTP answer, as text.
+fn ask(port: u16, head: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    stream.write_all(format!("{head}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn the_servers_own_images_are_read_as_from_a_registry() {
+    let room = tempfile::tempdir_in("/var/tmp").unwrap();
+    let home = room.path().join("home");
+    fs::create_dir(&home).unwrap();
+    let server = server_with("  []\n", &[]);
+    server.walt(ANN, &["image", "duplicate", "pc-x86-64", "mine"]).ok();
+    let id = id_of(&server, "ann/mine:latest");
+    let (_serving, port) = serve(&server);
+    let (status, out, said) =
+        walt_at(&server, &home, &[], &["registry", "login", "--port", &port.to_string()]);
+    assert!(status == Some(0) && out.contains("it counts for 12 hours"), "{out}{said}");
+    let file = home.join(".docker/config.json");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let auth = file.to_str().unwrap();
+
+    // Another server clones from it.
+    let config = line("other", port, "basic");
+    let second = server_with(&config, &[]);
+    let (status, out, said) = walt_at(&second, &home, &[], &["image", "search", "other:"]);
+    assert!(status == Some(0) && out.contains("other:ann/mine"), "{out}{said}");
+    assert!(out.contains(&format!("other:waltplatform/{}", images::TINY)), "{out}");
+    let (status, _, said) = walt_at(&second, &home, &[], &["image", "clone", "other:ann/mine", "theirs"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(id_of(&second, "ann/theirs:latest"), id);
+    clean(&second);
+
+    let name = format!("127.0.0.1:{port}/ann/mine");
+    if is_installed("podman") {
+        let storage =
+            [room.path().join("podman"), room.path().join("podman-run")].map(|p| p.display().to_string());
+        let store = ["--root", &storage[0], "--runroot", &storage[1], "--storage-driver", "vfs"];
+        let pull = ["pull", "-q", "--authfile", auth, "--tls-verify=false", &name];
+        let pulled = run("podman", &[&store[..], &pull].concat());
+        assert_eq!(format!("sha256:{}", pulled.trim()), id);
+    }
+    if is_installed("skopeo") {
+        let source = format!("docker://{name}");
+        let inspect =
+            |source: &str| run("skopeo", &["inspect", "--authfile", auth, "--tls-verify=false", source]);
+        let found: Value = serde_json::from_str(&inspect(&source)).unwrap();
+        let digest = found["Digest"].as_str().unwrap();
+        // What was promised by digest is there, also when the name means another image, or is gone in part.
+        inspect(&format!("{source}@{digest}"));
+        let layout = format!("oci:{}:x", room.path().join("oci").display());
+        run("skopeo", &["copy", "-q", "--src-authfile", auth, "--src-tls-verify=false", &source, &layout]);
+        // Nothing is written.
+        let push = Command::new("timeout")
+            .args([
+                LIMIT,
+                "skopeo",
+                "copy",
+                "-q",
+                "--dest-authfile",
+                auth,
+                "--dest-tls-verify=false",
+                &layout,
+            ])
+            .arg(format!("docker://127.0.0.1:{port}/ann/new"))
+            .output()
+            .unwrap();
+        assert!(!push.status.success());
+        let names = server.walt(ANN, &["image", "show", "--names-only"]).ok();
+        assert_eq!(names, "mine\npc-x86-64\n");
+    }
+    // Without a token, nothing but the question for it; and nothing of the API.
+    for path in ["/v2/", "/v2/_catalog", "/v2/ann/mine/manifests/latest"] {
+        let answer = ask(port, &format!("GET {path} HTTP/1.1"));
+        assert!(
+            answer.starts_with("HTTP/1.1 401") && answer.contains("walt registry login"),
+            "{path}: {answer}"
+        );
+    }
+    let forged = ask(port, "GET /v2/ HTTP/1.1\r\nAuthorization: Basic YW5uOmZmZmZmZmZmLjAw");
+    assert!(forged.starts_with("HTTP/1.1 401"), "{forged}");
+    for path in ["/api/v1/info", "/api/v1/actions/image", "//v2/", "/v2/../api/v1/info", "/v2x"] {
+        let answer = ask(port, &format!("POST {path} HTTP/1.1\r\nContent-Length: 0"));
+        assert!(answer.starts_with("HTTP/1.1 404") || answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+    }
+}

@@ -18,7 +18,7 @@ pub mod term;
 pub mod transfer;
 pub mod versions;
 
-pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList};
+pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +43,8 @@ pub mod route {
     pub const IMAGES: &str = "/api/v1/images";
     /// `GET`: [`super::RegistryList`].
     pub const REGISTRIES: &str = "/api/v1/registries";
+    /// `POST`: [`super::RegistryToken`], for the server's own registry, which answers below `/v2/`.
+    pub const REGISTRY_TOKEN: &str = "/api/v1/registry-token";
     /// `POST` an [`super::NodeAction`]: a stream of events.
     pub const NODE_ACTIONS: &str = "/api/v1/actions/node";
     /// `POST` an [`super::ImageAction`]: a stream of events.

@@ -59,3 +59,12 @@ pub struct FoundImage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_server_version: Option<u32>,
 }
+
+/// Answer of [`route::REGISTRY_TOKEN`](super::route::REGISTRY_TOKEN): who reads the server's own registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryToken {
+    /// The caller, and the token as his password.
+    pub credentials: RegistryCredentials,
+    /// How long it counts.
+    pub seconds: u64,
+}

@@ -16,7 +16,8 @@ use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
     AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
-    ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, SessionAction, Status, StoreLook, route,
+    ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction, Status,
+    StoreLook, route,
 };
 
 /// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
@@ -127,6 +128,20 @@ impl Client {
     /// All of [`Error`].
     pub async fn registries(&mut self) -> Result<RegistryList> {
         self.get(route::REGISTRIES).await
+    }
+
+    /// A token for the server's own registry.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn registry_token(&mut self) -> Result<RegistryToken> {
+        let answer = self.send(Method::POST, route::REGISTRY_TOKEN, Bytes::new(), None).await?;
+        let status = answer.status();
+        let body = read_body(answer).await?;
+        if status != StatusCode::OK {
+            return Err(refusal(status, &body).into());
+        }
+        serde_json::from_slice(&body).map_err(|e| Error::broken("the server's answer cannot be read", e))
     }
 
     /// How the server is (root only).

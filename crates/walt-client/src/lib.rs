@@ -21,6 +21,7 @@ mod http;
 mod target;
 mod terminal;
 mod transfer;
+pub mod tunnel;
 
 pub use connection::{CONNECT_TIMEOUT, Connection};
 pub use http::{Client, EventStream, MAX_ANSWER, MAX_EVENT, Reply};

@@ -5,6 +5,7 @@ pub mod help;
 pub mod image;
 pub mod node;
 pub mod proxy;
+pub mod registry;
 
 use crate::error::Failure;
 use crate::ui::Ui;
@@ -44,6 +45,9 @@ pub enum Category {
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
+    /// the images of this server, read as from a registry
+    #[command(subcommand, disable_help_subcommand = true)]
+    Registry(registry::Command),
     /// what is seldom needed
     #[command(subcommand, disable_help_subcommand = true)]
     Advanced(advanced::Command),
@@ -68,6 +72,7 @@ pub async fn run(category: Category) -> Result<(), Failure> {
     match category {
         Category::Image(command) => command.run(&mut Context::new()?).await,
         Category::Node(command) => command.run(&mut Context::new()?).await,
+        Category::Registry(command) => command.run(&mut Context::new()?).await,
         Category::Advanced(command) => command.run(&mut Context::new()?).await,
         Category::Help(command) => command.run(),
         Category::Proxy(command) => command.run().await,

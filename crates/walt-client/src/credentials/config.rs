@@ -1,7 +1,7 @@
 //! `~/.walt/config`: YAML, mode 0600. Passwords are hidden from a glance, not from a reader.
 
 use serde_norway::{Mapping, Value};
-use std::{fs, io, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
 
 /// Repeated over a password, as the existing system does.
@@ -80,19 +80,7 @@ pub fn keep(label: &str, credentials: &RegistryCredentials) -> io::Result<PathBu
         None => Config::default(),
     };
     config.set(label, credentials);
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    // Whole or not at all, and never readable by others, not even for a moment.
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(config.text().as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, &path)?;
+    super::replace(&path, &config.text())?;
     Ok(path)
 }
 

@@ -11,7 +11,9 @@ use crate::{
     App, check_store,
     events::Events,
     failure::{Failure, Outcome, bad_request},
-    images, nodes, sessions, status,
+    images, nodes,
+    registries::serve as registry,
+    sessions, status,
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -20,7 +22,7 @@ use axum::{
     extract::{DefaultBodyLimit, Query, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use identity::Caller;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -66,6 +68,10 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
         .route(route::REGISTRIES, get(list_registries))
+        .route(route::REGISTRY_TOKEN, post(registry_token))
+        .route("/v2", any(registry::serve))
+        .route("/v2/", any(registry::serve))
+        .route("/v2/{*path}", any(registry::serve))
         .route(route::NODE_ACTIONS, post(node_action))
         .route(route::IMAGE_ACTIONS, post(image_action))
         .route(route::SESSION_ACTIONS, post(session_action))
@@ -114,6 +120,10 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
     answer(nodes::list(&app))
+}
+
+async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    Json(crate::registries::token(&app, &caller.user)).into_response()
 }
 
 async fn list_registries(State(app): State<Arc<App>>) -> Response {

@@ -7,6 +7,7 @@
 //! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
 //! publish  an image of the caller to a registry                 hub     what publishers say about their images
 //! docker   the daemon's images, by its API
+//! serve    our own images, read as from a registry; token: who reads them
 //! ```
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
@@ -18,6 +19,8 @@ mod hub;
 pub mod links;
 mod publish;
 mod search;
+pub mod serve;
+mod token;
 mod update;
 
 pub use publish::publish;
@@ -31,12 +34,12 @@ use crate::{
 };
 use config::{Kind, RegistryConfig};
 use std::sync::Arc;
-use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList};
+use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_images::{
     ImageConfig,
     registry::{self, Credentials, Limits, Registry},
 };
-use walt_types::Model;
+use walt_types::{Model, UserName};
 
 /// Version of the existing system's server that this one stands for: images may ask for at least one.
 pub const SERVER_VERSION: u32 = 10;
@@ -109,6 +112,15 @@ fn models_of(config: &ImageConfig) -> Option<Vec<Model>> {
 /// The version of a server that an image needs, if this one is too old for it.
 fn needs_version(minversion: Option<&str>) -> Option<u32> {
     minversion?.trim().parse().ok().filter(|v| *v > SERVER_VERSION)
+}
+
+/// A token for the server's own registry.
+pub fn token(app: &App, caller: &UserName) -> RegistryToken {
+    let password = token::mint(&app.token_key, caller, crate::now() as u64);
+    RegistryToken {
+        credentials: RegistryCredentials { username: caller.to_string(), password },
+        seconds: token::LIFE.as_secs(),
+    }
 }
 
 /// Tries credentials.

@@ -1,0 +1,147 @@
+//! `walt registry serve`: a port of loopback here, the server's registry behind it.
+//!
+//! Only what is below `/v2/` passes: the rest of the API trusts whoever holds the connection, and a port of loopback is
+//! everybody's on this machine. The registry asks for a token.
+
+use crate::{Connection, Target};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, Semaphore};
+
+/// Connections that are passed on at once; more wait.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to say what it wants.
+const HEAD: Duration = Duration::from_secs(30);
+/// Pause after the kernel refused to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+
+type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Passes on what comes, for ever.
+///
+/// # Errors
+/// None today: what fails costs its own connection.
+pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let target = Arc::new(target);
+    loop {
+        // Invariant: nobody closes this semaphore.
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is open");
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let target = target.clone();
+        tokio::spawn(async move {
+            let _slot = slot;
+            pass_on(stream, target).await;
+        });
+    }
+}
+
+async fn pass_on(stream: TcpStream, target: Arc<Target>) {
+    let behind: Arc<Mutex<Option<SendRequest<Incoming>>>> = Arc::default();
+    let service = service_fn(move |request| {
+        let (behind, target) = (behind.clone(), target.clone());
+        async move { Ok::<_, Infallible>(answer(request, &behind, &target).await) }
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    // A client that breaks off has had its answer.
+    let _ = server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+fn refuse(status: StatusCode, why: &str) -> Response<Body> {
+    let text = serde_json::json!({ "errors": [{ "code": "UNKNOWN", "message": why }] }).to_string();
+    let body = Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Whether a path is the registry's.
+fn is_registry(path: &str) -> bool {
+    path == "/v2" || path.starts_with("/v2/")
+}
+
+async fn answer(
+    mut request: Request<Incoming>,
+    behind: &Mutex<Option<SendRequest<Incoming>>>,
+    target: &Target,
+) -> Response<Body> {
+    if !is_registry(request.uri().path()) {
+        return refuse(StatusCode::NOT_FOUND, "only the registry is here, below /v2/");
+    }
+    let headers = request.headers_mut();
+    // Who this process is, and for whom it could act, is not passed on.
+    headers.remove(walt_api::HEADER_USER);
+    headers.remove(UPGRADE);
+    headers.remove(CONNECTION);
+    headers.insert(HOST, HeaderValue::from_static("walt"));
+    let path = request.uri().path_and_query().map(|p| p.as_str().to_owned());
+    match path.unwrap_or_default().parse() {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is no path"),
+    }
+    let mut behind = behind.lock().await;
+    match send(request, &mut behind, target).await {
+        Ok(answer) => answer.map(|body| body.boxed()),
+        Err(why) => refuse(StatusCode::BAD_GATEWAY, &why),
+    }
+}
+
+async fn send(
+    request: Request<Incoming>,
+    behind: &mut Option<SendRequest<Incoming>>,
+    target: &Target,
+) -> Result<Response<Incoming>, String> {
+    let mut kept = behind.take();
+    if let Some(sender) = &mut kept
+        && sender.ready().await.is_err()
+    {
+        kept = None;
+    }
+    let mut sender = match kept {
+        Some(sender) => sender,
+        None => {
+            let stream = Connection::open(target).await.map_err(|e| e.to_string())?;
+            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+            // Ends with the sender and the answer's body.
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+            sender
+        }
+    };
+    let answer = sender.send_request(request).await.map_err(|e| format!("the WalT server broke off: {e}"))?;
+    *behind = Some(sender);
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_registry;
+
+    #[test]
+    fn only_the_registry_passes() {
+        for yes in ["/v2", "/v2/", "/v2/ann/x/manifests/latest"] {
+            assert!(is_registry(yes), "{yes}");
+        }
+        for no in ["/", "/v2x", "//v2/", "/api/v1/info", "/api/v1/actions/image", ""] {
+            assert!(!is_registry(no), "{no}");
+        }
+    }
+}
