@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use walt_testkit::{TestServer, User, images, until};
+use walt_testkit::{DockerRegistry, Options, TestServer, User, images, until};
 
 /// Kills in CI.
 const KILLS: u32 = 20;
@@ -182,7 +182,7 @@ impl<'a> Actor<'a> {
         {
             return self.go_on(&image, room);
         }
-        match self.random.below(8) {
+        match self.random.below(9) {
             0..=2 if room && closed.iter().any(|n| n == MINI) => {
                 let name = self.fresh();
                 self.change(MINI, &name);
@@ -200,6 +200,11 @@ impl<'a> Actor<'a> {
             6 => {
                 if let Some(image) = self.random.pick(&own) {
                     self.rename(&image);
+                }
+            }
+            7 => {
+                if let Some(image) = self.random.pick(&own) {
+                    self.squash(&image);
                 }
             }
             _ => match self.random.pick(&own) {
@@ -270,6 +275,13 @@ impl<'a> Actor<'a> {
                 let made = BTreeMap::from([(copy, content)]);
                 self.find_out(Perhaps { made, ..Perhaps::default() });
             }
+        }
+    }
+
+    /// Changes its layers, and not what is in them.
+    fn squash(&mut self, image: &str) {
+        if self.attempt(&["image", "squash", image], "").is_none() {
+            self.find_out(Perhaps::default());
         }
     }
 
@@ -374,13 +386,66 @@ fn import_all_the_time(
     perhaps
 }
 
+/// Publishes what the default image means, and gets it again from the registry, all the time. How often it came
+/// back in one life of a server.
+fn publish_all_the_time(scene: &Scene<'_>) -> u32 {
+    const EVE: User = User::RootFor("eve");
+    let attempt = |arguments: &[&str]| {
+        let before = scene.wait_until_up();
+        let ran = scene.server.walt_with_input(EVE, arguments, "");
+        let ok = ran.status == Some(0);
+        // Of what an earlier death has interrupted, nothing may be there.
+        let absent =
+            ran.err.contains("No such") || ran.err.contains("has no ") || ran.err.contains("is missing");
+        let killed = scene.epoch.load(Ordering::SeqCst) != before;
+        assert!(ok || killed || absent, "nobody was killed: {ran:?}");
+        scene.done.fetch_add(u32::from(ok), Ordering::SeqCst);
+        ok.then_some(ran.out)
+    };
+    let id = |name: &str| {
+        let list: Value = serde_json::from_str(&attempt(&["image", "show", "--json"])?).unwrap();
+        let full = format!("eve/{name}:latest");
+        let found = list["images"].as_array().unwrap().iter().find(|i| i["fullname"] == full.as_str());
+        Some(found?["id"].as_str().unwrap().to_owned())
+    };
+    let mut came_back = 0;
+    while !scene.stop.load(Ordering::SeqCst) {
+        let link = format!("walt:waltplatform/{}", images::TINY);
+        let round = || {
+            attempt(&["image", "clone", "--force", &link, "out"])?;
+            let out = id("out")?;
+            attempt(&["image", "publish", "out"])?;
+            attempt(&["image", "remove", "out"])?;
+            attempt(&["image", "clone", "--force", "lab:eve/out", "back"])?;
+            Some((out, id("back")?))
+        };
+        if let Some((out, back)) = round() {
+            assert_eq!(out, back, "another image came back");
+            came_back += 1;
+        }
+    }
+    came_back
+}
+
 #[test]
 fn kills_at_random_moments() {
     let seed = seed();
     let kills = if std::env::var_os("WALT_TEST_LONG").is_some() { KILLS_LONG } else { KILLS };
     eprintln!("crash test of the store: {kills} kills, WALT_TEST_SEED={seed}");
     let start = Instant::now();
-    let server = TestServer::start_with_images(&[MINI]);
+    let room = tempfile::tempdir_in("/var/tmp").unwrap();
+    let registry =
+        DockerRegistry::is_installed().then(|| DockerRegistry::start(&room.path().join("lab"), false));
+    let config = registry.as_ref().map_or(String::new(), |registry| {
+        format!(
+            "registries:\n- {{label: lab, api: docker-registry-v2, host: 127.0.0.1, port: {}, protocol: http, \
+             auth: none}}\n",
+            registry.port
+        )
+    });
+    let server = TestServer::prepare(Options { config, ..Options::default() });
+    server.launch_with(&[]).unwrap_or_else(|e| panic!("{e:?}"));
+    server.import(MINI, &images::built(MINI));
     let users = ["ann", "bob"];
     for user in users {
         server.walt(User::RootFor(user), &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
@@ -403,6 +468,7 @@ fn kills_at_random_moments() {
             .collect();
         let own = Random(random.below(u64::MAX));
         let importer = scope.spawn(|| import_all_the_time(&scene, &variants, own));
+        let publisher = registry.is_some().then(|| scope.spawn(|| publish_all_the_time(&scene)));
         let stop = StopAll(&scene.stop);
         for kill in 1..=kills {
             // The moment is the point: nothing is waited for.
@@ -414,6 +480,7 @@ fn kills_at_random_moments() {
         }
         drop(stop);
         let imported = importer.join().unwrap();
+        let came_back = publisher.map_or(0, |publisher| publisher.join().unwrap());
         let actors: Vec<_> = actors.into_iter().map(|a| a.join().unwrap()).collect();
         let verdict = check_store(&server);
         actors.iter().for_each(Actor::verify);
@@ -430,7 +497,8 @@ fn kills_at_random_moments() {
             assert!(!imported.is_empty(), "the default image is lost");
         }
         eprintln!(
-            "{kills} kills in {:.0} s, {} commands were reported as done; {}",
+            "{kills} kills in {:.0} s, {} commands were reported as done, {came_back} images came back from the \
+             registry; {}",
             start.elapsed().as_secs_f64(),
             scene.done.load(Ordering::SeqCst),
             verdict.trim()
