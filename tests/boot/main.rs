@@ -7,6 +7,7 @@ mod default;
 mod demo;
 mod full;
 mod isolation;
+mod machine;
 mod mini;
 mod nfs;
 mod road;

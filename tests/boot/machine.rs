@@ -1,29 +1,22 @@
-//! A real kernel in a real qemu, started, found again and ended by this crate, on a tap of a bridge in a network
-//! namespace of its own.
-//!
-//! Needs root, qemu, a static busybox, and `WALT_TEST_KERNEL`: a directory into which a kernel package of the
-//! distribution was unpacked (`boot/vmlinuz-*` and `lib/modules`).
+//! A real kernel in a real qemu, started, found again and ended by the crate walt-vnode alone, on a tap of a bridge in
+//! a network namespace of its own.
 
-#![allow(clippy::unwrap_used)] // Helpers of tests fail by panicking, as tests do.
-
+use super::{BOOT, MINI, SOON};
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use walt_sys::net::bridge::{self, BridgeSpec};
 use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
 use walt_sys::process::Cgroup;
+use walt_testkit::{images, until};
 use walt_vnode::console::Keyboard;
 use walt_vnode::{Acceleration, Account, BootFiles, Launch, Road, Vm, VmSpec, adopt, launch, probe};
 
 /// Another account than root, which may not read our files.
 const NOBODY: Account = Account { uid: 65534, gid: 65534 };
-/// How long a kernel may take to its first program, by translation on a busy machine.
-const BOOT: Duration = Duration::from_secs(90);
-/// How long anything else may take.
-const SOON: Duration = Duration::from_secs(30);
 /// The tap that the reviewed rules name.
 const TAP: &str = "wt87c9-123456";
 
@@ -40,16 +33,8 @@ echo READY
 exec /bin/busybox sh
 ";
 
-fn package() -> PathBuf {
-    std::env::var_os("WALT_TEST_KERNEL")
-        .expect("WALT_TEST_KERNEL: the directory of an unpacked kernel package")
-        .into()
-}
-
 fn kernel() -> File {
-    let mut files = std::fs::read_dir(package().join("boot")).unwrap().map(|f| f.unwrap().path());
-    let found = files.find(|p| p.file_name().unwrap().to_string_lossy().starts_with("vmlinuz"));
-    File::open(found.expect("a kernel in boot/")).unwrap()
+    File::open(images::kernel(MINI).image).unwrap()
 }
 
 /// An initramfs of busybox, the drivers of the network card, and a script.
@@ -63,7 +48,7 @@ fn initrd(dir: &Path) -> File {
         "cp $(command -v busybox) bin/ && mknod -m 600 dev/console c 5 1 && \
          find {} -name 'virtio*.ko' -o -name '*failover.ko' | xargs -r -I F cp F . && \
          find . | busybox cpio -o -H newc > ../initrd",
-        package().join("lib").display()
+        images::kernel(MINI).modules.display()
     );
     let made = Command::new("sh").args(["-ec", &script]).current_dir(&root).status().unwrap();
     assert!(made.success());
@@ -86,30 +71,21 @@ fn spec() -> VmSpec {
     }
 }
 
-fn wait_for(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !done() {
-        assert!(Instant::now() < deadline, "waited {} s for {what}", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn text(vm: &Vm) -> String {
     String::from_utf8_lossy(&vm.console().tail(64 * 1024).unwrap()).into_owned()
 }
 
-fn tap_is_gone() -> bool {
-    link::get(TAP).unwrap().is_none()
+fn tap_is_gone() -> Option<()> {
+    link::get(TAP).unwrap().is_none().then_some(())
 }
 
 #[test]
-#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
 fn a_machine_boots_is_adopted_and_ends() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let netns = new_netns().unwrap();
     let group = format!("walt/test-{}", std::process::id());
     in_netns(&netns, || {
-        nft::apply(include_str!("../../walt-core/src/firewall.snapshot"))?;
+        nft::apply(include_str!("../../crates/walt-core/src/firewall.snapshot"))?;
         let walt_net = BridgeSpec {
             name: "walt-net".into(),
             alias: "walt test".into(),
@@ -168,7 +144,7 @@ fn life_of_a_machine(dir: &Path, group: &str) {
         "{status}"
     );
     assert_eq!(vm.qmp().unwrap().status().unwrap(), "running");
-    wait_for("the guest's first program", BOOT, || text(&vm).contains("READY"));
+    until("the guest's first program", BOOT, || text(&vm).contains("READY").then_some(()));
     assert!(text(&vm).contains("QEMU\r\nStandard PC (i440FX + PIIX, 1996)\r\n"), "{}", text(&vm));
     assert!(text(&vm).contains("walt.test=a,b"));
     let ping = Command::new("busybox").args(["ping", "-c1", "-W5", "192.168.183.2"]).output().unwrap();
@@ -182,21 +158,21 @@ fn life_of_a_machine(dir: &Path, group: &str) {
     assert!(vm.is_running());
     let keyboard = Keyboard::new(vm.console_socket()).unwrap();
     keyboard.type_bytes(b"echo typed-$((40+2))\r").unwrap();
-    wait_for("an answer to what was typed", SOON, || text(&vm).contains("typed-42"));
+    until("an answer to what was typed", SOON, || text(&vm).contains("typed-42").then_some(()));
 
     // The guest's own reboot ends the machine, and its tap with it.
     keyboard.type_bytes(b"/bin/busybox reboot -f\r").unwrap();
     assert!(vm.wait(SOON), "reboot did not end qemu");
     vm.stop().unwrap();
     assert!(adopt(&node, cgroup()).unwrap().is_none());
-    wait_for("the end of the tap", SOON, tap_is_gone);
+    until("the end of the tap", SOON, tap_is_gone);
 
     // Another one, ended while it runs.
     let vm = start(&spec(), Vec::new());
     vm.stop().unwrap();
     assert!(!vm.is_running());
     assert!(!node.join("vm.json").exists() && node.join("console.log").exists());
-    wait_for("the end of the tap", SOON, tap_is_gone);
+    until("the end of the tap", SOON, tap_is_gone);
 
     // One that a dying server had no time to note, and one that does not answer.
     let vm = start(&spec(), Vec::new());
@@ -208,11 +184,10 @@ fn life_of_a_machine(dir: &Path, group: &str) {
     assert!(Command::new("kill").args(["-STOP", &process]).status().unwrap().success());
     assert!(adopt(&node, cgroup()).unwrap().is_none());
     assert!(vm.wait(SOON), "a machine that does not answer");
-    wait_for("the end of the tap", SOON, tap_is_gone);
+    until("the end of the tap", SOON, tap_is_gone);
 }
 
 #[test]
-#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
 fn a_start_that_fails_says_why_and_leaves_nothing() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let spec = VmSpec { cores: 100_000, ..spec() };
@@ -232,7 +207,6 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
 
 /// Either answer is right somewhere; that it comes in time, and with a reason, is what counts.
 #[test]
-#[ignore = "needs a kernel in WALT_TEST_KERNEL"]
 fn the_probe_decides_in_time() {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let key = probe::key(&mut kernel(), &walt_vnode::version(walt_vnode::PROGRAM).unwrap()).unwrap();
