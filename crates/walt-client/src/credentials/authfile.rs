@@ -70,6 +70,10 @@ fn host_of(key: &str) -> &str {
 impl AuthFile {
     /// Reads a file.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        // An array would do for a struct whose fields have defaults.
+        if !bytes.trim_ascii_start().starts_with(b"{") {
+            return None;
+        }
         serde_json::from_slice(bytes).ok()
     }
 

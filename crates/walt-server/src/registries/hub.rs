@@ -42,7 +42,9 @@ pub fn parse(label: &str) -> Option<Metadata> {
         return None;
     }
     let text: String = label.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    serde_json::from_slice(&STANDARD.decode(text).ok()?).ok()
+    let json = STANDARD.decode(text).ok()?;
+    // An array would do for a struct whose fields have defaults.
+    json.starts_with(b"{").then(|| serde_json::from_slice(&json).ok())?
 }
 
 /// What a publisher says; nothing if he has not said anything.
