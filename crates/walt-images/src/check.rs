@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     str::FromStr,
 };
-use walt_types::{DiffId, ImageId, ViewId};
+use walt_types::{DiffId, Hash256, ImageId, ViewId};
 
 /// What a finding is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -178,10 +178,16 @@ impl Store {
         }
         self.look_at_sessions(live, &mut look)?;
         let mut strange = [strange, more].concat();
-        for dir in ["blobs", "tmp"].map(|name| images.join(name)) {
-            let left = names(&dir)?.into_iter().filter(|name| !self.is_making(name.as_ref()));
-            strange.extend(left.map(|name| dir.join(name)));
+        let (found, others) = objects::<Hash256>(&images.join("blobs"), "")?;
+        strange.extend(others);
+        strange.extend(found.iter().filter(|b| !live.blobs.contains(b)).map(|b| self.blob_path(b)));
+        for blob in live.blobs.iter().filter(|b| !found.contains(b)) {
+            let why = "it is not in the store, and was pushed with an image that is";
+            look.findings.push(finding(Object::File(self.blob_path(blob)), Fault::Missing, why));
         }
+        let tmp = images.join("tmp");
+        let left = names(&tmp)?.into_iter().filter(|name| !self.is_making(name.as_ref()));
+        strange.extend(left.map(|name| tmp.join(name)));
         let why = "nothing of a server is kept there under this name";
         look.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
         look.findings.sort();

@@ -12,7 +12,7 @@ use std::{
     str::FromStr,
     sync::PoisonError,
 };
-use walt_types::{DiffId, ImageId, ViewId};
+use walt_types::{DiffId, Hash256, ImageId, ViewId};
 
 /// What the database refers to.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Live {
     pub images: HashSet<ImageId>,
     /// Layers beyond those of the images and views: platform layers, layers of a commit under way.
     pub layers: HashSet<DiffId>,
+    /// Blobs that were promised to somebody.
+    pub blobs: HashSet<Hash256>,
     /// Views that nodes run, or will boot.
     pub views: HashSet<ViewId>,
     /// Images with the platform layer that an open session sees over them: this view is kept if it is there.
@@ -38,6 +40,8 @@ pub struct GcReport {
     pub images: usize,
     /// Count of layers.
     pub layers: usize,
+    /// Count of blobs.
+    pub blobs: usize,
     /// Count of index files.
     pub views: usize,
     /// Count of session directories.
@@ -121,6 +125,13 @@ impl Store {
             }
         }
         self.views.lock().unwrap_or_else(PoisonError::into_inner).forget(|id| !needed_views.contains(id));
+        let blobs = images.join("blobs");
+        for (blob, name) in digests::<Hash256>(&blobs, "")? {
+            if !live.blobs.contains(&blob) {
+                remove(&blobs.join(name))?;
+                report.blobs += 1;
+            }
+        }
         let views = images.join("views");
         for (view, name) in digests::<ViewId>(&views, "")? {
             if !needed_views.contains(&view) {

@@ -5,6 +5,7 @@
 //! <state>/images/layers/<hex diff-id>/skeleton    its tar without the payloads; export replays it
 //! <state>/images/layers/<hex diff-id>/implied     directories whose metadata are those of the layer below
 //! <state>/images/configs/<hex image-id>.json      the OCI image configuration, bytes as they came
+//! <state>/images/blobs/<hex digest>               compressed layers of images that were pushed to us, as they came
 //! <state>/images/views/<view id>                  index files
 //! <state>/images/tmp/                             layers being made; emptied at start
 //! <state>/sessions/<id>/layer/fs                  a session's upper directory; the rest: [`session`]
@@ -30,6 +31,7 @@
 //! and `index`).
 
 pub mod archive;
+mod blobs;
 mod check;
 mod commit;
 mod compose;
@@ -52,6 +54,7 @@ mod squash;
 mod store;
 mod view;
 
+pub use blobs::NewBlob;
 pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use compose::{Composed, Composer, Edit, Last, Meta};

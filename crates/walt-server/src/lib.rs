@@ -83,6 +83,8 @@ pub struct App {
     pub store_gate: Mutex<()>,
     /// What operations under way hold in the store.
     pub pins: images::pins::Pins,
+    /// Images that are being pushed to us.
+    pub uploads: registries::receive::Uploads,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
     /// Emulation of other CPUs that the server has set up.

@@ -72,6 +72,7 @@ pub fn open(config: Config) -> Result<App> {
         store_gate: Mutex::new(()),
         pins: Default::default(),
         emulation: Default::default(),
+        uploads: Default::default(),
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),

@@ -45,7 +45,7 @@ pub enum Category {
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
-    /// the images of this server, read as from a registry
+    /// the server as a registry of images
     #[command(subcommand, disable_help_subcommand = true)]
     Registry(registry::Command),
     /// what is seldom needed

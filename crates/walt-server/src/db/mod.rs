@@ -7,6 +7,7 @@ mod blobs;
 mod history;
 mod images;
 mod leases;
+mod manifests;
 mod nodes;
 mod schema;
 mod sessions;
@@ -15,6 +16,7 @@ pub use blobs::BlobRow;
 pub use history::{By, HistoryRow};
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};
 pub use leases::LeaseRow;
+pub use manifests::ManifestRow;
 pub use nodes::NodeRow;
 pub use sessions::{Committing, SessionRow};
 

@@ -101,6 +101,22 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (diff_id, registry, repository)
     ) STRICT;
 ",
+    "
+    -- Manifests of images that were pushed to us, byte for byte, and the blobs that are kept for them.
+    CREATE TABLE manifests (
+        digest TEXT PRIMARY KEY,
+        media_type TEXT NOT NULL,
+        bytes BLOB NOT NULL,
+        image_id TEXT NOT NULL,
+        pushed INTEGER NOT NULL             -- seconds since the epoch
+    ) STRICT;
+    CREATE INDEX manifests_of_image ON manifests (image_id);
+    CREATE TABLE manifest_blobs (
+        manifest TEXT NOT NULL REFERENCES manifests (digest) ON DELETE CASCADE,
+        blob TEXT NOT NULL,
+        PRIMARY KEY (manifest, blob)
+    ) STRICT;
+",
 ];
 
 /// Brings a database up to date.

@@ -4,7 +4,7 @@
 use super::pins::Pins;
 use crate::{
     App,
-    db::{self, BlobRow, Db, HistoryRow, NodeRow, RefRow, SessionRow},
+    db::{self, BlobRow, Db, HistoryRow, ManifestRow, NodeRow, RefRow, SessionRow},
 };
 use anyhow::Result;
 use std::{
@@ -53,6 +53,9 @@ pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     // After the platform layers: an image that is kept only to go back to is not shown to nodes.
     live.images.extend(db.with(HistoryRow::images)?);
     pins.add_to(&mut live);
+    let blobs = db.with(ManifestRow::blobs)?;
+    live.blobs
+        .extend(blobs.into_iter().filter(|(image, _)| live.images.contains(image)).map(|(_, blob)| blob));
     Ok(live)
 }
 
@@ -100,6 +103,7 @@ pub async fn pass(app: &Arc<App>) -> Result<()> {
         }
     }
     let report = db::blocking(|| app.store.remove_unreferenced(&live))?;
+    app.db.with(|c| ManifestRow::forget(c, &live.images))?;
     app.db.with(|c| BlobRow::forget(c, |layer| app.store.has_layer(layer)))?;
     tracing::debug!(?report, "removed what nothing needs");
     Ok(())

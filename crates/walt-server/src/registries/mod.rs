@@ -7,7 +7,7 @@
 //! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
 //! publish  an image of the caller to a registry                 hub     what publishers say about their images
 //! docker   the daemon's images, by its API
-//! serve    our own images, read as from a registry; token: who reads them
+//! serve    our own images, read as from a registry; receive: pushed to us as to one; token: who does that
 //! ```
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
@@ -18,6 +18,7 @@ mod get;
 mod hub;
 pub mod links;
 mod publish;
+pub mod receive;
 mod search;
 pub mod serve;
 mod token;

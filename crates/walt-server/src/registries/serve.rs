@@ -1,36 +1,40 @@
-//! The store as a registry that others read: `/v2/` of the API (OCI distribution specification 1.1, "pull").
+//! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). Here is "pull"; "push" is in
+//! [`super::receive`].
 //!
-//! Layers are given as plain tars, whose digests are their diff-ids: the same bytes each time, made from the store
-//! while they are sent. A manifest is a function of the image. So everything that was promised by digest comes back, as
-//! long as a name of its repository means or has meant the image. Who asks is told by a token ([`super::token`]), whoever
-//! the peer of the socket is: `walt registry serve` passes on what comes from a port.
+//! What was pushed is given as it came. Other images: layers as plain tars, whose digests are their diff-ids, made from
+//! the store while they are sent; a manifest that is a function of the image. So everything that was promised by
+//! digest comes back, as long as a name of its repository means or has meant the image. Who asks is told by a token
+//! ([`super::token`]), whoever the peer of the socket is: `walt registry serve` passes on what comes from a port.
 //!
-//! Limits: [`STREAMS`] layers at once; nothing is written.
+//! Limits: [`STREAMS`] layers at once.
 
-use super::token;
+use super::{receive::Push, token};
 use crate::{
     App,
-    db::{HistoryRow, RefRow},
+    db::{HistoryRow, ManifestRow, RefRow},
     images::housekeeping::writing,
 };
 use anyhow::Result;
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{Path, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::json;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     io::{self, Write},
     sync::{Arc, LazyLock},
 };
-use tokio::sync::{Semaphore, mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, mpsc},
+};
 use walt_images::registry::{LayerBlob, manifest};
-use walt_types::{DiffId, Hash256, ImageId, UserName};
+use walt_types::{DiffId, Hash256, ImageId, ImageName, UserName};
 
 /// Layers that are sent at once.
 const STREAMS: usize = 8;
@@ -45,22 +49,26 @@ static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::ne
 /// Answers what is below `/v2/`.
 pub async fn serve(
     State(app): State<Arc<App>>,
-    method: Method,
-    headers: HeaderMap,
     path: Option<Path<String>>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
 ) -> Response {
-    if asks(&app, &headers).is_none() {
+    let (parts, body) = request.into_parts();
+    let Some(user) = asks(&app, &parts.headers) else {
         let mut answer = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "run 'walt registry login'");
         let challenge = header::HeaderValue::from_static("Basic realm=\"WalT\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         return answer;
-    }
+    };
     let path = path.map(|Path(p)| p).unwrap_or_default();
-    if !matches!(method, Method::GET | Method::HEAD) {
-        let why = "images are read here, not written: push them to a registry, and use 'walt image clone'";
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why);
-    }
-    answer(&app, &method, &path).await.unwrap_or_else(|e| {
+    let method = parts.method;
+    let writes = !matches!(method, Method::GET | Method::HEAD) || path.contains("/blobs/uploads/");
+    let answered = if writes {
+        write(&app, user, &method, &path, query, parts.headers, body).await
+    } else {
+        answer(&app, &user, &method, &path).await
+    };
+    answered.unwrap_or_else(|e| {
         tracing::error!("registry, {path}: {e:#}");
         refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the server failed, its log has the details")
     })
@@ -75,7 +83,38 @@ fn asks(app: &App, headers: &HeaderMap) -> Option<UserName> {
     token::is_valid(&app.token_key, &user, given, crate::now() as u64).then_some(user)
 }
 
-fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
+/// A request that writes: to the caller's own names.
+async fn write(
+    app: &Arc<App>,
+    user: UserName,
+    method: &Method,
+    path: &str,
+    query: HashMap<String, String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let [owner, name, rest @ ..] = &parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    if *owner != user.as_str() {
+        let why = format!("you are '{user}': push to {user}/<name>");
+        return Ok(refuse(StatusCode::FORBIDDEN, "DENIED", &why));
+    }
+    if let Err(why) = name.parse::<ImageName>() {
+        return Ok(refuse(StatusCode::BAD_REQUEST, "NAME_INVALID", &why.to_string()));
+    }
+    let push = Push { app, user, name, query, headers };
+    match rest {
+        ["blobs", "uploads", ""] | ["blobs", "uploads"] => push.upload(method, "", body).await,
+        ["blobs", "uploads", id] => push.upload(method, id, body).await,
+        ["manifests", tag] if method == Method::PUT => push.manifest(tag, body).await,
+        _ => {
+            let why = "this cannot be done here; images are removed by 'walt image remove'";
+            Ok(refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why))
+        }
+    }
+}
+
+pub(super) fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
 }
 
@@ -83,7 +122,7 @@ fn absent(code: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, code, "there is no such thing")
 }
 
-async fn answer(app: &Arc<App>, method: &Method, path: &str) -> Result<Response> {
+async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) -> Result<Response> {
     if path.is_empty() {
         return Ok(Json(json!({})).into_response());
     }
@@ -95,6 +134,15 @@ async fn answer(app: &Arc<App>, method: &Method, path: &str) -> Result<Response>
     }
     let parts: Vec<&str> = path.split('/').collect();
     let [user, name, kind, what] = parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    // Of one's own names, what need not be sent; the name may be new.
+    if method == Method::HEAD
+        && user == caller.as_str()
+        && kind == "blobs"
+        && let Some(Ok(digest)) = what.strip_prefix("sha256:").map(str::parse)
+        && let Some(size) = app.uploads.size(caller, &digest)
+    {
+        return Ok(sized(method, "application/octet-stream", &digest, size, Body::empty()));
+    }
     let names: Vec<RefRow> = app
         .db
         .with(RefRow::all)?
@@ -145,9 +193,14 @@ fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Resu
         Some(Ok(digest)) => {
             let mut found = None;
             for image in images(app, names)? {
+                let pushed = app.db.with(|c| ManifestRow::of(c, &image))?;
+                found = pushed.into_iter().find(|m| m.digest == digest).map(|m| (m.bytes, m.media_type));
+                if found.is_some() {
+                    break;
+                }
                 let bytes = crate::db::blocking(|| manifest_bytes(app, &image))?;
                 if manifest::digest_of(&bytes) == digest {
-                    found = Some(bytes);
+                    found = Some((bytes, manifest::OCI_MANIFEST.to_owned()));
                     break;
                 }
             }
@@ -155,17 +208,23 @@ fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Resu
         }
         Some(Err(_)) => None,
         None => match names.iter().find(|r| r.reference.image().tag() == what) {
-            Some(row) => Some(crate::db::blocking(|| manifest_bytes(app, &row.image_id))?),
+            Some(row) => match app.db.with(|c| ManifestRow::of(c, &row.image_id))?.into_iter().next() {
+                Some(pushed) => Some((pushed.bytes, pushed.media_type)),
+                None => {
+                    let bytes = crate::db::blocking(|| manifest_bytes(app, &row.image_id))?;
+                    Some((bytes, manifest::OCI_MANIFEST.to_owned()))
+                }
+            },
             None => None,
         },
     };
-    let Some(bytes) = found else { return Ok(absent("MANIFEST_UNKNOWN")) };
+    let Some((bytes, media_type)) = found else { return Ok(absent("MANIFEST_UNKNOWN")) };
     let digest = manifest::digest_of(&bytes);
-    Ok(sized(method, manifest::OCI_MANIFEST, &digest, bytes.len() as u64, Body::from(bytes)))
+    Ok(sized(method, &media_type, &digest, bytes.len() as u64, Body::from(bytes)))
 }
 
 /// An answer of known size; without its bytes to a HEAD.
-fn sized(method: &Method, kind: &'static str, digest: &Hash256, size: u64, body: Body) -> Response {
+fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind.to_owned()),
         (header::CONTENT_LENGTH, size.to_string()),
@@ -181,6 +240,12 @@ async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256
         if image.0 == digest {
             let bytes = app.store.config_bytes(&image)?;
             return Ok(sized(method, manifest::OCI_CONFIG, &digest, bytes.len() as u64, Body::from(bytes)));
+        }
+        if app.db.with(|c| ManifestRow::has_blob(c, &image, &digest))? {
+            // Once it is open, it stays until it was sent.
+            let (file, size) = app.store.open_blob(&digest)?;
+            let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
+            return Ok(sized(method, "application/octet-stream", &digest, size, body));
         }
         if app.store.config(&image)?.layers()?.contains(&layer) {
             let mut pinned = app.pins.begin();
@@ -217,6 +282,17 @@ async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::images::pins::Pinn
     });
     Body::from_stream(futures_util::stream::unfold(receiver, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece, receiver))
+    }))
+}
+
+/// The bytes of a file.
+fn file_body(file: std::fs::File) -> Body {
+    let file = tokio::fs::File::from_std(file);
+    Body::from_stream(futures_util::stream::try_unfold(file, |mut file| async move {
+        let mut piece = vec![0; PIECE];
+        let n = file.read(&mut piece).await?;
+        piece.truncate(n);
+        Ok::<_, io::Error>((n > 0).then(|| (Bytes::from(piece), file)))
     }))
 }
 

@@ -14,9 +14,9 @@ const PORT: u16 = 5050;
 /// Commands of the category, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// open a port of this machine where docker, podman and other WalT servers read the images
+    /// open a port of this machine for docker, podman and other WalT servers
     Serve(Serve),
-    /// let docker and podman of this account read there, for some hours
+    /// let docker and podman of this account in there, for some hours
     Login(Login),
 }
 
