@@ -171,6 +171,25 @@ pub fn remove(owner: &str) -> walt_sys::Result<()> {
     Ok(())
 }
 
+/// Removes the handlers of owners that are processes, `<prefix><number>`, and have ended without doing so.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_of_ended(prefix: &str) -> walt_sys::Result<()> {
+    let Ok(binfmt) = Binfmt::open() else { return Ok(()) };
+    for (name, _) in binfmt.handlers()? {
+        if process_of(&name, prefix).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            binfmt.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that a handler's name tells.
+fn process_of(name: &str, prefix: &str) -> Option<u32> {
+    name.strip_prefix(prefix)?.split_once('-')?.0.parse().ok()
+}
+
 /// Whether a handler can be relied on: it works in containers, and goes neither with another server of ours nor
 /// with a recipe.
 fn serves(cpu: &Cpu, name: &str, text: &str, own: &str) -> bool {
@@ -332,6 +351,14 @@ mod tests {
             ("q", String::new()),
         ] {
             assert!(!serves(arm64, name, &text, own), "{name} {text}");
+        }
+    }
+
+    #[test]
+    fn who_has_registered_a_handler() {
+        assert_eq!(process_of("walt-recipe-17-aarch64", "walt-recipe-"), Some(17));
+        for other in ["walt-recipe-17", "walt-recipe--arm", "walt-0a1b2c3d-arm", "qemu-arm"] {
+            assert_eq!(process_of(other, "walt-recipe-"), None, "{other}");
         }
     }
 

@@ -112,6 +112,8 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// Who registers emulators for recipes: this and the number of a process.
+const RECIPE_OWNER: &str = "walt-recipe-";
 /// What a recipe makes.
 const RESULTS: [&str; 2] = ["rootfs.tar", "config.json"];
 /// What all recipes share.
@@ -150,19 +152,22 @@ fn hash_dir(dir: &Dir<'_>, hasher: &mut blake3::Hasher) {
     dir.dirs().for_each(|d| hash_dir(d, hasher));
 }
 
-/// Makes programs of the recipe's CPU run, until the end of this process or [`Emulator::drop`].
+/// Makes programs of the recipe's CPU run, until it is dropped.
 struct Emulator {
     owner: String,
-    _kept: Option<Emulation>,
+    _kept: Emulation,
 }
 
 impl Emulator {
-    fn of(name: &str, architecture: &str) -> Result<Self> {
-        let owner = format!("walt-recipe-{}", std::process::id());
-        let cpu = emulation::foreign(architecture)?;
-        let kept = cpu.map(|cpu| emulation::ensure(cpu, &owner)).transpose();
-        let kept = kept.with_context(|| format!("'{name}' is for another CPU than this machine's"))?;
-        Ok(Self { owner, _kept: kept })
+    /// `None`: this machine runs them itself.
+    fn of(name: &str, architecture: &str) -> Result<Option<Self>> {
+        let Some(cpu) = emulation::foreign(architecture)? else { return Ok(None) };
+        // What a recipe that was killed has left: one that ended by ctrl-C, for example.
+        emulation::remove_of_ended(RECIPE_OWNER)?;
+        let owner = format!("{RECIPE_OWNER}{}", std::process::id());
+        let kept = emulation::ensure(cpu, &owner)
+            .with_context(|| format!("'{name}' is for another CPU than this machine's"))?;
+        Ok(Some(Self { owner, _kept: kept }))
     }
 }
 
