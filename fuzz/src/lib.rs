@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
+use walt_images::{NewEntry, NewKind, Store, View};
 use walt_netboot::ipxe;
 use walt_server::config::Config;
 use walt_server::nodes::link::{self, Lines};
@@ -35,6 +37,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("node-link", node_link),
     ("tar", walt_images::fuzzing::tar_headers),
     ("layer", layer),
+    ("compose", compose),
     ("index", walt_images::fuzzing::index),
     ("skeleton", walt_images::fuzzing::skeleton),
     ("ipxe", ipxe_script),
@@ -83,6 +86,42 @@ fn layer(bytes: &[u8]) {
         let outside: Vec<_> = names(room.path());
         assert_eq!(outside, ["layer", "secret"], "the layer wrote outside");
         std::fs::remove_dir_all(&layer).expect("memory can be written");
+    });
+}
+
+/// A tar on top of an image becomes a layer, or an error, and nothing is written outside of the store.
+fn compose(bytes: &[u8]) {
+    struct Room {
+        dir: tempfile::TempDir,
+        store: Store,
+        base: Arc<View>,
+    }
+    thread_local! {
+        static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+    }
+    let make = || {
+        let dir = tempfile::tempdir_in(SCRATCH).expect("memory can be written");
+        let store = Store::open(&dir.path().join("state")).expect("memory holds a store");
+        std::fs::write(dir.path().join("secret"), "outside").expect("memory can be written");
+        let entry = |path: &str, kind| NewEntry { path: path.into(), mode: 0o755, uid: 0, gid: 0, kind };
+        let secret = dir.path().join("secret").into_os_string().into_encoded_bytes();
+        let entries = vec![
+            entry("d/f", NewKind::File(b"x".to_vec())),
+            entry("d/out", NewKind::Symlink(secret)),
+            entry("d/up", NewKind::Symlink(b"../../..".to_vec())),
+            entry("d/loop", NewKind::Symlink(b"loop".to_vec())),
+        ];
+        let layer = store.build_layer(entries, None).expect("a layer");
+        let base = store.view(&[layer.diff_id], None).expect("a view");
+        Room { dir, store, base }
+    };
+    ROOM.with_borrow_mut(|room| {
+        let room = room.get_or_insert_with(make);
+        walt_images::fuzzing::compose(bytes, &room.store, &room.base);
+        let secret = std::fs::read(room.dir.path().join("secret")).expect("it is there");
+        assert_eq!(secret, b"outside", "the archive wrote outside");
+        assert_eq!(names(room.dir.path()), ["secret", "state"], "the archive wrote outside");
+        assert!(names(&room.dir.path().join("state/images/tmp")).is_empty(), "something is left behind");
     });
 }
 

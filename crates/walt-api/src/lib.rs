@@ -238,6 +238,16 @@ pub enum NodeAction {
         #[serde(default)]
         timeout: Option<u64>,
     },
+    /// Makes an image of what a node changed in its RAM, on top of the image that it booted.
+    Save {
+        /// One node.
+        node: String,
+        /// Own image, new or overwritten.
+        image: String,
+        /// Only list what would be saved.
+        #[serde(default)]
+        dry_run: bool,
+    },
     /// Reads (empty `settings`) or changes settings, `key=value` each.
     Config {
         /// Set of nodes.

@@ -9,8 +9,8 @@
 //!   ── from the server ──                ◀ Source, bytes of a tar (binary) …
 //!               ◀─────────────────────── Event …, Event::Done or Event::Error; the server closes
 //! ```
-//! What is copied is called [`TOP`] in the tar: entries are `TOP` itself and `TOP/…`; who receives it puts it where it
-//! belongs. Frames have [`MAX_FRAME`] bytes at most, and nobody sends faster than the other side takes. A client that
+//! What is copied has a name in the tar that the server chooses ([`TOP`] for images): entries are `top` itself and
+//! `top/…`; who receives it puts it where it belongs. Frames have [`MAX_FRAME`] bytes at most, and nobody sends faster than the other side takes. A client that
 //! closes before [`ClientMessage::End`] has cancelled: nothing is changed.
 
 use crate::Event;
@@ -46,6 +46,29 @@ pub enum What {
         path: Path,
         /// What comes.
         source: Source,
+    },
+    /// Files of the client to a node. They belong to root there.
+    ToNode {
+        /// Node.
+        node: String,
+        /// Where to; relative to `/root`.
+        path: Path,
+        /// What comes.
+        source: Source,
+    },
+    /// Files of a node to the client.
+    FromNode {
+        /// Node.
+        node: String,
+        /// Which; relative to `/root`.
+        path: Path,
+    },
+    /// Files of a node to the same place in the image that it is associated with. No tar passes the client.
+    NodeToImage {
+        /// Node.
+        node: String,
+        /// Which; relative to `/root`.
+        path: Path,
     },
     /// Files of an own image to the client.
     FromImage {
@@ -96,11 +119,18 @@ pub enum ClientMessage {
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ServerMessage {
     /// Send the tar.
-    Ready,
+    Ready {
+        /// What the source is called in it; empty for the contents of a directory, without itself.
+        top: Path,
+        /// The reader is busybox: see `walt_tar::Dialect`.
+        busybox: bool,
+    },
     /// The tar that follows has this.
     Source {
         /// What comes.
         source: Source,
+        /// What it is called in the tar; empty if its contents are at the top.
+        top: Path,
     },
     /// As in the answer of an action; the last one is [`Event::Done`] or [`Event::Error`].
     Event {

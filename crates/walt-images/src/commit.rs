@@ -16,6 +16,7 @@ use crate::{
     view::View,
 };
 use std::{
+    collections::HashMap,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -165,6 +166,7 @@ impl Decisions<'_> {
             let parent = nodes[i].parent;
             covered[i] = covered[parent] || nodes[parent].opaque;
         }
+        let alone = self.as_linked_below(nodes, &covered);
         for i in (0..nodes.len()).rev() {
             let node = &mut nodes[i];
             if node.opaque
@@ -178,7 +180,7 @@ impl Decisions<'_> {
                 // The root's own metadata may be unchanged while something in it changed.
                 (0, true) => self.same_dir(node, 0)?.then_some(UNCHANGED),
                 (_, true) => None,
-                (_, false) => self.one(node, covered[i])?,
+                (_, false) => self.one(node, covered[i], alone[i])?,
             };
             self.reasons[i] = reason;
             if reason.is_none() && i > 0 {
@@ -188,8 +190,32 @@ impl Decisions<'_> {
         Ok(())
     }
 
-    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque.
-    fn one(&self, node: &Node, covered: bool) -> Result<Option<&'static str>> {
+    /// Has the object of each node the same names as the one below has? A copied-up name of a group of hard links left the
+    /// group, and a new name joined one: both are changes.
+    fn as_linked_below(&self, nodes: &[Node], covered: &[bool]) -> Vec<bool> {
+        let mut groups: HashMap<u64, Vec<usize>> = HashMap::new();
+        let linked = |node: &Node| node.nlink > 1 && !matches!(node.kind, Kind::Dir | Kind::Whiteout);
+        for (i, node) in nodes.iter().enumerate().filter(|(_, n)| linked(n)) {
+            groups.entry(node.ino).or_default().push(i);
+        }
+        let below = |i: usize| {
+            let entry = self.lower.entry(self.lower.find(&nodes[i].path)?)?;
+            (!covered[i]).then_some((entry.fileid, entry.nlink as usize))
+        };
+        let mut same: Vec<bool> =
+            (0..nodes.len()).map(|i| below(i).is_some_and(|(_, names)| names == 1)).collect();
+        for group in groups.values() {
+            let first = below(group[0]);
+            let equal = first.is_some_and(|(_, names)| names == group.len())
+                && group.iter().all(|i| below(*i) == first && nodes[*i].nlink == group.len() as u64);
+            group.iter().for_each(|i| same[*i] = equal);
+        }
+        same
+    }
+
+    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque, `alone`
+    /// that its object has the names that it has below.
+    fn one(&self, node: &Node, covered: bool, alone: bool) -> Result<Option<&'static str>> {
         let path = node.path.as_slice();
         if node.kind == Kind::Socket {
             return Ok(Some(SOCKET));
@@ -225,9 +251,7 @@ impl Decisions<'_> {
             (Kind::Dir, _) => Ok(None),
             (_, Some(n)) => {
                 let entry = self.lower.entry(n);
-                // A copied-up name of a hard-link group left the group: that is a change.
-                let untouched =
-                    entry.is_some_and(|e| e.mtime == node.mtime && e.nlink == 1) && node.nlink == 1;
+                let untouched = alone && entry.is_some_and(|e| e.mtime == node.mtime);
                 if untouched && self.same_file(node, self.lower, n)? {
                     return Ok(Some(UNCHANGED));
                 }
@@ -283,7 +307,7 @@ fn kind(view: &View, n: u32) -> Option<Kind> {
     view.entry(n).map(|e| e.kind)
 }
 
-fn same_bytes(mut a: File, mut b: File) -> io::Result<bool> {
+pub(crate) fn same_bytes(mut a: File, mut b: File) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
     loop {
         let n = a.read(&mut left)?;

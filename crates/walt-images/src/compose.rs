@@ -560,6 +560,46 @@ impl Composer<'_> {
         Ok(true)
     }
 
+    /// For entries of a source that cannot tell all: a file or link that equals the one below in content keeps its extended
+    /// attributes and, where the source knows whole seconds only, its time; a directory keeps its attributes.
+    pub fn keep_from_below(&mut self) -> Result<()> {
+        let view = self.view.clone();
+        let paths: Vec<Vec<u8>> = self.upper.keys().filter(|p| !p.is_empty()).cloned().collect();
+        for path in paths {
+            let Some(kind) = self.upper.get(&path).map(|u| u.kind) else { continue };
+            let Some(number) = self.below(&path) else { continue };
+            let Some(entry) = view.entry(number).filter(|e| e.kind == kind) else { continue };
+            let show = self.root.show(&path);
+            let (dir, name) = split(&path);
+            let fd = self.root.dir(dir).on("open", self.root.show(dir))?;
+            let place = Place { dir: &fd, name };
+            let stat = place.stat().on("read the metadata of", &show)?;
+            let same = match kind {
+                Kind::Dir => true,
+                Kind::Symlink => self.target(&path) == entry.target,
+                Kind::File if stat.st_size.cast_unsigned() == entry.size => {
+                    let ours = self.root.file(&path).on("open", &show)?;
+                    let below = view.open(number).on("open below", &show)?;
+                    crate::commit::same_bytes(ours, below).on("compare", &show)?
+                }
+                _ => false,
+            };
+            if !same {
+                continue;
+            }
+            let ours = place.xattr_names().on("read the extended attributes of", &show)?;
+            for (name, value) in self.lower_xattrs(number)? {
+                if !ours.contains(&name) {
+                    place.set_xattr(&name, &value).on("set an extended attribute of", &show)?;
+                }
+            }
+            if kind != Kind::Dir && stat.st_mtime_nsec == 0 && stat.st_mtime == entry.mtime.sec {
+                place.set_mtime(entry.mtime).on("set the time of", &show)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the layer, durable and in the store, unless the tree is as it was (files of the same content, metadata and
     /// time count as unchanged).
     ///

@@ -2,8 +2,10 @@
 
 use crate::layer::{import, skeleton};
 use crate::view::file;
+use crate::{Composed, Live, Store, View};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use walt_tar::read_header;
 
 /// Reads the headers of a tar, passing over what its files hold.
@@ -22,6 +24,20 @@ pub fn tar_headers(mut bytes: &[u8]) {
 /// Unpacks a layer into a directory; whether it was accepted.
 pub fn unpack(bytes: &[u8], layer: &Path) -> bool {
     import::import(bytes, layer, &|_| None).is_ok()
+}
+
+/// Puts a tar on top of an image; what is accepted is a layer that a view can be made of.
+pub fn compose(bytes: &[u8], store: &Store, base: &Arc<View>) {
+    let Ok(mut composer) = store.compose(base) else { return };
+    if composer.extract(&mut &bytes[..], b"d", &mut |_| Ok(true), &mut |_| ()).is_err() {
+        return;
+    }
+    if let Ok(Composed::Layer(info)) = composer.finish() {
+        let layers = [base.layers(), &[info.diff_id]].concat();
+        store.view(&layers, None).expect("a composed layer has a view");
+        let dead = Live { layers: base.layers().iter().copied().collect(), ..Live::default() };
+        store.remove_unreferenced(&dead).expect("layers can be removed");
+    }
 }
 
 /// Reads an index file; one that is accepted is written again, and must be the same.

@@ -6,7 +6,7 @@ use crate::{
     view::View,
 };
 use std::{collections::HashMap, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
-use walt_tar::{Header, Time, Type, write_file, write_header};
+use walt_tar::{Dialect, Header, Time, Type, write_file, write_header};
 
 impl View {
     /// Writes the entry `number` and all below it as entries `name` and `name/…`; with an empty name, what is in the directory
@@ -83,7 +83,7 @@ impl View {
             header.size = entry.size;
             let mut file = self.open(number).on("open", &show)?;
             let blocks = file.metadata().on("read the metadata of", &show)?.blocks();
-            return write_file(out, &header, &mut file, blocks, progress).on("copy", &show);
+            return write_file(out, &header, &mut file, blocks, Dialect::Pax, progress).on("copy", &show);
         }
         let mut bytes = Vec::new();
         write_header(&mut bytes, &header);

@@ -38,6 +38,8 @@ const JOURNAL: &str = "a log of the session itself";
 const SEED: &str = "a secret of one machine; nodes must not share it";
 const STAMP: &str = "says when something last ran in the session";
 const STARTED: &str = "an empty directory made by every start of the system";
+const LEASE: &str = "an address that one machine was given";
+const OF_NODE: &str = "made by the server's own scripts on the node";
 const CACHE: &str = "made again from unchanged files";
 
 /// The table.
@@ -96,6 +98,14 @@ pub const RULES: &[Rule] = &[
     rule("var/lib/private/**", When::NewAndEmpty, STARTED),
     rule("var/cache/private", When::NewAndEmpty, STARTED),
     rule("var/log/private", When::NewAndEmpty, STARTED),
+    rule("var/lib/dhcp/*.leases", When::Always, LEASE),
+    rule("var/lib/dhcp/*.lease", When::Always, LEASE),
+    rule("var/lib/dhcpcd/**", When::Always, LEASE),
+    rule("var/lib/NetworkManager/*.lease", When::Always, LEASE),
+    rule("var/lib/NetworkManager/timestamps", When::Always, STAMP),
+    rule("bin/walt-env", When::Always, OF_NODE),
+    rule("usr/bin/walt-env", When::Always, OF_NODE),
+    rule("var/lib/walt/logs.fifo", When::Always, OF_NODE),
     rule("etc/ld.so.cache", When::SameContent, CACHE),
     rule("etc/udev/hwdb.bin", When::SameContent, CACHE),
     rule("var/cache/ldconfig/aux-cache", When::SameContent, CACHE),

@@ -320,7 +320,9 @@ fn what_is_put_again_as_it_was_is_no_change() {
     let fill = |composer: &mut Composer| {
         composer.put_dir(b"d", &simple(0o750)).unwrap();
         composer.put_file(b"d/f", &simple(0o600), 3, &mut &b"abc"[..]).unwrap();
+        composer.put_link(b"d/g", b"d/f").unwrap();
     };
+    let names = |view: &View| view.entry(view.find(b"d/f").unwrap()).unwrap().nlink;
     let mut composer = state.store.compose(&view).unwrap();
     fill(&mut composer);
     let view = finish(&state, composer, &mut layers);
@@ -330,6 +332,13 @@ fn what_is_put_again_as_it_was_is_no_change() {
     fill(&mut composer);
     assert!(composer.remove(b"gone").is_ok_and(|was| !was));
     assert_eq!(composer.finish().unwrap(), Composed::Unchanged);
+
+    // The same content as a file of its own is a change: it was two names of one file.
+    let mut composer = state.store.compose(&view).unwrap();
+    composer.put_file(b"d/f", &simple(0o600), 3, &mut &b"abc"[..]).unwrap();
+    let split = finish(&state, composer, &mut layers);
+    assert_eq!((names(&view), names(&split)), (2, 1));
+    layers.pop();
 
     // Removed and made again: a directory that hides the old one, and all of its files in the layer.
     let mut composer = state.store.compose(&view).unwrap();
@@ -346,6 +355,48 @@ fn what_is_put_again_as_it_was_is_no_change() {
     fill(&mut composer);
     drop(composer);
     assert_eq!(fs::read_dir(state._dir.path().join("state/images/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_a_source_cannot_tell_is_kept_from_below() {
+    let state = state();
+    let mut layers = vec![state.base];
+    let view = state.store.view(&layers, None).unwrap();
+    let capability = (b"security.capability".to_vec(), [&b"\x01\0\0\x02\0\x04"[..], &[0; 14]].concat());
+    let rich = Meta { xattrs: vec![capability.clone()], ..simple(0o755) };
+    let mut composer = state.store.compose(&view).unwrap();
+    composer
+        .put_dir(b"d", &Meta { xattrs: vec![(b"user.d".to_vec(), b"x".to_vec())], ..simple(0o755) })
+        .unwrap();
+    for name in [&b"d/same"[..], b"d/mode", b"d/other"] {
+        composer.put_file(name, &rich, 3, &mut &b"abc"[..]).unwrap();
+    }
+    let view = finish(&state, composer, &mut layers);
+    // A source with whole seconds and without attributes, as busybox' tar on a node.
+    let coarse = |mode| Meta { mtime: Time { sec: 1000, nsec: 0 }, ..simple(mode) };
+    let mut composer = state.store.compose(&view).unwrap();
+    composer.put_dir(b"d", &coarse(0o755)).unwrap();
+    for (name, mode, text) in
+        [(&b"d/same"[..], 0o755, b"abc"), (b"d/mode", 0o700, b"abc"), (b"d/other", 0o755, b"xyz")]
+    {
+        composer.put_file(name, &coarse(mode), 3, &mut &text[..]).unwrap();
+    }
+    composer.keep_from_below().unwrap();
+    let after = finish(&state, composer, &mut layers);
+    let seen = |path: &[u8]| {
+        let number = after.find(path).unwrap();
+        let entry = after.entry(number).unwrap();
+        (entry.mode, entry.mtime.nsec, after.xattrs(number).unwrap().len())
+    };
+    assert_eq!(seen(b"d/same"), (0o755, 5, 1));
+    assert_eq!(seen(b"d/mode"), (0o700, 5, 1), "a change of the mode leaves the capability");
+    assert_eq!(seen(b"d/other"), (0o755, 0, 0), "other content has none");
+    assert_eq!(after.xattrs(after.find(b"d").unwrap()).unwrap().len(), 1);
+    assert_eq!(
+        state.store.layer_info(&layers[2]).unwrap().entries,
+        3,
+        "what is as it was is no part of the layer"
+    );
 }
 
 #[test]

@@ -193,6 +193,162 @@ fn odd_layers_have_a_written_outcome() {
     assert_eq!(mounted.mode() & 0o7777, 0o1777);
 }
 
+/// The same archives put on top of an image, as a copy or a step of a build does: refused, or harmless with a written
+/// outcome.
+#[test]
+fn hostile_archives_on_an_image() {
+    let state = state();
+    let secret = state._dir.path().join("secret");
+    fs::create_dir(&secret).unwrap();
+    let outside_path = secret.display().to_string();
+    let base = import(
+        &state,
+        &[
+            Item("etc/shadow", b'0', "", 0, &[], b"s"),
+            Item("out", b'2', &outside_path, 0, &[], b""),
+            Item("a", b'2', "b", 0, &[], b""),
+            Item("b", b'2', "a", 0, &[], b""),
+            Item("up", b'2', "../../..", 0, &[], b""),
+        ],
+    )
+    .unwrap();
+    let base = state.store.view(&[base.diff_id], None).unwrap();
+    let file = |path| Item(path, b'0', "", 0, &[], b"x");
+    let put = |bytes: &[u8]| {
+        let mut composer = state.store.compose(&base).unwrap();
+        composer.extract(&mut &bytes[..], b"etc", &mut |_| Ok(true), &mut |_| ())?;
+        match composer.finish()? {
+            walt_images::Composed::Layer(info) => {
+                state.store.view(&[base.layers()[0], info.diff_id], None).map(Some)
+            }
+            walt_images::Composed::Unchanged => Ok(None),
+        }
+    };
+    let sparse = |size: &str| {
+        let records = [
+            ("GNU.sparse.major", "0"),
+            ("GNU.sparse.minor", "1"),
+            ("GNU.sparse.size", size),
+            ("GNU.sparse.map", "0,1"),
+        ];
+        tar(&[Item("s", b'0', "", 0, &records, b"x")])
+    };
+    let refused: Vec<(&str, Vec<u8>)> = vec![
+        ("'..'", tar(&[file("../x")])),
+        ("'..'", tar(&[Item("h", b'1', "../../secret/x", 0, &[], b"")])),
+        ("0:0", tar(&[plain("c", b'3')])),
+        ("'.wh.'", tar(&[plain(".wh.shadow", b'0')])),
+        ("'.wh.'", tar(&[file(".wh..wh..opq")])),
+        ("'.wh.'", tar(&[Item("d/.wh.x/y", b'0', "", 0, &[], b"x")])),
+        ("does not exist", tar(&[Item("h", b'1', "nowhere", 0, &[], b"")])),
+        ("below itself", tar(&[file("d/x"), Item("d", b'1', "d/x", 0, &[], b"")])),
+        ("not a directory", tar(&[file("shadow/x")])),
+        ("too many symbolic links", tar(&[Item("l", b'2', "/a", 0, &[], b""), file("l/x")])),
+        ("too many symbolic links", tar(&[Item("l", b'2', "l/l/l", 0, &[], b""), file("l/x")])),
+        ("larger than 1024 GiB", sparse("10995116277760")),
+        ("map of a sparse file is damaged", sparse("0")),
+        ("map of a sparse file is damaged", sparse("9223372036854775808")),
+        ("PAX", tar(&[Item("p", b'0', "", 0, &[("path", "q"), ("mtime", "soon")], b"")])),
+        ("damaged", tar(&[Item("p", b'0', "", 0, &[("size", "-1")], b"")])),
+        ("not known", tar(&[plain("p", b'D')])),
+        ("checksum", vec![7; 1024]),
+        ("ends in the middle", tar(&[Item("f", b'0', "", 0, &[], &[1; 4000])])[..2048].to_vec()),
+    ];
+    for (why, bytes) in refused {
+        let error = put(&bytes).unwrap_err().to_string();
+        assert!(error.contains(why), "{why}: {error}");
+    }
+    // Harmless: everything lands inside of the image's tree.
+    let overlay = [
+        ("SCHILY.xattr.trusted.overlay.opaque", "y"),
+        ("SCHILY.xattr.user.overlay.redirect", "/"),
+        ("SCHILY.xattr.user.x", "y"),
+    ];
+    let view = put(&tar(&[
+        file("//./etc-is-not-left"),
+        Item("up", b'2', "../../../../../../..", 0, &[], b""),
+        file("up/at-the-root"),
+        Item("abs", b'2', "/out", 0, &[], b""),
+        file("abs/x"),
+        file("twice"),
+        Item("twice", b'0', "", 0, &[], b"the last one"),
+        Item("d", b'5', "", 0, &overlay, b""),
+        Item("p", b'0', "", 0, &[("path", "renamed"), ("path", "renamed-again"), ("gid", "7")], b""),
+        Item("disk", b'4', "", 5, &[], b""),
+    ]))
+    .unwrap()
+    .unwrap();
+    let at = |path: &str| view.find(path.as_bytes());
+    assert!(at("at-the-root").is_some() && at("etc/etc-is-not-left").is_some());
+    // The link of the image leads to a directory of that name in the image: it is made there.
+    assert!(at(&format!("{}/x", outside_path.trim_start_matches('/'))).is_some());
+    assert_eq!(view.entry(at("etc/twice").unwrap()).unwrap().size, 12);
+    assert_eq!(view.xattrs(at("etc/d").unwrap()).unwrap(), [(b"user.x".to_vec(), b"y".to_vec())]);
+    assert!(at("etc/renamed-again").is_some() && at("etc/p").is_none() && at("etc/shadow").is_some());
+    assert_eq!(outside(&secret), Vec::<String>::new(), "nothing was written outside");
+    assert_eq!(outside(state._dir.path()), ["images", "secret", "sessions"]);
+    assert_eq!(outside(&state._dir.path().join("images/tmp")), Vec::<String>::new());
+}
+
+/// Bombs: what would grow without end is bounded by what is counted before it is written.
+#[test]
+fn bombs_end_at_their_bounds() {
+    let state = state();
+    let base = import(&state, &[Item("d", b'5', "", 0, &[], b"")]).unwrap();
+    let base = state.store.view(&[base.diff_id], None).unwrap();
+    // A terabyte of zeros in a few bytes, and a header that promises ten.
+    let huge = block("big", b'0', "", 0, 0);
+    let mut huge = huge;
+    huge[124..136].copy_from_slice(&[&[0x80u8, 0, 0, 0][..], &(10u64 << 40).to_be_bytes()].concat());
+    huge[148..156].fill(b' ');
+    let sum: u32 = huge.iter().map(|b| u32::from(*b)).sum();
+    huge[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    let mut composer = state.store.compose(&base).unwrap();
+    let error = composer.extract(&mut huge.as_slice(), b"", &mut |_| Ok(true), &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("larger than 1024 GiB"), "{error}");
+    assert!(state.store.import_tar(huge.as_slice()).unwrap_err().to_string().contains("1024 GiB"));
+    // Zeros behind the end of the archive, compressed to nothing.
+    let mut long = tar(&[]);
+    long.resize(64 << 20, 0);
+    let packed = zstd::encode_all(long.as_slice(), 3).unwrap();
+    assert!(packed.len() < 100_000);
+    let error = state.store.import_tar(packed.as_slice()).unwrap_err().to_string();
+    assert!(error.contains("follow the end of the tar"), "{error}");
+    // Extended headers that are too long are not read.
+    let mut pax = block("pax", b'x', "", 0, 2 << 20);
+    pax.resize(pax.len() + (2 << 20), b'1');
+    assert!(state.store.import_tar(pax.as_slice()).unwrap_err().to_string().contains("limit"));
+    assert_eq!(outside(&state._dir.path().join("images/layers")).len(), 1);
+}
+
+/// Ten million entries: refused at the bound. Long, since four million are unpacked before it.
+#[test]
+fn ten_million_entries_are_refused() {
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        eprintln!("skipped: ten million entries take minutes (WALT_TEST_LONG=1 runs it)");
+        return;
+    }
+    struct Endless(u64, Vec<u8>, usize);
+    impl std::io::Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            if self.2 == self.1.len() {
+                if self.0 == 10_000_000 {
+                    return Ok(0);
+                }
+                self.0 += 1;
+                (self.1, self.2) = (block(&format!("{}/{}", self.0 / 1000, self.0), b'2', "x", 0, 0), 0);
+            }
+            let n = buffer.len().min(self.1.len() - self.2);
+            buffer[..n].copy_from_slice(&self.1[self.2..self.2 + n]);
+            self.2 += n;
+            Ok(n)
+        }
+    }
+    let state = state();
+    let error = state.store.import_tar(Endless(0, Vec::new(), 0)).unwrap_err().to_string();
+    assert!(error.contains("more than 4000000 entries"), "{error}");
+}
+
 #[test]
 fn links_of_a_view_are_bounded() {
     let state = state();

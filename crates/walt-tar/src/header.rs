@@ -434,16 +434,37 @@ fn block(header: &Header, name: &[u8], flag: u8, size: u64) -> [u8; BLOCK] {
     block[257..265].copy_from_slice(b"ustar\x0000");
     put_octal(&mut block[329..337], fits(u64::from(header.rdev.0), MAX_OCTAL_7));
     put_octal(&mut block[337..345], fits(u64::from(header.rdev.1), MAX_OCTAL_7));
-    let sum: u64 = block.iter().map(|b| u64::from(*b)).sum::<u64>() + 8 * u64::from(b' ');
-    block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
-    block[155] = b' ';
+    sum(&mut block);
     block
+}
+
+fn sum(block: &mut [u8; BLOCK]) {
+    block[148..156].fill(b' ');
+    let sum: u64 = block.iter().map(|b| u64::from(*b)).sum();
+    block[148..154].copy_from_slice(format!("{sum:06o}").as_bytes());
+    block[154] = 0;
 }
 
 /// Writes one entry's headers: a ustar block, and a PAX header before it only where ustar cannot hold a value.
 /// The bytes depend on the entry alone. A directory's name ends with a slash. A sparse file's header says that its map
 /// comes first in what follows (GNU's PAX format 1.0).
 pub fn write_header(out: &mut Vec<u8>, header: &Header) {
+    write_header_as(out, header, Dialect::Pax);
+}
+
+/// How what ustar cannot hold is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// In PAX headers (POSIX.1-2001).
+    Pax,
+    /// Names, sizes and owners as GNU tar did before; the rest in PAX headers. For busybox, which passes over these, and
+    /// for which there are no sparse files.
+    Gnu,
+}
+
+/// [`write_header`] in a dialect.
+pub fn write_header_as(out: &mut Vec<u8>, header: &Header, dialect: Dialect) {
+    let gnu = dialect == Dialect::Gnu;
     let mut name = header.path.clone();
     if header.kind == Type::Dir {
         name.extend_from_slice(if name.is_empty() { b"./" } else { b"/" });
@@ -457,17 +478,17 @@ pub fn write_header(out: &mut Vec<u8>, header: &Header) {
         // What programs that do not know the format make of it.
         name = b"GNUSparseFile.0/sparse".to_vec();
     }
-    if name.len() > 100 {
+    if name.len() > 100 && !gnu {
         pax_record(&mut pax, b"path", &name);
     }
-    if header.link.len() > 100 {
+    if header.link.len() > 100 && !gnu {
         pax_record(&mut pax, b"linkpath", &header.link);
     }
-    if header.size > MAX_OCTAL_11 {
+    if header.size > MAX_OCTAL_11 && !gnu {
         pax_record(&mut pax, b"size", header.size.to_string().as_bytes());
     }
     for (key, id) in [(b"uid", header.uid), (b"gid", header.gid)] {
-        if u64::from(id) > MAX_OCTAL_7 {
+        if u64::from(id) > MAX_OCTAL_7 && !gnu {
             pax_record(&mut pax, key, id.to_string().as_bytes());
         }
     }
@@ -498,6 +519,15 @@ pub fn write_header(out: &mut Vec<u8>, header: &Header) {
         pax.resize(padded, 0);
         out.extend_from_slice(&pax);
     }
+    for (flag, text) in [(b'L', &name), (b'K', &header.link)] {
+        if gnu && text.len() > 100 {
+            let long = Header { mode: 0o644, link: Vec::new(), ..Header::file(0) };
+            out.extend_from_slice(&block(&long, b"././@LongLink", flag, text.len() as u64 + 1));
+            let end = out.len() + (text.len() + 1).next_multiple_of(BLOCK);
+            out.extend_from_slice(text);
+            out.resize(end, 0);
+        }
+    }
     let flag = match header.kind {
         Type::File => b'0',
         Type::HardLink => b'1',
@@ -507,7 +537,23 @@ pub fn write_header(out: &mut Vec<u8>, header: &Header) {
         Type::Dir => b'5',
         Type::Fifo => b'6',
     };
-    out.extend_from_slice(&block(header, &name, flag, header.size));
+    let mut block = block(header, &name, flag, header.size);
+    if gnu {
+        for (range, value, most) in [
+            (108..116, u64::from(header.uid), MAX_OCTAL_7),
+            (116..124, u64::from(header.gid), MAX_OCTAL_7),
+            (124..136, header.size, MAX_OCTAL_11),
+        ] {
+            if value > most {
+                let field = &mut block[range];
+                let start = field.len() - 8;
+                field[start..].copy_from_slice(&value.to_be_bytes());
+                field[0] |= 0x80;
+            }
+        }
+        sum(&mut block);
+    }
+    out.extend_from_slice(&block);
 }
 
 #[cfg(test)]
@@ -539,6 +585,10 @@ mod tests {
             let back = read_header(&mut bytes.as_slice(), &mut raw).unwrap().unwrap();
             assert_eq!(raw, bytes);
             assert_eq!(format!("{back:?}"), format!("{header:?}"));
+            let mut bytes = Vec::new();
+            write_header_as(&mut bytes, &header, Dialect::Gnu);
+            let back = read_header(&mut bytes.as_slice(), &mut Vec::new()).unwrap().unwrap();
+            assert_eq!(format!("{back:?}"), format!("{header:?}"), "GNU");
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! header   one entry's headers, read and written: ustar, GNU long names, PAX
 //! sparse   files with holes: GNU's four formats are read, PAX 1.0 is written
+//! local    files of this machine, packed and unpacked
 //! ```
 //! Paths of entries that are read are relative, without `.` and `..`: nothing that a stream says leads out of the
 //! directory that it is unpacked in, and who unpacks has only symbolic links left to watch.
@@ -11,9 +12,10 @@
 //! the end of the archive. Global PAX headers are read and have no effect.
 
 mod header;
+pub mod local;
 mod sparse;
 
-pub use header::{BLOCK, Header, MAX_PATH, Time, Type, read_header, write_header};
+pub use header::{BLOCK, Dialect, Header, MAX_PATH, Time, Type, read_header, write_header, write_header_as};
 pub use sparse::{MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, write_file};
 
 /// The end of an archive: two blocks of zeros.

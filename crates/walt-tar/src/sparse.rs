@@ -4,7 +4,7 @@
 
 use crate::{
     Error, Header, Result,
-    header::{BLOCK, decimal, number, write_header},
+    header::{BLOCK, Dialect, decimal, number, write_header_as},
 };
 use rustix::{fs::SeekFrom, io::Errno};
 use std::{
@@ -293,10 +293,11 @@ pub fn write_file(
     header: &Header,
     file: &mut File,
     blocks: u64,
+    dialect: Dialect,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     let (mut header, size) = (header.clone(), header.size);
-    let map = holes(file, size, blocks)?;
+    let map = if dialect == Dialect::Gnu { None } else { holes(file, size, blocks)? };
     let mut text = Vec::new();
     if let Some(map) = &map {
         text.extend_from_slice(format!("{}\n", map.len()).as_bytes());
@@ -308,7 +309,7 @@ pub fn write_file(
         header.sparse = Some(Sparse { size, map: None });
     }
     let mut head = Vec::new();
-    write_header(&mut head, &header);
+    write_header_as(&mut head, &header, dialect);
     out.write_all(&head)?;
     out.write_all(&text)?;
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];

@@ -32,7 +32,7 @@ pub use machine::Machine;
 pub use netns::{Netns, Station};
 pub use newcomer::Newcomer;
 pub use registry::DockerRegistry;
-pub use server::{Ended, Options, TestServer, User};
+pub use server::{Ended, Options, Ran, TestServer, User};
 pub use terminal::Terminal;
 
 use std::path::{Path, PathBuf};

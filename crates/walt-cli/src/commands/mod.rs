@@ -1,6 +1,7 @@
 //! The commands: one file each.
 
 pub mod advanced;
+pub mod cp;
 pub mod help;
 pub mod image;
 pub mod node;

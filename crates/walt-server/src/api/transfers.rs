@@ -5,7 +5,7 @@ use crate::{
     App,
     events::Events,
     failure::{Failure, Outcome, bad_request},
-    images,
+    images, nodes,
 };
 use axum::{
     Extension,
@@ -31,7 +31,7 @@ use tokio::{
 };
 use walt_api::{
     Event,
-    transfer::{ClientMessage, MAX_FRAME, Open, ServerMessage, Source, What},
+    transfer::{ClientMessage, MAX_FRAME, Open, Path, ServerMessage, Source, What},
 };
 
 /// Frames that may wait in each direction before the sender waits.
@@ -123,9 +123,10 @@ impl Channel {
         self.events.clone()
     }
 
-    /// Tells the client what the tar has that [`Channel::send`] sends next.
-    pub async fn source(&self, source: Source) {
-        let _gone = self.to.send(text(&ServerMessage::Source { source })).await;
+    /// Tells the client what the tar has that [`Channel::send`] sends next, and what that is called in it.
+    pub async fn source(&self, source: Source, top: &[u8]) {
+        let top = Path(top.to_vec());
+        let _gone = self.to.send(text(&ServerMessage::Source { source, top })).await;
     }
 
     /// What the client says, while nothing is transferred; none once it has gone.
@@ -143,13 +144,15 @@ impl Channel {
         }
     }
 
-    /// Lets the client send its tar to `work`, which reads it in a thread of its own. The reader ends at the
+    /// Lets the client send its tar, with the source under the name `top` (see [`ServerMessage::Ready`]), to `work`, which reads it in a thread of its own. The reader ends at the
     /// client's [`ClientMessage::End`], and fails if the client goes before. Backpressure is the reader's pace.
     pub async fn receive<T: Send + 'static>(
         &mut self,
+        top: &[u8],
+        busybox: bool,
         work: impl FnOnce(&mut dyn Read) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
-        let _gone = self.to.send(text(&ServerMessage::Ready)).await;
+        let _gone = self.to.send(text(&ServerMessage::Ready { top: Path(top.to_vec()), busybox })).await;
         let (sender, queue) = mpsc::channel(QUEUE);
         let mut task = tokio::task::spawn_blocking(move || {
             work(&mut Incoming { queue, current: Bytes::new(), ended: false })
@@ -256,6 +259,15 @@ async fn serve(app: &Arc<App>, caller: &Caller, open: Open, channel: &mut Channe
     match open.what {
         What::ToImage { image, path, source } => {
             images::copy::to_image(app, &caller.user, &image, path, source, agreed, channel).await
+        }
+        What::ToNode { node, path, source } => {
+            nodes::copy::to_node(app, &caller.user, &node, &path, &source, &agreed, channel).await
+        }
+        What::FromNode { node, path } => {
+            nodes::copy::from_node(app, &caller.user, &node, &path, &agreed, channel).await
+        }
+        What::NodeToImage { node, path } => {
+            nodes::copy::to_booted_image(app, &caller.user, &node, path, &agreed, channel).await
         }
         What::FromImage { image, path } => {
             images::copy::from_image(app, &caller.user, &image, &path, channel).await

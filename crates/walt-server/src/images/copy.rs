@@ -53,6 +53,8 @@ pub fn source_of(path: &[u8], is_dir: bool) -> Source {
 /// A destination in a tree: where the entry [`TOP`] of the tar goes, and whether it is left out itself.
 #[derive(Debug, Clone)]
 pub struct Destination {
+    /// What the source is called in the tar.
+    top: Vec<u8>,
     at: Vec<u8>,
     merged: bool,
 }
@@ -91,18 +93,40 @@ impl Destination {
             SourceKind::Directory | SourceKind::Contents if is_file => {
                 Err(refused(format!("Overwriting regular file {shown} with a directory is not allowed.")))
             }
-            _ => Ok(Self { at, merged }),
+            _ => Ok(Self { top: TOP.into(), at, merged }),
+        }
+    }
+
+    /// The same place for a node's file or directory, whatever is there: it takes the place of a file, and a
+    /// directory is merged with one.
+    pub fn same_place(composer: &Composer, path: &Path, is_dir: bool, top: &[u8]) -> Outcome<Self> {
+        let at = composer.resolve(&from_root(path), Last::Follow).map_err(refused)?;
+        let parent = at.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &at[..slash]);
+        if !at.is_empty() && composer.kind(parent) != Some(Kind::Dir) {
+            return Err(not_found(format!("No such file or directory: {}", path.show())));
+        }
+        match (composer.kind(&at), is_dir) {
+            (Some(Kind::Dir), false) => {
+                Err(refused(format!("Overwriting directory {} with a file is not allowed.", path.show())))
+            }
+            (Some(kind), true) if kind != Kind::Dir => Err(refused(format!(
+                "Overwriting regular file {} with a directory is not allowed.",
+                path.show()
+            ))),
+            _ => Ok(Self { top: top.to_vec(), merged: at.is_empty(), at }),
         }
     }
 
     /// Renames an entry of the tar to where it goes; false leaves it out.
     fn apply(&self, header: &mut Header) -> walt_images::Result<bool> {
-        let moved = |path: &[u8]| match path.strip_prefix(TOP.as_bytes()) {
+        let top = self.top.as_slice();
+        let moved = |path: &[u8]| match path.strip_prefix(top) {
             Some(b"") => Ok(self.at.clone()),
+            Some(rest) if top.is_empty() => Ok(join(&self.at, rest)),
             Some(rest) if rest.starts_with(b"/") => Ok(join(&self.at, &rest[1..])),
             _ => Err(walt_images::Error::Layer("the tar has an entry outside of what is copied".into())),
         };
-        let is_top = header.path == TOP.as_bytes();
+        let is_top = header.path == top;
         header.path = moved(&header.path)?;
         if header.kind == walt_tar::Type::HardLink {
             header.link = moved(&header.link)?;
@@ -226,7 +250,7 @@ pub async fn to_image(
     let _tidy = After(app);
     let (server, author) = (app.clone(), by.clone());
     let made = channel
-        .receive(move |tar| {
+        .receive(TOP.as_bytes(), false, move |tar| {
             let app = &*server;
             let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
             destination.extract(&mut composer, tar, Some((0, 0))).map_err(refused)?;
@@ -262,7 +286,7 @@ pub async fn from_image(
         .resolve(&from_root(path))
         .ok_or_else(|| not_found(format!("No such file or directory: {}", path.show())))?;
     let is_dir = view.entry(number).is_some_and(|e| e.kind == Kind::Dir);
-    channel.source(source_of(&path.0, is_dir)).await;
+    channel.source(source_of(&path.0, is_dir), TOP.as_bytes()).await;
     channel
         .send(move |out| {
             view.pack(number, TOP.as_bytes(), out, &mut |_| ()).map_err(anyhow::Error::new)?;

@@ -3,13 +3,19 @@
 //! Every change is decided and made under one lock ([`App::decisions`]) and in one transaction, so that
 //! what a user confirmed is what happens.
 
-use super::{boot_timeout, hub::update_life, vnode};
+use super::{
+    boot_timeout,
+    hub::update_life,
+    save::{self, Save},
+    vnode,
+};
 use crate::{
     App,
     db::{LeaseRow, NodeRow},
     events::Events,
     failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
-    images, network,
+    images::{self, land::Target},
+    network,
 };
 use futures_util::{StreamExt, stream};
 use std::{
@@ -57,6 +63,7 @@ pub async fn act(
         NodeAction::Release { nodes } => request.release(&nodes).await,
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
+        NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
         NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
     }
 }
@@ -381,6 +388,32 @@ impl Request<'_> {
             self.events.out(format!("Node {name}: booted in {seconds:.1} s.")).await;
         }
         Ok(true)
+    }
+
+    async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
+        let save = {
+            let _decision = self.app.decisions.lock().await;
+            let rows = self.app.db.with(NodeRow::all)?;
+            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
+            let row = rows[index].clone();
+            let target = Target::plan(self.app, self.caller, image)?;
+            // One question for both: the node of somebody else, and the image that is overwritten.
+            let mut warnings = Vec::new();
+            match ownership::check(Demand::OwnedOrFree, &[&row.facts], self.caller) {
+                Verdict::Allowed => {}
+                Verdict::Refused { message, hint } => return Err(refused_hint(message, hint)),
+                Verdict::Ask(warning) => warnings.push(warning),
+            }
+            if target.present.is_some() && !dry_run {
+                warnings.push(images::actions::overwrite_warning(target.users.len()));
+            }
+            let present = target.present.as_ref().map(|p| p.image_id.to_string()).unwrap_or_default();
+            let facts = format!("{} {} {present}", row.mac, row.facts.image.full());
+            let operation = format!("save {node} {image}");
+            self.app.confirmed(self.caller, &operation, &facts, self.confirm, warnings)?;
+            Save { node: row, target, dry_run }
+        };
+        save::save(self.app, self.caller, save, self.events).await
     }
 
     async fn config(&self, set: &str, assignments: &[String]) -> Outcome<bool> {

@@ -3,10 +3,12 @@
 mod actions;
 pub mod boot;
 pub mod console;
+pub mod copy;
 pub mod exports;
 pub mod hub;
 pub mod link;
 pub mod ping;
+pub mod save;
 pub mod ssh;
 pub mod sweep;
 pub mod vnode;

@@ -1,6 +1,7 @@
 //! `walt image …`.
 
 mod clone;
+mod cp;
 mod keep;
 mod publish;
 mod search;
@@ -24,6 +25,8 @@ pub enum Command {
     Clone(clone::Clone),
     /// change an image in a shell
     Shell(shell::Shell),
+    /// copy files to or from an image of yours
+    Cp(cp::Cp),
     /// give an image of yours a second name
     Duplicate(simple::Duplicate),
     /// remove an image of yours
@@ -52,6 +55,7 @@ impl Command {
             Self::Search(command) => command.run(context).await,
             Self::Clone(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
+            Self::Cp(command) => command.run(context).await,
             Self::Duplicate(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,

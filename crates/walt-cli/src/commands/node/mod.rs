@@ -2,6 +2,7 @@
 
 mod access;
 mod console;
+mod cp;
 mod run;
 mod shell;
 mod show;
@@ -24,8 +25,12 @@ pub enum Command {
     Boot(simple::Boot),
     /// open a shell on a node
     Shell(shell::Shell),
+    /// copy files to or from a node
+    Cp(cp::Cp),
     /// run a command on nodes
     Run(run::Run),
+    /// make an image of what was changed on a node
+    Save(simple::Save),
     /// reboot nodes
     Reboot(simple::Reboot),
     /// print or change the settings of nodes (such as ram=1G, boot.road=pxe)
@@ -55,7 +60,9 @@ impl Command {
             Self::Release(command) => command.run(context).await,
             Self::Boot(command) | Self::Deploy(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
+            Self::Cp(command) => command.run(context).await,
             Self::Run(command) => command.run(context).await,
+            Self::Save(command) => command.run(context).await,
             Self::Reboot(command) => command.run(context).await,
             Self::Config(command) => command.run(context).await,
             Self::Create(command) => command.run(context).await,

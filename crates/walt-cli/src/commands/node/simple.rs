@@ -157,3 +157,23 @@ impl Wait {
         context.action(NodeAction::Wait { nodes: self.node_set, timeout }, false).await
     }
 }
+
+/// `walt node save`
+#[derive(Debug, Args)]
+pub struct Save {
+    node_name: String,
+    image_name: String,
+    /// list what would be saved, and save nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Save {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let action = NodeAction::Save { node: self.node_name, image: self.image_name, dry_run: self.dry_run };
+        context.action(action, self.confirmed.yes).await
+    }
+}
