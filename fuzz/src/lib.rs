@@ -31,7 +31,7 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
