@@ -7,8 +7,8 @@
 //! ```
 //! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image.
 //!
-//! Limits: [`MAX_UPLOADS`] uploads and blobs that wait, of one user, each of at most [`MAX_BLOB`](manifest::MAX_BLOB)
-//! bytes; what nobody has touched for [`KEEP`] is dropped; [`STALL`] between two pieces.
+//! Limits: of one user, [`MAX_UPLOADS`] uploads and blobs that wait, and [`MAX_WAITING`] bytes of them, each of at most
+//! [`MAX_BLOB`](manifest::MAX_BLOB) bytes; what nobody has touched for [`KEEP`] is dropped; [`STALL`] between two pieces.
 
 use super::{get, serve::refuse};
 use crate::{
@@ -47,6 +47,8 @@ use walt_types::{Hash256, ImageId, UserName};
 
 /// Uploads and waiting blobs of one user.
 const MAX_UPLOADS: usize = 512;
+/// Bytes of these from which on no new upload begins.
+const MAX_WAITING: u64 = 64 << 30;
 /// How long they are kept without having been touched.
 const KEEP: Duration = Duration::from_secs(3600);
 /// Longest time between two pieces of an upload.
@@ -79,10 +81,13 @@ impl Uploads {
         state
     }
 
-    fn count(&self, user: &UserName) -> usize {
+    /// Whether a user may begin another upload.
+    fn has_room(&self, user: &UserName) -> bool {
         let state = self.state();
-        state.open.values().filter(|w| w.user == *user).count()
-            + state.whole.keys().filter(|(u, _)| u == user).count()
+        let open = state.open.values().filter(|w| w.user == *user).map(|w| w.blob.size());
+        let whole = state.whole.values().filter(|w| w.user == *user).map(|w| w.blob.size());
+        let (count, bytes) = open.chain(whole).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
+        count < MAX_UPLOADS && bytes < MAX_WAITING
     }
 
     fn whole(&self, user: &UserName, digest: &Hash256) -> Option<Arc<NewBlob>> {
@@ -180,7 +185,7 @@ impl Push<'_> {
         {
             return Ok(self.created(&format!("blobs/sha256:{digest}"), &digest));
         }
-        if self.app.uploads.count(&self.user) >= MAX_UPLOADS {
+        if !self.app.uploads.has_room(&self.user) {
             let why = "too many uploads that wait for a manifest";
             return Ok(refuse(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why));
         }
