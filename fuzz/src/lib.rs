@@ -31,11 +31,13 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
     ("tar", walt_images::fuzzing::tar_headers),
+    ("dockerfile", walt_images::fuzzing::dockerfile),
+    ("patterns", patterns),
     ("layer", layer),
     ("compose", compose),
     ("index", walt_images::fuzzing::index),
@@ -56,6 +58,14 @@ const SCRATCH: &str = "/dev/shm";
 const CONSOLE_MAX: usize = 1 << 20;
 
 /// The lines of a connection of the node link.
+/// A list as `.dockerignore`, and a path below an empty line.
+fn patterns(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (list, path) = text.split_once("\n\n").unwrap_or((&text, "a/b/c"));
+    let patterns = walt_types::patterns::Patterns::parse(list);
+    patterns.matches(path.trim());
+}
+
 fn node_link(bytes: &[u8]) {
     let mut lines = Lines::new(bytes);
     // Reading from memory never waits.

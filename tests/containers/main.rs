@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
 mod arm;
+mod build;
 mod copy;
 mod crash;
 mod escape;

@@ -13,6 +13,7 @@
 //! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
+pub mod build;
 pub mod registries;
 pub mod term;
 pub mod transfer;
@@ -66,6 +67,8 @@ pub mod route {
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
     /// WebSocket: files to or from the server; the first message is [`super::transfer::Open`].
     pub const TRANSFER: &str = "/api/v1/transfer";
+    /// WebSocket: `walt image build`; the first message is [`super::build::OpenImageBuild`].
+    pub const IMAGE_BUILD: &str = "/api/v1/terminals/image-build";
     /// WebSocket: a program on or about a node; the first message is [`super::term::OpenNodeTerminal`].
     pub const NODE_TERMINAL: &str = "/api/v1/terminals/node";
 }

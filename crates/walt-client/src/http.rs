@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use walt_api::build::OpenImageBuild;
 use walt_api::term::{OpenImageShell, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -198,6 +199,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn image_shell(&self, open: &OpenImageShell) -> Result<terminal::Pair> {
         terminal::open(&self.target, self.user.as_ref(), route::IMAGE_SHELL, open).await
+    }
+
+    /// Opens `walt image build` on a connection of its own.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn image_build(&self, open: &OpenImageBuild) -> Result<terminal::Pair> {
+        terminal::open(&self.target, self.user.as_ref(), route::IMAGE_BUILD, open).await
     }
 
     /// Opens a terminal on, or about, a node on a connection of its own.

@@ -32,6 +32,7 @@
 
 pub mod archive;
 mod blobs;
+pub mod build;
 mod check;
 mod commit;
 mod compose;

@@ -276,6 +276,11 @@ impl Store {
         self.import(tar, &|path| dir_meta(below, path))
     }
 
+    /// Unpacks a tar as [`Store::import_tar`] takes it. The layer is not in the store before [`Store::keep_layer`].
+    pub fn unpack_tar(&self, tar: impl Read) -> Result<Unpacked> {
+        self.unpack(tar, &|_| None)
+    }
+
     fn import(&self, tar: impl Read, below: Below) -> Result<LayerInfo> {
         self.keep_layer(self.unpack(tar, below)?)
     }

@@ -1,7 +1,11 @@
 //! The stream of events an action answers with.
 
-use tokio::sync::mpsc;
-use walt_api::{Event, FoundImage};
+use crate::api::terminals::ToClient;
+use tokio::{sync::mpsc, task::JoinHandle};
+use walt_api::{
+    Event, FoundImage,
+    term::{STDOUT, ServerMessage},
+};
 
 /// Events that may wait for a slow client before the action waits too.
 pub const QUEUE: usize = 64;
@@ -35,6 +39,22 @@ impl Events {
     /// A result of a search.
     pub async fn found(&self, image: FoundImage) {
         self.send(Event::Found { image }).await;
+    }
+    /// A stream that a terminal shows: results as output, notes as notes.
+    pub fn to_terminal(to: ToClient) -> (Self, JoinHandle<()>) {
+        let (events, mut receiver) = Self::channel();
+        let forwarding = tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                match event {
+                    Event::Out { text } => drop(to.output(STDOUT, format!("{text}\n").as_bytes()).await),
+                    Event::Note { text } => drop(to.message(&ServerMessage::Note { text }).await),
+                    Event::Busy { label } => drop(to.message(&ServerMessage::Busy { label }).await),
+                    // How an operation ends is the terminal's own message.
+                    _ => {}
+                }
+            }
+        });
+        (events, forwarding)
     }
     async fn send(&self, event: Event) {
         let _gone = self.0.send(event).await;

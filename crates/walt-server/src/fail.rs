@@ -27,6 +27,8 @@ pub const POINTS: &[&str] = &[
     // A download: a layer is in the store; the image's configuration too.
     "pull-layer",
     "pull-config",
+    // A build: its image is in the store.
+    "build-config",
     // The end of a session without a save: its record is gone.
     "discard-deleted",
 ];

@@ -85,6 +85,8 @@ pub struct App {
     pub pins: images::pins::Pins,
     /// Images that are being pushed to us.
     pub uploads: registries::receive::Uploads,
+    /// Addresses of containers that builds use.
+    pub build_slots: images::build::Slots,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
     /// Emulation of other CPUs that the server has set up.

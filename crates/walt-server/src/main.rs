@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 use walt_server::{
     admin, check_store,
     config::Config,
-    images::{LABEL_MODELS, default_image},
+    images::{self, LABEL_MODELS, default_image},
     run, sessions, status,
 };
 
@@ -57,6 +57,9 @@ enum Command {
     /// Hold one session of an image shell (started by the server)
     #[command(hide = true)]
     Hold { session: PathBuf },
+    /// Run one command of an image build (started by the server)
+    #[command(hide = true)]
+    BuildStep { dir: PathBuf },
 }
 
 #[derive(Subcommand)]
@@ -77,6 +80,9 @@ fn main() -> ExitCode {
     if let Command::Hold { session } = &arguments.command {
         // Before any thread exists: the holder changes its mount namespace.
         return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
+    }
+    if let Command::BuildStep { dir } = &arguments.command {
+        return ExitCode::from(u8::try_from(images::build::step(dir)).unwrap_or(1));
     }
     match dispatch(arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -124,6 +130,9 @@ fn change(command: Command, config: Config) -> Result<()> {
             default_image::make(&name, &dir, &cache.unwrap_or_else(|| config.state_dir.join("cache/recipes")))
         }
         // These were carried out by the callers.
-        Command::Hold { .. } | Command::CheckStore { .. } | Command::Status { .. } => Ok(()),
+        Command::Hold { .. }
+        | Command::BuildStep { .. }
+        | Command::CheckStore { .. }
+        | Command::Status { .. } => Ok(()),
     }
 }

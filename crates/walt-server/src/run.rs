@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     db::Db,
     dns,
-    images::housekeeping,
+    images::{self, housekeeping},
     keys::Keys,
     netboot, network,
     nodes::{self, exports, link},
@@ -73,6 +73,7 @@ pub fn open(config: Config) -> Result<App> {
         pins: Default::default(),
         emulation: Default::default(),
         uploads: Default::default(),
+        build_slots: Default::default(),
         housekeeping: Notify::new(),
         down: Notify::new(),
         ports_missing: ports::Missing::default(),
@@ -151,6 +152,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
     sessions::recover(&app).await.context("recovery of sessions")?;
+    images::build::sweep(&app).await;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;

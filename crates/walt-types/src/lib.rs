@@ -11,6 +11,7 @@ mod digest;
 mod image_ref;
 mod mac;
 mod names;
+pub mod patterns;
 
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};

@@ -44,6 +44,20 @@ impl Runtime {
     pub fn spawn(&self, arguments: &[&str], streams: Streams) -> Result<Child> {
         // What an earlier call complained about is not this one's error.
         let _ = std::fs::remove_file(self.dir.join(LOG));
+        let mut command = self.command(arguments);
+        command.stdin(stdio(streams.stdin)).stdout(stdio(streams.stdout)).stderr(stdio(streams.stderr));
+        command.spawn().map_err(|source| Error::NoRuntime { program: self.program.clone(), source })
+    }
+
+    /// Starts the program in the same way, with our own output and errors and no input.
+    pub fn spawn_inheriting(&self, arguments: &[&str]) -> Result<Child> {
+        let _ = std::fs::remove_file(self.dir.join(LOG));
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::null());
+        command.spawn().map_err(|source| Error::NoRuntime { program: self.program.clone(), source })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg("--root")
@@ -52,23 +66,24 @@ impl Runtime {
             .args(arguments)
             .current_dir(&self.dir)
             .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .stdin(stdio(streams.stdin))
-            .stdout(stdio(streams.stdout))
-            .stderr(stdio(streams.stderr));
-        command.spawn().map_err(|source| Error::NoRuntime { program: self.program.clone(), source })
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command
     }
 
     /// What a call that failed wrote into its log: the last message of level error, or the status.
     pub fn failure(&self, action: &str, status: std::process::ExitStatus) -> Error {
+        let message = self.logged_error();
+        Error::Runtime { action: action.into(), message: message.unwrap_or_else(|| status.to_string()) }
+    }
+
+    /// The last message of level error in the log of the last call.
+    pub fn logged_error(&self) -> Option<String> {
         let log = std::fs::read_to_string(self.dir.join(LOG)).unwrap_or_default();
-        let message = log
-            .lines()
+        log.lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
             .filter(|entry| entry["level"] == "error")
             .filter_map(|entry| entry["msg"].as_str().map(str::to_owned))
-            .next_back();
-        Error::Runtime { action: action.into(), message: message.unwrap_or_else(|| status.to_string()) }
+            .next_back()
     }
 
     /// Runs the program to its end without input and output.

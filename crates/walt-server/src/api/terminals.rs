@@ -4,6 +4,7 @@ use super::{Caller, request_id};
 use crate::{
     App,
     failure::{Failure, Outcome, bad_request, refused},
+    images,
     nodes::{self, console, ping, ssh},
     sessions,
 };
@@ -32,6 +33,7 @@ use tokio::{
     process::{Child, Command},
     sync::mpsc,
 };
+use walt_api::build::OpenImageBuild;
 use walt_api::term::{
     ClientMessage, MAX_MESSAGE, NodeTerminal, OpenImageShell, OpenNodeTerminal, STDERR, STDIN, STDOUT,
     ServerMessage, Tty,
@@ -149,6 +151,17 @@ pub async fn image_shell(
 ) -> Response {
     terminal(upgrade, move |open: OpenImageShell, to, from| async move {
         sessions::shell(&app, &caller.user, open, to, from).await
+    })
+}
+
+/// `walt image build`.
+pub async fn image_build(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    terminal(upgrade, move |open: OpenImageBuild, to, from| async move {
+        images::build::serve(&app, &caller.user, open, to, from).await
     })
 }
 

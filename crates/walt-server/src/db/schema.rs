@@ -117,6 +117,16 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (manifest, blob)
     ) STRICT;
 ",
+    "
+    -- Results of steps of image builds: per user, by a digest of what the step depends on.
+    CREATE TABLE build_cache (
+        key TEXT PRIMARY KEY,
+        layer TEXT,                         -- diff-id; null: the step changed nothing
+        size INTEGER NOT NULL,              -- bytes of the layer's tar
+        used INTEGER NOT NULL               -- when a build last used it
+    ) STRICT;
+    CREATE INDEX build_cache_used ON build_cache (used);
+",
 ];
 
 /// Brings a database up to date.

@@ -52,6 +52,7 @@ pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     live.views.extend(grants.into_iter().map(|(_, view)| view));
     // After the platform layers: an image that is kept only to go back to is not shown to nodes.
     live.images.extend(db.with(HistoryRow::images)?);
+    live.layers.extend(super::build::live_layers(db)?);
     pins.add_to(&mut live);
     let blobs = db.with(ManifestRow::blobs)?;
     live.blobs
@@ -96,6 +97,7 @@ pub async fn pass(app: &Arc<App>) -> Result<()> {
             tracing::info!(forgotten, "forgot what image names meant long ago (limits.history-keep)");
         }
     }
+    super::build::prune(app)?;
     let live = live(&app.db, &app.pins)?;
     for (image, layer, _) in app.db.with(db::platforms)? {
         if !live.layers.contains(&layer) {

@@ -1,6 +1,7 @@
 //! Images as users see them: references, first images, and what `walt image …` does to references.
 
 pub mod actions;
+pub mod build;
 pub mod copy;
 pub mod default_image;
 pub mod emulation;

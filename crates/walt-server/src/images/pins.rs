@@ -14,6 +14,7 @@ use walt_types::{DiffId, ImageId};
 struct Counts {
     layers: BTreeMap<DiffId, usize>,
     images: BTreeMap<ImageId, usize>,
+    sessions: BTreeMap<String, usize>,
 }
 
 /// All pins of a server.
@@ -26,6 +27,7 @@ pub struct Pinned {
     pins: Pins,
     layers: Vec<DiffId>,
     images: Vec<ImageId>,
+    sessions: Vec<String>,
 }
 
 impl Pins {
@@ -36,7 +38,7 @@ impl Pins {
 
     /// Begins an operation that pins nothing yet.
     pub fn begin(&self) -> Pinned {
-        Pinned { pins: self.clone(), layers: Vec::new(), images: Vec::new() }
+        Pinned { pins: self.clone(), layers: Vec::new(), images: Vec::new(), sessions: Vec::new() }
     }
 
     /// Adds what is pinned to what is alive.
@@ -44,6 +46,7 @@ impl Pins {
         let counts = self.counts();
         live.layers.extend(counts.layers.keys().copied());
         live.images.extend(counts.images.keys().copied());
+        live.sessions.extend(counts.sessions.keys().cloned());
     }
 }
 
@@ -60,6 +63,12 @@ impl Pinned {
         *self.pins.counts().images.entry(image).or_default() += 1;
         self.images.push(image);
     }
+
+    /// Pins a directory below `sessions/`, by its name.
+    pub fn session(&mut self, name: &str) {
+        *self.pins.counts().sessions.entry(name.to_owned()).or_default() += 1;
+        self.sessions.push(name.to_owned());
+    }
 }
 
 impl Drop for Pinned {
@@ -75,6 +84,7 @@ impl Drop for Pinned {
         let mut counts = self.pins.counts();
         less(&mut counts.layers, &self.layers);
         less(&mut counts.images, &self.images);
+        less(&mut counts.sessions, &self.sessions);
     }
 }
 

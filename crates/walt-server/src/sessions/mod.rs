@@ -16,7 +16,7 @@ mod shell;
 pub mod users;
 
 pub use commit::{act, recover};
-pub use shell::shell;
+pub use shell::{memory_max, shell};
 
 use crate::{
     App,

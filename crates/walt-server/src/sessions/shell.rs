@@ -210,7 +210,7 @@ fn spec(
 
 /// Most memory of a session, in bytes, with what lies in its `/run` and `/dev/shm`: what the server and its nodes
 /// need is left.
-fn memory_max() -> u64 {
+pub fn memory_max() -> u64 {
     let info = rustix::system::sysinfo();
     let total = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
     total / MEMORY_SHARE.1 * MEMORY_SHARE.0

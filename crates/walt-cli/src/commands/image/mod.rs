@@ -1,6 +1,8 @@
 //! `walt image …`.
 
+mod build;
 mod clone;
+mod context;
 mod cp;
 mod keep;
 mod publish;
@@ -25,6 +27,8 @@ pub enum Command {
     Clone(clone::Clone),
     /// change an image in a shell
     Shell(shell::Shell),
+    /// build an image from a Dockerfile
+    Build(build::Build),
     /// copy files to or from an image of yours
     Cp(cp::Cp),
     /// give an image of yours a second name
@@ -55,6 +59,7 @@ impl Command {
             Self::Search(command) => command.run(context).await,
             Self::Clone(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
+            Self::Build(command) => command.run(context).await,
             Self::Cp(command) => command.run(context).await,
             Self::Duplicate(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,

@@ -1,0 +1,261 @@
+//! `walt image build`
+
+use super::context::{self, Context as BuildContext};
+use crate::commands::{Confirmed, Context};
+use crate::error::Failure;
+use crate::fds::Output as Fd;
+use crate::ui::{self, prompt};
+use clap::{ArgGroup, Args};
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use walt_api::ErrorCode;
+use walt_api::build::{MAX_SECRET, OpenImageBuild, Secret};
+use walt_api::term::{ClientMessage, ServerMessage};
+use walt_client::{Error, Output, TerminalInput, TerminalOutput};
+
+/// Times a confirmation is asked again because the state of things changed meanwhile.
+const MAX_CONFIRMATIONS: usize = 10;
+
+/// `walt image build`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["from_dir", "from_url"])))]
+pub struct Build {
+    image_name: String,
+    /// local directory that contains a Dockerfile
+    #[arg(long, value_name = "DIRECTORY:str")]
+    from_dir: Option<PathBuf>,
+    /// URL of a git repository that contains a Dockerfile
+    #[arg(long, value_name = "GIT_URL:str")]
+    from_url: Option<String>,
+    /// sub-directory of the git repository to build in
+    #[arg(long, value_name = "PATH:str", requires = "from_url", conflicts_with = "from_dir")]
+    sub_dir: Option<String>,
+    /// value for an ARG of the Dockerfile; may be repeated
+    #[arg(long, value_name = "NAME=VALUE:str", action = clap::ArgAction::Append)]
+    build_arg: Vec<String>,
+    /// id=ID,src=FILE or id=ID,env=NAME: shown to commands that mount it; may be repeated
+    #[arg(long, value_name = "SECRET:str", action = clap::ArgAction::Append)]
+    secret: Vec<String>,
+    /// stage of the Dockerfile to build; the last one if absent
+    #[arg(long, value_name = "STAGE:str")]
+    target: Option<String>,
+    /// carry all steps out anew
+    #[arg(long)]
+    no_cache: bool,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Build {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let build_args = self.build_args()?;
+        let secrets = self.secrets()?;
+        let (dir, _clone) = self.directory(context).await?;
+        let found = BuildContext::find(&dir)?;
+        let mut open = OpenImageBuild {
+            image: self.image_name.clone(),
+            dockerfile_size: found.dockerfile.len() as u64,
+            secrets: secrets.iter().map(|(id, b)| Secret { id: id.clone(), size: b.len() as u64 }).collect(),
+            build_args,
+            target: self.target.clone(),
+            no_cache: self.no_cache,
+            receiving: self.from_dir.is_some(),
+            command: self.command(),
+            yes: self.confirmed.yes,
+            confirm: None,
+        };
+        for _ in 0..MAX_CONFIRMATIONS {
+            let pair = context.ui.watch(context.client.image_build(&open)).await?;
+            match self.once(context, pair, &found, &secrets).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Api(error)) if error.code == ErrorCode::Confirm => {
+                    let Some(confirmation) = error.confirmation.clone() else {
+                        return Err(Failure::Api(error));
+                    };
+                    prompt::confirm(&mut context.ui, &confirmation.warnings).await?;
+                    open.confirm = Some(confirmation.token);
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::new("what this would overwrite changed each time you confirmed; nothing was built."))
+    }
+
+    /// The command, for the history of the image; without values that may be secret.
+    fn command(&self) -> String {
+        let mut text = String::from("walt image build");
+        if let Some(dir) = &self.from_dir {
+            text.push_str(&format!(" --from-dir {}", dir.display()));
+        }
+        if let Some(url) = &self.from_url {
+            text.push_str(&format!(" --from-url {url}"));
+        }
+        if let Some(dir) = &self.sub_dir {
+            text.push_str(&format!(" --sub-dir {dir}"));
+        }
+        format!("{text} {}", self.image_name)
+    }
+
+    fn build_args(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let mut all = BTreeMap::new();
+        for text in &self.build_arg {
+            let (name, value) = match text.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                // As docker: the value of the caller's environment, if there is one.
+                None => (text.clone(), std::env::var(text).ok()),
+            };
+            if name.is_empty() {
+                return Err(Failure::new(format!("--build-arg {text}: a name is missing before '='.")));
+            }
+            if let Some(value) = value {
+                all.insert(name, value);
+            }
+        }
+        Ok(all)
+    }
+
+    fn secrets(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let mut all = Vec::new();
+        for text in &self.secret {
+            let (mut id, mut source, mut variable) = (None, None, None);
+            for field in text.split(',') {
+                match field.split_once('=') {
+                    Some(("id", value)) => id = Some(value.to_owned()),
+                    Some(("src" | "source", value)) => source = Some(value.to_owned()),
+                    Some(("env", value)) => variable = Some(value.to_owned()),
+                    Some(("type", "file" | "env")) => {}
+                    _ => {
+                        return Err(Failure::new(format!(
+                            "--secret {text}: use id=ID,src=FILE or id=ID,env=NAME."
+                        )));
+                    }
+                }
+            }
+            let id = id.ok_or_else(|| Failure::new(format!("--secret {text}: an id is missing.")))?;
+            let bytes = match (source, variable) {
+                (Some(_), Some(_)) => {
+                    return Err(Failure::new(format!("--secret {text}: it is either src or env.")));
+                }
+                (None, Some(name)) => std::env::var(&name)
+                    .map_err(|_| Failure::new(format!("--secret {text}: the variable {name} is not set.")))?
+                    .into_bytes(),
+                (source, None) => {
+                    let path = source.unwrap_or_else(|| id.clone());
+                    std::fs::read(&path)
+                        .map_err(|e| Failure::new(format!("--secret {text}: cannot read {path}: {e}.")))?
+                }
+            };
+            if bytes.len() as u64 > MAX_SECRET {
+                return Err(Failure::new(format!("--secret {text}: it has more than {MAX_SECRET} bytes.")));
+            }
+            all.push((id, bytes));
+        }
+        Ok(all)
+    }
+
+    /// The directory to build in, and the temporary directory that it is in, if it was fetched.
+    async fn directory(
+        &self,
+        context: &mut Context,
+    ) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
+        let Some(url) = &self.from_url else {
+            return Ok((self.from_dir.clone().unwrap_or_default(), None));
+        };
+        ui::out(&format!("** Cloning the git repository at {url}"))?;
+        let clone = tempfile::Builder::new().prefix("walt-build-").tempdir()?;
+        let top = clone.path().join("repository");
+        let mut git = tokio::process::Command::new("git");
+        git.args(["clone", "--depth", "1", "--single-branch", "--quiet", "--"])
+            .arg(url)
+            .arg(&top)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        let cloning = async {
+            let status = git.status().await.map_err(|e| {
+                Failure::with_hint(format!("cannot run git: {e}."), "Install the package 'git' here.")
+            })?;
+            match status.success() {
+                true => Ok(()),
+                false => Err(Failure::new(format!("git could not clone {url}: its message is above."))),
+            }
+        };
+        context.ui.watch(cloning).await?;
+        let _ = std::fs::remove_dir_all(top.join(".git"));
+        let Some(sub) = &self.sub_dir else { return Ok((top, Some(clone))) };
+        let dir = top.join(sub.trim_matches('/'));
+        let real = (std::fs::canonicalize(&dir).ok()).zip(std::fs::canonicalize(&top).ok());
+        match real {
+            // A link of the repository must not lead to files of this machine.
+            Some((real, top)) if real.starts_with(&top) && real.is_dir() => Ok((real, Some(clone))),
+            _ => Err(Failure::new(format!("the repository has no directory '{sub}'."))),
+        }
+    }
+
+    /// One connection: everything is sent once the server wants it, and what it says is shown.
+    async fn once(
+        &self,
+        context: &mut Context,
+        (mut sink, mut stream): (TerminalInput, TerminalOutput),
+        found: &BuildContext,
+        secrets: &[(String, Vec<u8>)],
+    ) -> Result<(), Failure> {
+        let ui = &mut context.ui;
+        let stdout = Fd::new(&io::stdout())?;
+        let mut sending = std::pin::pin!(async {
+            sink.bytes(&found.dockerfile).await?;
+            for (_, bytes) in secrets {
+                sink.bytes(bytes).await?;
+            }
+            let mut tar = context::pack(found);
+            while let Some(bytes) = tar.next().await {
+                sink.bytes(&bytes).await?;
+            }
+            tar.end().await?;
+            sink.message(&ClientMessage::Eof).await?;
+            Ok::<(), Failure>(())
+        });
+        let (mut wanted, mut sent) = (false, false);
+        loop {
+            let message = tokio::select! {
+                message = stream.next() => message,
+                result = &mut sending, if wanted && !sent => {
+                    sent = true;
+                    match result {
+                        // What the server says about the end of the connection is better: go on reading.
+                        Err(Failure::Client(_)) | Ok(()) => continue,
+                        Err(failure) => return Err(failure),
+                    }
+                }
+                interrupt = ui.signals.next() => {
+                    ui.busy.clear();
+                    return Err(interrupt.failure());
+                }
+                () = ui.busy.tick() => continue,
+            };
+            let message = message.inspect_err(|_| ui.busy.clear())?;
+            if !matches!(message, Some(Output::Message(ServerMessage::Busy { .. }))) {
+                ui.busy.clear();
+            }
+            match message {
+                None => return Err(Error::Broken("the server stopped before the end".to_owned()).into()),
+                Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => stdout.write(&bytes).await?,
+                Some(Output::Message(message)) => match message {
+                    ServerMessage::Busy { label } => ui.busy.label(&label),
+                    ServerMessage::Note { text } => ui::note(&text),
+                    ServerMessage::Started { .. } => wanted = true,
+                    ServerMessage::Exited { status: 0 } => return Ok(()),
+                    ServerMessage::Exited { .. } => return Err(Failure::said()),
+                    ServerMessage::Error { error } => return Err(error.into()),
+                },
+            }
+        }
+    }
+}
+
+/// Shown by errors about a directory.
+pub(super) fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
+    Failure::new(format!("cannot {what} {}: {e}.", path.display()))
+}

@@ -1,0 +1,450 @@
+//! `COPY` and `ADD`: which files, where to, and the digest of what they are.
+//!
+//! Sources are views: the context, a stage, an image. A directory gives what is in it, a file itself; symbolic links
+//! that a source names are followed, those inside of a directory are copied. Files of the context belong to root,
+//! those of a stage or an image keep their owner, unless `--chown` says otherwise.
+
+use super::{
+    Error, Result,
+    accounts::Accounts,
+    state::{Copy, Origin},
+};
+use crate::{
+    Kind, Time, View,
+    compose::{Composer, Last, Meta},
+    layer::disk::split,
+};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::PathBuf,
+    sync::Arc,
+};
+use walt_types::patterns::{Patterns, is_pattern, name_matches};
+
+/// Mode of directories that are made on the way to a destination.
+const DIR_MODE: u32 = 0o755;
+/// Mode of a file that was written down in the Dockerfile.
+const INLINE_MODE: u32 = 0o644;
+/// Bytes read at once.
+const CHUNK: usize = 1 << 18;
+/// Most files that the wildcards of one source may name.
+const MAX_MATCHES: usize = 100_000;
+
+/// One `COPY` or `ADD`, with its sources at hand.
+pub(crate) struct Copier<'a> {
+    pub line: usize,
+    pub copy: &'a Copy,
+    /// Where paths are looked up; none if no source is a path.
+    pub source: Option<Arc<View>>,
+    /// Now: the time of what is made here.
+    pub now: i64,
+}
+
+/// One thing that is copied: what it is, and its name below the destination.
+struct Item {
+    number: u32,
+    /// Empty: the contents of a directory go into the destination itself.
+    name: Vec<u8>,
+}
+
+impl Copier<'_> {
+    fn wrong(&self, why: impl Into<String>) -> Error {
+        Error::Dockerfile { line: self.line, why: why.into() }
+    }
+
+    fn view(&self) -> Result<&Arc<View>> {
+        self.source.as_ref().ok_or_else(|| self.wrong("there is nothing to copy from"))
+    }
+
+    /// The things that a path with wildcards names.
+    fn items(&self, path: &str) -> Result<Vec<Item>> {
+        let view = self.view()?;
+        let mut found: BTreeMap<String, u32> = BTreeMap::from([(String::new(), view.root())]);
+        let names: Vec<&str> = path.split('/').filter(|n| !n.is_empty() && *n != ".").collect();
+        for name in &names {
+            let mut next = BTreeMap::new();
+            for (dir, number) in &found {
+                if *name == ".." {
+                    let up = dir.rsplit_once('/').map_or("", |(up, _)| up).to_owned();
+                    next.insert(up, view.parent(*number));
+                } else if is_pattern(name) {
+                    for child in view.children(*number) {
+                        let text = String::from_utf8_lossy(view.name(*child)).into_owned();
+                        if name_matches(name, &text) {
+                            next.insert(joined(dir, &text), *child);
+                        }
+                    }
+                } else if let Some(child) = view.resolve(joined(dir, name).as_bytes()) {
+                    next.insert(joined(dir, name), child);
+                }
+            }
+            if next.len() > MAX_MATCHES {
+                return Err(self.wrong(format!("'{path}' matches more than {MAX_MATCHES} files")));
+            }
+            found = next;
+        }
+        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_str));
+        let mut items = Vec::new();
+        for (at, number) in found {
+            if excluded.matches(&at) {
+                continue;
+            }
+            // A link that a source names stands for what it leads to.
+            let real = view.resolve(at.as_bytes()).unwrap_or(number);
+            let name = match (self.copy.parents, is_dir(view, real)) {
+                (true, _) => below_pivot(path, &at).into_bytes(),
+                (false, true) => Vec::new(),
+                (false, false) => split(at.as_bytes()).1.to_vec(),
+            };
+            items.push(Item { number: real, name });
+        }
+        if items.is_empty() {
+            let from = self.copy.from.as_ref().map_or("the context".into(), |f| format!("'{f}'"));
+            return Err(
+                self.wrong(format!("'{path}' is not in {from} (a file .dockerignore may leave it out)"))
+            );
+        }
+        Ok(items)
+    }
+
+    /// Digest of all that is copied: what it is, not when it was made.
+    pub fn digest(&self, owner: Option<(u32, u32)>) -> Result<blake3::Hash> {
+        let mut hash = blake3::Hasher::new();
+        let mut part = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        part(format!("{owner:?}").as_bytes());
+        for origin in &self.copy.sources {
+            match origin {
+                Origin::Inline(name, content) => {
+                    part(name.as_bytes());
+                    part(content.as_bytes());
+                }
+                Origin::Path(path) => {
+                    let view = self.view()?.clone();
+                    for item in self.items(path)? {
+                        part(&item.name);
+                        self.walk(&view, item.number, &mut |number, name| {
+                            let Some(entry) = view.entry(number) else { return Ok(()) };
+                            part(name);
+                            let facts = (entry.kind as u8, entry.mode, entry.uid, entry.gid, entry.rdev);
+                            part(format!("{facts:?}").as_bytes());
+                            part(entry.target);
+                            for (name, value) in self.xattrs(&view, number)? {
+                                part(&name);
+                                part(&value);
+                            }
+                            if entry.kind == Kind::File {
+                                let file =
+                                    view.open(number).map_err(|e| self.unreadable(&view, number, e))?;
+                                let digest = content(file).map_err(|e| self.unreadable(&view, number, e))?;
+                                part(digest.as_bytes());
+                            }
+                            Ok(())
+                        })?;
+                    }
+                }
+            }
+        }
+        Ok(hash.finalize())
+    }
+
+    fn unreadable(&self, view: &View, number: u32, e: io::Error) -> Error {
+        let path = String::from_utf8_lossy(&view.path(number)).into_owned();
+        Error::io("read", PathBuf::from(path).as_path(), e)
+    }
+
+    fn xattrs(&self, view: &View, number: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        view.xattrs(number).map_err(|e| self.unreadable(view, number, e))
+    }
+
+    /// Visits an entry and all below it, with their names below it; what is excluded is left out.
+    fn walk(&self, view: &View, top: u32, visit: &mut dyn FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_str));
+        let start = String::from_utf8_lossy(&view.path(top)).into_owned();
+        let mut pending = vec![(top, Vec::new())];
+        while let Some((number, name)) = pending.pop() {
+            let text = String::from_utf8_lossy(&name);
+            let whole = joined(&start, &text);
+            if !name.is_empty() && (excluded.matches(&text) || excluded.matches(&whole)) {
+                continue;
+            }
+            visit(number, &name)?;
+            for child in view.children(number).iter().rev() {
+                let mut below = name.clone();
+                if !below.is_empty() {
+                    below.push(b'/');
+                }
+                below.extend_from_slice(view.name(*child));
+                pending.push((*child, below));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts everything in its place.
+    pub fn apply(&self, composer: &mut Composer<'_>) -> Result<()> {
+        let owner = self.owner(composer.view())?;
+        let (uid, gid) = owner.unwrap_or_default();
+        let made =
+            Meta { mode: DIR_MODE, uid, gid, mtime: Time { sec: self.now, nsec: 0 }, xattrs: Vec::new() };
+        let dest = self.copy.dest.as_bytes();
+        let directory = dest.ends_with(b"/");
+        let real = composer.resolve(dest, Last::Follow)?;
+        if directory || self.copy.parents {
+            self.dirs(composer, &real, &made)?;
+        }
+        // Files of one source that are one file stay one.
+        let mut linked = BTreeMap::new();
+        for origin in &self.copy.sources {
+            match origin {
+                Origin::Inline(name, content) => {
+                    let to = self.file_place(composer, &real, directory, name.as_bytes(), &made)?;
+                    let mode = self.copy.chmod.unwrap_or(INLINE_MODE);
+                    let meta = Meta { mode, ..made.clone() };
+                    let mut bytes = content.as_bytes();
+                    self.room(composer, &to)?;
+                    composer.put_file(&to, &meta, content.len() as u64, &mut bytes)?;
+                }
+                Origin::Path(path) => {
+                    let view = self.view()?.clone();
+                    for item in self.items(path)? {
+                        self.put(composer, &view, &item, &real, directory, &made, owner, &mut linked)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The owner that `--chown` asks for, of the accounts of the image that is made.
+    pub fn owner(&self, view: &View) -> Result<Option<(u32, u32)>> {
+        match &self.copy.chown {
+            None => Ok(None),
+            Some(text) => Accounts::of(view).owner(text).map(Some).map_err(|why| self.wrong(why)),
+        }
+    }
+
+    fn dirs(&self, composer: &mut Composer<'_>, path: &[u8], made: &Meta) -> Result<()> {
+        composer.make_dirs(path, made).map_err(|e| self.wrong(format!("the destination: {e}")))
+    }
+
+    /// Where a file goes: into the destination if that is a directory.
+    fn file_place(
+        &self,
+        composer: &mut Composer<'_>,
+        dest: &[u8],
+        directory: bool,
+        name: &[u8],
+        made: &Meta,
+    ) -> Result<Vec<u8>> {
+        let inside = directory || self.copy.parents || composer.kind(dest) == Some(Kind::Dir);
+        let to = match inside {
+            true => composer.resolve(&[b"/", dest, b"/", name].concat(), Last::Keep)?,
+            false => dest.to_vec(),
+        };
+        self.dirs(composer, split(&to).0, made)?;
+        Ok(to)
+    }
+
+    /// Refuses to put a file in the place of a directory.
+    fn room(&self, composer: &Composer<'_>, to: &[u8]) -> Result<()> {
+        match composer.kind(to) {
+            Some(Kind::Dir) => {
+                let to = String::from_utf8_lossy(to);
+                Err(self.wrong(format!("a file cannot take the place of the directory /{to}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one place of use; what varies between files comes last")]
+    fn put(
+        &self,
+        composer: &mut Composer<'_>,
+        view: &Arc<View>,
+        item: &Item,
+        dest: &[u8],
+        directory: bool,
+        made: &Meta,
+        owner: Option<(u32, u32)>,
+        linked: &mut BTreeMap<u32, Vec<u8>>,
+    ) -> Result<()> {
+        let Some(entry) = view.entry(item.number) else { return Ok(()) };
+        if entry.kind != Kind::Dir {
+            if entry.kind == Kind::File && self.copy.unpack.unwrap_or(self.copy.add) {
+                let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
+                if let Some(mut tar) = archive(file).map_err(|e| self.unreadable(view, item.number, e))? {
+                    return self.extract(composer, &mut tar, dest, made, owner);
+                }
+            }
+            let to = self.file_place(composer, dest, directory, &item.name, made)?;
+            return self.put_one(composer, view, item.number, &to, owner, linked);
+        }
+        let top = match item.name.is_empty() {
+            true => dest.to_vec(),
+            false => composer.resolve(&[b"/", dest, b"/", item.name.as_slice()].concat(), Last::Follow)?,
+        };
+        self.dirs(composer, split(&top).0, made)?;
+        self.dirs(composer, &top, made)?;
+        let mut tree: Vec<(u32, Vec<u8>)> = Vec::new();
+        self.walk(view, item.number, &mut |number, name| {
+            if !name.is_empty() {
+                tree.push((number, name.to_vec()));
+            }
+            Ok(())
+        })?;
+        for (number, name) in tree {
+            let at = [b"/", top.as_slice(), b"/", name.as_slice()].concat();
+            let is_dir = is_dir(view, number);
+            let mut to = composer.resolve(&at, Last::Keep)?;
+            if is_dir && composer.kind(&to) == Some(Kind::Symlink) {
+                to = composer.resolve(&at, Last::Follow)?;
+            }
+            if is_dir && !matches!(composer.kind(&to), None | Some(Kind::Dir)) {
+                let to = String::from_utf8_lossy(&to);
+                return Err(self.wrong(format!("a directory cannot take the place of the file /{to}")));
+            }
+            self.put_one(composer, view, number, &to, owner, linked)?;
+        }
+        Ok(())
+    }
+
+    fn put_one(
+        &self,
+        composer: &mut Composer<'_>,
+        view: &Arc<View>,
+        number: u32,
+        to: &[u8],
+        owner: Option<(u32, u32)>,
+        linked: &mut BTreeMap<u32, Vec<u8>>,
+    ) -> Result<()> {
+        let Some(entry) = view.entry(number) else { return Ok(()) };
+        let (uid, gid) = match (owner, &self.copy.from) {
+            (Some(owner), _) => owner,
+            (None, Some(_)) => (entry.uid, entry.gid),
+            (None, None) => (0, 0),
+        };
+        let mode = self.copy.chmod.unwrap_or(entry.mode);
+        let xattrs = self.xattrs(view, number)?;
+        let meta = Meta { mode, uid, gid, mtime: entry.mtime, xattrs };
+        if entry.kind == Kind::Dir {
+            return Ok(composer.put_dir(to, &meta)?);
+        }
+        self.room(composer, to)?;
+        if entry.nlink > 1 {
+            if let Some(first) = linked.get(&entry.fileid) {
+                return Ok(composer.put_link(to, first)?);
+            }
+            linked.insert(entry.fileid, to.to_vec());
+        }
+        match entry.kind {
+            Kind::File => {
+                let mut file = view.open(number).map_err(|e| self.unreadable(view, number, e))?;
+                composer.put_file(to, &meta, entry.size, &mut file)?;
+            }
+            Kind::Symlink => composer.put_symlink(to, &meta, entry.target)?,
+            kind => composer.put_node(to, &meta, kind, entry.rdev)?,
+        }
+        Ok(())
+    }
+
+    fn extract(
+        &self,
+        composer: &mut Composer<'_>,
+        tar: &mut dyn Read,
+        dest: &[u8],
+        made: &Meta,
+        owner: Option<(u32, u32)>,
+    ) -> Result<()> {
+        self.dirs(composer, dest, made)?;
+        let chmod = self.copy.chmod;
+        let mut edit = |header: &mut walt_tar::Header| {
+            if let Some((uid, gid)) = owner {
+                (header.uid, header.gid) = (uid, gid);
+            }
+            if let Some(mode) = chmod {
+                header.mode = mode;
+            }
+            // The top of the archive is the destination, which is as it is.
+            Ok(!header.path.is_empty())
+        };
+        composer
+            .extract(tar, dest, &mut edit, &mut |_| ())
+            .map_err(|e| self.wrong(format!("the archive: {e}")))
+    }
+}
+
+fn is_dir(view: &View, number: u32) -> bool {
+    view.entry(number).is_some_and(|e| e.kind == Kind::Dir)
+}
+
+fn joined(dir: &str, name: &str) -> String {
+    match (dir.is_empty(), name.is_empty()) {
+        (true, _) => name.to_owned(),
+        (_, true) => dir.to_owned(),
+        _ => format!("{dir}/{name}"),
+    }
+}
+
+/// With `--parents`: the part of a found path behind the pivot `/./` of the pattern.
+fn below_pivot(pattern: &str, found: &str) -> String {
+    let Some((before, _)) = pattern.split_once("/./") else { return found.to_owned() };
+    let skip = before.split('/').filter(|n| !n.is_empty() && *n != ".").count();
+    found.split('/').skip(skip).collect::<Vec<_>>().join("/")
+}
+
+fn content(mut file: File) -> io::Result<blake3::Hash> {
+    let mut hash = blake3::Hasher::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize()),
+            n => drop(hash.update(&buffer[..n])),
+        }
+    }
+}
+
+/// The tar in a file, whatever it is compressed with; none if it is no tar.
+fn archive(file: File) -> io::Result<Option<Box<dyn Read>>> {
+    let mut input = BufReader::with_capacity(CHUNK, file);
+    let start = input.fill_buf()?;
+    let is = |magic: &[u8]| start.starts_with(magic);
+    let plain: Box<dyn Read> = if is(b"\x1f\x8b") {
+        Box::new(flate2::bufread::MultiGzDecoder::new(input))
+    } else if is(b"\x28\xb5\x2f\xfd") {
+        Box::new(zstd::stream::read::Decoder::with_buffer(input)?)
+    } else if is(b"BZh") {
+        Box::new(bzip2::bufread::MultiBzDecoder::new(input))
+    } else if is(b"\xfd7zXZ\0") {
+        Box::new(lzma_rust2::XzReader::new(input, true))
+    } else {
+        Box::new(input)
+    };
+    // A compressed file that holds no tar is an ordinary file.
+    let mut plain = BufReader::with_capacity(CHUNK, plain);
+    let block = match fill(&mut plain) {
+        Ok(block) => block,
+        Err(_not_what_it_seemed) => return Ok(None),
+    };
+    let sum = |field: &[u8]| {
+        let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
+        u32::from_str_radix(text, 8).ok()
+    };
+    let is_tar = block.len() == walt_tar::BLOCK && {
+        let bytes = block.iter().enumerate();
+        let total: u32 = bytes.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
+        sum(&block[148..156]) == Some(total) && block[0] != 0
+    };
+    Ok(is_tar.then(|| Box::new(io::Cursor::new(block).chain(plain)) as Box<dyn Read>))
+}
+
+/// The first block, or what there is of it.
+fn fill(input: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut block = Vec::with_capacity(walt_tar::BLOCK);
+    input.take(walt_tar::BLOCK as u64).read_to_end(&mut block)?;
+    Ok(block)
+}

@@ -1,0 +1,139 @@
+//! What the builder of `walt-images` needs of this server: references, the cache, containers' links, the network.
+
+use super::{Say, Slot, Workplace, cache};
+use crate::{
+    App,
+    db::{RefRow, SessionRow},
+    failure::Failure,
+    images::{housekeeping, own_reference},
+    network, sessions,
+};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use tokio::sync::RwLockReadGuard;
+use walt_images::build::{Host, step::StepSpec};
+use walt_types::{DiffId, ImageId, ImageRef, UserName};
+
+/// The server, as one build sees it.
+pub struct Server<'a> {
+    pub app: &'a Arc<App>,
+    pub user: &'a UserName,
+    pub say: &'a Say,
+    pub place: &'a Workplace,
+    /// The address of this build's containers, once one has a network.
+    pub slot: Option<Slot<'a>>,
+}
+
+/// A failure as a sentence for the user; what is only for the log goes there.
+fn sentence(failure: Failure) -> String {
+    failure.into_api("build").message
+}
+
+impl Server<'_> {
+    fn dir_name(&self) -> String {
+        self.place.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+impl Host for Server<'_> {
+    type Writing<'g>
+        = RwLockReadGuard<'g, ()>
+    where
+        Self: 'g;
+
+    async fn line(&self, text: String) {
+        self.say.line(text).await;
+    }
+
+    async fn output(&self, bytes: &[u8]) {
+        self.say.bytes(bytes).await;
+    }
+
+    async fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        housekeeping::writing(self.app).await
+    }
+
+    fn pin(&self, layer: DiffId) {
+        self.place.pinned().layer(layer);
+    }
+
+    fn base(&self, name: &str) -> Result<ImageId, String> {
+        let reference: ImageRef = match name.contains('/') {
+            false => own_reference(self.user, name).map_err(sentence)?,
+            true => name.parse().map_err(|_| {
+                format!(
+                    "'{name}' is not an image of this server: FROM takes your images by name, <user>/<name> and \
+                     waltplatform/<name>; get one from a registry with 'walt image clone' first"
+                )
+            })?,
+        };
+        match self.app.db.with(|c| RefRow::get(c, &reference)) {
+            Ok(Some(row)) => Ok(row.image_id),
+            Ok(None) => Err(format!(
+                "there is no image '{name}' on this server (tip: walt image show --all; 'walt image clone' gets one)"
+            )),
+            Err(e) => Err(sentence(e.into())),
+        }
+    }
+
+    fn cached(&self, key: &str) -> Result<Option<Option<DiffId>>, String> {
+        cache::find(self.app, &self.user_key(key)).map_err(|e| sentence(e.into()))
+    }
+
+    fn remember(&self, key: &str, found: Option<&DiffId>) {
+        if let Err(e) = cache::put(self.app, &self.user_key(key), found) {
+            tracing::warn!("the result of a build's step is not kept: {e:#}");
+        }
+    }
+
+    fn cache_dir(&self, id: &str) -> Result<PathBuf, String> {
+        cache::mount_dir(self.app, self.user, id).map_err(|e| sentence(e.into()))
+    }
+
+    fn container(&mut self, number: usize, network: bool) -> Result<StepSpec, String> {
+        let app = self.app;
+        let id = format!("{}-{number}", self.dir_name());
+        let network = match network {
+            true => Some(self.network()?),
+            false => None,
+        };
+        Ok(StepSpec {
+            cgroup: format!("{}/{id}", app.cgroup_root()),
+            container_id: id,
+            lowers: Vec::new(),
+            runtime: app.config.containers.runtime.clone().into(),
+            runtime_root: app.config.run_dir.join("runc"),
+            argv: Vec::new(),
+            script: None,
+            env: Vec::new(),
+            workdir: "/".into(),
+            user: (0, 0, Vec::new()),
+            network,
+            memory_max: Some(sessions::memory_max()),
+            mounts: Vec::new(),
+        })
+    }
+}
+
+impl Server<'_> {
+    /// Results of one user are not shown to another.
+    fn user_key(&self, key: &str) -> String {
+        format!("{} {key}", self.user)
+    }
+
+    /// The link of this build's containers, one at a time.
+    pub fn network(&mut self) -> Result<walt_sys::net::container::ContainerNetwork, String> {
+        let config = &self.app.config;
+        if self.slot.is_none() {
+            let rows = self.app.db.with(SessionRow::all).map_err(|e| sentence(e.into()))?;
+            let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
+            // The network's own address and the gateway are no stations of containers.
+            let count =
+                config.containers.network.stations().filter(|ip| *ip != config.container_gateway()).count();
+            let slot = self.app.build_slots.take(count as u32, &taken);
+            self.slot = Some(slot.ok_or("no address is left for containers: see containers.network")?);
+        }
+        // Invariant: it was just set.
+        let number = self.slot.as_ref().map_or(0, |s| s.number);
+        network::container_network(config, number).map_err(|e| sentence(e.into()))
+    }
+}

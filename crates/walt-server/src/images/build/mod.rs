@@ -1,0 +1,322 @@
+//! `walt image build`: what the client sends, the stages, and the end.
+//!
+//! ```text
+//! client ─ options, Dockerfile, secrets, context (tar) ─▶ receive ─▶ executor ─▶ land
+//!    ◀──────────── what the build says, as it comes ──────────────────┘
+//! ```
+//! A build has a directory below `sessions/`, pinned like its layers; with the server's death the pins go, the step that
+//! runs ends by itself, and the next server sweeps the directory. The client that goes away cancels the build.
+//!
+//! Limits: a Dockerfile of 1 MiB, 64 secrets of 500 KiB each, and those of layers for the context.
+
+mod cache;
+mod executor;
+mod receive;
+
+pub use cache::{live_layers, prune};
+
+use super::{first_images, land::Target};
+use crate::{
+    App,
+    api::terminals::{FromClient, ToClient},
+    db::By,
+    events::Events,
+    failure::{Failure, Outcome, refused},
+    images::{LABEL_MODELS, housekeeping, pins::Pinned},
+};
+use anyhow::Context;
+use executor::Server;
+use std::{
+    collections::BTreeSet,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+use walt_api::build::OpenImageBuild;
+use walt_api::term::STDOUT;
+use walt_images::build::{self, step};
+use walt_types::UserName;
+
+/// CPU architecture of images that start from scratch, in Go's names.
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+/// What directories of builds are named, below `sessions/`.
+const PREFIX: &str = "build-";
+/// How long the step of a build that nobody wants any more may take to end.
+const STEP_END_LIMIT: Duration = Duration::from_secs(60);
+/// How often it is looked whether it has.
+const STEP_END_PAUSE: Duration = Duration::from_millis(50);
+
+/// Addresses of containers that builds use at this moment, by their number.
+#[derive(Debug, Default)]
+pub struct Slots(Mutex<BTreeSet<u32>>);
+
+/// An address in use; given back when it is dropped.
+#[derive(Debug)]
+struct Slot<'a> {
+    slots: &'a Slots,
+    number: u32,
+}
+
+impl Slots {
+    /// Takes the highest number below `end` that is free: image shells take the lowest ones.
+    fn take(&self, end: u32, others: &BTreeSet<u32>) -> Option<Slot<'_>> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = (0..end).rev().find(|n| !taken.contains(n) && !others.contains(n))?;
+        taken.insert(number);
+        Some(Slot { slots: self, number })
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
+
+/// The directory of one build, and all that it holds in the store.
+struct Workplace {
+    dir: PathBuf,
+    pinned: Mutex<Pinned>,
+}
+
+impl Workplace {
+    fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        // A list cannot be left half done by a panic.
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn make(app: &App) -> Outcome<Self> {
+        let name = format!("{PREFIX}{}", crate::random_uuid());
+        let dir = app.store.sessions_dir().join(&name);
+        let mut pinned = app.pins.begin();
+        let _writing = housekeeping::writing(app).await;
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .with_context(|| format!("cannot make {}", dir.display()))?;
+        pinned.session(&name);
+        Ok(Self { dir, pinned: Mutex::new(pinned) })
+    }
+
+    /// Waits for what still runs in it, and removes it.
+    async fn clear(self, app: &App) {
+        if let Err(e) = sweep_one(&self.dir).await {
+            // Housekeeping removes it once nobody holds it.
+            tracing::warn!("the directory of a build stays for now: {e:#}");
+        }
+        drop(self.pinned);
+        app.housekeeping.notify_one();
+    }
+}
+
+/// Removes a build's directory, after the end of the steps in it.
+async fn sweep_one(dir: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        if !path.join(step::SPEC).exists() {
+            continue;
+        }
+        let alive = || step::is_alive(&path);
+        let ended = tokio::time::timeout(STEP_END_LIMIT, async {
+            while alive() {
+                tokio::time::sleep(STEP_END_PAUSE).await;
+            }
+        });
+        if ended.await.is_err() {
+            anyhow::bail!("the step in {} does not end", path.display());
+        }
+        let text = std::fs::read(path.join(step::SPEC))?;
+        let spec: step::StepSpec = serde_json::from_slice(&text)?;
+        step::clean(&spec, &path).await?;
+    }
+    crate::db::blocking(|| crate::remove_tree(dir))
+}
+
+/// Removes what builds of an earlier server have left; its steps end by themselves. Called at the start.
+pub async fn sweep(app: &App) {
+    let Ok(list) = std::fs::read_dir(app.store.sessions_dir()) else { return };
+    for entry in list.flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
+            && let Err(e) = sweep_one(&entry.path()).await
+        {
+            tracing::warn!("what a build has left stays for now: {e:#}");
+        }
+    }
+}
+
+/// `walt-server build-step DIR`.
+pub fn step(dir: &Path) -> i32 {
+    step::run(dir)
+}
+
+/// What a build says, to its client.
+#[derive(Clone)]
+struct Say(ToClient);
+
+impl Say {
+    /// A line of ours.
+    async fn line(&self, text: impl AsRef<str>) {
+        self.0.output(STDOUT, format!("{}\n", text.as_ref()).as_bytes()).await;
+    }
+    /// Output of a command.
+    async fn bytes(&self, bytes: &[u8]) {
+        self.0.output(STDOUT, bytes).await;
+    }
+    /// A note for standard error.
+    async fn note(&self, text: impl Into<String>) {
+        self.0.message(&walt_api::term::ServerMessage::Note { text: text.into() }).await;
+    }
+}
+
+/// Serves one build: 0 if the image was made.
+pub async fn serve(
+    app: &Arc<App>,
+    user: &UserName,
+    open: OpenImageBuild,
+    to: ToClient,
+    mut from: FromClient,
+) -> Outcome<i32> {
+    let say = Say(to.clone());
+    let target = {
+        let _decision = app.decisions.lock().await;
+        for note in first_images(app, user)? {
+            say.note(note).await;
+        }
+        let target = Target::plan(app, user, &open.image)?;
+        target.agreed(app, user, "build", open.confirm.as_deref(), open.yes)?;
+        target
+    };
+    to.message(&walt_api::term::ServerMessage::Started { session: None, os: false }).await;
+    let place = Workplace::make(app).await?;
+    let (cancel, cancelled) = watch::channel(false);
+    let made = {
+        let build = build(app, user, &open, &say, &mut from, &place, cancel, cancelled);
+        build.await
+    };
+    let outcome = match made {
+        Ok(image) => finish(app, user, &open, &target, image, &say).await,
+        Err(failure) => Err(failure),
+    };
+    place.clear(app).await;
+    if let Err(failure) = &outcome {
+        tracing::debug!(?failure, "an image build failed");
+        say.note("Sorry, image build FAILED.").await;
+    }
+    outcome
+}
+
+#[allow(clippy::too_many_arguments, reason = "called from one place, where each is at hand")]
+async fn build(
+    app: &Arc<App>,
+    user: &UserName,
+    open: &OpenImageBuild,
+    say: &Say,
+    from: &mut FromClient,
+    place: &Workplace,
+    cancel: watch::Sender<bool>,
+    cancelled: watch::Receiver<bool>,
+) -> Outcome<walt_images::ImageConfig> {
+    if open.receiving {
+        say.line("** Receiving the client directory content").await;
+    }
+    let received = receive::all(app, open, from).await?;
+    say.line("** Verifying the repository").await;
+    let file = build::Dockerfile::parse(&received.dockerfile).map_err(failure)?;
+    for note in &file.notes {
+        say.note(note).await;
+    }
+    let (unpacked, secrets) = (received.context, received.secrets);
+    let context = {
+        let _writing = housekeeping::writing(app).await;
+        let kept = crate::db::blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
+        place.pinned().layer(kept.diff_id);
+        kept.diff_id
+    };
+    say.line("** Building the image").await;
+    let dir = place.dir.clone();
+    let program = std::env::current_exe().context("where this program is")?;
+    let now = crate::now() as i64;
+    let now_text = crate::rfc3339(now);
+    let order = build::Order {
+        file: &file,
+        args: &open.build_args,
+        target: open.target.as_deref(),
+        no_cache: open.no_cache,
+        context,
+        secrets: &secrets,
+        dir: &dir,
+        program: &program,
+        architecture: ARCHITECTURE,
+        now: (now, &now_text),
+    };
+    let mut server = Server { app, user, say, place, slot: None };
+    let gone = async {
+        // The client has nothing more to say: what comes is its end.
+        while from.next().await.is_some() {}
+        cancel.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        built = build::execute(&app.store, &mut server, &order, cancelled) => built.map_err(failure),
+        () = gone => Err(refused("the client has gone")),
+    }
+}
+
+/// A failure of a build, for its user. What is nobody's mistake goes to the log.
+fn failure(e: build::Error) -> Failure {
+    match e {
+        build::Error::Dockerfile { .. } | build::Error::Command { .. } | build::Error::Cancelled => {
+            refused(e)
+        }
+        build::Error::Container(_) => refused(e),
+        build::Error::Store(walt_images::Error::Layer(_) | walt_images::Error::Commit(_)) => refused(e),
+        other => Failure::Internal(anyhow::Error::new(other)),
+    }
+}
+
+async fn finish(
+    app: &Arc<App>,
+    user: &UserName,
+    open: &OpenImageBuild,
+    target: &Target,
+    config: walt_images::ImageConfig,
+    say: &Say,
+) -> Outcome<i32> {
+    say.line("** Verifying the image").await;
+    if config.label(LABEL_MODELS).is_none_or(|models| models.trim().is_empty()) {
+        return Err(crate::failure::refused_hint(
+            format!("the image has no label {LABEL_MODELS}, which names the node models it is made for"),
+            format!(
+                "add to the Dockerfile: LABEL {LABEL_MODELS}=\"pc-x86-64\" (see 'walt help show image-build')"
+            ),
+        ));
+    }
+    let mut pinned = app.pins.begin();
+    let image = {
+        let _writing = housekeeping::writing(app).await;
+        let image = crate::db::blocking(|| app.store.put_config(&config)).map_err(anyhow::Error::new)?;
+        pinned.image(image);
+        image
+    };
+    crate::fail::point("build-config");
+    say.line("OK").await;
+    let (events, forwarding) = Events::to_terminal(say.0.clone());
+    let by = By::new(user, open.command.clone());
+    let done = land(app, target, image, &by, &events).await;
+    drop(events);
+    // It ends with the events; the answer must come after them.
+    let _ = forwarding.await;
+    Ok(if done? { 0 } else { 1 })
+}
+
+async fn land(
+    app: &Arc<App>,
+    target: &Target,
+    image: walt_types::ImageId,
+    by: &By,
+    events: &Events,
+) -> Outcome<bool> {
+    target.land_and_tell(app, image, crate::now() as i64, by, events).await
+}

@@ -1,0 +1,3 @@
+FROM scratch
+COPY tree /a/
+ADD archive.tar /a

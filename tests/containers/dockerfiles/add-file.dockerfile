@@ -1,0 +1,3 @@
+FROM scratch
+ADD file /x
+ADD file /d/

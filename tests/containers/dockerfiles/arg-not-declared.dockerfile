@@ -1,0 +1,3 @@
+#: options --build-arg v=given
+FROM scratch
+LABEL v=${v:-none}

@@ -1,0 +1,4 @@
+FROM scratch AS one
+ARG v=inner
+FROM scratch
+LABEL v=${v:-gone}

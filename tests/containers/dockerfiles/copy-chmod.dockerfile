@@ -1,0 +1,2 @@
+FROM scratch
+COPY --chmod=640 file tree/sub/script /d/

@@ -1,0 +1,2 @@
+FROM scratch
+COPY ../file tree/../file /d/

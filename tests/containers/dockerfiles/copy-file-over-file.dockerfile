@@ -1,0 +1,3 @@
+FROM scratch
+COPY file /x
+COPY other /x

@@ -1,0 +1,3 @@
+FROM scratch
+COPY tree /t/
+COPY file /t

@@ -1,0 +1,3 @@
+#: fails is not in the context
+FROM scratch
+COPY nothing* /d/

@@ -1,0 +1,4 @@
+#: ignore file
+#: fails is not in the context
+FROM scratch
+COPY file /x

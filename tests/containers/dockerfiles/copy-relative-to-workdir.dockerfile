@@ -1,0 +1,5 @@
+FROM scratch
+WORKDIR /w
+COPY file x
+COPY file sub/
+COPY tree .

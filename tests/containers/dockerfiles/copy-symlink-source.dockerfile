@@ -1,0 +1,3 @@
+FROM scratch
+COPY link-to-file /x
+COPY link-to-tree /t/

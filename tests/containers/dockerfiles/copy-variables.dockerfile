@@ -1,0 +1,3 @@
+FROM scratch
+ENV d=/dest f=file
+COPY $f ${d}/

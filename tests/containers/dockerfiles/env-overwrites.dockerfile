@@ -1,0 +1,3 @@
+FROM pc-x86-64-mini
+ENV PATH=/x:$PATH
+RUN echo $PATH >/root/path

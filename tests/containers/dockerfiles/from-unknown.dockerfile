@@ -1,0 +1,2 @@
+#: fails there is no image 'nothing'
+FROM nothing

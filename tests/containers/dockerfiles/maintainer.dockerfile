@@ -1,0 +1,2 @@
+FROM scratch
+MAINTAINER Ann <a@example.org>

@@ -1,0 +1,5 @@
+FROM scratch AS base
+ONBUILD COPY file /triggered
+ONBUILD ENV t=1
+FROM base
+COPY other /y

@@ -1,0 +1,3 @@
+FROM scratch
+ENV s=SIGKILL
+STOPSIGNAL $s

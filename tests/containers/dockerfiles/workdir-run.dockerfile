@@ -1,0 +1,3 @@
+FROM pc-x86-64-mini
+WORKDIR /srv/w
+RUN pwd >here

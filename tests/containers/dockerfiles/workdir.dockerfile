@@ -1,0 +1,5 @@
+FROM scratch
+WORKDIR /a
+WORKDIR b
+ENV p=c
+WORKDIR $p/../d

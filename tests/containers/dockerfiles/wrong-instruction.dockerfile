@@ -1,0 +1,3 @@
+#: fails line 3
+FROM scratch
+NOTHING x
