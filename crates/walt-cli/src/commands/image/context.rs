@@ -210,7 +210,14 @@ impl Packer {
                 return Err(io::Error::other("it was replaced meanwhile"));
             }
             let header = Header { size: meta.len(), ..header(Type::File, inner, &meta) };
-            return walt_tar::write_file(&mut self.out, &header, &mut file, meta.len(), &mut |_| ());
+            return walt_tar::write_file(
+                &mut self.out,
+                &header,
+                &mut file,
+                meta.len(),
+                walt_tar::Dialect::Pax,
+                &mut |_| (),
+            );
         }
         let which = match (kind.is_char_device(), kind.is_block_device()) {
             (true, _) => Type::Char,
