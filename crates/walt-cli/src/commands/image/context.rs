@@ -13,7 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use walt_tar::{Header, Time, Type};
+use walt_tar::{Dialect, Header, Time, Type};
 use walt_types::patterns::Patterns;
 
 /// Names of a Dockerfile, the first one that is there.
@@ -210,14 +210,9 @@ impl Packer {
                 return Err(io::Error::other("it was replaced meanwhile"));
             }
             let header = Header { size: meta.len(), ..header(Type::File, inner, &meta) };
-            return walt_tar::write_file(
-                &mut self.out,
-                &header,
-                &mut file,
-                meta.len(),
-                walt_tar::Dialect::Pax,
-                &mut |_| (),
-            );
+            // As many blocks as it has bytes: holes are sent, since the server keeps the stream as a layer.
+            let (out, blocks) = (&mut self.out, meta.len());
+            return walt_tar::write_file(out, &header, &mut file, blocks, Dialect::Pax, &mut |_| ());
         }
         let which = match (kind.is_char_device(), kind.is_block_device()) {
             (true, _) => Type::Char,
