@@ -546,6 +546,7 @@ pub fn write_header_as(out: &mut Vec<u8>, header: &Header, dialect: Dialect) {
         ] {
             if value > most {
                 let field = &mut block[range];
+                field.fill(0);
                 let start = field.len() - 8;
                 field[start..].copy_from_slice(&value.to_be_bytes());
                 field[0] |= 0x80;
