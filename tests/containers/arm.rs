@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 use walt_sys::binfmt::Binfmt;
-use walt_testkit::{Options, TestServer, images};
+use walt_testkit::{Options, TestServer, User, images};
 
 /// For the start, and for the end, of the OS in a container on an emulated CPU; and for a package to be installed.
 const SLOW: Duration = Duration::from_secs(400);
@@ -71,6 +71,15 @@ fn tried(image: &str, cpu: &str, machine: &str, model: &str) {
     assert!(ran.out.ends_with(&format!("model name : of the test\n{machine}\n")), "{ran:?}");
     assert!(ran.out.contains("/etc/walt"), "the package is in the image: {ran:?}");
     assert!(ran.err.contains(note.trim_end()), "{ran:?}");
+    // A command of a Dockerfile.
+    let context = tempfile::tempdir_in("/var/tmp").unwrap();
+    let file = "FROM nobody/other\nRUN uname -m >/root/built && test -x /usr/bin/tree\n";
+    fs::write(context.path().join("Dockerfile"), file).unwrap();
+    let dir = context.path().to_str().unwrap();
+    let ran = server.walt(User::Root, &["image", "build", "--from-dir", dir, "built"]);
+    assert!(ran.out.contains(note.trim_end()) && ran.status == Some(0), "{ran:?}");
+    let read = server.walt_with_input(User::Root, &["image", "shell", "built"], "cat /root/built\n");
+    assert!(read.out.ends_with(&format!("{machine}\n")), "{read:?}");
     server.down();
     let left = handlers(&kernel);
     assert!(left.is_subset(&before), "what the server has registered is gone: {left:?}, not {before:?}");

@@ -67,8 +67,14 @@ pub trait Host: Send + Sync {
     fn remember(&self, key: &str, found: Option<&DiffId>);
     /// The directory of a cache mount.
     fn cache_dir(&self, id: &str) -> std::result::Result<PathBuf, String>;
-    /// A specification for a container, all but the command; with a network if so asked.
-    fn container(&mut self, number: usize, network: bool) -> std::result::Result<StepSpec, String>;
+    /// A specification for a container, all but the command; with a network if so asked. Programs of `image` can run
+    /// in it, whatever its CPU is, or the answer says what is missing.
+    fn container(
+        &mut self,
+        number: usize,
+        network: bool,
+        image: &ImageConfig,
+    ) -> impl Future<Output = std::result::Result<StepSpec, String>> + Send;
 }
 
 /// What is to be built.
@@ -292,7 +298,7 @@ impl<H: Host> Executor<'_, H> {
         let found = match &action {
             Action::Configure => None,
             Action::Mkdir { path, user } => self.mkdir(step, &layers, path, user).await?,
-            Action::Run(run) => self.run(stage, step, &layers, run).await?,
+            Action::Run(run) => self.run(stage, step, &state.config, run).await?,
             Action::Copy(copy) => self.copy(stage, step, &layers, copy).await?,
         };
         let history = History {
@@ -486,9 +492,10 @@ impl<H: Host> Executor<'_, H> {
         &mut self,
         stage: usize,
         step: &Step,
-        layers: &[DiffId],
+        image: &ImageConfig,
         run: &Run,
     ) -> Result<Option<DiffId>> {
+        let layers = &image.layers()?;
         let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
         let facts = (&run.argv, &run.script, &run.env, &run.workdir, &run.user, run.network);
         let mut key = Key::of(&names, &format!("{facts:?}"));
@@ -505,7 +512,7 @@ impl<H: Host> Executor<'_, H> {
         let account = Accounts::of(&view).find(&run.user).map_err(at(step.line))?;
         let dir = self.new_dir("step")?;
         blocking(|| self.store.prepare_upper(&dir.join("layer"), &view))?;
-        let mut spec = self.host.container(self.number, run.network).map_err(at(step.line))?;
+        let mut spec = self.host.container(self.number, run.network, image).await.map_err(at(step.line))?;
         spec.lowers = self.lowers(layers);
         spec.argv = run.argv.clone();
         spec.script = run.script.clone();

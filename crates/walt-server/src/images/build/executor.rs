@@ -5,12 +5,15 @@ use crate::{
     App,
     db::{RefRow, SessionRow},
     failure::Failure,
-    images::{housekeeping, own_reference},
+    images::{emulation, housekeeping, own_reference},
     network, sessions,
 };
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use tokio::sync::RwLockReadGuard;
-use walt_images::build::{Host, step::StepSpec};
+use walt_images::{
+    ImageConfig,
+    build::{Host, step::StepSpec},
+};
 use walt_types::{DiffId, ImageId, ImageRef, UserName};
 
 /// The server, as one build sees it.
@@ -21,6 +24,8 @@ pub struct Server<'a> {
     pub place: &'a Workplace,
     /// The address of this build's containers, once one has a network.
     pub slot: Option<Slot<'a>>,
+    /// Whether the user was told that the image is for another CPU.
+    pub noted: bool,
 }
 
 /// A failure as a sentence for the user; what is only for the log goes there.
@@ -89,8 +94,18 @@ impl Host for Server<'_> {
         cache::mount_dir(self.app, self.user, id).map_err(|e| sentence(e.into()))
     }
 
-    fn container(&mut self, number: usize, network: bool) -> Result<StepSpec, String> {
+    async fn container(
+        &mut self,
+        number: usize,
+        network: bool,
+        image: &ImageConfig,
+    ) -> Result<StepSpec, String> {
         let app = self.app;
+        if let Some(note) = emulation::ready(app, image).map_err(sentence)?
+            && !std::mem::replace(&mut self.noted, true)
+        {
+            self.say.line(note).await;
+        }
         let id = format!("{}-{number}", self.dir_name());
         let network = match network {
             true => Some(self.network()?),

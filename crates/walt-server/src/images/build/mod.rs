@@ -251,7 +251,7 @@ async fn build(
         architecture: ARCHITECTURE,
         now: (now, &now_text),
     };
-    let mut server = Server { app, user, say, place, slot: None };
+    let mut server = Server { app, user, say, place, slot: None, noted: false };
     let gone = async {
         // The client has nothing more to say: what comes is its end.
         while from.next().await.is_some() {}
