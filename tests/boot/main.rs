@@ -8,6 +8,7 @@ mod default;
 mod demo;
 mod full;
 mod isolation;
+mod journey;
 mod machine;
 mod mini;
 mod nfs;

@@ -182,7 +182,7 @@ impl<'a> Actor<'a> {
         {
             return self.go_on(&image, room);
         }
-        match self.random.below(9) {
+        match self.random.below(11) {
             0..=2 if room && closed.iter().any(|n| n == MINI) => {
                 let name = self.fresh();
                 self.change(MINI, &name);
@@ -207,6 +207,15 @@ impl<'a> Actor<'a> {
                     self.squash(&image);
                 }
             }
+            8 if room => {
+                let name = self.fresh();
+                self.build(MINI, &name);
+            }
+            9 => {
+                if let Some(image) = self.random.pick(&own) {
+                    self.build(&image, &image);
+                }
+            }
             _ => match self.random.pick(&own) {
                 Some(image) if !room || self.random.below(2) == 0 => self.remove(&image),
                 _ => self.drop_changes(),
@@ -226,6 +235,26 @@ impl<'a> Actor<'a> {
         }
         let made = BTreeMap::from([(target.to_owned(), BTreeSet::from([content.clone()]))]);
         self.find_out(Perhaps { made, opened: Some((image.into(), content)), ..Perhaps::default() });
+    }
+
+    /// Builds `target` from a Dockerfile on top of `image`.
+    fn build(&mut self, image: &str, target: &str) {
+        self.number += 1;
+        let content = format!("{}-{}", self.name, self.number);
+        let dir = self.scene.server.dir().join(format!("build-{}", self.name));
+        fs::create_dir_all(&dir).unwrap();
+        let file = format!(
+            "FROM {image}\nCOPY token /root/token\nRUN test -s /root/token && echo {content} >/root/more\n"
+        );
+        fs::write(dir.join("Dockerfile"), file).unwrap();
+        fs::write(dir.join("token"), format!("{content}\n")).unwrap();
+        let arguments = ["image", "build", "-y", "--from-dir", dir.to_str().unwrap(), target];
+        if self.attempt(&arguments, "").is_some() {
+            self.images.insert(target.into(), BTreeSet::from([content]));
+            return;
+        }
+        let made = BTreeMap::from([(target.to_owned(), BTreeSet::from([content]))]);
+        self.find_out(Perhaps { made, ..Perhaps::default() });
     }
 
     /// Goes on with a session that a kill has left.
