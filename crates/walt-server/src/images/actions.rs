@@ -1,6 +1,8 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
-use super::{find, first_images, models_of, must_be_free, no_session, own_reference, squash, versions};
+use super::{
+    find, first_images, land::fits_all, models_of, must_be_free, no_session, own_reference, squash, versions,
+};
 use crate::{
     App,
     db::{By, NodeRow, RefRow},
@@ -209,15 +211,7 @@ fn plan_clone(
     if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
         no_session(app, &target)?;
         users = nodes_using(app, &target)?;
-        let supported = models_of(app, &found.image_id)?;
-        if let Some(node) = users.iter().find(|n| !supported.contains(&n.facts.model)) {
-            return Err(refused(format!(
-                "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
-                node.facts.model,
-                node.facts.name,
-                target.image()
-            )));
-        }
+        fits_all(&users, &models_of(app, &found.image_id)?, &target)?;
         if !force {
             return Err(refused_hint(
                 overwrite_warning(users.len()),

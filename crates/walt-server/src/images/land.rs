@@ -20,7 +20,7 @@ use crate::{
     failure::{Outcome, refused},
 };
 use std::{collections::BTreeSet, sync::Arc};
-use walt_types::{ImageId, ImageRef, UserName};
+use walt_types::{ImageId, ImageRef, Model, UserName};
 
 /// What an operation is going to make of a name, as its user agrees to it.
 #[derive(Debug, Clone)]
@@ -89,21 +89,7 @@ impl Target {
         if users.is_empty() {
             return Ok(());
         }
-        let supported = models_of(app, image)?;
-        let others: BTreeSet<&str> = users
-            .iter()
-            .filter(|n| !supported.contains(&n.facts.model))
-            .map(|n| n.facts.model.as_str())
-            .collect();
-        match users.iter().find(|n| !supported.contains(&n.facts.model)) {
-            None => Ok(()),
-            Some(node) => Err(refused(format!(
-                "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
-                others.into_iter().collect::<Vec<_>>().join(", "),
-                node.facts.name,
-                self.reference.image()
-            ))),
-        }
+        fits_all(&users, &models_of(app, image)?, &self.reference)
     }
 
     /// Lets the reference mean `image`, which is in the store; gives the nodes that use it now: tell the outcome,
@@ -151,4 +137,17 @@ impl Target {
 /// The warning before nodes are rebooted because their image changes.
 pub fn reboot_warning(nodes: usize) -> String {
     format!("This operation would reboot {nodes} node(s) currently using the image.")
+}
+
+/// Refuses an image for these `models` if one of `users`, the nodes that use the reference, is of another.
+pub fn fits_all(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Outcome<()> {
+    let others: Vec<&NodeRow> = users.iter().filter(|n| !models.contains(&n.facts.model)).collect();
+    let Some(node) = others.first() else { return Ok(()) };
+    let names: BTreeSet<&str> = others.iter().map(|n| n.facts.model.as_str()).collect();
+    Err(refused(format!(
+        "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
+        names.into_iter().collect::<Vec<_>>().join(", "),
+        node.facts.name,
+        reference.image()
+    )))
 }

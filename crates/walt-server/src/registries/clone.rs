@@ -5,10 +5,10 @@ use crate::{
     App,
     db::{By, NodeRow},
     events::Events,
-    failure::{Outcome, bad_request, refused, refused_hint},
+    failure::{Outcome, bad_request, refused_hint},
     images::{
         actions::{overwrite_warning, reboot_users},
-        land::Target,
+        land::{Target, fits_all},
     },
 };
 use std::sync::Arc;
@@ -76,16 +76,11 @@ fn allowed(target: &Target, models: &[Model], force: bool, link: &Link) -> Outco
     if target.present.is_none() {
         return Ok(());
     }
-    let own = target.reference.image();
-    if let Some(node) = target.users.iter().find(|n| !models.contains(&n.facts.model)) {
-        return Err(refused(format!(
-            "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{own}'.",
-            node.facts.model, node.facts.name
-        )));
-    }
+    fits_all(&target.users, models, &target.reference)?;
     if force {
         return Ok(());
     }
+    let own = target.reference.image();
     let again = format!("to do it anyway: walt image clone --force {} {own}", link.text());
     Err(refused_hint(overwrite_warning(target.users.len()), again))
 }
