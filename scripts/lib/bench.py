@@ -4,7 +4,6 @@ Every figure is the wall time of one operation, ours and the rival's in turns, t
 changing from round to round. One operation of each side runs before, and is not counted.
 """
 
-import argparse
 import json
 import os
 import pty
@@ -17,12 +16,13 @@ import statistics
 import subprocess
 import time
 
-from bench_common import LIMIT, give_up, in_turns, load, run, say, spread, tell, timed, verdict
+from bench_common import (
+    LIMIT, MINI, NODE, PODMAN_RUN, command_line, give_up, in_turns, load, podman, processor_time, qemu_of, run, run_part,
+    say, spread, tell, timed, verdict,
+)  # fmt: skip
 
 # Pause between two attempts to read the ssh banner, in seconds.
 POLL = 0.05
-NODE = "walt-bench"
-MINI = "pc-x86-64-mini"
 # 100 MB in 2,000 files, of bytes that no one can compress.
 CHANGE = (
     "mkdir /root/delta; i=0; while [ $i -lt 2000 ]; do "
@@ -40,34 +40,8 @@ def started(pid):
         return int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def processor_time(pid):
-    """Processor seconds of a process so far: they tell more than wall time when the machine is busy."""
-    with open(f"/proc/{pid}/stat") as file:
-        return sum(map(int, file.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
-
-
 def clock():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def command_line(pid):
-    with open(f"/proc/{pid}/cmdline") as file:
-        return file.read().split("\0")[:-1]
-
-
-def qemu_of(name):
-    """Process of the node's qemu."""
-    end = time.monotonic() + LIMIT
-    while time.monotonic() < end:
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            try:
-                line = command_line(pid)
-            except OSError:
-                continue
-            if line and "qemu" in line[0] and f"guest={name}" in line:
-                return int(pid)
-        time.sleep(0.01)
-    give_up(f"waited {LIMIT} s for the qemu of {name}")
 
 
 def wait_banner(address):
@@ -315,17 +289,9 @@ def nodes(options):
 # --- image shells -------------------------------------------------------------------------------------
 
 
-def podman(options):
-    return options.podman.split()
-
-
-# The ulimits are stated because podman's own are refused where root has no CAP_SYS_RESOURCE.
-RUN = ["run", "--network", "none", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"]
-
-
 def shell(options):
     say(f"\nshell: opened and closed by a script that is 'true', load {load()}")
-    theirs = [*podman(options), *RUN, "--rm", "localhost/mini", "true"]
+    theirs = [*podman(options), *PODMAN_RUN, "--rm", "localhost/mini", "true"]
     mine = [options.walt, "image", "shell", MINI]
     ours, rival = in_turns(
         max(options.rounds, 15),
@@ -384,7 +350,7 @@ def save_ours(options):
 
 
 def save_rival(options):
-    run([*podman(options), *RUN, "--name", "delta", "localhost/mini", "sh", "-c", CHANGE])
+    run([*podman(options), *PODMAN_RUN, "--name", "delta", "localhost/mini", "sh", "-c", CHANGE])
     seconds = timed([*podman(options), "commit", "-q", "delta", "localhost/saved"])
     run([*podman(options), "rm", "delta"])
     run([*podman(options), "rmi", "localhost/saved"])
@@ -396,7 +362,7 @@ def save(options):
     ours, rival = in_turns(options.rounds, lambda: save_ours(options), lambda: save_rival(options))
     say(f"  both:  {CHANGE}")
     say(f"  ours:  {options.walt} image shell {MINI}: from the answer to 'New image name:' to 'saved.' (on the disk)")
-    say(f"  rival: {shlex.join([*podman(options), *RUN])} --name delta localhost/mini sh -c …")
+    say(f"  rival: {shlex.join([*podman(options), *PODMAN_RUN])} --name delta localhost/mini sh -c …")
     say(f"         {shlex.join(podman(options))} commit -q delta localhost/saved: this alone is timed")
     a, b = tell(ours, rival, 1000, "ms", 0)
     say(f"  ours/rival {a / b:.2f}; limit 0.25: {verdict(a <= 0.25 * b)}")
@@ -440,21 +406,7 @@ def list_nodes(options):
     say(f"  goal 10 ms: {'reached' if a <= 0.010 else 'not reached'}")
 
 
-def main():
-    parts = {
-        "boot": boot, "first-boot": first_boot, "layers": layers, "shell": shell, "save": save,
-        "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes, "nodes": nodes,
-    }  # fmt: skip
-    parser = argparse.ArgumentParser()
-    for option in ("dir", "run-dir", "walt", "rival-net", "rival-tap", "podman"):
-        parser.add_argument(f"--{option}", required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--server-pid", type=int, required=True)
-    parser.add_argument("part", choices=parts)
-    parser.add_argument("name", nargs="?")
-    options = parser.parse_args()
-    os.environ["WALT_SERVER"] = f"unix:{options.run_dir}/walt.sock"
-    parts[options.part](options)
-
-
-main()
+run_part({
+    "boot": boot, "first-boot": first_boot, "layers": layers, "shell": shell, "save": save,
+    "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes, "nodes": nodes,
+})  # fmt: skip

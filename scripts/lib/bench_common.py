@@ -1,5 +1,7 @@
 """What all parts of scripts/bench share: commands, turns, medians."""
 
+import argparse
+import os
 import shlex
 import statistics
 import subprocess
@@ -8,6 +10,8 @@ import time
 
 # Seconds that anything may take before the bench gives up.
 LIMIT = 300
+NODE = "walt-bench"
+MINI = "pc-x86-64-mini"
 
 
 def say(text=""):
@@ -37,14 +41,15 @@ def load():
         return file.read().split()[0]
 
 
-def in_turns(rounds, ours, rival):
-    """Both sides `rounds` times, after one of each that is not counted."""
-    ours(), rival()
-    figures = ([], [])
+def in_turns(rounds, *sides):
+    """All sides `rounds` times, after one of each that is not counted; each round begins with another one."""
+    for measure in sides:
+        measure()
+    figures = [[] for _ in sides]
     for number in range(rounds):
-        sides = [(0, ours), (1, rival)]
-        for side, measure in sides if number % 2 == 0 else reversed(sides):
-            figures[side].append(measure())
+        for side in range(len(sides)):
+            side = (side + number) % len(sides)
+            figures[side].append(sides[side]())
     return figures
 
 
@@ -62,3 +67,52 @@ def tell(ours, rival, scale=1, unit="s", digits=2):
     say(f"  ours   {spread([x * scale for x in ours], unit, digits)}")
     say(f"  rival  {spread([x * scale for x in rival], unit, digits)}")
     return statistics.median(ours), statistics.median(rival)
+
+
+def processor_time(pid):
+    """Processor seconds of a process so far: they tell more than wall time when the machine is busy."""
+    with open(f"/proc/{pid}/stat") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def command_line(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read().split("\0")[:-1]
+
+
+def qemu_of(name):
+    """Process of the node's qemu."""
+    end = time.monotonic() + LIMIT
+    while time.monotonic() < end:
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                line = command_line(pid)
+            except OSError:
+                continue
+            if line and "qemu" in line[0] and f"guest={name}" in line:
+                return int(pid)
+        time.sleep(0.01)
+    give_up(f"waited {LIMIT} s for the qemu of {name}")
+
+
+def podman(options):
+    return options.podman.split()
+
+
+# The ulimits are stated because podman's own are refused where root has no CAP_SYS_RESOURCE.
+PODMAN_RUN = ["run", "--network", "none", "--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"]
+
+
+def run_part(parts):
+    """Runs what the command line names."""
+    parser = argparse.ArgumentParser()
+    for option in ("dir", "run-dir", "walt", "rival-net", "rival-tap", "podman"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--server-pid", type=int, required=True)
+    parser.add_argument("--registry", type=int, default=0)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("name", nargs="?")
+    options = parser.parse_args()
+    os.environ["WALT_SERVER"] = f"unix:{options.run_dir}/walt.sock"
+    parts[options.part](options)
