@@ -73,10 +73,10 @@ fn the_images_of_an_account_that_is_gone_are_taken_over() {
     server.walt(ANN, &["image", "duplicate", "pc-x86-64", "work:v1"]).ok();
     server.walt(bob, &["image", "show"]).ok();
     // Both have pc-x86-64.
-    server.walt(bob, &fix).fails(1, "Image 'pc-x86-64' already exists.");
+    server.walt(bob, &fix).fails(1, "you have an image 'pc-x86-64' yourself.");
     server.walt(bob, &["image", "rename", "pc-x86-64", "mine"]).ok();
     server.walt(ANN, &["node", "create", "vn1"]).ok();
-    server.walt(bob, &fix).fails(1, "in use");
+    server.walt(bob, &fix).fails(1, "in use.\nNode vn1: associated with 'pc-x86-64'.");
     server.walt(ANN, &["node", "remove", "vn1"]).ok();
     let said = server.walt(bob, &["advanced", "fix-image-owner", "ann"]);
     assert!(said.err.contains("walt advanced fix-image-owner --yes-i-know-do-it-please ann"), "{said:?}");

@@ -49,7 +49,7 @@ pub enum Error {
         why: String,
     },
     /// An image has more layers than can be mounted.
-    #[error("an image can have {max} layers at most, this one would have {count} (tip: squash the image)")]
+    #[error("an image can have {max} layers at most, this one would have {count}")]
     TooManyLayers {
         /// Layers wanted.
         count: usize,

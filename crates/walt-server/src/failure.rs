@@ -49,8 +49,8 @@ impl Failure {
                     }
                     _ => error.to_string(),
                 };
-                let mut answer = ApiError::new(ErrorCode::Internal, message)
-                    .hint(format!("the server's log has the details of request {request_id}"));
+                // The client tells where the details are.
+                let mut answer = ApiError::new(ErrorCode::Internal, message);
                 answer.request_id = Some(request_id.to_owned());
                 answer
             }

@@ -1,7 +1,7 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
 use super::{
-    find, first_images, land::fits_all, models_of, must_be_free, no_session, own_reference, squash, versions,
+    find, first_images, labels, land::fits_all, must_be_free, no_session, own_reference, squash, versions,
 };
 use crate::{
     App,
@@ -122,7 +122,12 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
     let mut moves = Vec::with_capacity(rows.len());
     for row in &rows {
         let target = ImageRef::of(caller, row.reference.image().clone());
-        must_be_free(app, &target)?;
+        if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
+            return Err(refused_hint(
+                format!("you have an image '{}' yourself.", target.image()),
+                "rename yours first ('walt image rename').",
+            ));
+        }
         not_in_use(app, row)?;
         moves.push(target);
     }
@@ -166,8 +171,13 @@ pub fn nodes_using(app: &App, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
 }
 
 fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
-    if !nodes_using(app, &row.reference)?.is_empty() {
-        return Err(refused("Sorry, cannot proceed because the image is in use."));
+    let users = nodes_using(app, &row.reference)?;
+    if !users.is_empty() {
+        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+        return Err(refused_hint(
+            "Sorry, cannot proceed because the image is in use.",
+            format!("{}: associated with '{}'.", sentences::items("node", &names), row.reference.image()),
+        ));
     }
     no_session(app, &row.reference)
 }
@@ -204,6 +214,7 @@ fn plan_clone(
         }
         not_found("No such remote image. (tip: walt image show --all)")
     })?;
+    let models = labels::check(&app.store.config(&found.image_id).map_err(anyhow::Error::new)?)?;
     let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
     let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
     let target = ImageRef::of(caller, image);
@@ -211,7 +222,7 @@ fn plan_clone(
     if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
         no_session(app, &target)?;
         users = nodes_using(app, &target)?;
-        fits_all(&users, &models_of(app, &found.image_id)?, &target)?;
+        fits_all(&users, &models, &target)?;
         if !force {
             return Err(refused_hint(
                 overwrite_warning(users.len()),

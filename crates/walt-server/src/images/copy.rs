@@ -1,7 +1,7 @@
 //! `walt image cp`: files into and out of images, and what all copies into images share.
 
 use super::{
-    find,
+    find, has_room,
     housekeeping::{After, writing},
     land::{Target, reboot_warning},
     own_reference,
@@ -11,11 +11,11 @@ use crate::{
     App,
     api::transfers::Channel,
     db::{By, blocking},
-    failure::{Outcome, bad_request, not_found, refused, refused_hint},
+    failure::{Outcome, bad_request, not_found, refused},
 };
 use std::{io::Read, sync::Arc};
 use walt_api::transfer::{Found, Path, Placed, Source, SourceKind, TOP, place};
-use walt_images::{Composed, Composer, History, Kind, Last, MAX_LAYERS, SaveRules, View};
+use walt_images::{Composed, Composer, History, Kind, Last, SaveRules, View};
 use walt_tar::Header;
 use walt_types::{DiffId, ImageId, UserName};
 
@@ -170,12 +170,7 @@ impl Base {
     pub fn of(app: &App, image: ImageId) -> Outcome<Self> {
         let layers: Vec<DiffId> =
             app.store.config(&image).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        if layers.len() >= MAX_LAYERS {
-            return Err(refused_hint(
-                format!("the image has {} layers already, more are not possible.", layers.len()),
-                "'walt image squash' makes one layer of them",
-            ));
-        }
+        has_room(layers.len())?;
         let view = blocking(|| app.store.view(&layers, None)).map_err(anyhow::Error::new)?;
         Ok(Self { image, view })
     }
@@ -245,7 +240,8 @@ pub async fn to_image(
         Destination::find(&composer, &path, &source)
     })?;
     let name = target.reference.image();
-    let by = By::new(caller, format!("walt image cp {} {name}:{}", source.name.show(), path.show()));
+    let from = if source.name.0.is_empty() { ".".to_owned() } else { source.name.show() };
+    let by = By::new(caller, format!("walt image cp {from} {name}:{}", path.show()));
     let created = crate::now() as i64;
     let _tidy = After(app);
     let (server, author) = (app.clone(), by.clone());

@@ -6,6 +6,7 @@ pub mod copy;
 pub mod default_image;
 pub mod emulation;
 pub mod housekeeping;
+pub mod labels;
 pub mod land;
 pub mod pins;
 pub mod platform;
@@ -13,6 +14,7 @@ mod squash;
 pub mod versions;
 
 pub use actions::act;
+pub use labels::{LABEL_MODELS, LABEL_PREFERRED_NAME};
 
 use crate::{
     App,
@@ -23,12 +25,9 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 use walt_api::{ErrorCode, Image, ImageList, SessionInfo};
 use walt_core::default_image_of;
+use walt_images::MAX_LAYERS;
 use walt_types::{ImageId, ImageName, ImageRef, Model, UserName};
 
-/// Label that lists the models an image is made for.
-pub const LABEL_MODELS: &str = "walt.node.models";
-/// Label with the name that a user's clone of a default image gets.
-pub const LABEL_PREFERRED_NAME: &str = "walt.image.preferred-name";
 /// The model whose default image every new user gets, whatever nodes there are.
 pub const MODEL_ALWAYS: &str = "pc-x86-64";
 
@@ -84,8 +83,7 @@ pub fn models(app: &App, reference: &ImageRef) -> Outcome<Vec<Model>> {
 
 /// As [`models`], by image id.
 pub fn models_of(app: &App, image: &ImageId) -> Outcome<Vec<Model>> {
-    let text = label(app, image, LABEL_MODELS)?.unwrap_or_default();
-    Ok(text.split(',').filter_map(|m| m.trim().parse().ok()).collect())
+    Ok(labels::models_of(&app.store.config(image).map_err(anyhow::Error::new)?))
 }
 
 /// The name of a user's clone of a default image.
@@ -164,6 +162,17 @@ pub async fn list(app: &App, first_for: Option<&UserName>) -> Outcome<ImageList>
         });
     }
     Ok(ImageList { num_images: images.len(), images, notes })
+}
+
+/// Refuses an image that has so many layers that a change of it cannot be one more.
+pub fn has_room(layers: usize) -> Outcome<()> {
+    if layers < MAX_LAYERS {
+        return Ok(());
+    }
+    Err(refused_hint(
+        format!("the image has {layers} layers already, more are not possible."),
+        "'walt image squash <image>' makes one layer of them.",
+    ))
 }
 
 /// Refuses what an open session forbids.

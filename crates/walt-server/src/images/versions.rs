@@ -68,7 +68,7 @@ pub async fn roll_back(
         let target = Target::of(app, reference)?;
         let rows = app.db.with(|c| HistoryRow::of(c, &target.reference))?;
         let image = target.reference.image();
-        let list = format!("walt image history {image} lists the versions");
+        let list = format!("'walt image history {image}' lists the versions.");
         let chosen = match version {
             Some(number) => rows.into_iter().find(|r| r.version == number).ok_or_else(|| {
                 refused_hint(format!("image {image} has no version {number}."), list.clone())
@@ -128,11 +128,13 @@ pub async fn prune(
         events.out("There are no earlier versions: nothing to do.").await;
         return Ok(());
     }
-    let warnings = affected
+    let warnings: Vec<String> = affected
         .iter()
         .map(|(r, n)| format!("Image {}: {n} earlier version(s) would be lost for good.", r.image()))
         .collect();
-    app.confirmed(caller, "prune", "", confirm, warnings)?;
+    // What has come since is not agreed to.
+    let facts = warnings.join(" ");
+    app.confirmed(caller, "prune", &facts, confirm, warnings)?;
     app.db.transaction(|tx| -> anyhow::Result<()> {
         affected.iter().try_for_each(|(r, _)| HistoryRow::prune(tx, r).map(drop))
     })?;

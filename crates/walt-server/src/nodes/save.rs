@@ -9,10 +9,7 @@
 //! kernel, and for directories that were removed and made again. Busybox' tar has neither attributes nor parts of
 //! seconds: files whose content is that of the image keep the image's.
 
-use super::{
-    copy::{Remote, complaint},
-    wait_booted,
-};
+use super::{copy::Remote, wait_booted};
 use crate::{
     App,
     db::{By, HistoryRow, NodeRow, RefRow, blocking},
@@ -31,6 +28,7 @@ use std::{
     io::{BufReader, Read},
     sync::Arc,
 };
+use walt_api::versions::show_path;
 use walt_images::{Change, Composer, Kind, SaveRules, View, diff};
 use walt_tar::{Header, Type};
 use walt_types::{ImageId, UserName};
@@ -229,8 +227,8 @@ async fn list(app: &Arc<App>, old: ImageId, new: ImageId, events: &Events) -> Ou
             };
             counts[index] += 1;
             bytes += if index == 2 { 0 } else { d.size };
-            let slash = if d.kind == Kind::Dir { "/" } else { "" };
-            lines.push(format!("{word:<8}{:>12}  /{}{slash}", d.size, complaint(&d.path)));
+            let slash = if d.kind == Kind::Dir && !d.path.is_empty() { "/" } else { "" };
+            lines.push(format!("{word:<8}{:>12}  {}{slash}", d.size, show_path(&d.path)));
             true
         })?;
         Ok(())

@@ -10,7 +10,10 @@ use crate::{
     db::blocking,
     events::Events,
     failure::{Failure, Outcome, not_found, refused},
-    images::housekeeping::{After, writing},
+    images::{
+        housekeeping::{After, writing},
+        labels,
+    },
 };
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -46,13 +49,12 @@ fn sockets() -> Vec<PathBuf> {
 }
 
 async fn get(path: &str) -> Result<Response<Incoming>> {
-    let mut why = anyhow::anyhow!("no docker or podman daemon answers on the server");
+    let mut tried = Vec::new();
     for socket in sockets() {
         let stream = match UnixStream::connect(&socket).await {
             Ok(stream) => stream,
             Err(e) => {
-                why = anyhow::Error::new(e)
-                    .context(format!("no docker or podman daemon answers at {}", socket.display()));
+                tried.push(format!("{}: {e}", socket.display()));
                 continue;
             }
         };
@@ -66,7 +68,7 @@ async fn get(path: &str) -> Result<Response<Incoming>> {
             timeout(ANSWER, sender.send_request(request)).await.context("the daemon does not answer")?;
         return answer.context("the daemon does not answer");
     }
-    Err(why)
+    bail!("no docker or podman daemon answers on the server ({})", tried.join("; "))
 }
 
 async fn get_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<Option<T>> {
@@ -131,7 +133,7 @@ pub async fn look(link: &Link) -> Outcome<Found> {
         return Err(not_found("No such remote image. Use walt image search <keyword>."));
     };
     let config = walt_images::ImageConfig { config: image.config, ..Default::default() };
-    Ok(Found { link: link.clone(), models: get::check(&config)? })
+    Ok(Found { link: link.clone(), models: labels::check(&config)? })
 }
 
 impl Found {
@@ -161,7 +163,7 @@ impl Found {
         }
         let archive = blocking(|| Archive::open(spool)).map_err(|e| failed(e.into()))?;
         let config = archive.config().map_err(|e| failed(e.into()))?;
-        get::check(&config)?;
+        labels::check(&config)?;
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
         let archive = Arc::new(archive);
         let mut pinned = app.pins.begin();

@@ -1,13 +1,14 @@
 //! One image of a registry into the store.
 
-use super::{LABEL_MINVERSION, config::RegistryConfig, links::Link, models_of, needs_version, open, told};
+use super::{config::RegistryConfig, links::Link, open, told};
 use crate::{
     App,
     db::{BlobRow, blocking},
     events::Events,
-    failure::{Outcome, not_found, refused},
+    failure::{Outcome, not_found},
     images::{
         housekeeping::{After, writing},
+        labels::{self, models_of},
         pins::Pinned,
     },
 };
@@ -57,22 +58,6 @@ pub fn created(config: &ImageConfig) -> Option<i64> {
     Some(time.as_second())
 }
 
-/// Refuses an image that is not one for nodes, or not for this server; gives its models.
-pub fn check(config: &ImageConfig) -> Outcome<Vec<Model>> {
-    let models = models_of(config).filter(|m| !m.is_empty()).ok_or_else(|| {
-        refused(format!(
-            "this image does not indicate compatible node models (label {}): it is not an image for WalT nodes.",
-            crate::images::LABEL_MODELS
-        ))
-    })?;
-    if let Some(version) = needs_version(config.label(LABEL_MINVERSION)) {
-        return Err(refused(format!(
-            "this image needs a newer server: [Need server upgrade, version>={version}]."
-        )));
-    }
-    Ok(models)
-}
-
 /// Looks at an image; of an index, the one for `wanted` models.
 pub async fn look(
     config: &RegistryConfig,
@@ -83,7 +68,8 @@ pub async fn look(
     let registry = open(config, credentials)?;
     let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     let fits = |image: &ImageConfig| {
-        models_of(image).is_some_and(|models| wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
+        let models = models_of(image);
+        !models.is_empty() && (wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
     };
     let repository = link.repository();
     let found = resolve(&registry, &repository, &link.tag, &names, fits).await;
@@ -91,7 +77,7 @@ pub async fn look(
         Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
         other => told(&config.label, other),
     })?;
-    let models = check(&resolved.config)?;
+    let models = labels::check(&resolved.config)?;
     Ok(Found { registry, label: config.label.clone(), repository, resolved, models })
 }
 

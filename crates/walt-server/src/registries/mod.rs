@@ -36,16 +36,8 @@ use crate::{
 use config::{Kind, RegistryConfig};
 use std::sync::Arc;
 use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
-use walt_images::{
-    ImageConfig,
-    registry::{self, Credentials, Limits, Registry},
-};
-use walt_types::{Model, UserName};
-
-/// Version of the existing system's server that this one stands for: images may ask for at least one.
-pub const SERVER_VERSION: u32 = 10;
-/// Label with the least version of a server that an image needs.
-pub const LABEL_MINVERSION: &str = "walt.server.minversion";
+use walt_images::registry::{self, Credentials, Limits, Registry};
+use walt_types::UserName;
 
 /// The registries, as clients have to know them.
 pub fn list(app: &App) -> RegistryList {
@@ -102,17 +94,6 @@ fn told(label: &str, error: registry::Error) -> Failure {
         Error::Local { .. } => Failure::Internal(error.into()),
         other => api(ErrorCode::Refused, format!("{other}.")).into(),
     }
-}
-
-/// Models in an image's label; none if it has no such label.
-fn models_of(config: &ImageConfig) -> Option<Vec<Model>> {
-    let text = config.label(crate::images::LABEL_MODELS)?;
-    Some(text.split(',').filter_map(|m| m.trim().parse().ok()).collect())
-}
-
-/// The version of a server that an image needs, if this one is too old for it.
-fn needs_version(minversion: Option<&str>) -> Option<u32> {
-    minversion?.trim().parse().ok().filter(|v| *v > SERVER_VERSION)
 }
 
 /// A token for the server's own registry.

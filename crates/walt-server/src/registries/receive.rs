@@ -19,6 +19,7 @@ use crate::{
     images::{
         actions::reboot_users,
         housekeeping::{After, writing},
+        labels,
         land::Target,
     },
 };
@@ -273,7 +274,7 @@ impl Push<'_> {
             Ok(layers) => layers,
             Err(why) => return Ok(invalid(&why)),
         };
-        if let Err(why) = get::check(&config) {
+        if let Err(why) = labels::check(&config) {
             return failed(why);
         }
         let planned = {

@@ -1,13 +1,18 @@
 //! `walt image search`: all places at once. One that is down, slow or talks nonsense costs its own line.
 
 use super::{
-    LABEL_MINVERSION,
     config::{Kind, RegistryConfig},
     docker, hub,
     links::{Link, path_part, tag_ok},
-    needs_version, open,
+    open,
 };
-use crate::{App, db::RefRow, events::Events, failure::Outcome, images};
+use crate::{
+    App,
+    db::RefRow,
+    events::Events,
+    failure::Outcome,
+    images::labels::{self, LABEL_MINVERSION, LABEL_MODELS},
+};
 use futures_util::{FutureExt, StreamExt, stream};
 use serde::Deserialize;
 use std::{
@@ -46,19 +51,21 @@ impl Finder {
 
     /// An image with the label for models; its other labels tell more.
     async fn found(&self, link: &Link, place: &str, label: impl Fn(&str) -> Option<String> + Send + Sync) {
-        let Some(models) = label(images::LABEL_MODELS) else { return };
+        // Labels are written by strangers.
+        let models = label(LABEL_MODELS).map(|l| labels::models_in(&l)).unwrap_or_default();
+        if models.is_empty() {
+            return;
+        }
         if !self.wants(link) || self.count.fetch_add(1, Ordering::Relaxed) >= MAX_RESULTS {
             return;
         }
-        // Labels are written by strangers.
-        let models = models.split(',').map(str::trim).filter(|m| m.parse::<walt_types::Model>().is_ok());
         let image = FoundImage {
             user: link.user.clone(),
             name: Link { user: String::new(), ..link.clone() }.path(),
             location: place.to_owned(),
-            compatibility: models.map(str::to_owned).collect(),
+            compatibility: models.iter().map(ToString::to_string).collect(),
             clonable_link: link.text(),
-            needs_server_version: needs_version(label(LABEL_MINVERSION).as_deref()),
+            needs_server_version: labels::needs_version(label(LABEL_MINVERSION).as_deref()),
         };
         self.events.found(image).await;
     }
@@ -210,7 +217,7 @@ async fn tags_of(
             continue;
         }
         // What cannot be read as an image is none.
-        match resolve(registry, &repository, &tag, &[], |c| c.label(images::LABEL_MODELS).is_some()).await {
+        match resolve(registry, &repository, &tag, &[], |c| c.label(LABEL_MODELS).is_some()).await {
             Ok(image) => {
                 let label = |name: &str| image.config.label(name).map(str::to_owned);
                 finder.found(&link, "custom registry", label).await;

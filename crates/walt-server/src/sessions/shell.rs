@@ -85,9 +85,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         to.message(&ServerMessage::Note { text }).await;
     }
     let layers = config.layers().map_err(anyhow::Error::new)?;
-    if layers.len() >= walt_images::MAX_LAYERS {
-        return Err(refused(format!("this image has {} layers and takes no further change", layers.len())));
-    }
+    images::has_room(layers.len())?;
     let platform = platform::of(app, &found.image_id).await?;
     let taken: BTreeSet<u32> = app.db.with(SessionRow::all)?.iter().map(|s| s.slot).collect();
     // Invariant: the set is finite.

@@ -21,8 +21,12 @@ use crate::{
     api::terminals::{FromClient, ToClient},
     db::By,
     events::Events,
-    failure::{Failure, Outcome, refused},
-    images::{LABEL_MODELS, housekeeping, pins::Pinned},
+    failure::{Failure, Outcome, refused, refused_hint},
+    images::{
+        housekeeping,
+        labels::{self, LABEL_MODELS},
+        pins::Pinned,
+    },
 };
 use anyhow::Context;
 use executor::Server;
@@ -271,6 +275,10 @@ fn failure(e: build::Error) -> Failure {
             refused(e)
         }
         build::Error::Container(_) => refused(e),
+        build::Error::Store(e @ walt_images::Error::TooManyLayers { .. }) => refused_hint(
+            e,
+            "'walt image squash' makes one layer of an image that FROM names; commands joined by '&&' make one layer.",
+        ),
         build::Error::Store(walt_images::Error::Layer(_) | walt_images::Error::Commit(_)) => refused(e),
         other => Failure::Internal(anyhow::Error::new(other)),
     }
@@ -285,14 +293,17 @@ async fn finish(
     say: &Say,
 ) -> Outcome<i32> {
     say.line("** Verifying the image").await;
-    if config.label(LABEL_MODELS).is_none_or(|models| models.trim().is_empty()) {
-        return Err(crate::failure::refused_hint(
-            format!("the image has no label {LABEL_MODELS}, which names the node models it is made for"),
+    if labels::models_of(&config).is_empty() {
+        return Err(refused_hint(
+            format!(
+                "the image has no label {LABEL_MODELS}, which names the node models it is made for, or it names none"
+            ),
             format!(
                 "add to the Dockerfile: LABEL {LABEL_MODELS}=\"pc-x86-64\" (see 'walt help show image-build')"
             ),
         ));
     }
+    labels::check(&config)?;
     let mut pinned = app.pins.begin();
     let image = {
         let _writing = housekeeping::writing(app).await;
