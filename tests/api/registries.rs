@@ -495,6 +495,16 @@ fn serve(server: &TestServer) -> (Service, u16) {
     (Service(child), port.unwrap_or_else(|| panic!("{said}")))
 }
 
+#[test]
+fn ctrl_c_is_the_end_of_the_servers_registry_and_no_failure() {
+    let server = TestServer::start();
+    let mut terminal = server.terminal(ANN, &["registry", "serve", "--port", "0"]);
+    terminal.expect("--tls-verify=false", SOON);
+    terminal.send("\x03");
+    let (status, said) = terminal.end(SOON);
+    assert!(status.success() && !said.contains("Aborted"), "{status}: {said}");
+}
+
 /// An HTTP answer, as text.
 fn ask(port: u16, head: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();

@@ -6,8 +6,9 @@
 use crate::commands::Category;
 use crate::error::Failure;
 use crate::help;
-use clap::error::{ContextKind, ErrorKind};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
+use std::error::Error as _;
 use std::ffi::OsString;
 
 /// The whole command line.
@@ -47,8 +48,30 @@ fn reason(error: &clap::Error) -> String {
         ErrorKind::InvalidSubcommand => {
             format!("Unknown sub-command '{}'", value(ContextKind::InvalidSubcommand))
         }
-        ErrorKind::MissingRequiredArgument => {
-            format!("missing {}", value(ContextKind::InvalidArg).replace(['<', '>'], "").to_lowercase())
+        ErrorKind::MissingRequiredArgument => match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::Strings(missing)) => {
+                let names: Vec<String> = missing.iter().map(|m| argument(m)).collect();
+                format!("missing {}", names.join(", "))
+            }
+            _ => format!("missing {}", argument(&value(ContextKind::InvalidArg))),
+        },
+        ErrorKind::ArgumentConflict => {
+            let (one, other) = (value(ContextKind::InvalidArg), value(ContextKind::PriorArg));
+            match other.as_str() {
+                _ if one == other => format!("{} cannot be used multiple times", argument(&one)),
+                "" => format!("{} cannot be used with other options", argument(&one)),
+                _ => format!("{} cannot be used with {}", argument(&one), argument(&other)),
+            }
+        }
+        ErrorKind::ValueValidation => {
+            let (what, given) = (argument(&value(ContextKind::InvalidArg)), value(ContextKind::InvalidValue));
+            match error.source().and_then(|e| e.downcast_ref::<std::num::ParseIntError>()) {
+                Some(_) => format!("invalid value '{given}' for {what}: a whole number is expected"),
+                None => {
+                    let why = error.source().map(|e| format!(": {e}")).unwrap_or_default();
+                    format!("invalid value '{given}' for {what}{why}")
+                }
+            }
         }
         ErrorKind::UnknownArgument => {
             let word = value(ContextKind::InvalidArg);
@@ -65,6 +88,17 @@ fn reason(error: &clap::Error) -> String {
             words.join(" ")
         }
     }
+}
+
+/// An argument as the help names it: an option without its value, several that exclude each other with "or".
+fn argument(text: &str) -> String {
+    let one = |part: &str| match part.trim_matches(['<', '>', '[', ']']).split_once([' ', '=']) {
+        Some((option, _)) => option.trim_end_matches('[').to_owned(),
+        None => part.trim_matches(['<', '>', '[', ']', '.']).to_owned(),
+    };
+    let parts: Vec<String> = text.split('|').map(one).collect();
+    let name = parts.join(" or ");
+    if name.starts_with('-') { name } else { name.to_lowercase() }
 }
 
 /// Puts `--` behind the set of nodes of `node run`, where the options of the remote command begin.

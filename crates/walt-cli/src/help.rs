@@ -2,6 +2,28 @@
 
 use clap::{Arg, ArgAction, Command};
 
+/// Commands whose usage says more than the names of their words.
+const USAGES: [(&str, &str); 3] = [
+    (
+        "image build",
+        "    walt image build --from-url <git-repo-url> [--sub-dir <path>] <image-name>
+    walt image build --from-dir <local-directory> <image-name>
+
+See 'walt help show image-build' for more info.",
+    ),
+    (
+        "image cp",
+        "    walt image cp <local-path> <image>:<path>
+    walt image cp <image>:<path> <local-path>",
+    ),
+    (
+        "node cp",
+        "    walt node cp <local-path> <node>:<path>
+    walt node cp <node>:<path> <local-path>
+    walt node cp <node>:<path> booted-image",
+    ),
+];
+
 /// The longest beginning of `words` that names a category or a subcommand.
 pub fn path<'a>(root: &Command, words: &[&'a str]) -> Vec<&'a str> {
     let mut command = root;
@@ -72,9 +94,13 @@ fn two_columns(rows: Vec<(String, String)>) -> String {
 }
 
 fn leaf(command: &Command, path: &[&str]) -> String {
-    let mut usage = format!("    walt {} [SWITCHES]", path.join(" "));
+    let name = path.join(" ");
+    let mut usage = format!("    walt {name} [SWITCHES]");
     for positional in command.get_positionals() {
         usage += &format!(" {}", positional_text(positional));
+    }
+    if let Some((_, own)) = USAGES.iter().find(|(command, _)| *command == name) {
+        usage = (*own).to_owned();
     }
     let mut text = format!("{}\n\nUsage:\n{usage}\n", about(command));
     if let Some(more) = command.get_after_help() {
@@ -123,6 +149,11 @@ fn arg_help(command: &Command, arg: &Arg) -> String {
         .filter_map(|a| a.get_long())
         .map(|long| format!("--{long}"))
         .collect();
+    if let Some(default) = arg.get_default_values().first()
+        && !arg.is_hide_default_value_set()
+    {
+        text += &format!("; the default is {}", default.to_string_lossy());
+    }
     if !excluded.is_empty() {
         text += &format!("; excludes {}", excluded.join(", "));
     }

@@ -85,6 +85,10 @@ mod tests {
         {
             assert!(names.contains(&wanted), "{wanted} in {names:?}");
         }
+        let index = find("help-intro").unwrap().markdown;
+        for name in names.iter().filter(|n| **n != "help-intro") {
+            assert!(index.contains(&format!("({name}.md)")), "help-intro leads to {name}");
+        }
         for topic in all() {
             for part in topic.markdown.split("](").skip(1) {
                 let target = part.split(')').next().unwrap();

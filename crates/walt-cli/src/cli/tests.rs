@@ -75,7 +75,16 @@ fn refused_lines() {
         ("node run", "missing node_set"),
         ("node run --bad vn1 ls", "unknown option '--bad'"),
         ("image shell --discard --save x", "cannot be used with"),
-        ("image show --all --names-only", "cannot be used with"),
+        ("image show --all --names-only", "--all cannot be used with --names-only"),
+        ("image build x", "missing --from-dir or --from-url"),
+        ("image build --from-dir a --from-url b x", "--from-dir cannot be used with --from-url"),
+        ("image build --sub-dir a --from-dir b x", "--sub-dir cannot be used with --from-dir"),
+        ("image rollback x y", "invalid value 'y' for version: a whole number is expected"),
+        ("registry serve --port 70000", "invalid value '70000' for --port: 70000 is not in 0..=65535"),
+        ("registry serve --port x", "invalid value 'x' for --port: a whole number is expected"),
+        ("registry login --port 1 --port=2", "--port cannot be used multiple times"),
+        ("image shell --save=a --save x", "--save cannot be used multiple times"),
+        ("image shell --discard --save=a x", "--discard cannot be used with --save"),
         ("nodes show", "Unknown sub-command 'nodes'"),
         ("node shw", "Unknown sub-command 'shw'"),
         ("--bad", "unknown option '--bad'"),
@@ -131,6 +140,12 @@ Switches:
             .contains("walt image clone [SWITCHES] clonable_image_link [image_name=None]")
     );
     assert!(shown("image shell -h").0.contains("    --save[=NAME:str]  save"));
+    assert!(shown("image publish -h").0.contains("  which registry to publish at; the default is auto\n"));
+    let cp = "Usage:\n    walt image cp <local-path> <image>:<path>\n    walt image cp <image>:<path> <local-path>\n\nMeta";
+    assert!(shown("image cp -h").0.contains(cp));
+    assert!(shown("node cp -h").0.contains("\n    walt node cp <node>:<path> booted-image\n\nMeta"));
+    let build = "<image-name>\n\nSee 'walt help show image-build' for more info.\n\nMeta";
+    assert!(shown("image build -h").0.contains(build));
     assert!(shown("help show -h").0.contains("[topic=help-intro]"));
     assert!(shown("node run -h").0.contains("walt node run [SWITCHES] node_set cmdargs..."));
 }

@@ -6,11 +6,13 @@
 use crate::commands::Context;
 use crate::error::Failure;
 use crate::ui::{self, Interrupt, Ui, prompt};
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::rc::Rc;
 use tokio::sync::mpsc;
 use walt_api::transfer::{
     self, ClientMessage, Found, MAX_FRAME, Open, Placed, ServerMessage, Source, SourceKind, What,
@@ -164,21 +166,40 @@ struct Link<'a> {
     output: TransferOutput,
     /// The user does not want to wait for the node's boot any longer.
     proceeded: bool,
+    /// Once files are on their way.
+    moved: Option<Moved>,
+}
+
+/// How much of the files has passed.
+struct Moved {
+    bytes: Rc<Cell<u64>>,
+    /// 0 if it is not known.
+    total: u64,
 }
 
 impl<'a> Link<'a> {
     async fn open(context: &'a mut Context, open: &Open) -> Result<Self, Failure> {
         let (input, output) = context.ui.watch(context.client.transfer(open)).await?;
-        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded: false })
+        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded: false, moved: None })
+    }
+
+    /// From here on files are on their way: gives the counter of their bytes, which is shown.
+    fn transferring(&mut self, total: u64) -> Rc<Cell<u64>> {
+        let bytes = Rc::new(Cell::new(0));
+        self.moved = Some(Moved { bytes: bytes.clone(), total });
+        bytes
     }
 
     /// The next message, while `work` goes on; `None` for a signal that was dealt with, or the end of the work.
     /// "Press ctrl-C to proceed anyway": the first one before the copy begins does, the others abort.
     async fn next(&mut self, work: &mut Option<Work>) -> Result<Option<Option<Transferred>>, Failure> {
+        if let Some(Moved { bytes, total }) = &self.moved {
+            self.ui.busy.progress(LABEL, bytes.get(), *total);
+        }
         tokio::select! {
             message = self.output.next() => Ok(Some(message.inspect_err(|_| self.ui.busy.clear())?)),
             done = async { work.as_mut().expect("the guard says so").await }, if work.is_some() => {
-                *work = None;
+                (*work, self.moved) = (None, None);
                 match done {
                     Ok(()) => done_line(self.ui),
                     // What the server says about the end of the connection is better: go on reading.
@@ -217,8 +238,9 @@ async fn upload_once(context: &mut Context, path: &Path, open: &Open) -> Result<
         match message {
             Some(Transferred::Message(ServerMessage::Ready { top, busybox })) => {
                 if let Some(input) = link.input.take() {
-                    link.ui.busy.label(LABEL);
-                    work = Some(Box::pin(feed(path.to_owned(), top.0, busybox, input)));
+                    let size = path.metadata().ok().filter(|m| m.is_file()).map_or(0, |m| m.len());
+                    let moved = link.transferring(size);
+                    work = Some(Box::pin(feed(path.to_owned(), top.0, busybox, input, moved)));
                 }
             }
             other => {
@@ -285,7 +307,13 @@ impl Write for Frames {
 }
 
 /// Packs `path` and sends all of it.
-async fn feed(path: PathBuf, top: Vec<u8>, busybox: bool, mut input: TransferInput) -> Result<(), Failure> {
+async fn feed(
+    path: PathBuf,
+    top: Vec<u8>,
+    busybox: bool,
+    mut input: TransferInput,
+    moved: Rc<Cell<u64>>,
+) -> Result<(), Failure> {
     let (queue, mut frames) = mpsc::channel(QUEUE);
     let packer = tokio::task::spawn_blocking(move || -> Result<Vec<String>, LocalError> {
         let mut out = Frames { queue, frame: Vec::with_capacity(MAX_FRAME) };
@@ -299,7 +327,9 @@ async fn feed(path: PathBuf, top: Vec<u8>, busybox: bool, mut input: TransferInp
         Ok(notes)
     });
     while let Some(frame) = frames.recv().await {
+        let length = frame.len() as u64;
         input.bytes(frame).await?;
+        moved.set(moved.get() + length);
     }
     let packed = packer.await.map_err(|e| Failure::new(format!("packing ended abnormally: {e}")))?;
     let notes = packed.map_err(|e| Failure::new(format!("{e}; nothing was copied.")))?;
@@ -412,7 +442,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
     let (dir, name) = local_place(&source, path)?;
     // From here on ctrl-C aborts; dropping the link cancels the transfer.
     link.proceeded = true;
-    link.ui.busy.label(LABEL);
+    let moved = link.transferring(0);
     let (queue, frames) = mpsc::channel(QUEUE);
     let mut unpacker = tokio::task::spawn_blocking(move || {
         let mut notes = Vec::new();
@@ -427,6 +457,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
             None => {}
             Some(Some(Transferred::Bytes(bytes))) => {
                 let Some(open) = &queue else { continue };
+                moved.set(moved.get() + bytes.len() as u64);
                 let sent = tokio::select! {
                     sent = open.send(bytes.to_vec()) => sent,
                     interrupt = link.ui.signals.next() => {

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::Failure;
-use crate::ui;
+use crate::ui::{self, Interrupt};
 use clap::{Args, Subcommand};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use tokio::net::TcpListener;
@@ -61,7 +61,11 @@ impl Serve {
         let target = context.client.target().clone();
         tokio::select! {
             ended = tunnel::serve(listener, target) => Ok(ended?),
-            interrupt = context.ui.signals.next() => Err(interrupt.failure()),
+            interrupt = context.ui.signals.next() => match interrupt {
+                // The way in which it ends.
+                Interrupt::Interrupted => Ok(()),
+                other => Err(other.failure()),
+            },
         }
     }
 }
