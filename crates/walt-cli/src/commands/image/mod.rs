@@ -3,7 +3,6 @@
 mod build;
 mod clone;
 mod context;
-mod cp;
 mod keep;
 mod publish;
 mod search;
@@ -13,6 +12,7 @@ mod simple;
 mod versions;
 
 use super::Context;
+use super::cp::{self, Entity};
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -60,7 +60,7 @@ impl Command {
             Self::Clone(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
             Self::Build(command) => command.run(context).await,
-            Self::Cp(command) => command.run(context).await,
+            Self::Cp(command) => command.run(context, Entity::Image).await,
             Self::Duplicate(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,

@@ -2,13 +2,13 @@
 
 mod access;
 mod console;
-mod cp;
 mod run;
 mod shell;
 mod show;
 mod simple;
 
 use super::Context;
+use super::cp::{self, Entity};
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -60,7 +60,7 @@ impl Command {
             Self::Release(command) => command.run(context).await,
             Self::Boot(command) | Self::Deploy(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
-            Self::Cp(command) => command.run(context).await,
+            Self::Cp(command) => command.run(context, Entity::Node).await,
             Self::Run(command) => command.run(context).await,
             Self::Save(command) => command.run(context).await,
             Self::Reboot(command) => command.run(context).await,

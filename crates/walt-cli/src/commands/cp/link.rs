@@ -1,0 +1,179 @@
+//! An open transfer: what the server says, what the user asks for by signals, and how much has passed.
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::ui::{self, Interrupt, Ui, prompt};
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use walt_api::transfer::{ClientMessage, Open, ServerMessage, What};
+use walt_api::{ApiError, Event};
+use walt_client::{Error, TransferInput, TransferOutput, Transferred};
+
+/// Frames between the thread that packs or unpacks and the connection.
+pub const QUEUE: usize = 8;
+/// Times a confirmation is asked again because the state of things changed meanwhile.
+const MAX_CONFIRMATIONS: usize = 10;
+/// What is shown while files are copied.
+const LABEL: &str = "Transfering";
+
+/// A confirmation that the server asks for, and the state between its questions.
+pub struct Questions<'a> {
+    /// The user and the server.
+    pub context: &'a mut Context,
+    yes: bool,
+    asked: usize,
+}
+
+impl<'a> Questions<'a> {
+    /// Nothing was asked yet; `yes` answers all.
+    pub fn new(context: &'a mut Context, yes: bool) -> Self {
+        Self { context, yes, asked: 0 }
+    }
+
+    /// The user's answer to a refusal: the token, or the failure.
+    pub async fn answer(&mut self, error: Box<ApiError>) -> Result<String, Failure> {
+        let Some(confirmation) = error.confirmation.clone() else { return Err(Failure::Api(error)) };
+        self.asked += 1;
+        if self.asked > MAX_CONFIRMATIONS {
+            return Err(Failure::new(
+                "the state of things changed each time you confirmed; nothing was done.",
+            ));
+        }
+        if self.yes {
+            confirmation.warnings.iter().for_each(|w| ui::note(w));
+        } else {
+            prompt::confirm(&mut self.context.ui, &confirmation.warnings).await?;
+        }
+        Ok(confirmation.token)
+    }
+}
+
+/// An open transfer, before its files and beside them.
+pub struct Link<'a> {
+    /// The user.
+    pub ui: &'a mut Ui,
+    /// Where files go to, until their sending begins.
+    pub input: Option<TransferInput>,
+    output: TransferOutput,
+    /// The user does not want to wait for the node's boot any longer.
+    pub proceeded: bool,
+    /// Once files are on their way.
+    moved: Option<Moved>,
+}
+
+/// How much of the files has passed.
+struct Moved {
+    bytes: Rc<Cell<u64>>,
+    /// 0 if it is not known.
+    total: u64,
+}
+
+impl<'a> Link<'a> {
+    /// Opens it.
+    pub async fn open(context: &'a mut Context, open: &Open) -> Result<Self, Failure> {
+        let (input, output) = context.ui.watch(context.client.transfer(open)).await?;
+        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded: false, moved: None })
+    }
+
+    /// From here on files are on their way: gives the counter of their bytes, which is shown.
+    pub fn transferring(&mut self, total: u64) -> Rc<Cell<u64>> {
+        let bytes = Rc::new(Cell::new(0));
+        self.moved = Some(Moved { bytes: bytes.clone(), total });
+        bytes
+    }
+
+    /// The next message, while `work` goes on; `None` for a signal that was dealt with, or the end of the work.
+    /// "Press ctrl-C to proceed anyway": the first one before the copy begins does, the others abort.
+    pub async fn next(&mut self, work: &mut Option<Work>) -> Result<Option<Option<Transferred>>, Failure> {
+        if let Some(Moved { bytes, total }) = &self.moved {
+            self.ui.busy.progress(LABEL, bytes.get(), *total);
+        }
+        tokio::select! {
+            message = self.output.next() => Ok(Some(message.inspect_err(|_| self.ui.busy.clear())?)),
+            done = async { work.as_mut().expect("the guard says so").await }, if work.is_some() => {
+                (*work, self.moved) = (None, None);
+                match done {
+                    Ok(()) => done_line(self.ui),
+                    // What the server says about the end of the connection is better: go on reading.
+                    Err(Failure::Client(_)) => {}
+                    Err(failure) => {
+                        self.ui.busy.clear();
+                        return Err(failure);
+                    }
+                }
+                Ok(None)
+            }
+            interrupt = self.ui.signals.next() => {
+                self.ui.busy.clear();
+                match &mut self.input {
+                    Some(input) if interrupt == Interrupt::Interrupted && self.ui.interactive && !self.proceeded => {
+                        self.proceeded = true;
+                        input.message(&ClientMessage::Proceed).await?;
+                        Ok(None)
+                    }
+                    _ => Err(interrupt.failure()),
+                }
+            }
+            () = self.ui.busy.tick() => Ok(None),
+        }
+    }
+}
+
+/// Files on their way to the server.
+pub type Work = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
+
+/// Tells a message of the server; the command's end if it is the last one.
+pub fn follow(ui: &mut Ui, message: Option<Transferred>) -> Result<Option<Result<(), Failure>>, Failure> {
+    let event = match message {
+        Some(Transferred::Message(ServerMessage::Event { event })) => event,
+        Some(_) => return Ok(None),
+        None => return Err(Error::Broken("the server stopped before the end".to_owned()).into()),
+    };
+    if !matches!(event, Event::Busy { .. } | Event::Progress { .. }) {
+        ui.busy.clear();
+    }
+    match event {
+        Event::Out { text } => ui::out(&text)?,
+        Event::Note { text } => ui::note(&text),
+        Event::Busy { label } => ui.busy.label(&label),
+        Event::Progress { label, done, total } => ui.busy.progress(&label, done, total),
+        // Of a search only.
+        Event::Found { .. } => {}
+        Event::Error { error } => return Ok(Some(Err(error.into()))),
+        Event::Done { ok: true } => return Ok(Some(Ok(()))),
+        Event::Done { ok: false } => return Ok(Some(Err(Failure::said()))),
+    }
+    Ok(None)
+}
+
+/// The end of the animation.
+pub fn done_line(ui: &mut Ui) {
+    ui.busy.clear();
+    if ui.interactive {
+        ui::note(&format!("{LABEL}... done"));
+    }
+    ui.busy.label("Server is working");
+}
+
+/// Lets the server copy: no files pass here.
+pub async fn remote(context: &mut Context, what: What, yes: bool) -> Result<(), Failure> {
+    let mut open = Open { what, confirm: None, yes: false };
+    let mut questions = Questions::new(context, yes);
+    loop {
+        match remote_once(questions.context, &open).await {
+            Err(Failure::Api(error)) => open.confirm = Some(questions.answer(error).await?),
+            other => return other,
+        }
+    }
+}
+
+async fn remote_once(context: &mut Context, open: &Open) -> Result<(), Failure> {
+    let mut link = Link::open(context, open).await?;
+    loop {
+        let Some(message) = link.next(&mut None).await? else { continue };
+        if let Some(end) = follow(link.ui, message)? {
+            return end;
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `walt image cp` and `walt node cp`: operands, and both directions of a copy.
+//!
+//! ```text
+//! upload     files ─▶ packed in a thread ─▶ queue ─▶ link ─▶ server
+//! download   files ◀─ unpacked in a thread ◀─ queue ◀─ link ◀─ server
+//! ```
+//! Frames pass through a queue, so that neither side runs ahead of the other.
+
+mod download;
+mod link;
+mod upload;
+
+use crate::commands::{Confirmed, Context};
+use crate::error::Failure;
+use crate::help;
+use clap::Args;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use walt_api::transfer::{self, Source, What};
+
+/// The destination that is the image of the node.
+const BOOTED_IMAGE: &str = "booted-image";
+
+/// `walt image cp` and `walt node cp`
+#[derive(Debug, Args)]
+pub struct Cp {
+    src: OsString,
+    dst: OsString,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+/// What files are copied to or from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entity {
+    /// An image of the user.
+    Image,
+    /// A node.
+    Node,
+}
+
+impl Entity {
+    fn from(self, name: String, path: transfer::Path) -> What {
+        match self {
+            Self::Image => What::FromImage { image: name, path },
+            Self::Node => What::FromNode { node: name, path },
+        }
+    }
+
+    fn to(self, name: String, path: transfer::Path, source: Source) -> What {
+        match self {
+            Self::Image => What::ToImage { image: name, path, source },
+            Self::Node => What::ToNode { node: name, path, source },
+        }
+    }
+
+    fn command(self) -> [&'static str; 2] {
+        match self {
+            Self::Image => ["image", "cp"],
+            Self::Node => ["node", "cp"],
+        }
+    }
+}
+
+impl Cp {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context, entity: Entity) -> Result<(), Failure> {
+        let yes = self.confirmed.yes;
+        match (Operand::parse(&self.src), Operand::parse(&self.dst)) {
+            (Operand::Remote { entity: node, path }, _)
+                if entity == Entity::Node && self.dst == BOOTED_IMAGE =>
+            {
+                link::remote(context, What::NodeToImage { node, path }, yes).await
+            }
+            (Operand::Local(local), Operand::Remote { entity: name, path }) => {
+                let what = |source| entity.to(name.clone(), path.clone(), source);
+                upload::upload(context, &local, what, yes).await
+            }
+            (Operand::Remote { entity: name, path }, Operand::Local(local)) => {
+                download::download(context, entity.from(name, path), &local, yes).await
+            }
+            _ => Err(Failure::Usage {
+                reason: "exactly one of source and destination must be a path of this machine".to_owned(),
+                help: help::of(&entity.command()),
+            }),
+        }
+    }
+}
+
+/// One side of a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operand {
+    /// A path of this machine.
+    Local(PathBuf),
+    /// `<entity>:<path>`.
+    Remote {
+        /// Image or node.
+        entity: String,
+        /// Path there; relative to `/root`.
+        path: transfer::Path,
+    },
+}
+
+impl Operand {
+    /// Reads an operand: `<entity>:<path>`, split at the last colon. What begins with `/` or `.` is a path of this machine.
+    pub fn parse(text: &OsStr) -> Self {
+        let bytes = text.as_bytes();
+        let colon = bytes.iter().rposition(|b| *b == b':');
+        match colon {
+            Some(at) if !matches!(bytes[0], b'/' | b'.') => Self::Remote {
+                entity: String::from_utf8_lossy(&bytes[..at]).into_owned(),
+                path: transfer::Path(bytes[at + 1..].to_vec()),
+            },
+            _ => Self::Local(PathBuf::from(text)),
+        }
+    }
+}
+
+/// The words that a user understands of a local path.
+fn show(path: &Path) -> String {
+    transfer::Path(path.as_os_str().as_bytes().to_vec()).show()
+}
+
+/// Drops trailing slashes: they mean nothing.
+fn trimmed(path: &Path) -> PathBuf {
+    let bytes = path.as_os_str().as_bytes();
+    let end = bytes.iter().rposition(|b| *b != b'/').map_or(1, |at| at + 1);
+    PathBuf::from(OsString::from_vec(bytes[..end.min(bytes.len())].to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(entity: &str, path: &str) -> Operand {
+        Operand::Remote { entity: entity.into(), path: transfer::Path(path.into()) }
+    }
+
+    #[test]
+    fn operands_are_split_at_the_last_colon() {
+        for (text, expected) in [
+            ("img:/etc", remote("img", "/etc")),
+            ("img:tag:etc", remote("img:tag", "etc")),
+            ("img:", remote("img", "")),
+            ("/a:b", Operand::Local("/a:b".into())),
+            ("./a:b", Operand::Local("./a:b".into())),
+            ("a", Operand::Local("a".into())),
+            ("", Operand::Local("".into())),
+        ] {
+            assert_eq!(Operand::parse(OsStr::new(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn slashes_at_the_end_mean_nothing() {
+        for (path, expected) in
+            [("a//", "a"), ("/", "/"), ("///", "/"), ("a/b/", "a/b"), (".", "."), ("./", ".")]
+        {
+            assert_eq!(trimmed(Path::new(path)), Path::new(expected));
+        }
+    }
+}
