@@ -56,7 +56,7 @@ pub struct Link<'a> {
     /// Where files go to, until their sending begins.
     pub input: Option<TransferInput>,
     output: TransferOutput,
-    /// The user does not want to wait for the node's boot any longer.
+    /// The user does not want to wait for the node's boot any longer, or there is none to wait for.
     pub proceeded: bool,
     /// Once files are on their way.
     moved: Option<Moved>,
@@ -73,7 +73,9 @@ impl<'a> Link<'a> {
     /// Opens it.
     pub async fn open(context: &'a mut Context, open: &Open) -> Result<Self, Failure> {
         let (input, output) = context.ui.watch(context.client.transfer(open)).await?;
-        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded: false, moved: None })
+        // Nobody waits for an image to boot.
+        let proceeded = matches!(open.what, What::ToImage { .. } | What::FromImage { .. });
+        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded, moved: None })
     }
 
     /// From here on files are on their way: gives the counter of their bytes, which is shown.
