@@ -14,10 +14,14 @@
 //! one of several names that a lower layer has, or linking to it, copies it: the other names keep the old file
 //! (as overlayfs does without `index`).
 //!
+//! `tree` answers what is there, `put` puts one entry, `extract` a tar.
+//!
 //! Limits: those of a layer (4 million entries, 1 TiB apparent size), 40 links followed for one path. Names that begin
 //! with `.wh.` and character devices 0:0 mean deletions in a layer and are refused. Attributes of overlayfs are dropped.
 
 mod extract;
+mod put;
+mod tree;
 
 pub use extract::Edit;
 
@@ -31,18 +35,13 @@ use crate::{
         skeleton::LayerInfo,
     },
     store::{Store, Temporary},
-    view::{MAX_LINKS, View},
+    view::{Entry, View},
 };
 use rustix::{
     fd::OwnedFd,
-    fs::{self, AtFlags, FileType, Mode, OFlags},
+    fs::{self, AtFlags, Mode},
 };
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{self, Read},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 use walt_tar::{MAX_PATH, Time};
 
 /// Longest name of a file in bytes (Linux NAME_MAX).
@@ -159,89 +158,9 @@ impl Composer<'_> {
         &self.view
     }
 
-    /// The number of the entry of the view that shows at `path` if the layer has nothing at `path` itself.
-    fn below(&self, path: &[u8]) -> Option<u32> {
-        let mut dir = path;
-        while !dir.is_empty() {
-            dir = split(dir).0;
-            match self.upper.get(dir) {
-                Some(upper) if upper.kind != Kind::Dir || upper.opaque => return None,
-                _ => {}
-            }
-        }
-        self.view.find(path)
-    }
-
     /// From now on, what is no directory is refused where a directory is, instead of taking its place.
     pub fn keep_directories(&mut self) {
         self.keep_directories = true;
-    }
-
-    /// The entry of the view that shows at `path`; `None` if there is nothing, or something of this layer.
-    pub fn untouched(&self, path: &[u8]) -> Option<u32> {
-        if self.upper.contains_key(path) { None } else { self.below(path) }
-    }
-
-    /// Type of what the merged tree has at a path (as [`Composer::resolve`] gives it); `None` if there is nothing.
-    pub fn kind(&self, path: &[u8]) -> Option<Kind> {
-        match self.upper.get(path) {
-            Some(upper) => Some(upper.kind).filter(|k| *k != Kind::Whiteout),
-            None => self.view.entry(self.below(path)?).map(|e| e.kind),
-        }
-    }
-
-    fn target(&self, path: &[u8]) -> Vec<u8> {
-        match self.upper.get(path) {
-            Some(upper) => upper.target.clone(),
-            None => {
-                let entry = self.below(path).and_then(|n| self.view.entry(n));
-                entry.map(|e| e.target.to_vec()).unwrap_or_default()
-            }
-        }
-    }
-
-    /// The path, below the root and without links, that `path` means to a process whose root is the merged tree and
-    /// whose working directory is the root. What does not exist stays as it is named.
-    ///
-    /// Fails after 40 links, on names over 255 bytes or with NUL, on paths over 4091 bytes, and where something that is no
-    /// directory has further names behind it.
-    pub fn resolve(&self, path: &[u8], last: Last) -> Result<Vec<u8>> {
-        let mut left: Vec<Vec<u8>> = Vec::new();
-        let push = |left: &mut Vec<Vec<u8>>, path: &[u8]| {
-            let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".");
-            left.extend(parts.rev().map(<[u8]>::to_vec));
-        };
-        push(&mut left, path);
-        let (mut at, mut links) = (Vec::new(), 0);
-        while let Some(name) = left.pop() {
-            if name == b".." {
-                at.truncate(split(&at).0.len());
-                continue;
-            }
-            if name.len() > MAX_NAME || name.contains(&0) || at.len() + name.len() >= MAX_LENGTH {
-                return Err(refuse(path, "the path or a name in it is too long, or has a NUL byte"));
-            }
-            let next = join(&at, &name);
-            match self.kind(&next) {
-                Some(Kind::Symlink) if !left.is_empty() || last == Last::Follow => {
-                    links += 1;
-                    let target = self.target(&next);
-                    if links > MAX_LINKS || left.len() + target.len() > MAX_LINKS * MAX_PATH {
-                        return Err(refuse(path, "too many symbolic links"));
-                    }
-                    if target.starts_with(b"/") {
-                        at.clear();
-                    }
-                    push(&mut left, &target);
-                    continue;
-                }
-                Some(kind) if kind != Kind::Dir && !left.is_empty() => {
-                    return Err(refuse(&next, "it is not a directory"));
-                }
-                _ => at = next,
-            }
-        }
-        Ok(at)
     }
 
     /// Makes the directory `dir` of the merged tree one of this layer, and the current one.
@@ -254,13 +173,7 @@ impl Composer<'_> {
             let number = self.below(dir).ok_or_else(absent)?;
             let entry = self.view.entry(number).filter(|e| e.kind == Kind::Dir);
             let entry = entry.ok_or_else(|| refuse(dir, "it is not a directory"))?;
-            let meta = Meta {
-                mode: entry.mode,
-                uid: entry.uid,
-                gid: entry.gid,
-                mtime: entry.mtime,
-                xattrs: self.lower_xattrs(number)?,
-            };
+            let meta = self.lower_meta(number, &entry)?;
             self.enter(split(dir).0)?;
             self.make_dir(dir, &meta, false)?;
         }
@@ -272,6 +185,12 @@ impl Composer<'_> {
         let fd = self.root.dir(dir).on("open", self.root.show(dir))?;
         self.parent = Some((dir.to_vec(), fd));
         Ok(())
+    }
+
+    /// The metadata of an entry of the view.
+    fn lower_meta(&self, number: u32, entry: &Entry) -> Result<Meta> {
+        let (mode, uid, gid, mtime) = (entry.mode, entry.uid, entry.gid, entry.mtime);
+        Ok(Meta { mode, uid, gid, mtime, xattrs: self.lower_xattrs(number)? })
     }
 
     fn lower_xattrs(&self, number: u32) -> Result<Xattrs> {
@@ -370,194 +289,6 @@ impl Composer<'_> {
         }
         self.enter(split(path).0)?;
         self.clear(path)
-    }
-
-    /// Makes a regular file whose bytes `write` writes; `size` is what it will have, holes included.
-    fn new_file(
-        &mut self,
-        path: &[u8],
-        meta: &Meta,
-        size: u64,
-        write: &mut dyn FnMut(&mut File) -> Result<()>,
-    ) -> Result<()> {
-        self.replace(path, size)?;
-        let place = self.place(path);
-        let show = self.root.show(path);
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = fs::openat(place.dir, as_path(place.name), flags, Mode::from_raw_mode(0o600));
-        let mut file = File::from(fd.on("create", &show)?);
-        // Noted first: a file that cannot be finished is there.
-        self.note(path, Kind::File, b"");
-        write(&mut file)?;
-        metadata(&self.place(path), meta, Kind::File).on("set the metadata of", &show)
-    }
-
-    /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
-    /// directory with all that it has.
-    ///
-    /// Fails if `data` ends early, or if there is no directory above `path`.
-    pub fn put_file(&mut self, path: &[u8], meta: &Meta, size: u64, mut data: &mut dyn Read) -> Result<()> {
-        let show = self.root.show(path);
-        let header = walt_tar::Header::file(size);
-        self.new_file(path, meta, size, &mut |file| {
-            let padding = size.next_multiple_of(walt_tar::BLOCK as u64) - size;
-            let mut input = (&mut data).take(size).chain(io::repeat(0).take(padding));
-            match walt_tar::read_file(&mut input, &header, file, &mut |_| ()) {
-                Ok(()) => Ok(()),
-                Err(walt_tar::Unwritten::File(e)) => Err(e).on("write", &show),
-                Err(walt_tar::Unwritten::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
-            }
-        })
-    }
-
-    /// Puts a directory. One that is there keeps what is in it and gets these metadata; anything else is replaced.
-    pub fn put_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
-        self.admit(path, 0)?;
-        if path.is_empty() {
-            self.parent = None;
-        } else if self.kind(path) != Some(Kind::Dir) {
-            self.enter(split(path).0)?;
-            self.clear(path)?;
-            let hides =
-                self.below(path).and_then(|n| self.view.entry(n)).is_some_and(|e| e.kind == Kind::Dir);
-            return self.make_dir(path, meta, hides);
-        } else {
-            self.enter(path)?;
-            self.enter(split(path).0)?;
-        }
-        let place = self.place(path);
-        let show = self.root.show(path);
-        for name in place.xattr_names().on("read the extended attributes of", &show)? {
-            if !is_overlay_xattr(&name) && !meta.xattrs.iter().any(|(n, _)| *n == name) {
-                place.remove_xattr(&name).on("remove an extended attribute of", &show)?;
-            }
-        }
-        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
-        self.times.insert(path.to_vec(), meta.mtime);
-        Ok(())
-    }
-
-    /// Makes `path` and the directories above it that do not exist, these and itself with `meta`. What exists stays as it
-    /// is; it is an error if that is no directory.
-    pub fn make_dirs(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
-        match self.kind(path) {
-            Some(Kind::Dir) => Ok(()),
-            Some(_) => Err(refuse(path, "it is not a directory")),
-            None => {
-                self.make_dirs(split(path).0, meta)?;
-                self.put_dir(path, meta)
-            }
-        }
-    }
-
-    /// Removes what is in a directory, but not the directory.
-    pub fn empty_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
-        if path.is_empty() {
-            return Err(refuse(path, "the root cannot be emptied"));
-        }
-        self.remove(path)?;
-        self.put_dir(path, meta)
-    }
-
-    /// Puts a symbolic link.
-    pub fn put_symlink(&mut self, path: &[u8], meta: &Meta, target: &[u8]) -> Result<()> {
-        if target.is_empty() || target.len() >= MAX_PATH || target.contains(&0) {
-            return Err(refuse(path, "the target of the link is empty, too long, or has a NUL byte"));
-        }
-        self.replace(path, 0)?;
-        let place = self.place(path);
-        let show = self.root.show(path);
-        fs::symlinkat(as_path(target), place.dir, as_path(place.name)).on("create link", &show)?;
-        metadata(&place, meta, Kind::Symlink).on("set the metadata of", &show)?;
-        self.note(path, Kind::Symlink, target);
-        Ok(())
-    }
-
-    /// Puts a device or a named pipe: `kind` is [`Kind::Char`], [`Kind::Block`] or [`Kind::Fifo`], `rdev` the major and
-    /// minor number.
-    pub fn put_node(&mut self, path: &[u8], meta: &Meta, kind: Kind, rdev: (u32, u32)) -> Result<()> {
-        let file_type = match kind {
-            Kind::Char if rdev == (0, 0) => {
-                return Err(refuse(path, "a character device 0:0 means a deletion in a layer"));
-            }
-            Kind::Char => FileType::CharacterDevice,
-            Kind::Block => FileType::BlockDevice,
-            Kind::Fifo => FileType::Fifo,
-            _ => return Err(refuse(path, "it is neither a device nor a named pipe")),
-        };
-        self.replace(path, 0)?;
-        let place = self.place(path);
-        let show = self.root.show(path);
-        place.mknod(file_type, if kind == Kind::Fifo { (0, 0) } else { rdev }).on("create device", &show)?;
-        metadata(&place, meta, kind).on("set the metadata of", &show)?;
-        self.note(path, kind, b"");
-        Ok(())
-    }
-
-    /// Puts another name of the file `target` (a path of the merged tree; no link is followed). A file of the view is copied
-    /// into the layer first.
-    pub fn put_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let kind = self.kind(target).filter(|k| *k != Kind::Dir);
-        let absent = || refuse(path, "it is a hard link to a file that does not exist");
-        let kind = kind.ok_or_else(absent)?;
-        if path == target {
-            return Ok(());
-        }
-        if is_below(target, path) {
-            return Err(refuse(path, "it is a hard link to a file below itself"));
-        }
-        if let Some(number) = self.untouched(target) {
-            self.copy_up(target, number)?;
-        }
-        self.replace(path, 0)?;
-        let (dir, name) = split(target);
-        let dir = self.root.dir(dir).on("open", self.root.show(dir))?;
-        let place = self.place(path);
-        fs::linkat(&dir, as_path(name), place.dir, as_path(place.name), AtFlags::empty())
-            .on("create hard link", self.root.show(path))?;
-        let link_target = self.target(target);
-        self.note(path, kind, &link_target);
-        Ok(())
-    }
-
-    /// Copies an entry of the view, which is no directory, into the layer.
-    fn copy_up(&mut self, path: &[u8], number: u32) -> Result<()> {
-        let view = self.view.clone();
-        let Some(entry) = view.entry(number) else { return Ok(()) };
-        let meta = Meta {
-            mode: entry.mode,
-            uid: entry.uid,
-            gid: entry.gid,
-            mtime: entry.mtime,
-            xattrs: self.lower_xattrs(number)?,
-        };
-        match entry.kind {
-            Kind::File => {
-                let mut file = view.open(number).on("open below", self.root.show(path))?;
-                self.put_file(path, &meta, entry.size, &mut file)
-            }
-            Kind::Symlink => self.put_symlink(path, &meta, entry.target),
-            kind => self.put_node(path, &meta, kind, entry.rdev),
-        }
-    }
-
-    /// Removes what the merged tree has at `path`, a directory with all that it has; false if there is nothing.
-    pub fn remove(&mut self, path: &[u8]) -> Result<bool> {
-        if path.is_empty() {
-            return Err(refuse(path, "the root cannot be removed"));
-        }
-        if self.kind(path).is_none() {
-            return Ok(false);
-        }
-        self.enter(split(path).0)?;
-        self.clear(path)?;
-        if self.below(path).is_some() {
-            self.admit(path, 0)?;
-            let place = self.place(path);
-            place.mknod(FileType::CharacterDevice, (0, 0)).on("create whiteout", self.root.show(path))?;
-            self.note(path, Kind::Whiteout, b"");
-        }
-        Ok(true)
     }
 
     /// For entries of a source that cannot tell all: a file or link that equals the one below in content keeps its extended
