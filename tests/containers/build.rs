@@ -301,7 +301,7 @@ fn differences(ours: &Tree, theirs: &Tree, start: i64) -> Vec<String> {
                 let rounded = a.mtime.0 + i64::from(a.mtime.1 >= 500_000_000);
                 let same =
                     a.mtime == b.mtime || (b.mtime.1 == 0 && [a.mtime.0, rounded].contains(&b.mtime.0));
-                if !same && !(by_build(a) && by_build(b)) && !made_for_mounts(name) {
+                if !(same || by_build(a) && by_build(b) || made_for_mounts(name)) {
                     found.push(format!("{name}: time {:?} / buildah: {:?}", a.mtime, b.mtime));
                 }
             }

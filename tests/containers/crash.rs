@@ -70,7 +70,7 @@ impl Scene<'_> {
     fn wait_until_up(&self) -> u32 {
         until("the server to be started again", RESTART, || {
             let now = self.epoch.load(Ordering::SeqCst);
-            (now % 2 == 0).then_some(now)
+            now.is_multiple_of(2).then_some(now)
         })
     }
 

@@ -234,7 +234,7 @@ pub fn process(command_line: &str) -> String {
 fn bound(pid: &str, controller: &str, v1: &str, v2: &str) -> PathBuf {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = |wanted: &str| {
-        let line = groups.lines().find(|l| l.splitn(3, ':').nth(1) == Some(wanted))?;
+        let line = groups.lines().find(|l| l.split(':').nth(1) == Some(wanted))?;
         let path = line.splitn(3, ':').nth(2).unwrap();
         let end = path.find("/container").unwrap_or_else(|| panic!("no group above the container's: {path}"));
         Some(path[1..end].to_owned())
