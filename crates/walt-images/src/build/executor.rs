@@ -3,45 +3,30 @@
 //! Stages are built when something needs them: the target, what it starts from, what it copies or mounts from. The
 //! rest of the file is read, and not built.
 
+mod files;
+mod run;
+
 use super::{
     Dockerfile, Error, Result,
-    accounts::Accounts,
-    copy::Copier,
     dockerfile::{self, Step},
-    mounts::{Mount, MountKind, Sharing},
-    state::{Action, BuildArgs, Copy, Globals, Origin, PATH, Run, State},
-    step::{self, Ended, Secrets, StepMount, StepSpec, What},
+    state::{Action, BuildArgs, Globals, PATH, State},
+    step::StepSpec,
 };
-use crate::{
-    History, ImageConfig, MAX_LAYERS, Prepared, RunConfig, SaveRules, Store, Time, View,
-    compose::{Composed, Last, Meta},
-    layer::disk::split,
-};
+use crate::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View};
 use std::{
     collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
     pin::Pin,
-    process::Stdio,
     sync::Arc,
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
-    sync::watch,
-};
+use tokio::sync::watch;
 use walt_types::{DiffId, ImageId};
 
 /// Version of cache keys: raised when the same step gives another result.
 const KEY_VERSION: u32 = 1;
-/// Bytes of a command's output that are passed on at once.
-const CHUNK: usize = 16 << 10;
-/// Mode of a directory that `WORKDIR` makes.
-const DIR_MODE: u32 = 0o755;
 /// Longest text of an instruction that is shown or kept in the history, in characters.
 const MAX_SHOWN: usize = 400;
-/// Said of a step whose process left no result.
-const NO_ANSWER: &str = "the process of this step ended without an answer: the server's log may say why";
 
 /// What a build needs of the server around it.
 pub trait Host: Send + Sync {
@@ -337,257 +322,5 @@ impl<H: Host> Executor<'_, H> {
             self.host.line("(unchanged since the last build)".into()).await;
         }
         Ok(found)
-    }
-
-    async fn mkdir(
-        &mut self,
-        step: &Step,
-        layers: &[DiffId],
-        path: &str,
-        user: &str,
-    ) -> Result<Option<DiffId>> {
-        let view = self.view(layers).await?;
-        let exists = view.resolve(path.trim_start_matches('/').as_bytes());
-        if exists.and_then(|n| view.entry(n)).is_some_and(|e| e.kind == crate::Kind::Dir) {
-            return Ok(None);
-        }
-        let account = Accounts::of(&view).find(user).map_err(at(step.line))?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        let key = Key::of(&names, &format!("mkdir {path} {} {}", account.uid, account.gid)).text();
-        if let Some(found) = self.known(&key).await? {
-            return Ok(found);
-        }
-        let meta = Meta {
-            mode: DIR_MODE,
-            uid: account.uid,
-            gid: account.gid,
-            mtime: Time { sec: self.order.now.0, nsec: 0 },
-            xattrs: Vec::new(),
-        };
-        let mut composer = self.store.compose(&view)?;
-        let real = composer.resolve(path.as_bytes(), Last::Follow)?;
-        composer.make_dirs(split(&real).0, &meta)?;
-        composer.make_dirs(&real, &meta)?;
-        let writing = self.host.writing().await;
-        let found = self.found(&key, blocking(|| composer.finish())?);
-        drop(writing);
-        Ok(found)
-    }
-
-    /// Keeps what was made.
-    fn found(&self, key: &str, made: Composed) -> Option<DiffId> {
-        let layer = match made {
-            Composed::Unchanged => None,
-            Composed::Layer(info) => Some(info.diff_id),
-        };
-        if let Some(layer) = layer {
-            self.host.pin(layer);
-        }
-        self.host.remember(key, layer.as_ref());
-        layer
-    }
-
-    async fn copy(
-        &mut self,
-        stage: usize,
-        step: &Step,
-        layers: &[DiffId],
-        copy: &Copy,
-    ) -> Result<Option<DiffId>> {
-        let needs_source = copy.sources.iter().any(|s| matches!(s, Origin::Path(_)));
-        let source = match needs_source {
-            true => Some(self.source(step.line, stage, copy.from.as_deref()).await?),
-            false => None,
-        };
-        let view = self.view(layers).await?;
-        let copier = Copier { line: step.line, copy, source, now: self.order.now.0 };
-        let owner = copier.owner(&view)?;
-        let digest = blocking(|| copier.digest(owner))?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        let mut key = Key::of(&names, &format!("{copy:?}"));
-        key.part(digest.as_bytes());
-        let key = key.text();
-        if let Some(found) = self.known(&key).await? {
-            return Ok(found);
-        }
-        let mut composer = self.store.compose(&view)?;
-        blocking(|| copier.apply(&mut composer))?;
-        let writing = self.host.writing().await;
-        let found = self.found(&key, blocking(|| composer.finish())?);
-        drop(writing);
-        Ok(found)
-    }
-
-    fn new_dir(&mut self, what: &str) -> Result<PathBuf> {
-        self.number += 1;
-        let dir = self.order.dir.join(format!("{what}-{}", self.number));
-        std::fs::create_dir(&dir).map_err(|e| Error::io("make", &dir, e))?;
-        Ok(dir)
-    }
-
-    fn lowers(&self, layers: &[DiffId]) -> Vec<PathBuf> {
-        layers.iter().rev().map(|layer| self.store.layer_fs(layer)).collect()
-    }
-
-    /// What a command is shown, with what the key of its step gets for it.
-    async fn mount(
-        &mut self,
-        stage: usize,
-        line: usize,
-        mount: &Mount,
-        secrets: &mut Secrets,
-        key: &mut Key,
-    ) -> Result<Option<StepMount>> {
-        key.part(format!("{mount:?}").as_bytes());
-        let what = match &mount.kind {
-            MountKind::Bind { from, source } => {
-                let view = self.source(line, stage, from.as_deref()).await?;
-                view.layers().iter().for_each(|layer| key.part(layer.to_string().as_bytes()));
-                What::Tree { lowers: self.lowers(view.layers()), source: source.clone() }
-            }
-            MountKind::Cache { id, from, source, sharing, mode, uid, gid } => {
-                let dir = self.host.cache_dir(id).map_err(at(line))?;
-                if from.is_some() || source != "/" {
-                    let why =
-                        "a cache that starts with files of a stage is not offered: copy them in the command";
-                    return Err(Error::Dockerfile { line, why: why.into() });
-                }
-                let prepare = || -> std::io::Result<()> {
-                    use std::os::unix::fs::PermissionsExt;
-                    if std::fs::read_dir(&dir)?.next().is_none() {
-                        std::os::unix::fs::chown(&dir, Some(*uid), Some(*gid))?;
-                        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(*mode))?;
-                    }
-                    Ok(())
-                };
-                prepare().map_err(|e| Error::io("prepare", &dir, e))?;
-                // A private cache is one that others wait for: it is used by one build at a time, too.
-                What::Cache { dir, locked: *sharing != Sharing::Shared }
-            }
-            MountKind::Tmpfs { size } => What::Tmpfs(*size),
-            MountKind::Secret { id, env, file, required, mode, uid, gid } => {
-                let Some(bytes) = self.order.secrets.get(id) else {
-                    if *required {
-                        let why =
-                            format!("the secret '{id}' is needed: give it with --secret id={id},src=FILE");
-                        return Err(Error::Dockerfile { line, why });
-                    }
-                    return Ok(None);
-                };
-                if let Some(name) = env {
-                    let text = String::from_utf8_lossy(bytes);
-                    secrets.env.push(format!("{name}={text}"));
-                }
-                if !file {
-                    return Ok(None);
-                }
-                secrets.files.insert(id.clone(), bytes.clone());
-                What::Secret { id: id.clone(), mode: *mode, uid: *uid, gid: *gid }
-            }
-        };
-        Ok(Some(StepMount { target: mount.target.clone(), read_only: mount.read_only, what }))
-    }
-
-    async fn run(
-        &mut self,
-        stage: usize,
-        step: &Step,
-        image: &ImageConfig,
-        run: &Run,
-    ) -> Result<Option<DiffId>> {
-        let layers = &image.layers()?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        let facts = (&run.argv, &run.script, &run.env, &run.workdir, &run.user, run.network);
-        let mut key = Key::of(&names, &format!("{facts:?}"));
-        let mut secrets = Secrets::default();
-        let mut mounts = Vec::new();
-        for mount in &run.mounts {
-            mounts.extend(self.mount(stage, step.line, mount, &mut secrets, &mut key).await?);
-        }
-        let key = key.text();
-        if let Some(found) = self.known(&key).await? {
-            return Ok(found);
-        }
-        let view = self.view(layers).await?;
-        let account = Accounts::of(&view).find(&run.user).map_err(at(step.line))?;
-        let dir = self.new_dir("step")?;
-        blocking(|| self.store.prepare_upper(&dir.join("layer"), &view))?;
-        let mut spec = self.host.container(self.number, run.network, image).await.map_err(at(step.line))?;
-        spec.lowers = self.lowers(layers);
-        spec.argv = run.argv.clone();
-        spec.script = run.script.clone();
-        spec.env = run.env.iter().chain(&run.proxies).cloned().collect();
-        spec.workdir = run.workdir.clone();
-        spec.user = (account.uid, account.gid, account.groups);
-        spec.mounts = mounts;
-        match self.in_container(&dir, &spec, &secrets).await? {
-            Ended::Status(0) => {}
-            Ended::Status(status) => {
-                return Err(Error::Command { line: step.line, text: shown(&step.text), status });
-            }
-            Ended::Error(why) => return Err(at(step.line)(why)),
-            Ended::Cancelled => return Err(Error::Cancelled),
-        }
-        let layer_dir = dir.join("layer");
-        let prepared = blocking(|| self.store.prepare_commit(&layer_dir, &view, &SaveRules::exact()))?;
-        let layer = match prepared {
-            Prepared::Unchanged { .. } => None,
-            Prepared::Layer { info, .. } => {
-                let writing = self.host.writing().await;
-                blocking(|| self.store.adopt_layer(&layer_dir, &info.diff_id))?;
-                self.host.pin(info.diff_id);
-                drop(writing);
-                Some(info.diff_id)
-            }
-        };
-        self.host.remember(&key, layer.as_ref());
-        // What is left (trees that were shown, empty directories) is of no use; the build's end removes it at the latest.
-        let _ = blocking(|| std::fs::remove_dir_all(&dir));
-        Ok(layer)
-    }
-
-    /// Has the step's own process run the container.
-    async fn in_container(&mut self, dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Ended> {
-        let path = dir.join(step::SPEC);
-        let bytes = serde_json::to_vec(spec).map_err(|e| Error::io("express", &path, e.into()))?;
-        std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
-        let failed = |e| Error::io("start", self.order.program, e);
-        let (reader, writer) = std::io::pipe().map_err(failed)?;
-        let mut command = Command::new(self.order.program);
-        command
-            .arg("build-step")
-            .arg(dir)
-            .stdin(Stdio::piped())
-            .stdout(writer.try_clone().map_err(failed)?)
-            .stderr(writer);
-        let mut child = command.spawn().map_err(failed)?;
-        // It holds the writing end of the pipe.
-        drop(command);
-        let mut stdin = child.stdin.take();
-        let mut line = serde_json::to_vec(secrets).map_err(|e| Error::io("express", &path, e.into()))?;
-        line.push(b'\n');
-        if let Some(stdin) = &mut stdin {
-            // A process that has ended before it read says why in its result.
-            let _ = stdin.write_all(&line).await;
-        }
-        let mut output = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
-        let mut buffer = vec![0; CHUNK];
-        let mut cancelled = self.cancelled.clone();
-        loop {
-            tokio::select! {
-                read = output.read(&mut buffer) => match read {
-                    Ok(n) if n > 0 => self.host.output(&buffer[..n]).await,
-                    _ => break,
-                },
-                () = is_cancelled(&mut cancelled), if stdin.is_some() => stdin = None,
-            }
-        }
-        child.wait().await.map_err(failed)?;
-        drop(stdin);
-        let path = dir.join(step::RESULT);
-        match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::io("understand", &path, e.into())),
-            Err(_) => Ok(Ended::Error(NO_ANSWER.into())),
-        }
     }
 }

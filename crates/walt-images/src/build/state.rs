@@ -2,16 +2,24 @@
 //!
 //! Pure. Source: Dockerfile reference; where it is silent, what its present builder (BuildKit) does.
 
+mod copy;
+mod globals;
+mod run;
+mod settings;
+
+pub(crate) use copy::{Copy, Origin};
+pub(crate) use globals::Globals;
+pub(crate) use run::Run;
+
 use super::{
     Error, Result,
-    dockerfile::{Command, Dockerfile, Flag, Instruction, Pair, Source, Step},
+    dockerfile::{Command, Instruction, Pair, Step},
     expand::{self, Variables},
-    lines::{self, HereDoc},
-    mounts::{self, Mount},
 };
 use crate::config::{ImageConfig, RunConfig};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use settings::{healthcheck, is_signal, port_range};
+use std::collections::BTreeMap;
 
 /// Where programs are looked for, unless the configuration says otherwise.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,9 +36,6 @@ pub(crate) const PREDEFINED: [&str; 10] = [
     "ALL_PROXY",
     "all_proxy",
 ];
-/// Widest range of ports that `EXPOSE` takes.
-const MAX_PORTS: u32 = 65_536;
-
 /// Values given for `ARG`s.
 pub type BuildArgs = BTreeMap<String, String>;
 
@@ -45,51 +50,6 @@ pub(crate) enum Action {
     Run(Run),
     /// Files are copied.
     Copy(Copy),
-}
-
-/// A command.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Run {
-    /// The program and its arguments; with a script of its own, the script is to be put before them.
-    pub argv: Vec<String>,
-    /// A here-document that names its interpreter.
-    pub script: Option<String>,
-    /// `NAME=value`, without the predefined arguments.
-    pub env: Vec<String>,
-    /// The predefined arguments that were given.
-    pub proxies: Vec<String>,
-    pub workdir: String,
-    pub user: String,
-    /// Whether there is a network.
-    pub network: bool,
-    pub mounts: Vec<Mount>,
-}
-
-/// Files to copy.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Copy {
-    pub add: bool,
-    /// The stage or image they come from; none: the context.
-    pub from: Option<String>,
-    pub sources: Vec<Origin>,
-    /// An absolute path; a slash at its end means a directory.
-    pub dest: String,
-    pub chown: Option<String>,
-    pub chmod: Option<u32>,
-    pub link: bool,
-    pub parents: bool,
-    pub exclude: Vec<String>,
-    /// Whether archives are unpacked; none: as `ADD` and `COPY` do by themselves.
-    pub unpack: Option<bool>,
-}
-
-/// Where something copied comes from.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Origin {
-    /// A path with wildcards.
-    Path(String),
-    /// A file written down in the Dockerfile: name and content.
-    Inline(String, String),
 }
 
 /// What a stage starts from, and where its instructions have brought it.
@@ -110,69 +70,6 @@ struct Scope<'a>(&'a [(String, String)], &'a [(String, String)]);
 impl Variables for Scope<'_> {
     fn value(&self, name: &str) -> Option<&str> {
         self.0.value(name).or_else(|| self.1.value(name))
-    }
-}
-
-/// Arguments of the whole file: those before the first `FROM`, and the platform.
-#[derive(Debug)]
-pub(crate) struct Globals<'a> {
-    values: Vec<(String, String)>,
-    given: &'a BuildArgs,
-    used: BTreeSet<String>,
-}
-
-impl<'a> Globals<'a> {
-    /// `architecture` in Go's names.
-    pub fn new(file: &Dockerfile, given: &'a BuildArgs, architecture: &str) -> Result<Self> {
-        let mut all = Self { values: Vec::new(), given, used: BTreeSet::new() };
-        for side in ["TARGET", "BUILD"] {
-            all.set(&format!("{side}PLATFORM"), format!("linux/{architecture}"));
-            all.set(&format!("{side}OS"), "linux".into());
-            all.set(&format!("{side}ARCH"), architecture.into());
-            all.set(&format!("{side}VARIANT"), String::new());
-        }
-        for (line, pairs) in &file.globals {
-            for (name, default) in pairs {
-                let value = match (all.given(name), default) {
-                    (Some(given), _) => Some(given),
-                    (None, Some(text)) => {
-                        Some(at(*line, expand::word(text, file.escape, all.values.as_slice()))?)
-                    }
-                    (None, None) => None,
-                };
-                if let Some(value) = value {
-                    all.set(name, value);
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    fn set(&mut self, name: &str, value: String) {
-        self.values.push((name.to_owned(), value));
-    }
-
-    fn given(&mut self, name: &str) -> Option<String> {
-        let value = self.given.get(name)?;
-        self.used.insert(name.to_owned());
-        Some(value.clone())
-    }
-
-    /// Expands what follows `FROM`.
-    pub fn expand(&self, line: usize, text: &str, escape: char) -> Result<String> {
-        let found = at(line, expand::word(text, escape, self.values.as_slice()))?;
-        match found.is_empty() {
-            true => {
-                Err(wrong(line, format!("'{text}' names no image: is an ARG before FROM without a value?")))
-            }
-            false => Ok(found),
-        }
-    }
-
-    /// Names that were given and that no `ARG` asked for.
-    pub fn unused(&self) -> Vec<&str> {
-        let known = |name: &&String| self.used.contains(*name) || PREDEFINED.contains(&name.as_str());
-        self.given.keys().filter(|n| !known(n)).map(String::as_str).collect()
     }
 }
 
@@ -351,7 +248,7 @@ impl State {
             let value = match (globals.given(&name), default) {
                 (Some(given), _) => Some(given),
                 (None, Some(text)) => Some(self.word(line, text)?),
-                (None, None) => globals.values.as_slice().value(&name).map(str::to_owned),
+                (None, None) => globals.value(&name).map(str::to_owned),
             };
             self.args.retain(|(n, _)| *n != name);
             if let Some(value) = value {
@@ -405,180 +302,6 @@ impl State {
         }
         Ok(())
     }
-
-    fn run(
-        &self,
-        line: usize,
-        flags: &[Flag],
-        command: &Command,
-        here_docs: &[HereDoc],
-        globals: &mut Globals<'_>,
-    ) -> Result<Run> {
-        let (mut network, mut all) = (true, Vec::new());
-        for flag in flags {
-            let value = flag.value.as_deref().unwrap_or_default();
-            match flag.name.as_str() {
-                "mount" => all.push(at(line, mounts::parse(&self.word(line, value)?, self.workdir()))?),
-                "network" => {
-                    network = match self.word(line, value)?.as_str() {
-                        "default" => true,
-                        "none" => false,
-                        "host" => {
-                            return Err(wrong(
-                                line,
-                                "--network=host would open the server's own network: use default or none",
-                            ));
-                        }
-                        other => {
-                            return Err(wrong(
-                                line,
-                                format!("--network={other} is not known: use default or none"),
-                            ));
-                        }
-                    };
-                }
-                "security" if value == "sandbox" => {}
-                "security" => {
-                    return Err(wrong(line, "commands of a build have no more rights than an image shell"));
-                }
-                other => return Err(wrong(line, format!("RUN has no option '--{other}'"))),
-            }
-        }
-        let (argv, script) = match (command, here_docs) {
-            (Command::Shell(text), [here]) if lines::here_doc(text).is_some() => {
-                let content = here.content();
-                match content.starts_with("#!") {
-                    true => (Vec::new(), Some(content)),
-                    false => (self.command(&Command::Shell(content)), None),
-                }
-            }
-            (Command::Shell(text), _) => {
-                // The shell reads the here-documents itself.
-                let mut text = text.clone();
-                for here in here_docs {
-                    text.push('\n');
-                    text.push_str(&here.text);
-                    text.push_str(&here.name);
-                }
-                (self.command(&Command::Shell(text)), None)
-            }
-            (exec, _) => (self.command(exec), None),
-        };
-        let mut env = Vec::new();
-        let has = |name: &str| self.env.iter().any(|(n, _)| n == name);
-        if !has("PATH") {
-            env.push(format!("PATH={PATH}"));
-        }
-        env.extend(self.env.iter().map(|(n, v)| format!("{n}={v}")));
-        let hidden = |name: &str| has(name) || PREDEFINED.contains(&name);
-        env.extend(self.args.iter().filter(|(n, _)| !hidden(n)).map(|(n, v)| format!("{n}={v}")));
-        let mut proxies = Vec::new();
-        for name in PREDEFINED {
-            let value = globals.given(name).or_else(|| self.args.as_slice().value(name).map(str::to_owned));
-            if let Some(value) = value.filter(|_| !has(name)) {
-                proxies.push(format!("{name}={value}"));
-            }
-        }
-        Ok(Run {
-            argv,
-            script,
-            env,
-            proxies,
-            workdir: self.workdir().to_owned(),
-            user: self.user().to_owned(),
-            network,
-            mounts: all,
-        })
-    }
-
-    fn copy(&self, line: usize, add: bool, flags: &[Flag], sources: &[Source], dest: &str) -> Result<Copy> {
-        let what = if add { "ADD" } else { "COPY" };
-        let dest = self.word(line, dest)?;
-        let mut copy = Copy {
-            add,
-            from: None,
-            sources: Vec::new(),
-            dest: destination(self.workdir(), &dest),
-            chown: None,
-            chmod: None,
-            link: false,
-            parents: false,
-            exclude: Vec::new(),
-            unpack: None,
-        };
-        for flag in flags {
-            let value = match &flag.value {
-                Some(value) => Some(self.word(line, value)?),
-                None => None,
-            };
-            let needed =
-                || value.clone().ok_or_else(|| wrong(line, format!("--{} needs a value", flag.name)));
-            let switch = || match value.as_deref() {
-                None | Some("true") => Ok(true),
-                Some("false") => Ok(false),
-                Some(other) => Err(wrong(line, format!("--{}={other}: use true or false", flag.name))),
-            };
-            match flag.name.as_str() {
-                "from" if !add => copy.from = Some(needed()?),
-                "chown" => copy.chown = Some(needed()?),
-                "chmod" => {
-                    let text = needed()?;
-                    let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
-                    let why = || wrong(line, format!("--chmod={text}: use an octal number up to 7777"));
-                    copy.chmod = Some(mode.ok_or_else(why)?);
-                }
-                "link" => copy.link = switch()?,
-                "parents" if !add => copy.parents = switch()?,
-                "exclude" => copy.exclude.push(needed()?),
-                "unpack" if add => copy.unpack = Some(switch()?),
-                other => return Err(wrong(line, format!("{what} has no option '--{other}'"))),
-            }
-        }
-        for source in sources {
-            copy.sources.push(match source {
-                Source::Inline(here) => {
-                    let content = here.content();
-                    let content = match here.expand {
-                        true => at(line, expand::here_document(&content, &Scope(&self.env, &self.args)))?,
-                        false => content,
-                    };
-                    Origin::Inline(here.name.clone(), content)
-                }
-                Source::Path(path) => Self::origin(line, add, &self.word(line, path)?)?,
-            });
-        }
-        let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
-        if copy.sources.len() > 1 && !directory {
-            return Err(wrong(
-                line,
-                format!("with several sources, the destination of {what} must end with /"),
-            ));
-        }
-        Ok(copy)
-    }
-
-    fn origin(line: usize, add: bool, path: &str) -> Result<Origin> {
-        if is_remote(path) {
-            let why = match add {
-                // The server fetches nothing for others from its own place in the network.
-                true => {
-                    "is not fetched by this server: put it into the directory of the Dockerfile, or fetch it in a RUN"
-                }
-                false => "is no path: COPY takes files of the directory, of a stage or of an image",
-            };
-            return Err(wrong(line, format!("'{path}' {why}")));
-        }
-        if path.is_empty() {
-            return Err(wrong(line, "a source is empty"));
-        }
-        Ok(Origin::Path(path.to_owned()))
-    }
-}
-
-/// A URL, or a git repository.
-fn is_remote(source: &str) -> bool {
-    let lower = source.to_ascii_lowercase();
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| lower.starts_with(start))
 }
 
 /// Joins and tidies a path: absolute, without `.`, `..` and doubled slashes.
@@ -595,114 +318,10 @@ pub(crate) fn absolute(base: &str, path: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-/// As [`absolute`], for the destination of a copy: what means a directory keeps a slash at its end.
-fn destination(workdir: &str, dest: &str) -> String {
-    let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
-    let mut path = absolute(workdir, dest);
-    if directory && !path.ends_with('/') {
-        path.push('/');
-    }
-    path
-}
-
-/// `80`, `80/udp`, `80-82/tcp` as the entries of a configuration.
-fn port_range(text: &str) -> std::result::Result<Vec<String>, String> {
-    let why = || format!("'{text}' is no port: use 80, 80/udp or 80-82/tcp");
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(why());
-    }
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n < MAX_PORTS).ok_or_else(why);
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return Err(why());
-    }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-fn is_signal(text: &str) -> bool {
-    let name = text.to_ascii_uppercase();
-    let name = name.strip_prefix("SIG").unwrap_or(&name);
-    match text.parse::<u32>() {
-        Ok(number) => (1..=64).contains(&number),
-        Err(_) => {
-            const NAMES: [&str; 33] = [
-                "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT",
-                "KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM",
-                "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU",
-            ];
-            let real_time = name.strip_prefix("RTM").is_some_and(|rest| {
-                let digits = rest.trim_start_matches("IN+").trim_start_matches("AX-");
-                matches!(rest, "IN" | "AX") || digits.parse::<u8>().is_ok_and(|n| n <= 15)
-            });
-            NAMES.contains(&name) || name == "XFSZ" || real_time
-        }
-    }
-}
-
-/// A duration as Go writes it, in nanoseconds: `1m30s`, `500ms`.
-fn duration(text: &str) -> Option<u64> {
-    let mut total = 0f64;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1e0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            _ => return None,
-        };
-        rest = &rest[end..];
-        total += number * unit;
-    }
-    // Ten years: what is longer is a slip.
-    (!text.is_empty() && total < 3.2e17).then_some(total as u64)
-}
-
-fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result::Result<Value, String> {
-    let Some(test) = test else {
-        return match flags.is_empty() {
-            true => Ok(json!({"Test": ["NONE"]})),
-            false => Err("HEALTHCHECK NONE takes no option".into()),
-        };
-    };
-    let words = match test {
-        Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
-        Command::Exec(words) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
-    };
-    let mut value = json!({"Test": words});
-    for flag in flags {
-        let text = flag.value.as_deref().unwrap_or_default();
-        let key = match flag.name.as_str() {
-            "interval" => "Interval",
-            "timeout" => "Timeout",
-            "start-period" => "StartPeriod",
-            "start-interval" => "StartInterval",
-            "retries" => {
-                let count: u32 = text.parse().map_err(|_| format!("--retries={text} is no number"))?;
-                value["Retries"] = json!(count);
-                continue;
-            }
-            other => return Err(format!("HEALTHCHECK has no option '--{other}'")),
-        };
-        let nanoseconds =
-            duration(text).ok_or_else(|| format!("--{}={text} is no duration as 1m30s", flag.name))?;
-        value[key] = json!(nanoseconds);
-    }
-    Ok(value)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{copy::destination, *};
+    use crate::build::dockerfile::Dockerfile;
 
     /// Applies all instructions of the last stage to an image with some settings; the actions, and the state.
     fn apply(text: &str, given: &[(&str, &str)]) -> Result<(Vec<Action>, State)> {

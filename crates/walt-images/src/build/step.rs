@@ -9,27 +9,27 @@
 //!    ◀──── result.json ─────────────────┘   └─ overlay, tmpfs, mounts  gone with the process
 //! ```
 
+mod shown;
+mod stubs;
+
 use crate::{
     container::{self, Facts, runtime::Runtime},
     hold::{Error, Result},
     session::{HoldSpec, Mode, SPEC_VERSION},
 };
-use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode as FileMode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
-};
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use shown::mounts;
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
+use stubs::Stubs;
 use walt_sys::{mount, net, process};
 
 /// Name of the machine in every build.
@@ -42,8 +42,6 @@ const MEMORY: &str = "memory";
 const MEMORY_OPTIONS: &str = "mode=700,size=64m";
 /// How long a killed container may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// Most symbolic links that are followed on the way to a mount point.
-const MAX_LINKS: usize = 40;
 /// Largest message with secrets, in bytes.
 const MAX_SECRETS: u64 = 4 << 20;
 /// How the command ended.
@@ -414,226 +412,4 @@ fn bundle(
         mounts.extend(more);
     }
     config
-}
-
-fn bind(source: &Path, target: &str, read_only: bool) -> Value {
-    let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
-    options.push(if read_only { "ro" } else { "rw" });
-    json!({"destination": target, "type": "bind", "source": source, "options": options})
-}
-
-/// Prepares what is shown to the command, and the places where it is shown.
-fn mounts(
-    dir: &Path,
-    memory: &Path,
-    spec: &StepSpec,
-    secrets: &Secrets,
-    stubs: &mut Stubs,
-) -> Result<Vec<Value>> {
-    let mut list = Vec::new();
-    for point in container::MOUNT_POINTS.iter().filter(|p| **p != "run") {
-        stubs.make(&format!("/{point}"), true)?;
-    }
-    let own = |name: &str, text: &str, mode: u32| -> Result<PathBuf> {
-        let path = memory.join(name);
-        std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?;
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).map_err(|e| Error::io("set the mode of", &path, e))?;
-        Ok(path)
-    };
-    if let Some(network) = &spec.network {
-        let text = format!("nameserver {}\n", network.gateway);
-        list.push(bind(&own("resolv.conf", &text, 0o644)?, "/etc/resolv.conf", false));
-        stubs.make("/etc/resolv.conf", false)?;
-    }
-    let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    list.push(bind(&own("hosts", &hosts, 0o644)?, "/etc/hosts", false));
-    stubs.make("/etc/hosts", false)?;
-    if let Some(script) = &spec.script {
-        list.push(bind(&own("script", script, 0o755)?, SCRIPT, true));
-    }
-    for (number, mount) in spec.mounts.iter().enumerate() {
-        let target = mount.target.as_str();
-        match &mount.what {
-            What::Tmpfs(size) => {
-                stubs.make(target, true)?;
-                let mut options = vec!["nosuid".to_owned(), "nodev".into(), "mode=1777".into()];
-                options.extend(size.map(|bytes| format!("size={bytes}")));
-                list.push(
-                    json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}),
-                );
-            }
-            What::Cache { dir, .. } => {
-                stubs.make(target, true)?;
-                list.push(bind(dir, target, mount.read_only));
-            }
-            What::Secret { id, mode, uid, gid } => {
-                let Some(bytes) = secrets.files.get(id) else { continue };
-                let path = memory.join(format!("secret-{number}"));
-                let put = || -> io::Result<()> {
-                    std::fs::write(&path, bytes)?;
-                    rustix::fs::chown(&path, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(*mode))
-                };
-                put().map_err(|e| Error::io("write", &path, e))?;
-                stubs.make(target, false)?;
-                list.push(bind(&path, target, true));
-            }
-            What::Tree { lowers, source } => {
-                let root = overlay(dir, &format!("tree-{number}"), lowers)?;
-                let found = open_in(&root, source)
-                    .map_err(|e| Error::io("find the source of a mount,", Path::new(source), e.into()))?;
-                let meta = rustix::fs::fstat(&found)
-                    .map_err(|e| Error::io("look at", Path::new(source), e.into()))?;
-                let is_dir = FileType::from_raw_mode(meta.st_mode).is_dir();
-                // Bound to a name of our own: the path could lead elsewhere when the runtime follows it.
-                let at = dir.join(format!("tree-{number}/at"));
-                match is_dir {
-                    true => drop(make_dir(&at)?),
-                    false => drop(File::create(&at).map_err(|e| Error::io("make", &at, e))?),
-                }
-                mount::bind(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())), &at)?;
-                stubs.make(target, is_dir)?;
-                list.push(bind(&at, target, mount.read_only));
-            }
-        }
-    }
-    Ok(list)
-}
-
-/// Opens a path of a tree without access to it, following symbolic links inside the tree only.
-fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
-    let path = if path.is_empty() { "." } else { path };
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty(), how)
-}
-
-/// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
-struct Stubs {
-    root: OwnedFd,
-    /// Path, whether it is a directory.
-    made: Vec<(String, bool)>,
-    /// Directories that something was made in: their times before, and after.
-    touched: BTreeMap<String, (Timespec, Timespec)>,
-}
-
-impl Stubs {
-    fn new(root: &Path) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(root, flags, FileMode::empty())
-            .map_err(|e| Error::io("open", root, e.into()))?;
-        Ok(Self { root: fd, made: Vec::new(), touched: BTreeMap::new() })
-    }
-
-    fn at(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        let path = if path.is_empty() { "." } else { path };
-        rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, FileMode::empty(), how)
-    }
-
-    fn stat(&self, path: &str) -> rustix::io::Result<rustix::fs::Stat> {
-        rustix::fs::fstat(self.at(path, OFlags::PATH)?)
-    }
-
-    /// Where a path leads with symbolic links followed inside the tree; names that do not exist stay.
-    fn real(&self, path: &str) -> rustix::io::Result<String> {
-        let names = |path: &str| {
-            path.split('/')
-                .rev()
-                .filter(|n| !n.is_empty() && *n != ".")
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        };
-        let (mut left, mut at, mut links) = (names(path), String::new(), 0);
-        while let Some(name) = left.pop() {
-            if name == ".." {
-                at.truncate(at.rfind('/').unwrap_or(0));
-                continue;
-            }
-            let next = if at.is_empty() { name } else { format!("{at}/{name}") };
-            let link = self
-                .at(&next, OFlags::PATH | OFlags::NOFOLLOW)
-                .and_then(|fd| rustix::fs::readlinkat(fd, "", Vec::new()));
-            match link {
-                Ok(target) => {
-                    links += 1;
-                    let Ok(target) = target.into_string() else { return Err(rustix::io::Errno::ILSEQ) };
-                    if links > MAX_LINKS {
-                        return Err(rustix::io::Errno::LOOP);
-                    }
-                    if target.starts_with('/') {
-                        at.clear();
-                    }
-                    left.extend(names(&target));
-                }
-                Err(_) => at = next,
-            }
-        }
-        Ok(at)
-    }
-
-    /// Makes a mount point, and the directories above it, where the tree has none.
-    fn make(&mut self, target: &str, dir: bool) -> Result<()> {
-        let failed = |e: rustix::io::Errno| Error::io("make the mount point", Path::new(target), e.into());
-        let real = self.real(target).map_err(failed)?;
-        let mut at = String::new();
-        let names: Vec<&str> = real.split('/').filter(|n| !n.is_empty()).collect();
-        for (i, name) in names.iter().enumerate() {
-            let next = if at.is_empty() { (*name).to_owned() } else { format!("{at}/{name}") };
-            match self.at(&next, OFlags::PATH | OFlags::NOFOLLOW) {
-                Ok(_) => {}
-                Err(rustix::io::Errno::NOENT) => {
-                    let is_dir = dir || i + 1 < names.len();
-                    let parent = self.at(&at, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
-                    let before = self.stat(&at).map(time).map_err(failed)?;
-                    if is_dir {
-                        rustix::fs::mkdirat(&parent, *name, FileMode::from_raw_mode(0o755))
-                            .map_err(failed)?;
-                    } else {
-                        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                        rustix::fs::openat(&parent, *name, flags, FileMode::from_raw_mode(0o644))
-                            .map_err(failed)?;
-                    }
-                    let after = self.stat(&at).map(time).map_err(failed)?;
-                    self.touched.entry(at.clone()).and_modify(|t| t.1 = after).or_insert((before, after));
-                    self.made.push((next.clone(), is_dir));
-                }
-                Err(e) => return Err(failed(e)),
-            }
-            at = next;
-        }
-        Ok(())
-    }
-
-    /// Removes what is still as it was made. What the command has put something into, or replaced, is its own.
-    fn remove(&mut self) {
-        while let Some((path, is_dir)) = self.made.pop() {
-            let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
-            let Ok(parent) = self.at(dir, OFlags::PATH | OFlags::DIRECTORY) else { continue };
-            let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            let as_made = if is_dir { kind.is_dir() } else { kind.is_file() && stat.st_size == 0 };
-            let Ok(now) = self.stat(dir).map(time) else { continue };
-            let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
-            if !as_made || rustix::fs::unlinkat(&parent, name, flags).is_err() {
-                continue;
-            }
-            // The command has not changed the directory: it gets the time it had. Else the one it had now.
-            let last = match self.touched.get(dir) {
-                Some((before, after)) if *after == now => *before,
-                _ => now,
-            };
-            let times = Timestamps { last_access: last, last_modification: last };
-            let _ = rustix::fs::utimensat(&parent, ".", &times, AtFlags::empty());
-            if let Some(touched) = self.touched.get_mut(dir) {
-                // The next one that goes from here finds the time that is right already.
-                *touched = (last, last);
-            }
-        }
-    }
-}
-
-fn time(stat: rustix::fs::Stat) -> Timespec {
-    Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ }
 }

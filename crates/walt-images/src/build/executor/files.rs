@@ -1,0 +1,100 @@
+//! `COPY`, `ADD` and `WORKDIR`: layers that the composer makes.
+
+use super::{Executor, Host, Key, at, blocking};
+use crate::{
+    Time,
+    build::{
+        Result,
+        accounts::Accounts,
+        copy::Copier,
+        dockerfile::Step,
+        state::{Copy, Origin},
+    },
+    compose::{Composed, Last, Meta},
+    layer::disk::split,
+};
+use walt_types::DiffId;
+
+/// Mode of a directory that `WORKDIR` makes.
+const DIR_MODE: u32 = 0o755;
+
+impl<H: Host> Executor<'_, H> {
+    pub(super) async fn mkdir(
+        &mut self,
+        step: &Step,
+        layers: &[DiffId],
+        path: &str,
+        user: &str,
+    ) -> Result<Option<DiffId>> {
+        let view = self.view(layers).await?;
+        let exists = view.resolve(path.trim_start_matches('/').as_bytes());
+        if exists.and_then(|n| view.entry(n)).is_some_and(|e| e.kind == crate::Kind::Dir) {
+            return Ok(None);
+        }
+        let account = Accounts::of(&view).find(user).map_err(at(step.line))?;
+        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        let key = Key::of(&names, &format!("mkdir {path} {} {}", account.uid, account.gid)).text();
+        if let Some(found) = self.known(&key).await? {
+            return Ok(found);
+        }
+        let meta = Meta {
+            mode: DIR_MODE,
+            uid: account.uid,
+            gid: account.gid,
+            mtime: Time { sec: self.order.now.0, nsec: 0 },
+            xattrs: Vec::new(),
+        };
+        let mut composer = self.store.compose(&view)?;
+        let real = composer.resolve(path.as_bytes(), Last::Follow)?;
+        composer.make_dirs(split(&real).0, &meta)?;
+        composer.make_dirs(&real, &meta)?;
+        let writing = self.host.writing().await;
+        let found = self.found(&key, blocking(|| composer.finish())?);
+        drop(writing);
+        Ok(found)
+    }
+
+    /// Keeps what was made.
+    fn found(&self, key: &str, made: Composed) -> Option<DiffId> {
+        let layer = match made {
+            Composed::Unchanged => None,
+            Composed::Layer(info) => Some(info.diff_id),
+        };
+        if let Some(layer) = layer {
+            self.host.pin(layer);
+        }
+        self.host.remember(key, layer.as_ref());
+        layer
+    }
+
+    pub(super) async fn copy(
+        &mut self,
+        stage: usize,
+        step: &Step,
+        layers: &[DiffId],
+        copy: &Copy,
+    ) -> Result<Option<DiffId>> {
+        let needs_source = copy.sources.iter().any(|s| matches!(s, Origin::Path(_)));
+        let source = match needs_source {
+            true => Some(self.source(step.line, stage, copy.from.as_deref()).await?),
+            false => None,
+        };
+        let view = self.view(layers).await?;
+        let copier = Copier { line: step.line, copy, source, now: self.order.now.0 };
+        let owner = copier.owner(&view)?;
+        let digest = blocking(|| copier.digest(owner))?;
+        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
+        let mut key = Key::of(&names, &format!("{copy:?}"));
+        key.part(digest.as_bytes());
+        let key = key.text();
+        if let Some(found) = self.known(&key).await? {
+            return Ok(found);
+        }
+        let mut composer = self.store.compose(&view)?;
+        blocking(|| copier.apply(&mut composer))?;
+        let writing = self.host.writing().await;
+        let found = self.found(&key, blocking(|| composer.finish())?);
+        drop(writing);
+        Ok(found)
+    }
+}

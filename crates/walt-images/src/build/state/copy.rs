@@ -1,0 +1,143 @@
+//! `COPY` and `ADD`: what is copied, where to, and how.
+
+use super::{Scope, State, absolute, at, wrong};
+use crate::build::{
+    Result,
+    dockerfile::{Flag, Source},
+    expand,
+};
+
+/// Files to copy.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Copy {
+    pub add: bool,
+    /// The stage or image they come from; none: the context.
+    pub from: Option<String>,
+    pub sources: Vec<Origin>,
+    /// An absolute path; a slash at its end means a directory.
+    pub dest: String,
+    pub chown: Option<String>,
+    pub chmod: Option<u32>,
+    pub link: bool,
+    pub parents: bool,
+    pub exclude: Vec<String>,
+    /// Whether archives are unpacked; none: as `ADD` and `COPY` do by themselves.
+    pub unpack: Option<bool>,
+}
+
+/// Where something copied comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Origin {
+    /// A path with wildcards.
+    Path(String),
+    /// A file written down in the Dockerfile: name and content.
+    Inline(String, String),
+}
+
+impl State {
+    pub(super) fn copy(
+        &self,
+        line: usize,
+        add: bool,
+        flags: &[Flag],
+        sources: &[Source],
+        dest: &str,
+    ) -> Result<Copy> {
+        let what = if add { "ADD" } else { "COPY" };
+        let dest = self.word(line, dest)?;
+        let mut copy = Copy {
+            add,
+            from: None,
+            sources: Vec::new(),
+            dest: destination(self.workdir(), &dest),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: None,
+        };
+        for flag in flags {
+            let value = match &flag.value {
+                Some(value) => Some(self.word(line, value)?),
+                None => None,
+            };
+            let needed =
+                || value.clone().ok_or_else(|| wrong(line, format!("--{} needs a value", flag.name)));
+            let switch = || match value.as_deref() {
+                None | Some("true") => Ok(true),
+                Some("false") => Ok(false),
+                Some(other) => Err(wrong(line, format!("--{}={other}: use true or false", flag.name))),
+            };
+            match flag.name.as_str() {
+                "from" if !add => copy.from = Some(needed()?),
+                "chown" => copy.chown = Some(needed()?),
+                "chmod" => {
+                    let text = needed()?;
+                    let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
+                    let why = || wrong(line, format!("--chmod={text}: use an octal number up to 7777"));
+                    copy.chmod = Some(mode.ok_or_else(why)?);
+                }
+                "link" => copy.link = switch()?,
+                "parents" if !add => copy.parents = switch()?,
+                "exclude" => copy.exclude.push(needed()?),
+                "unpack" if add => copy.unpack = Some(switch()?),
+                other => return Err(wrong(line, format!("{what} has no option '--{other}'"))),
+            }
+        }
+        for source in sources {
+            copy.sources.push(match source {
+                Source::Inline(here) => {
+                    let content = here.content();
+                    let content = match here.expand {
+                        true => at(line, expand::here_document(&content, &Scope(&self.env, &self.args)))?,
+                        false => content,
+                    };
+                    Origin::Inline(here.name.clone(), content)
+                }
+                Source::Path(path) => Self::origin(line, add, &self.word(line, path)?)?,
+            });
+        }
+        let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
+        if copy.sources.len() > 1 && !directory {
+            return Err(wrong(
+                line,
+                format!("with several sources, the destination of {what} must end with /"),
+            ));
+        }
+        Ok(copy)
+    }
+
+    fn origin(line: usize, add: bool, path: &str) -> Result<Origin> {
+        if is_remote(path) {
+            let why = match add {
+                // The server fetches nothing for others from its own place in the network.
+                true => {
+                    "is not fetched by this server: put it into the directory of the Dockerfile, or fetch it in a RUN"
+                }
+                false => "is no path: COPY takes files of the directory, of a stage or of an image",
+            };
+            return Err(wrong(line, format!("'{path}' {why}")));
+        }
+        if path.is_empty() {
+            return Err(wrong(line, "a source is empty"));
+        }
+        Ok(Origin::Path(path.to_owned()))
+    }
+}
+
+/// A URL, or a git repository.
+fn is_remote(source: &str) -> bool {
+    let lower = source.to_ascii_lowercase();
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| lower.starts_with(start))
+}
+
+/// As [`absolute`], for the destination of a copy: what means a directory keeps a slash at its end.
+pub(super) fn destination(workdir: &str, dest: &str) -> String {
+    let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
+    let mut path = absolute(workdir, dest);
+    if directory && !path.ends_with('/') {
+        path.push('/');
+    }
+    path
+}

@@ -1,0 +1,77 @@
+//! Arguments of the whole file: those before the first `FROM`, those that were given, and the platform.
+
+use super::{BuildArgs, PREDEFINED, at, wrong};
+use crate::build::{
+    Result,
+    dockerfile::Dockerfile,
+    expand::{self, Variables},
+};
+use std::collections::BTreeSet;
+
+/// Arguments of the whole file: those before the first `FROM`, and the platform.
+#[derive(Debug)]
+pub(crate) struct Globals<'a> {
+    values: Vec<(String, String)>,
+    given: &'a BuildArgs,
+    used: BTreeSet<String>,
+}
+
+impl<'a> Globals<'a> {
+    /// `architecture` in Go's names.
+    pub fn new(file: &Dockerfile, given: &'a BuildArgs, architecture: &str) -> Result<Self> {
+        let mut all = Self { values: Vec::new(), given, used: BTreeSet::new() };
+        for side in ["TARGET", "BUILD"] {
+            all.set(&format!("{side}PLATFORM"), format!("linux/{architecture}"));
+            all.set(&format!("{side}OS"), "linux".into());
+            all.set(&format!("{side}ARCH"), architecture.into());
+            all.set(&format!("{side}VARIANT"), String::new());
+        }
+        for (line, pairs) in &file.globals {
+            for (name, default) in pairs {
+                let value = match (all.given(name), default) {
+                    (Some(given), _) => Some(given),
+                    (None, Some(text)) => {
+                        Some(at(*line, expand::word(text, file.escape, all.values.as_slice()))?)
+                    }
+                    (None, None) => None,
+                };
+                if let Some(value) = value {
+                    all.set(name, value);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        self.values.push((name.to_owned(), value));
+    }
+
+    pub(super) fn given(&mut self, name: &str) -> Option<String> {
+        let value = self.given.get(name)?;
+        self.used.insert(name.to_owned());
+        Some(value.clone())
+    }
+
+    /// The value of an `ARG` before the first `FROM`.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.values.as_slice().value(name)
+    }
+
+    /// Expands what follows `FROM`.
+    pub fn expand(&self, line: usize, text: &str, escape: char) -> Result<String> {
+        let found = at(line, expand::word(text, escape, self.values.as_slice()))?;
+        match found.is_empty() {
+            true => {
+                Err(wrong(line, format!("'{text}' names no image: is an ARG before FROM without a value?")))
+            }
+            false => Ok(found),
+        }
+    }
+
+    /// Names that were given and that no `ARG` asked for.
+    pub fn unused(&self) -> Vec<&str> {
+        let known = |name: &&String| self.used.contains(*name) || PREDEFINED.contains(&name.as_str());
+        self.given.keys().filter(|n| !known(n)).map(String::as_str).collect()
+    }
+}
