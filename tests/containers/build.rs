@@ -560,8 +560,15 @@ fn the_command_and_what_it_says() {
     let again = server.walt_with_input(USER, &[&from_dir[..], &["made"]].concat(), "y\n");
     assert!(again.err.contains("would overwrite it"), "{again:?}");
     let again = again.ok();
-    assert!(again.contains("Image made updated.") && !again.contains("\nfrom the command\n"), "{again}");
-    assert!(build(&server, &["--no-cache", "-y", "made"]).ok().contains("\nfrom the command\n"));
+    let same = "Nothing changed: image made is left as it was.\n";
+    assert!(again.contains(same) && !again.contains("\nfrom the command\n"), "{again}");
+    let versions = server.walt(USER, &["image", "history", "made"]).ok().lines().count();
+    let anew = build(&server, &["--no-cache", "-y", "made"]).ok();
+    assert!(anew.contains("\nfrom the command\n") && anew.contains("Image made updated.\n"), "{anew}");
+    assert_eq!(server.walt(USER, &["image", "history", "made"]).ok().lines().count(), versions + 1);
+    // Cloning what a name means already is nothing, either.
+    let ran = server.walt(USER, &["image", "clone", "--force", "walt:waltplatform/pc-x86-64-mini"]).ok();
+    assert!(ran.contains(&format!("Nothing changed: image {MINI} is left as it was.\n")), "{ran}");
     let declined = server.walt_with_input(USER, &[&from_dir[..], &["made"]].concat(), "n\n");
     assert_eq!(declined.status, Some(1), "{declined:?}");
     assert!(server.walt(USER, &["image", "history", "made"]).ok().contains("walt image build --from-dir"));
@@ -571,6 +578,10 @@ fn the_command_and_what_it_says() {
     let ran = build(&server, &["-y", "made"]);
     assert!(ran.status == Some(1) && ran.err.contains("Sorry, image build FAILED."), "{ran:?}");
     assert!(ran.err.contains("walt.node.models"), "{ran:?}");
+    // Nor one that is made for a newer server.
+    file(&format!("FROM {MINI}\nLABEL walt.server.minversion=99\n"));
+    let ran = build(&server, &["-y", "made"]);
+    assert!(ran.status == Some(1) && ran.err.contains("[Need server upgrade, version>=99]"), "{ran:?}");
     let look = server.walt_with_input(USER, &["image", "shell", "made"], "cat /root/made\n");
     assert_eq!(look.out, "1\n", "{look:?}");
 
@@ -593,6 +604,9 @@ fn the_command_and_what_it_says() {
     assert_eq!(look.out, "from git\n", "{look:?}");
     let ran = server.walt(USER, &["image", "build", "--from-url", &url, "--sub-dir", "none", "git"]);
     assert!(ran.status == Some(1) && ran.err.contains("no directory 'none'"), "{ran:?}");
+    let ran = server.walt(USER, &["image", "build", "--from-url", "file:///nowhere", "git"]);
+    assert!(ran.status == Some(1) && ran.err.contains("could not clone"), "{ran:?}");
+    assert!(ran.err.contains("\nSorry, image build FAILED.\n"), "{ran:?}");
 
     // ctrl-C ends the command on the server, too, and so does the server's death.
     file(&format!("FROM {MINI}\nRUN echo started; exec sleep 987654\n"));

@@ -1,8 +1,6 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
-use super::{
-    find, first_images, labels, land::fits_all, must_be_free, no_session, own_reference, squash, versions,
-};
+use super::{find, first_images, labels, land::Target, must_be_free, no_session, own_reference, squash, versions};
 use crate::{
     App,
     db::{By, NodeRow, RefRow},
@@ -61,6 +59,10 @@ pub async fn act(
         }
         ImageAction::Clone { link, name, force, .. } => {
             let plan = plan_clone(app, caller, &link, name.as_deref(), force)?;
+            if let Some(target) = plan.is_there {
+                events.out(target.unchanged()).await;
+                return Ok(true);
+            }
             let by = By::new(caller, format!("walt image clone {link}"));
             app.db.transaction(|tx| plan.row.put(tx, &by))?;
             drop(decision);
@@ -184,6 +186,8 @@ fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
 
 struct ClonePlan {
     row: RefRow,
+    /// The name means that image already.
+    is_there: Option<Target>,
     wanted: String,
     users: Vec<NodeRow>,
 }
@@ -214,23 +218,22 @@ fn plan_clone(
         }
         not_found("No such remote image. (tip: walt image show --all)")
     })?;
-    let models = labels::check(&app.store.config(&found.image_id).map_err(anyhow::Error::new)?)?;
+    labels::check(&app.store.config(&found.image_id).map_err(anyhow::Error::new)?)?;
     let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
     let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
-    let target = ImageRef::of(caller, image);
-    let mut users = Vec::new();
-    if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
-        no_session(app, &target)?;
-        users = nodes_using(app, &target)?;
-        fits_all(&users, &models, &target)?;
+    let target = Target::of(app, ImageRef::of(caller, image))?;
+    if target.present.is_some() {
+        target.fits(app, &found.image_id)?;
         if !force {
             return Err(refused_hint(
-                overwrite_warning(users.len()),
-                format!("to do it anyway: walt image clone --force {link} {}", target.image()),
+                overwrite_warning(target.users.len()),
+                format!("to do it anyway: walt image clone --force {link} {}", target.reference.image()),
             ));
         }
     }
-    Ok(ClonePlan { row: RefRow { reference: target, ..found }, wanted, users })
+    let users = target.users.clone();
+    let row = RefRow { reference: target.reference.clone(), ..found };
+    Ok(ClonePlan { is_there: target.is(&row.image_id).then_some(target), row, wanted, users })
 }
 
 /// The warning before an own image is overwritten.

@@ -36,12 +36,18 @@ pub fn check(config: &ImageConfig) -> Outcome<Vec<Model>> {
             "this image does not indicate compatible node models (label {LABEL_MODELS}): it is not an image for WalT nodes."
         )));
     }
-    if let Some(version) = needs_version(config.label(LABEL_MINVERSION)) {
-        return Err(refused(format!(
-            "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
-        )));
-    }
+    fits_server(config)?;
     Ok(models)
+}
+
+/// Refuses an image that is made for a newer server.
+pub fn fits_server(config: &ImageConfig) -> Outcome<()> {
+    match needs_version(config.label(LABEL_MINVERSION)) {
+        None => Ok(()),
+        Some(version) => Err(refused(format!(
+            "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
+        ))),
+    }
 }
 
 #[cfg(test)]

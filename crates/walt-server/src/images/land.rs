@@ -4,14 +4,15 @@
 //! plan     what the name means now, and which nodes use it       under `App::decisions`
 //! agreed   overwriting asks                                      under the same lock
 //!  …       the image is made; it is in the store, and pinned     no lock
-//! land     nobody changed the name meanwhile, nodes that use it have models that the image is made for;
-//!          reference and history change in one transaction       under `App::decisions`
+//! land     nobody changed the name meanwhile, this server is new enough, nodes that use the name have models that the
+//!          image is made for; reference and history change in one transaction     under `App::decisions`
 //! reboot   nodes that use it                                     no lock
 //! ```
+//! If the name means that image already, nothing of this is done, and the user is told.
 
 use super::{
     actions::{nodes_using, overwrite_warning, reboot_users},
-    models_of, no_session, own_reference,
+    labels, models_of, no_session, own_reference,
 };
 use crate::{
     App,
@@ -92,8 +93,19 @@ impl Target {
         fits_all(&users, &models_of(app, image)?, &self.reference)
     }
 
+    /// Whether the reference means this image already.
+    pub fn is(&self, image: &ImageId) -> bool {
+        self.present.as_ref().is_some_and(|p| p.image_id == *image)
+    }
+
+    /// The sentence for a user whose image is what it was.
+    pub fn unchanged(&self) -> String {
+        format!("Nothing changed: image {} is left as it was.", self.reference.image())
+    }
+
     /// Lets the reference mean `image`, which is in the store; gives the nodes that use it now: tell the outcome,
-    /// then call [`reboot_users`]. Fails if the name was changed since the plan, and changes nothing then.
+    /// then call [`reboot_users`]. Fails if the name was changed since the plan, and changes nothing then. If it
+    /// means that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
     pub async fn land(&self, app: &Arc<App>, image: ImageId, created: i64, by: &By) -> Outcome<Vec<NodeRow>> {
         let _decision = app.decisions.lock().await;
         let now = app.db.with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
@@ -103,9 +115,13 @@ impl Target {
                 self.reference.image()
             )));
         }
+        if self.is(&image) {
+            return Ok(Vec::new());
+        }
         if now.is_some() {
             no_session(app, &self.reference)?;
         }
+        labels::fits_server(&app.store.config(&image).map_err(anyhow::Error::new)?)?;
         self.fits(app, &image)?;
         let row = RefRow { reference: self.reference.clone(), image_id: image, created };
         app.db.transaction(|tx| row.put(tx, by))?;
@@ -113,8 +129,8 @@ impl Target {
         nodes_using(app, &self.reference)
     }
 
-    /// [`Target::land`], the words `Image … updated.` or `New image … saved.`, and the reboot of the nodes that
-    /// use it; false if one of them failed.
+    /// [`Target::land`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
+    /// the nodes that use it; false if one of them failed.
     pub async fn land_and_tell(
         &self,
         app: &Arc<App>,
@@ -126,6 +142,7 @@ impl Target {
         let users = self.land(app, image, created, by).await?;
         let name = self.reference.image();
         let text = match self.present {
+            Some(_) if self.is(&image) => self.unchanged(),
             Some(_) => format!("Image {name} updated."),
             None => format!("New image {name} saved."),
         };

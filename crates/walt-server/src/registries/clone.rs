@@ -58,6 +58,10 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
     }
     let by = By::new(caller, format!("walt image clone {}", link.text()));
     let users = target.land(app, got.image, got.created, &by).await?;
+    if target.is(&got.image) {
+        events.out(target.unchanged()).await;
+        return Ok(true);
+    }
     let rebooted = reboot_users(app, &users, events).await?;
     events.out(format!("Image \"{own}\" was cloned successfully (cf. walt image show).")).await;
     Ok(rebooted)

@@ -51,6 +51,15 @@ pub struct Build {
 impl Build {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        self.build(context).await.inspect_err(|failure| {
+            // Who has declined or interrupted it knows.
+            if matches!(failure, Failure::Failed { .. } | Failure::Api(_) | Failure::Client(_)) {
+                ui::note("Sorry, image build FAILED.");
+            }
+        })
+    }
+
+    async fn build(&self, context: &mut Context) -> Result<(), Failure> {
         let build_args = self.build_args()?;
         let secrets = self.secrets()?;
         let (dir, _clone) = self.directory(context).await?;

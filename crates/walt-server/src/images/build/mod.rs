@@ -40,8 +40,11 @@ use std::{
 use tokio::sync::watch;
 use walt_api::build::OpenImageBuild;
 use walt_api::term::STDOUT;
-use walt_images::build::{self, step};
-use walt_types::UserName;
+use walt_images::{
+    ImageConfig,
+    build::{self, step},
+};
+use walt_types::{ImageId, UserName};
 
 /// CPU architecture of images that start from scratch, in Go's names.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -206,7 +209,6 @@ pub async fn serve(
     place.clear(app).await;
     if let Err(failure) = &outcome {
         tracing::debug!(?failure, "an image build failed");
-        say.note("Sorry, image build FAILED.").await;
     }
     outcome
 }
@@ -221,7 +223,7 @@ async fn build(
     place: &Workplace,
     cancel: watch::Sender<bool>,
     cancelled: watch::Receiver<bool>,
-) -> Outcome<walt_images::ImageConfig> {
+) -> Outcome<ImageConfig> {
     if open.receiving {
         say.line("** Receiving the client directory content").await;
     }
@@ -289,7 +291,7 @@ async fn finish(
     user: &UserName,
     open: &OpenImageBuild,
     target: &Target,
-    config: walt_images::ImageConfig,
+    config: ImageConfig,
     say: &Say,
 ) -> Outcome<i32> {
     say.line("** Verifying the image").await;
@@ -305,29 +307,35 @@ async fn finish(
     }
     labels::check(&config)?;
     let mut pinned = app.pins.begin();
-    let image = {
-        let _writing = housekeeping::writing(app).await;
-        let image = crate::db::blocking(|| app.store.put_config(&config)).map_err(anyhow::Error::new)?;
-        pinned.image(image);
-        image
+    let image = match same(app, target, &config)? {
+        Some(present) => present,
+        None => {
+            let _writing = housekeeping::writing(app).await;
+            let image = crate::db::blocking(|| app.store.put_config(&config)).map_err(anyhow::Error::new)?;
+            pinned.image(image);
+            image
+        }
     };
     crate::fail::point("build-config");
     say.line("OK").await;
     let (events, forwarding) = Events::to_terminal(say.0.clone());
     let by = By::new(user, open.command.clone());
-    let done = land(app, target, image, &by, &events).await;
+    let done = target.land_and_tell(app, image, crate::now() as i64, &by, &events).await;
     drop(events);
     // It ends with the events; the answer must come after them.
     let _ = forwarding.await;
     Ok(if done? { 0 } else { 1 })
 }
 
-async fn land(
-    app: &Arc<App>,
-    target: &Target,
-    image: walt_types::ImageId,
-    by: &By,
-    events: &Events,
-) -> Outcome<bool> {
-    target.land_and_tell(app, image, crate::now() as i64, by, events).await
+/// What the name means now, if only the times of its making differ from those of `config`.
+fn same(app: &App, target: &Target, config: &ImageConfig) -> Outcome<Option<ImageId>> {
+    let Some(present) = target.present.as_ref().map(|p| p.image_id) else { return Ok(None) };
+    let timeless = |config: &ImageConfig| {
+        let mut config = config.clone();
+        config.created = None;
+        config.history.iter_mut().flatten().for_each(|h| h.created = None);
+        config
+    };
+    let before = app.store.config(&present).map_err(anyhow::Error::new)?;
+    Ok((timeless(&before) == timeless(config)).then_some(present))
 }
