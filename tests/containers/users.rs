@@ -112,6 +112,60 @@ fn a_save_is_the_same_with_and_without_a_user_namespace() {
     }
 }
 
+/// Commands of a build as well, and what is shown to them has the owners that it is to have.
+#[test]
+fn a_build_is_the_same_with_and_without_a_user_namespace() {
+    let mut server = start(MINI);
+    let place = server.dir().join("context");
+    fs::create_dir(&place).unwrap();
+    fs::write(server.dir().join("secret"), "hidden\n").unwrap();
+    unpack(&server, "deeds", "/dev/null");
+    fs::copy(server.dir().join("deeds"), place.join("deeds")).unwrap();
+    let file = format!(
+        "FROM {MINI} AS other\n\
+         RUN mkdir /o && echo x >/o/f && chown 5:6 /o/f && chown 7:8 /o\n\
+         FROM {MINI}\n\
+         COPY --chmod=755 deeds /bin/\n\
+         RUN cat /proc/self/uid_map\n\
+         RUN deeds base\n\
+         RUN deeds change && touch -h -d @1 / /deeds\n\
+         WORKDIR /root\n\
+         RUN --mount=type=cache,target=/c,uid=3,gid=4 --mount=from=other,source=/o,target=/b \\\n\
+           --mount=type=secret,id=s,uid=7,mode=0440 --mount=type=tmpfs,target=/t --mount=target=/x \\\n\
+           touch /c/f && chown 9:10 /c/f && \\\n\
+           ls -ldn /c /c/f /b /b/f /run/secrets/s /t /etc/hosts /x / /etc | sed 's/ [A-Z].* / /' >seen && \\\n\
+           touch -d @1 seen . && echo through the pipe >/dev/stdout\n\
+         RUN --mount=type=cache,target=/c ls -n /c/f | grep -q ' 9 .* 10 '\n\
+         USER 1000:1001\n\
+         RUN --mount=type=secret,id=s,uid=1000,target=/s cat /s && id -u && echo mine >/dev/stdout\n"
+    );
+    fs::write(place.join("Dockerfile"), file).unwrap();
+    let secret = format!("id=s,src={}", server.dir().join("secret").display());
+    let mut made = Vec::new();
+    for namespaces in [true, false] {
+        restart(&mut server, namespaces);
+        let name = format!("built-{namespaces}");
+        let dir = place.to_str().unwrap();
+        let words = ["image", "build", "--no-cache", "--from-dir", dir, "--secret", &secret, &name];
+        let said = server.walt(USER, &words).ok();
+        let map = said.lines().find(|l| l.starts_with("  ")).unwrap_or_else(|| panic!("no map: {said}"));
+        let numbers: Vec<u32> = map.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        assert_eq!(numbers[0] == 0 && numbers[1] >= FIRST && numbers[2] == SIZE, namespaces, "{said}");
+        assert!(said.contains("\nthrough the pipe\n") && said.contains("hidden\n1000\nmine\n"), "{said}");
+        let look = server.walt_with_input(USER, &["image", "shell", &name], "cat /root/seen\n").ok();
+        made.push((look, top_layer(&server, &name)));
+    }
+    let ((seen, with), (seen_without, without)) = (&made[0], &made[1]);
+    assert_eq!(seen, seen_without);
+    for (path, owner) in
+        [("/c", " 3 "), ("/c/f", " 9 "), ("/b", " 7 "), ("/b/f", " 5 "), ("/run/secrets/s", " 7 ")]
+    {
+        let line = seen.lines().find(|l| l.ends_with(&format!(" {path}")));
+        assert!(line.is_some_and(|l| l.contains(owner)), "{path}: {seen}");
+    }
+    assert_eq!(with.0, without.0, "{}\n--- and without:\n{}", listing(&with.1), listing(&without.1));
+}
+
 /// What a program would gain that got out of all namespaces of its container but the one of its users.
 #[test]
 fn root_of_a_shell_is_nobody_outside() {

@@ -147,6 +147,12 @@ pub fn bind(source: &Path, target: &Path) -> Result<()> {
         .during(|| format!("bind {} to {}", source.display(), target.display()))
 }
 
+/// As [`bind`], for a directory, with the numbers of a user namespace for those on the disk.
+pub fn bind_mapped(source: &Path, target: &Path, ids: &Namespaces) -> Result<()> {
+    attach_mapped(source, target, &ids.user)
+        .during(|| format!("show {} at {} by mapped numbers", source.display(), target.display()))
+}
+
 /// Makes the whole filesystem at `target` read-only. `EBUSY` means that a file in it is open for
 /// writing, in whatever mount namespace.
 pub fn remount_ro(target: &Path) -> Result<()> {

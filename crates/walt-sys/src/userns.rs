@@ -161,6 +161,15 @@ pub(crate) fn become_for_files(id: u32) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
+/// Calls `f` on a thread of its own, which acts on files as user and group `id` of this machine, with the capabilities of
+/// the caller: what it makes in a mapped tree belongs to root there, if `id` is the [`Namespaces::first`] of its mapping.
+pub fn acting_on_files<T: Send>(id: u32, f: impl FnOnce() -> T + Send) -> Result<T> {
+    let what = || format!("act on files as user {id}");
+    std::thread::scope(|scope| scope.spawn(|| become_for_files(id).map(|()| f())).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the acting thread panicked")))
+        .during(what)
+}
+
 /// Whether containers can have a user namespace here, with their layers in `dir` and their tree mounted at `root`:
 /// does once what the start of one does, on a few files, and leaves nothing.
 ///

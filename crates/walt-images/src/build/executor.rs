@@ -53,12 +53,14 @@ pub trait Host: Send + Sync {
     /// The directory of a cache mount.
     fn cache_dir(&self, id: &str) -> std::result::Result<PathBuf, String>;
     /// A specification for a container, all but the command; with a network if so asked. Programs of `image` can run
-    /// in it, whatever its CPU is, or the answer says what is missing.
+    /// in it, whatever its CPU is, or the answer says what is missing. It has a user namespace where that has all
+    /// owners in `trees`, which are shown to it.
     fn container(
         &mut self,
         number: usize,
         network: bool,
         image: &ImageConfig,
+        trees: &[Arc<View>],
     ) -> impl Future<Output = std::result::Result<StepSpec, String>> + Send;
 }
 

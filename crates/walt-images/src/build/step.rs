@@ -15,12 +15,12 @@ mod stubs;
 use crate::{
     container::{self, Facts, runtime::Runtime},
     hold::{Error, Result},
-    session::{HoldSpec, Mode, SPEC_VERSION},
+    session::{HoldSpec, Mode, SPEC_VERSION, Users},
 };
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shown::mounts;
+use shown::{Place, mounts};
 use std::{
     collections::BTreeMap,
     fs::File,
@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 use stubs::Stubs;
-use walt_sys::{mount, net, process};
+use walt_sys::{mount, net, process, userns::Namespaces};
 
 /// Name of the machine in every build.
 const HOSTNAME: &str = "image-build";
@@ -74,6 +74,9 @@ pub struct StepSpec {
     pub workdir: String,
     /// User, group, further groups.
     pub user: (u32, u32, Vec<u32>),
+    /// The user namespace; none: the server's users.
+    #[serde(default)]
+    pub users: Option<Users>,
     /// The link to the server; none: only the loopback interface.
     pub network: Option<net::container::ContainerNetwork>,
     /// Most memory, in bytes.
@@ -239,8 +242,18 @@ async fn let_go() {
 }
 
 async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Ended> {
-    let netns = spec.network.is_some().then(net::new_netns).transpose()?;
-    let link = match (&spec.network, &netns) {
+    let namespaces = spec.users.as_ref().map(|users| Namespaces::new(users.first)).transpose()?;
+    if let Some(users) = &spec.users {
+        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
+        for fd in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+            std::os::unix::fs::fchown(fd, Some(users.first), Some(users.first))
+                .map_err(|e| Error::io("give the output of", dir, e))?;
+        }
+    }
+    let own_netns = (namespaces.is_none() && spec.network.is_some()).then(net::new_netns).transpose()?;
+    // Without a link, the runtime makes one, with its loopback interface.
+    let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(own_netns.as_ref()));
+    let link = match (&spec.network, netns) {
         (Some(network), Some(netns)) => {
             let netns = netns.try_clone().map_err(|e| Error::io("keep the network of", dir, e))?;
             let network = network.clone();
@@ -250,29 +263,44 @@ async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<
         }
         _ => None,
     };
-    let root = overlay(dir, "", &spec.lowers)?;
+    let root = match &spec.users {
+        // Below the session's own directory it could not be reached.
+        Some(users) => overlay(dir, &spec.lowers, Some(&users.root), namespaces.as_ref())?,
+        None => overlay(dir, &spec.lowers, None, None)?,
+    };
     let memory = make_dir(&dir.join(MEMORY))?;
     mount::tmpfs(&memory, MEMORY_OPTIONS)?;
-    let mut stubs = Stubs::new(&root)?;
+    let place = Place { dir, memory: &memory, namespaces: namespaces.as_ref() };
+    let mut stubs = Stubs::new(&root, place.container_root())?;
     let locking = Locks(spec);
     let locks = tokio::select! {
         locks = locking.take() => locks?,
         () = let_go() => return Ok(Ended::Cancelled),
     };
-    let result = match mounts(dir, &memory, spec, secrets, &mut stubs) {
+    let result = match mounts(&place, spec, secrets, &mut stubs) {
         Ok(mounts) => {
             if let Some(link) = link {
                 link.await.map_err(|e| Error::Start(e.to_string()))??;
             }
-            let bundle = bundle(spec, secrets, &root, netns.as_ref(), mounts);
+            let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into();
+            let facts = Facts {
+                root: root.clone(),
+                run: None,
+                cpuinfo: None,
+                netns: netns.map(path),
+                userns: namespaces.as_ref().map(|n| path(&n.user)),
+                shell: "/bin/sh",
+                has_home: false,
+            };
+            let bundle = bundle(spec, secrets, &facts, mounts);
             contained(&memory, spec, &bundle).await
         }
         Err(e) => Err(e),
     };
     drop(locks);
-    stubs.remove();
-    drop(stubs);
     let ended = result?;
+    stubs.remove()?;
+    drop(stubs);
     // The proof that nobody writes any more: the directory becomes a layer.
     mount::remount_ro(&root)?;
     mount::unmount(&root)?;
@@ -305,13 +333,19 @@ fn make_dir(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Mounts the tree of some layers, with what is written to it in `<base>/layer/fs`.
-fn overlay(dir: &Path, name: &str, lowers: &[PathBuf]) -> Result<PathBuf> {
-    let base = if name.is_empty() { dir.to_owned() } else { make_dir(&dir.join(name))? };
+/// Mounts the tree of some layers, with what is written to it in `<base>/layer/fs`; at `<base>/root` unless told
+/// otherwise.
+fn overlay(
+    base: &Path,
+    lowers: &[PathBuf],
+    target: Option<&Path>,
+    ids: Option<&Namespaces>,
+) -> Result<PathBuf> {
+    make_dir(base)?;
     for part in ["layer/fs", "work", "root", "empty"] {
         make_dir(&base.join(part))?;
     }
-    let target = base.join("root");
+    let target = target.map_or_else(|| base.join("root"), Path::to_owned);
     let mut lowers = lowers.to_vec();
     if lowers.is_empty() {
         // An image from scratch has no layer, an overlay needs one.
@@ -319,11 +353,11 @@ fn overlay(dir: &Path, name: &str, lowers: &[PathBuf]) -> Result<PathBuf> {
     }
     mount::overlay(&mount::Overlay {
         lowers,
-        base,
+        base: base.to_owned(),
         upper: "layer/fs".into(),
         work: "work".into(),
         target: target.clone(),
-        ids: None,
+        ids,
     })?;
     Ok(target)
 }
@@ -360,13 +394,7 @@ async fn contained(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<End
 }
 
 /// The container's configuration: that of an image shell, for another command.
-fn bundle(
-    spec: &StepSpec,
-    secrets: &Secrets,
-    root: &Path,
-    netns: Option<&OwnedFd>,
-    more: Vec<Value>,
-) -> Value {
+fn bundle(spec: &StepSpec, secrets: &Secrets, facts: &Facts, more: Vec<Value>) -> Value {
     let shell = HoldSpec {
         version: SPEC_VERSION,
         container_id: spec.container_id.clone(),
@@ -381,19 +409,10 @@ fn bundle(
         env: Vec::new(),
         network: spec.network.clone(),
         memory_max: spec.memory_max,
-        users: None,
+        users: spec.users.clone(),
         emulated: false,
     };
-    let facts = Facts {
-        root: root.to_owned(),
-        run: None,
-        cpuinfo: None,
-        netns: netns.map(|fd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()),
-        userns: None,
-        shell: "/bin/sh",
-        has_home: false,
-    };
-    let mut config = container::bundle(&shell, &facts);
+    let mut config = container::bundle(&shell, facts);
     config["hostname"] = json!(HOSTNAME);
     let process = &mut config["process"];
     let script = spec.script.is_some().then(|| SCRIPT.to_owned());

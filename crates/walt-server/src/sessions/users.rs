@@ -47,16 +47,21 @@ pub fn probe(app: &App) {
 
 /// The users of the container in the session directory `dir`, whose session has this slot, over this tree.
 pub fn of(app: &App, dir: &SessionDir, slot: u32, tree: &View) -> Option<Users> {
-    if !app.user_namespaces.get().is_some_and(|answer| answer.used) {
-        return None;
-    }
     // A session goes on as it began: it can have made files of users that a range does not have, or devices.
     if dir.spec().is_ok_and(|before| before.users.is_none()) {
         return None;
     }
-    if let Some(path) = beyond(tree, userns::SIZE) {
+    for_trees(app, slot, [tree])
+}
+
+/// The users of a container with this number that sees these trees.
+pub fn for_trees<'a>(app: &App, slot: u32, trees: impl IntoIterator<Item = &'a View>) -> Option<Users> {
+    if !app.user_namespaces.get().is_some_and(|answer| answer.used) {
+        return None;
+    }
+    if let Some(path) = trees.into_iter().find_map(|tree| beyond(tree, userns::SIZE)) {
         tracing::info!(
-            "a session runs without user namespace: {path} belongs to a user above {}",
+            "a container runs without user namespace: {path} belongs to a user above {}",
             userns::SIZE - 1
         );
         return None;

@@ -2,7 +2,7 @@
 
 use super::{Executor, Host, Key, at, blocking, is_cancelled, shown};
 use crate::{
-    ImageConfig, Prepared, SaveRules,
+    ImageConfig, Prepared, SaveRules, View,
     build::{
         Error, Result,
         accounts::Accounts,
@@ -15,11 +15,13 @@ use crate::{
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
+use walt_sys::userns;
 use walt_types::DiffId;
 
 /// Bytes of a command's output that are passed on at once.
@@ -28,7 +30,7 @@ const CHUNK: usize = 16 << 10;
 const NO_ANSWER: &str = "the process of this step ended without an answer: the server's log may say why";
 
 impl<H: Host> Executor<'_, H> {
-    fn new_dir(&mut self, what: &str) -> Result<PathBuf> {
+    pub(super) fn new_dir(&mut self, what: &str) -> Result<PathBuf> {
         self.number += 1;
         let dir = self.order.dir.join(format!("{what}-{}", self.number));
         std::fs::create_dir(&dir).map_err(|e| Error::io("make", &dir, e))?;
@@ -47,13 +49,16 @@ impl<H: Host> Executor<'_, H> {
         mount: &Mount,
         secrets: &mut Secrets,
         key: &mut Key,
+        trees: &mut Vec<Arc<View>>,
     ) -> Result<Option<StepMount>> {
         key.part(format!("{mount:?}").as_bytes());
         let what = match &mount.kind {
             MountKind::Bind { from, source } => {
                 let view = self.source(line, stage, from.as_deref()).await?;
                 view.layers().iter().for_each(|layer| key.part(layer.to_string().as_bytes()));
-                What::Tree { lowers: self.lowers(view.layers()), source: source.clone() }
+                let lowers = self.lowers(view.layers());
+                trees.push(view);
+                What::Tree { lowers, source: source.clone() }
             }
             MountKind::Cache { id, from, source, sharing, mode, uid, gid } => {
                 let dir = self.host.cache_dir(id).map_err(at(line))?;
@@ -110,9 +115,9 @@ impl<H: Host> Executor<'_, H> {
         let facts = (&run.argv, &run.script, &run.env, &run.workdir, &run.user, run.network);
         let mut key = Key::of(&names, &format!("{facts:?}"));
         let mut secrets = Secrets::default();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut trees) = (Vec::new(), Vec::new());
         for mount in &run.mounts {
-            mounts.extend(self.mount(stage, step.line, mount, &mut secrets, &mut key).await?);
+            mounts.extend(self.mount(stage, step.line, mount, &mut secrets, &mut key, &mut trees).await?);
         }
         let key = key.text();
         if let Some(found) = self.known(&key).await? {
@@ -122,7 +127,13 @@ impl<H: Host> Executor<'_, H> {
         let account = Accounts::of(&view).find(&run.user).map_err(at(step.line))?;
         let dir = self.new_dir("step")?;
         blocking(|| self.store.prepare_upper(&dir.join("layer"), &view))?;
-        let mut spec = self.host.container(self.number, run.network, image).await.map_err(at(step.line))?;
+        trees.push(view.clone());
+        let container = self.host.container(self.number, run.network, image, &trees);
+        let mut spec = container.await.map_err(at(step.line))?;
+        if [account.uid, account.gid].iter().chain(&account.groups).any(|id| *id >= userns::SIZE) {
+            // Nobody of that number is in it.
+            spec.users = None;
+        }
         spec.lowers = self.lowers(layers);
         spec.argv = run.argv.clone();
         spec.script = run.script.clone();
@@ -138,8 +149,15 @@ impl<H: Host> Executor<'_, H> {
             Ended::Error(why) => return Err(at(step.line)(why)),
             Ended::Cancelled => return Err(Error::Cancelled),
         }
+        let layer = self.kept(&dir, &view).await?;
+        self.host.remember(&key, layer.as_ref());
+        Ok(layer)
+    }
+
+    /// Makes a layer of what a container has left on top of `view`, if it is anything.
+    pub(super) async fn kept(&mut self, dir: &Path, view: &Arc<View>) -> Result<Option<DiffId>> {
         let layer_dir = dir.join("layer");
-        let prepared = blocking(|| self.store.prepare_commit(&layer_dir, &view, &SaveRules::exact()))?;
+        let prepared = blocking(|| self.store.prepare_commit(&layer_dir, view, &SaveRules::exact()))?;
         let layer = match prepared {
             Prepared::Unchanged { .. } => None,
             Prepared::Layer { info, .. } => {
@@ -150,14 +168,18 @@ impl<H: Host> Executor<'_, H> {
                 Some(info.diff_id)
             }
         };
-        self.host.remember(&key, layer.as_ref());
         // What is left (trees that were shown, empty directories) is of no use; the build's end removes it at the latest.
-        let _ = blocking(|| std::fs::remove_dir_all(&dir));
+        let _ = blocking(|| std::fs::remove_dir_all(dir));
         Ok(layer)
     }
 
     /// Has the step's own process run the container.
-    async fn in_container(&mut self, dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Ended> {
+    pub(super) async fn in_container(
+        &mut self,
+        dir: &Path,
+        spec: &StepSpec,
+        secrets: &Secrets,
+    ) -> Result<Ended> {
         let path = dir.join(step::SPEC);
         let bytes = serde_json::to_vec(spec).map_err(|e| Error::io("express", &path, e.into()))?;
         std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;

@@ -5,7 +5,7 @@ use crate::{
     container,
     hold::{Error, Result},
 };
-use rustix::fs::{FileType, Gid, Mode as FileMode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Mode as FileMode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use std::{
     },
     path::{Path, PathBuf},
 };
-use walt_sys::mount;
+use walt_sys::{mount, userns::Namespaces};
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Value {
     let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
@@ -24,10 +24,47 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Value {
     json!({"destination": target, "type": "bind", "source": source, "options": options})
 }
 
+/// Where things are prepared, and for whom.
+pub(super) struct Place<'a> {
+    /// The step's directory.
+    pub dir: &'a Path,
+    /// Its memory.
+    pub memory: &'a Path,
+    /// The user namespace of the command, if it has one.
+    pub namespaces: Option<&'a Namespaces>,
+}
+
+impl Place<'_> {
+    /// The number of the container's root on the server.
+    pub fn container_root(&self) -> u32 {
+        self.namespaces.map_or(0, |n| n.first)
+    }
+
+    /// Writes a file that only memory has, with an owner of the container.
+    fn file(&self, name: &str, bytes: &[u8], mode: u32, (uid, gid): (u32, u32)) -> Result<PathBuf> {
+        let path = self.memory.join(name);
+        let put = || -> io::Result<()> {
+            let number = |id: u32| id.saturating_add(self.container_root());
+            std::fs::write(&path, bytes)?;
+            std::os::unix::fs::chown(&path, Some(number(uid)), Some(number(gid)))?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+        };
+        put().map_err(|e| Error::io("write", &path, e))?;
+        Ok(path)
+    }
+
+    /// A cache, with the numbers that the command sees.
+    fn cache(&self, dir: &Path, number: usize) -> Result<PathBuf> {
+        let Some(namespaces) = self.namespaces else { return Ok(dir.to_owned()) };
+        let at = make_dir(&self.dir.join(format!("cache-{number}")))?;
+        mount::bind_mapped(dir, &at, namespaces)?;
+        Ok(at)
+    }
+}
+
 /// Prepares what is shown to the command, and the places where it is shown.
 pub(super) fn mounts(
-    dir: &Path,
-    memory: &Path,
+    place: &Place<'_>,
     spec: &StepSpec,
     secrets: &Secrets,
     stubs: &mut Stubs,
@@ -36,13 +73,7 @@ pub(super) fn mounts(
     for point in container::MOUNT_POINTS.iter().filter(|p| **p != "run") {
         stubs.make(&format!("/{point}"), true)?;
     }
-    let own = |name: &str, text: &str, mode: u32| -> Result<PathBuf> {
-        let path = memory.join(name);
-        std::fs::write(&path, text).map_err(|e| Error::io("write", &path, e))?;
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(&path, mode).map_err(|e| Error::io("set the mode of", &path, e))?;
-        Ok(path)
-    };
+    let own = |name: &str, text: &str, mode: u32| place.file(name, text.as_bytes(), mode, (0, 0));
     if let Some(network) = &spec.network {
         let text = format!("nameserver {}\n", network.gateway);
         list.push(bind(&own("resolv.conf", &text, 0o644)?, "/etc/resolv.conf", false));
@@ -67,29 +98,24 @@ pub(super) fn mounts(
             }
             What::Cache { dir, .. } => {
                 stubs.make(target, true)?;
-                list.push(bind(dir, target, mount.read_only));
+                list.push(bind(&place.cache(dir, number)?, target, mount.read_only));
             }
             What::Secret { id, mode, uid, gid } => {
                 let Some(bytes) = secrets.files.get(id) else { continue };
-                let path = memory.join(format!("secret-{number}"));
-                let put = || -> io::Result<()> {
-                    std::fs::write(&path, bytes)?;
-                    rustix::fs::chown(&path, Some(Uid::from_raw(*uid)), Some(Gid::from_raw(*gid)))?;
-                    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(*mode))
-                };
-                put().map_err(|e| Error::io("write", &path, e))?;
+                let path = place.file(&format!("secret-{number}"), bytes, *mode, (*uid, *gid))?;
                 stubs.make(target, false)?;
                 list.push(bind(&path, target, true));
             }
             What::Tree { lowers, source } => {
-                let root = overlay(dir, &format!("tree-{number}"), lowers)?;
+                let base = place.dir.join(format!("tree-{number}"));
+                let root = overlay(&base, lowers, None, place.namespaces)?;
                 let found = open_in(&root, source)
                     .map_err(|e| Error::io("find the source of a mount,", Path::new(source), e.into()))?;
                 let meta = rustix::fs::fstat(&found)
                     .map_err(|e| Error::io("look at", Path::new(source), e.into()))?;
                 let is_dir = FileType::from_raw_mode(meta.st_mode).is_dir();
                 // Bound to a name of our own: the path could lead elsewhere when the runtime follows it.
-                let at = dir.join(format!("tree-{number}/at"));
+                let at = base.join("at");
                 match is_dir {
                     true => drop(make_dir(&at)?),
                     false => drop(File::create(&at).map_err(|e| Error::io("make", &at, e))?),

@@ -3,6 +3,7 @@
 use crate::hold::{Error, Result};
 use rustix::fs::{AtFlags, FileType, Mode as FileMode, OFlags, ResolveFlags, Timespec, Timestamps};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
+use walt_sys::userns;
 
 /// Most symbolic links that are followed on the way to a mount point.
 const MAX_LINKS: usize = 40;
@@ -10,6 +11,8 @@ const MAX_LINKS: usize = 40;
 /// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
 pub(super) struct Stubs {
     root: OwnedFd,
+    /// Who root is in the tree.
+    owner: u32,
     /// Path, whether it is a directory.
     made: Vec<(String, bool)>,
     /// Directories that something was made in: their times before, and after.
@@ -17,11 +20,11 @@ pub(super) struct Stubs {
 }
 
 impl Stubs {
-    pub fn new(root: &Path) -> Result<Self> {
+    pub fn new(root: &Path, owner: u32) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(root, flags, FileMode::empty())
             .map_err(|e| Error::io("open", root, e.into()))?;
-        Ok(Self { root: fd, made: Vec::new(), touched: BTreeMap::new() })
+        Ok(Self { root: fd, owner, made: Vec::new(), touched: BTreeMap::new() })
     }
 
     fn at(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -71,8 +74,20 @@ impl Stubs {
         Ok(at)
     }
 
+    /// Calls `f` as root of the tree.
+    fn acting<T: Send>(&mut self, f: impl FnOnce(&mut Self) -> T + Send) -> Result<T> {
+        match self.owner {
+            0 => Ok(f(self)),
+            owner => Ok(userns::acting_on_files(owner, || f(self))?),
+        }
+    }
+
     /// Makes a mount point, and the directories above it, where the tree has none.
     pub fn make(&mut self, target: &str, dir: bool) -> Result<()> {
+        self.acting(|stubs| stubs.make_as_root(target, dir))?
+    }
+
+    fn make_as_root(&mut self, target: &str, dir: bool) -> Result<()> {
         let failed = |e: rustix::io::Errno| Error::io("make the mount point", Path::new(target), e.into());
         let real = self.real(target).map_err(failed)?;
         let mut at = String::new();
@@ -105,7 +120,11 @@ impl Stubs {
     }
 
     /// Removes what is still as it was made. What the command has put something into, or replaced, is its own.
-    pub fn remove(&mut self) {
+    pub fn remove(&mut self) -> Result<()> {
+        self.acting(Self::remove_as_root)
+    }
+
+    fn remove_as_root(&mut self) {
         while let Some((path, is_dir)) = self.made.pop() {
             let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
             let Ok(parent) = self.at(dir, OFlags::PATH | OFlags::DIRECTORY) else { continue };

@@ -11,7 +11,7 @@ use crate::{
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 use tokio::sync::RwLockReadGuard;
 use walt_images::{
-    ImageConfig,
+    ImageConfig, View,
     build::{Host, step::StepSpec},
 };
 use walt_types::{DiffId, ImageId, ImageRef, UserName};
@@ -99,6 +99,7 @@ impl Host for Server<'_> {
         number: usize,
         network: bool,
         image: &ImageConfig,
+        trees: &[Arc<View>],
     ) -> Result<StepSpec, String> {
         let app = self.app;
         if let Some(note) = emulation::ready(app, image).map_err(sentence)?
@@ -107,8 +108,10 @@ impl Host for Server<'_> {
             self.say.line(note).await;
         }
         let id = format!("{}-{number}", self.dir_name());
+        // The number of the link is also that of the range of users.
+        let slot = self.slot()?;
         let network = match network {
-            true => Some(self.network()?),
+            true => Some(network::container_network(&app.config, slot).map_err(|e| sentence(e.into()))?),
             false => None,
         };
         Ok(StepSpec {
@@ -122,6 +125,7 @@ impl Host for Server<'_> {
             env: Vec::new(),
             workdir: "/".into(),
             user: (0, 0, Vec::new()),
+            users: sessions::users::for_trees(app, slot, trees.iter().map(AsRef::as_ref)),
             network,
             memory_max: Some(sessions::memory_max()),
             mounts: Vec::new(),
@@ -135,20 +139,19 @@ impl Server<'_> {
         format!("{} {key}", self.user)
     }
 
-    /// The link of this build's containers, one at a time.
-    pub fn network(&mut self) -> Result<walt_sys::net::container::ContainerNetwork, String> {
-        let config = &self.app.config;
-        if self.slot.is_none() {
-            let rows = self.app.db.with(SessionRow::all).map_err(|e| sentence(e.into()))?;
-            let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
-            // The network's own address and the gateway are no stations of containers.
-            let count =
-                config.containers.network.stations().filter(|ip| *ip != config.container_gateway()).count();
-            let slot = self.app.build_slots.take(count as u32, &taken);
-            self.slot = Some(slot.ok_or("no address is left for containers: see containers.network")?);
+    /// The number of this build's containers, one at a time.
+    fn slot(&mut self) -> Result<u32, String> {
+        if let Some(slot) = &self.slot {
+            return Ok(slot.number);
         }
-        // Invariant: it was just set.
-        let number = self.slot.as_ref().map_or(0, |s| s.number);
-        network::container_network(config, number).map_err(|e| sentence(e.into()))
+        let config = &self.app.config;
+        let rows = self.app.db.with(SessionRow::all).map_err(|e| sentence(e.into()))?;
+        let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
+        // The network's own address and the gateway are no stations of containers.
+        let count =
+            config.containers.network.stations().filter(|ip| *ip != config.container_gateway()).count();
+        let slot = self.app.build_slots.take(count as u32, &taken);
+        let slot = slot.ok_or("no address is left for containers: see containers.network")?;
+        Ok(self.slot.insert(slot).number)
     }
 }
