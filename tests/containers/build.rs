@@ -35,7 +35,7 @@ use walt_testkit::{Machine, TestServer, until};
 use walt_types::ImageId;
 
 /// What nodes the images are for: without it no image is made.
-const LABEL: &str = "LABEL walt.node.models=pc-x86-64";
+pub(super) const LABEL: &str = "LABEL walt.node.models=pc-x86-64";
 /// Fewest Dockerfiles that are tried.
 const FEWEST: usize = 80;
 /// Keys of a configuration that are compared.
@@ -118,7 +118,7 @@ fn case(path: &Path) -> Case {
     case
 }
 
-fn run(program: &str, arguments: &[&str], dir: &Path) {
+pub(super) fn run(program: &str, arguments: &[&str], dir: &Path) {
     let output = Command::new(program).args(arguments).current_dir(dir).output();
     let output = output.unwrap_or_else(|e| panic!("cannot run {program}: {e}"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -179,17 +179,17 @@ fn context(dir: &Path) {
 
 /// One object of a tree.
 #[derive(Debug, Clone, PartialEq)]
-struct Object {
+pub(super) struct Object {
     /// Type, mode, owner, content or target, device, attributes.
-    facts: String,
-    mtime: (i64, i64),
+    pub facts: String,
+    pub mtime: (i64, i64),
     /// Equal for names of one file.
     same: Option<u64>,
 }
 
-type Tree = BTreeMap<String, Object>;
+pub(super) type Tree = BTreeMap<String, Object>;
 
-fn digest(mut input: impl Read) -> String {
+pub(super) fn digest(mut input: impl Read) -> String {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).unwrap();
     let mut hash = DefaultHasher::new();
@@ -203,7 +203,7 @@ fn attributes(all: &[(Vec<u8>, Vec<u8>)]) -> String {
 }
 
 /// A tree of ours.
-fn ours(view: &View) -> Tree {
+pub(super) fn ours(view: &View) -> Tree {
     let mut tree = Tree::new();
     let mut pending = vec![view.root()];
     while let Some(number) = pending.pop() {
@@ -390,7 +390,7 @@ impl Drop for Buildah {
     }
 }
 
-fn image_id(server: &TestServer, name: &str) -> ImageId {
+pub(super) fn image_id(server: &TestServer, name: &str) -> ImageId {
     let text = server.walt(USER, &["image", "show", "--json"]).ok();
     let list: Value = serde_json::from_str(&text).unwrap();
     let full = format!("nobody/{name}:latest");

@@ -7,6 +7,7 @@ mod build;
 mod copy;
 mod crash;
 mod escape;
+mod fetch;
 mod history;
 mod hooks;
 mod mini;

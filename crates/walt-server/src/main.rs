@@ -60,6 +60,9 @@ enum Command {
     /// Run one command of an image build (started by the server)
     #[command(hide = true)]
     BuildStep { dir: PathBuf },
+    /// Fetch something for an image build (started in a container)
+    #[command(hide = true)]
+    BuildFetch,
 }
 
 #[derive(Subcommand)]
@@ -83,6 +86,9 @@ fn main() -> ExitCode {
     }
     if let Command::BuildStep { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(images::build::step(dir)).unwrap_or(1));
+    }
+    if let Command::BuildFetch = &arguments.command {
+        return ExitCode::from(u8::try_from(images::build::fetch()).unwrap_or(1));
     }
     match dispatch(arguments) {
         Ok(true) => ExitCode::SUCCESS,
@@ -132,6 +138,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         // These were carried out by the callers.
         Command::Hold { .. }
         | Command::BuildStep { .. }
+        | Command::BuildFetch
         | Command::CheckStore { .. }
         | Command::Status { .. } => Ok(()),
     }

@@ -7,7 +7,8 @@
 use super::{
     Error, Result,
     accounts::Accounts,
-    state::{Copy, Origin},
+    remote::Remote,
+    state::{Copy, NAMELESS, Origin},
 };
 use crate::{
     Kind, Time, View,
@@ -38,8 +39,18 @@ pub(crate) struct Copier<'a> {
     pub copy: &'a Copy,
     /// Where paths are looked up; none if no source is a path.
     pub source: Option<Arc<View>>,
+    /// What was fetched, and what it is.
+    pub fetched: BTreeMap<Remote, Fetched>,
     /// Now: the time of what is made here.
     pub now: i64,
+}
+
+/// Something that was fetched.
+#[derive(Debug, Clone)]
+pub(crate) struct Fetched {
+    pub view: Arc<View>,
+    /// The path of the file or directory in it.
+    pub path: String,
 }
 
 /// One thing that is copied: what it is, and its name below the destination.
@@ -47,6 +58,18 @@ struct Item {
     number: u32,
     /// Empty: the contents of a directory go into the destination itself.
     name: Vec<u8>,
+}
+
+/// Where the things of one source go, and how.
+struct Place<'a> {
+    dest: &'a [u8],
+    /// Whether the destination is a directory, there or not.
+    directory: bool,
+    /// What is made on the way.
+    made: &'a Meta,
+    owner: Option<(u32, u32)>,
+    /// Whether archives are unpacked.
+    unpack: bool,
 }
 
 impl Copier<'_> {
@@ -109,8 +132,33 @@ impl Copier<'_> {
         Ok(items)
     }
 
-    /// Digest of all that is copied: what it is, not when it was made.
-    pub fn digest(&self, owner: Option<(u32, u32)>) -> Result<blake3::Hash> {
+    /// The view with what an origin names, and what of it.
+    fn found(&self, origin: &Origin) -> Result<(Arc<View>, Vec<Item>)> {
+        match origin {
+            Origin::Inline(..) => Err(self.wrong("a here-document is no file")),
+            Origin::Path(path) => Ok((self.view()?.clone(), self.items(path)?)),
+            Origin::Remote(remote) => {
+                let fetched = self.fetched.get(remote);
+                let fetched = fetched.ok_or_else(|| self.wrong("it was not fetched"))?;
+                let number = fetched.view.resolve(fetched.path.as_bytes());
+                let number = match remote {
+                    Remote::File { .. } => number,
+                    // The top of the tree can be a directory only, also where a link leads to a file.
+                    Remote::Git { .. } => number.filter(|n| is_dir(&fetched.view, *n)),
+                };
+                let absent = || self.wrong(format!("the repository {} has no such directory", remote.url()));
+                let item = Item { number: number.ok_or_else(absent)?, name: remote.name().into_bytes() };
+                Ok((fetched.view.clone(), vec![item]))
+            }
+        }
+    }
+
+    /// Digest of all that is copied: what it is, not when it was made. What is fetched counts by its identity.
+    pub fn digest(
+        &self,
+        owner: Option<(u32, u32)>,
+        identities: &BTreeMap<Remote, String>,
+    ) -> Result<blake3::Hash> {
         let mut hash = blake3::Hasher::new();
         let mut part = |bytes: &[u8]| {
             hash.update(&(bytes.len() as u64).to_le_bytes());
@@ -122,6 +170,10 @@ impl Copier<'_> {
                 Origin::Inline(name, content) => {
                     part(name.as_bytes());
                     part(content.as_bytes());
+                }
+                Origin::Remote(remote) => {
+                    let identity = identities.get(remote);
+                    part(identity.ok_or_else(|| self.wrong("it was not fetched"))?.as_bytes());
                 }
                 Origin::Path(path) => {
                     let view = self.view()?.clone();
@@ -209,10 +261,16 @@ impl Copier<'_> {
                     self.room(composer, &to)?;
                     composer.put_file(&to, &meta, content.len() as u64, &mut bytes)?;
                 }
-                Origin::Path(path) => {
-                    let view = self.view()?.clone();
-                    for item in self.items(path)? {
-                        self.put(composer, &view, &item, &real, directory, &made, owner, &mut linked)?;
+                Origin::Path(_) | Origin::Remote(_) => {
+                    let unpack =
+                        self.copy.unpack.unwrap_or(self.copy.add && matches!(origin, Origin::Path(_)));
+                    let (view, items) = self.found(origin)?;
+                    // In another view, the same numbers are other files.
+                    let mut own = BTreeMap::new();
+                    let linked = if matches!(origin, Origin::Path(_)) { &mut linked } else { &mut own };
+                    for item in items {
+                        let place = Place { dest: &real, directory, made: &made, owner, unpack };
+                        self.put(composer, &view, &item, &place, linked)?;
                     }
                 }
             }
@@ -242,6 +300,9 @@ impl Copier<'_> {
         made: &Meta,
     ) -> Result<Vec<u8>> {
         let inside = directory || self.copy.parents || composer.kind(dest) == Some(Kind::Dir);
+        if inside && name.is_empty() {
+            return Err(self.wrong(NAMELESS));
+        }
         let to = match inside {
             true => composer.resolve(&[b"/", dest, b"/", name].concat(), Last::Keep)?,
             false => dest.to_vec(),
@@ -261,21 +322,18 @@ impl Copier<'_> {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one place of use; what varies between files comes last")]
     fn put(
         &self,
         composer: &mut Composer<'_>,
         view: &Arc<View>,
         item: &Item,
-        dest: &[u8],
-        directory: bool,
-        made: &Meta,
-        owner: Option<(u32, u32)>,
+        place: &Place<'_>,
         linked: &mut BTreeMap<u32, Vec<u8>>,
     ) -> Result<()> {
+        let Place { dest, directory, made, owner, unpack } = *place;
         let Some(entry) = view.entry(item.number) else { return Ok(()) };
         if entry.kind != Kind::Dir {
-            if entry.kind == Kind::File && self.copy.unpack.unwrap_or(self.copy.add) {
+            if entry.kind == Kind::File && unpack {
                 let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
                 if let Some(mut tar) = archive(file).map_err(|e| self.unreadable(view, item.number, e))? {
                     return self.extract(composer, &mut tar, dest, made, owner);

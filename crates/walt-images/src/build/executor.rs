@@ -3,12 +3,14 @@
 //! Stages are built when something needs them: the target, what it starts from, what it copies or mounts from. The
 //! rest of the file is read, and not built.
 
+mod fetch;
 mod files;
 mod run;
 
 use super::{
     Dockerfile, Error, Result,
     dockerfile::{self, Step},
+    remote::Remote,
     state::{Action, BuildArgs, Globals, PATH, State},
     step::StepSpec,
 };
@@ -107,8 +109,17 @@ pub async fn execute<H: Host>(
             .stage_before(name, stages.len())
             .ok_or_else(|| Error::Dockerfile { line: 1, why: format!("there is no stage '{name}'") })?,
     };
-    let mut executor =
-        Executor { store, host, order, cancelled, globals, built: BTreeMap::new(), number: 0, empty: None };
+    let mut executor = Executor {
+        store,
+        host,
+        order,
+        cancelled,
+        globals,
+        built: BTreeMap::new(),
+        fetched: BTreeMap::new(),
+        number: 0,
+        empty: None,
+    };
     let state = executor.stage(target).await?;
     let unused = executor.globals.unused().join(", ");
     if !unused.is_empty() {
@@ -134,6 +145,8 @@ struct Executor<'a, H> {
     built: BTreeMap<usize, State>,
     /// Counts what has a directory.
     number: usize,
+    /// What was fetched: once in a build.
+    fetched: BTreeMap<Remote, fetch::Found>,
     /// A layer without entries, once it was needed.
     empty: Option<DiffId>,
 }

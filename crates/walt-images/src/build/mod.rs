@@ -8,15 +8,17 @@
 //! ```
 //! Everything up to the actions is pure: [`dockerfile`] reads, `state` knows what each instruction means with the
 //! variables and the configuration of its place, and says what is to be done. [`executor`] does it, with what a
-//! [`Host`] gives it; commands run in a process of their own, [`step`].
+//! [`Host`] gives it; commands run in a process of their own, [`step`], and so does what is fetched for `ADD`, [`fetch`].
 
 mod accounts;
 mod copy;
 pub mod dockerfile;
 pub mod executor;
 mod expand;
+pub mod fetch;
 mod lines;
 mod mounts;
+mod remote;
 mod state;
 pub mod step;
 

@@ -7,7 +7,7 @@ mod globals;
 mod run;
 mod settings;
 
-pub(crate) use copy::{Copy, Origin};
+pub(crate) use copy::{Copy, NAMELESS, Origin};
 pub(crate) use globals::Globals;
 pub(crate) use run::Run;
 
@@ -411,8 +411,12 @@ mod tests {
     #[test]
     fn wrong_instructions_name_their_line() {
         for (text, part) in [
-            ("ADD http://x/y /z", "not fetched"),
-            ("ADD git@example.org:x /z", "not fetched"),
+            ("ADD git@example.org:x /z", "your key"),
+            ("ADD http://x /z/", "what the file is called"),
+            ("ADD --checksum=sha256:1 http://x/y /z", "64"),
+            ("ADD --checksum=sha256:1 a /z", "for one URL"),
+            ("COPY git@example.org:x /z", "no path"),
+            ("COPY --checksum=x a /z", "no option"),
             ("COPY http://x/y /z", "no path"),
             ("COPY a b c", "end with /"),
             ("COPY --chmod=9 a b", "octal"),

@@ -83,6 +83,12 @@ pub struct StepSpec {
     pub memory_max: Option<u64>,
     /// What is shown beside the image.
     pub mounts: Vec<StepMount>,
+    /// No program has more rights than who starts it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// Largest file that can be written, in bytes.
+    #[serde(default)]
+    pub file_max: Option<u64>,
 }
 
 /// Something shown to one command.
@@ -116,6 +122,8 @@ pub enum What {
     },
     /// Memory, of at most so many bytes.
     Tmpfs(Option<u64>),
+    /// A file or directory of this machine.
+    Ours(PathBuf),
     /// A secret of the message on standard input.
     Secret {
         /// Its name there.
@@ -420,6 +428,12 @@ fn bundle(spec: &StepSpec, secrets: &Secrets, facts: &Facts, more: Vec<Value>) -
     process["env"] = json!(spec.env.iter().chain(&secrets.env).collect::<Vec<_>>());
     process["cwd"] = json!(spec.workdir);
     process["user"] = json!({"uid": spec.user.0, "gid": spec.user.1, "additionalGids": spec.user.2});
+    if spec.no_new_privileges {
+        process["noNewPrivileges"] = json!(true);
+    }
+    if let Some(max) = spec.file_max {
+        process["rlimits"] = json!([{"type": "RLIMIT_FSIZE", "soft": max, "hard": max}]);
+    }
     if spec.user.0 != 0 {
         // As after setuid(2): the bounding set stays, so that set-user-id programs work.
         process["capabilities"]["effective"] = json!([]);

@@ -147,7 +147,7 @@ pub(super) async fn file(path: &Path, sent: Arc<AtomicU64>) -> io::Result<Body> 
 
 /// An HTTP client for one registry.
 #[derive(Debug)]
-pub(super) struct Http {
+pub(crate) struct Http {
     pub endpoint: Endpoint,
     pub limits: Limits,
     client: Client<HttpsConnector<HttpConnector>, Body>,
@@ -155,7 +155,7 @@ pub(super) struct Http {
 
 /// A request without its body.
 #[derive(Debug, Clone)]
-pub(super) struct Ask {
+pub(crate) struct Ask {
     pub method: Method,
     pub url: String,
     pub headers: HeaderMap,

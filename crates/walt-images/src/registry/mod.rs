@@ -20,7 +20,7 @@
 pub mod auth;
 mod client;
 mod gzip;
-mod http;
+pub(crate) mod http;
 pub mod manifest;
 pub mod pull;
 pub mod push;

@@ -13,6 +13,7 @@ use crate::{
     compose::{Composed, Last, Meta},
     layer::disk::split,
 };
+use std::collections::BTreeMap;
 use walt_types::DiffId;
 
 /// Mode of a directory that `WORKDIR` makes.
@@ -74,21 +75,39 @@ impl<H: Host> Executor<'_, H> {
         layers: &[DiffId],
         copy: &Copy,
     ) -> Result<Option<DiffId>> {
+        let mut identities = BTreeMap::new();
+        for origin in &copy.sources {
+            let Origin::Remote(remote) = origin else { continue };
+            let identity = match remote.promised(copy.checksum.as_deref()) {
+                Some(identity) => identity,
+                None => self.fetched(step.line, remote).await?.identity,
+            };
+            identities.insert(remote.clone(), identity);
+        }
         let needs_source = copy.sources.iter().any(|s| matches!(s, Origin::Path(_)));
         let source = match needs_source {
             true => Some(self.source(step.line, stage, copy.from.as_deref()).await?),
             false => None,
         };
         let view = self.view(layers).await?;
-        let copier = Copier { line: step.line, copy, source, now: self.order.now.0 };
+        let now = self.order.now.0;
+        let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now };
         let owner = copier.owner(&view)?;
-        let digest = blocking(|| copier.digest(owner))?;
+        let digest = blocking(|| copier.digest(owner, &identities))?;
         let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
         let mut key = Key::of(&names, &format!("{copy:?}"));
         key.part(digest.as_bytes());
         let key = key.text();
         if let Some(found) = self.known(&key).await? {
             return Ok(found);
+        }
+        for remote in identities.into_keys() {
+            let found = self.fetched(step.line, &remote).await?;
+            if let Some(checksum) = copy.checksum.as_deref().filter(|c| !remote.matches(&found.identity, c)) {
+                let why = format!("{} is {}, and not {checksum}", remote.url(), found.identity);
+                return Err(at(step.line)(why));
+            }
+            copier.fetched.insert(remote, found.content);
         }
         let mut composer = self.store.compose(&view)?;
         blocking(|| copier.apply(&mut composer))?;

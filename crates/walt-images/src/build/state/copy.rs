@@ -5,7 +5,12 @@ use crate::build::{
     Result,
     dockerfile::{Flag, Source},
     expand,
+    remote::Remote,
 };
+
+/// Said of a URL that ends up in a directory.
+pub(crate) const NAMELESS: &str =
+    "the URL does not say what the file is called: name it in the destination, as /directory/name";
 
 /// Files to copy.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +28,8 @@ pub(crate) struct Copy {
     pub exclude: Vec<String>,
     /// Whether archives are unpacked; none: as `ADD` and `COPY` do by themselves.
     pub unpack: Option<bool>,
+    /// What the one source that is fetched must be.
+    pub checksum: Option<String>,
 }
 
 /// Where something copied comes from.
@@ -32,6 +39,8 @@ pub(crate) enum Origin {
     Path(String),
     /// A file written down in the Dockerfile: name and content.
     Inline(String, String),
+    /// Something that is fetched.
+    Remote(Remote),
 }
 
 impl State {
@@ -56,7 +65,9 @@ impl State {
             parents: false,
             exclude: Vec::new(),
             unpack: None,
+            checksum: None,
         };
+        let mut keep_git_dir = false;
         for flag in flags {
             let value = match &flag.value {
                 Some(value) => Some(self.word(line, value)?),
@@ -81,6 +92,8 @@ impl State {
                 "link" => copy.link = switch()?,
                 "parents" if !add => copy.parents = switch()?,
                 "exclude" => copy.exclude.push(needed()?),
+                "checksum" if add => copy.checksum = Some(needed()?),
+                "keep-git-dir" if add => keep_git_dir = switch()?,
                 "unpack" if add => copy.unpack = Some(switch()?),
                 other => return Err(wrong(line, format!("{what} has no option '--{other}'"))),
             }
@@ -95,10 +108,23 @@ impl State {
                     };
                     Origin::Inline(here.name.clone(), content)
                 }
-                Source::Path(path) => Self::origin(line, add, &self.word(line, path)?)?,
+                Source::Path(path) => {
+                    origin(add, keep_git_dir, self.word(line, path)?).map_err(|why| wrong(line, why))?
+                }
             });
         }
         let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
+        if let Some(checksum) = &copy.checksum {
+            match copy.sources.as_slice() {
+                [Origin::Remote(remote)] => at(line, remote.check(checksum))?,
+                _ => return Err(wrong(line, "--checksum is for one URL or git repository")),
+            }
+        }
+        let nameless =
+            |s: &Origin| matches!(s, Origin::Remote(r @ Remote::File { .. }) if r.name().is_empty());
+        if directory && copy.sources.iter().any(nameless) {
+            return Err(wrong(line, NAMELESS));
+        }
         if copy.sources.len() > 1 && !directory {
             return Err(wrong(
                 line,
@@ -107,29 +133,19 @@ impl State {
         }
         Ok(copy)
     }
-
-    fn origin(line: usize, add: bool, path: &str) -> Result<Origin> {
-        if is_remote(path) {
-            let why = match add {
-                // The server fetches nothing for others from its own place in the network.
-                true => {
-                    "is not fetched by this server: put it into the directory of the Dockerfile, or fetch it in a RUN"
-                }
-                false => "is no path: COPY takes files of the directory, of a stage or of an image",
-            };
-            return Err(wrong(line, format!("'{path}' {why}")));
-        }
-        if path.is_empty() {
-            return Err(wrong(line, "a source is empty"));
-        }
-        Ok(Origin::Path(path.to_owned()))
-    }
 }
 
-/// A URL, or a git repository.
-fn is_remote(source: &str) -> bool {
-    let lower = source.to_ascii_lowercase();
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|start| lower.starts_with(start))
+fn origin(add: bool, keep_git_dir: bool, text: String) -> std::result::Result<Origin, String> {
+    match Remote::parse(&text, keep_git_dir) {
+        // As with git@…, which COPY has no use for either.
+        Ok(Some(_)) | Err(_) if !add => {
+            Err(format!("'{text}' is no path: COPY takes files of the directory, of a stage or of an image"))
+        }
+        Ok(Some(remote)) => Ok(Origin::Remote(remote)),
+        Ok(None) if text.is_empty() => Err("a source is empty".into()),
+        Ok(None) => Ok(Origin::Path(text)),
+        Err(why) => Err(why),
+    }
 }
 
 /// As [`absolute`], for the destination of a copy: what means a directory keeps a slash at its end.

@@ -100,6 +100,10 @@ pub(super) fn mounts(
                 stubs.make(target, true)?;
                 list.push(bind(&place.cache(dir, number)?, target, mount.read_only));
             }
+            What::Ours(path) => {
+                stubs.make(target, path.is_dir())?;
+                list.push(bind(path, target, mount.read_only));
+            }
             What::Secret { id, mode, uid, gid } => {
                 let Some(bytes) = secrets.files.get(id) else { continue };
                 let path = place.file(&format!("secret-{number}"), bytes, *mode, (*uid, *gid))?;

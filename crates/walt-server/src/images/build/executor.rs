@@ -129,6 +129,8 @@ impl Host for Server<'_> {
             network,
             memory_max: Some(sessions::memory_max()),
             mounts: Vec::new(),
+            no_new_privileges: false,
+            file_max: None,
         })
     }
 }

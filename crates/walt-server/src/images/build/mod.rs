@@ -158,6 +158,11 @@ pub fn step(dir: &Path) -> i32 {
     step::run(dir)
 }
 
+/// `walt-server build-fetch`.
+pub fn fetch() -> i32 {
+    build::fetch::run()
+}
+
 /// What a build says, to its client.
 #[derive(Clone)]
 struct Say(ToClient);

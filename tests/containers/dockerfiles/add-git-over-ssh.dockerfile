@@ -1,0 +1,3 @@
+#: fails your key
+FROM scratch
+ADD git@localhost:x.git /x
