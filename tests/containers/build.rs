@@ -358,7 +358,7 @@ impl Buildah {
         let (root, run_root) = (self.dir.join("root"), self.dir.join("run"));
         let mut command = Command::new("buildah");
         command.arg("--root").arg(root).arg("--runroot").arg(run_root).args(arguments).current_dir(dir);
-        let output = command.env("BUILDAH_ISOLATION", "chroot").output().unwrap();
+        let output = command.output().unwrap();
         match output.status.success() {
             true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
             false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -369,6 +369,9 @@ impl Buildah {
     }
     fn build(&self, case: &Case, options: &[String], dir: &Path) -> Result<(Tree, Value, Value), String> {
         let mut arguments = vec!["bud", "--layers=false", "--format", "docker", "-f", "Dockerfile"];
+        // A container in earnest; the limits are those that a machine may have set for us.
+        arguments.extend(["--isolation", "oci", "--runtime", "runc"]);
+        arguments.extend(["--ulimit", "nofile=1024:4096", "--ulimit", "nproc=1024:4096"]);
         arguments.extend(options.iter().map(String::as_str));
         arguments.extend(["-t", &case.name, "."]);
         self.try_run(&arguments, dir)?;
