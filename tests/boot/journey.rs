@@ -4,11 +4,10 @@
 use super::{MINI, USER, on, wait};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use walt_testkit::{DockerRegistry, Options, Ran, TestServer, User, images};
+use std::process::{Command, Stdio};
+use walt_testkit::{DockerRegistry, Options, OwnRegistry, Ran, TestServer, User, images};
 
 /// Seconds a foreign program may take.
 const LIMIT: &str = "300";
@@ -35,15 +34,6 @@ fn run(program: &str, arguments: &[&str]) -> String {
         .unwrap();
     assert!(ran.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&ran.stderr));
     String::from_utf8(ran.stdout).unwrap()
-}
-
-/// A child that does not outlive the test.
-struct Ends(Child);
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[test]
@@ -115,28 +105,9 @@ fn an_image_goes_all_the_way() {
 
 /// buildah makes an image of nothing but the labels and a tree, and pushes it to the server itself.
 fn made_elsewhere(server: &TestServer, room: &Path, mini: &Path) {
-    let port: u16;
-    let _serving = {
-        let mut command = server.walt_command(USER, &["registry", "serve", "--port", "0"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        let text = said.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(',').next());
-        port = text.and_then(|t| t.parse().ok()).unwrap_or_else(|| panic!("{said}"));
-        Ends(child)
-    };
-    let auth = room.join("auth.json").display().to_string();
-    let mut login = Command::new("timeout");
-    login.arg(LIMIT).arg(server.dir().join("bin/walt")).args([
-        "registry",
-        "login",
-        "--port",
-        &port.to_string(),
-    ]);
-    let mut login = server.as_user(login, User::RootFor("ann"));
-    let ran = login.env("REGISTRY_AUTH_FILE", &auth).stdin(Stdio::null()).output().unwrap();
-    assert!(ran.status.success(), "{ran:?}");
+    let ann = User::RootFor("ann");
+    let registry = OwnRegistry::serve(server, ann, room.join("auth.json"));
+    let auth = registry.auth.display().to_string();
 
     let context = room.join("scratch");
     fs::create_dir(&context).unwrap();
@@ -149,11 +120,10 @@ fn made_elsewhere(server: &TestServer, room: &Path, mini: &Path) {
     let store = ["--root", &storage[0], "--runroot", &storage[1], "--storage-driver", "vfs"];
     let build = ["bud", "-q", "--isolation", "chroot", "-t", "scratch", context.to_str().unwrap()];
     run("buildah", &[&store[..], &build].concat());
-    let to = format!("docker://127.0.0.1:{port}/ann/elsewhere");
+    let to = format!("docker://127.0.0.1:{}/ann/elsewhere", registry.port);
     let push = ["push", "-q", "--authfile", &auth, "--tls-verify=false", "scratch", &to];
     run("buildah", &[&store[..], &push].concat());
 
-    let ann = User::RootFor("ann");
     server.walt(ann, &["node", "create", "vn3", "--image", "elsewhere"]).ok();
     server.walt(ann, &["node", "wait", "--timeout", LIMIT, "vn3"]).ok();
     let ran = server.walt(ann, &["node", "run", "vn3", "cat /etc/os-release"]);

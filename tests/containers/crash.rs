@@ -1,7 +1,10 @@
 //! The server is killed while the store changes: what was reported as done is there, what was not is there as
 //! a whole or not at all, and `walt-server check-store` finds nothing.
 
+mod registries;
+
 use super::mini::MINI;
+use registries::{DAN, Pusher, publish_all_the_time};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
-use walt_testkit::{DockerRegistry, Options, TestServer, User, images, until};
+use walt_testkit::{DockerRegistry, Options, OwnRegistry, TestServer, User, images, until};
 
 /// Kills in CI.
 const KILLS: u32 = 20;
@@ -415,47 +418,6 @@ fn import_all_the_time(
     perhaps
 }
 
-/// Publishes what the default image means, and gets it again from the registry, all the time. How often it came
-/// back in one life of a server.
-fn publish_all_the_time(scene: &Scene<'_>) -> u32 {
-    const EVE: User = User::RootFor("eve");
-    let attempt = |arguments: &[&str]| {
-        let before = scene.wait_until_up();
-        let ran = scene.server.walt_with_input(EVE, arguments, "");
-        let ok = ran.status == Some(0);
-        // Of what an earlier death has interrupted, nothing may be there.
-        let absent =
-            ran.err.contains("No such") || ran.err.contains("has no ") || ran.err.contains("is missing");
-        let killed = scene.epoch.load(Ordering::SeqCst) != before;
-        assert!(ok || killed || absent, "nobody was killed: {ran:?}");
-        scene.done.fetch_add(u32::from(ok), Ordering::SeqCst);
-        ok.then_some(ran.out)
-    };
-    let id = |name: &str| {
-        let list: Value = serde_json::from_str(&attempt(&["image", "show", "--json"])?).unwrap();
-        let full = format!("eve/{name}:latest");
-        let found = list["images"].as_array().unwrap().iter().find(|i| i["fullname"] == full.as_str());
-        Some(found?["id"].as_str().unwrap().to_owned())
-    };
-    let mut came_back = 0;
-    while !scene.stop.load(Ordering::SeqCst) {
-        let link = format!("walt:waltplatform/{}", images::TINY);
-        let round = || {
-            attempt(&["image", "clone", "--force", &link, "out"])?;
-            let out = id("out")?;
-            attempt(&["image", "publish", "out"])?;
-            attempt(&["image", "remove", "out"])?;
-            attempt(&["image", "clone", "--force", "lab:eve/out", "back"])?;
-            Some((out, id("back")?))
-        };
-        if let Some((out, back)) = round() {
-            assert_eq!(out, back, "another image came back");
-            came_back += 1;
-        }
-    }
-    came_back
-}
-
 #[test]
 fn kills_at_random_moments() {
     let seed = seed();
@@ -480,6 +442,11 @@ fn kills_at_random_moments() {
         server.walt(User::RootFor(user), &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
     }
     let variants = variants(server.dir());
+    let skopeo = Path::new("/usr/bin/skopeo").exists();
+    if !skopeo {
+        eprintln!("skipped in part: skopeo is not installed, nothing is pushed to the server");
+    }
+    let own_registry = skopeo.then(|| OwnRegistry::serve(&server, DAN, room.path().join("auth.json")));
     let scene = Scene {
         server: &server,
         epoch: AtomicU32::new(0),
@@ -498,6 +465,10 @@ fn kills_at_random_moments() {
         let own = Random(random.below(u64::MAX));
         let importer = scope.spawn(|| import_all_the_time(&scene, &variants, own));
         let publisher = registry.is_some().then(|| scope.spawn(|| publish_all_the_time(&scene)));
+        let pusher = own_registry.as_ref().map(|registry| {
+            let pusher = Pusher::new(&scene, registry, &variants, Random(random.below(u64::MAX)));
+            scope.spawn(|| pusher.work())
+        });
         let stop = StopAll(&scene.stop);
         for kill in 1..=kills {
             // The moment is the point: nothing is waited for.
@@ -510,6 +481,8 @@ fn kills_at_random_moments() {
         drop(stop);
         let imported = importer.join().unwrap();
         let came_back = publisher.map_or(0, |publisher| publisher.join().unwrap());
+        let pusher = pusher.map(|pusher| pusher.join().unwrap().finish());
+        let (pushed, again) = pusher.map_or((0, 0), |pusher| (pusher.pushed, pusher.again));
         let actors: Vec<_> = actors.into_iter().map(|a| a.join().unwrap()).collect();
         let verdict = check_store(&server);
         actors.iter().for_each(Actor::verify);
@@ -527,7 +500,7 @@ fn kills_at_random_moments() {
         }
         eprintln!(
             "{kills} kills in {:.0} s, {} commands were reported as done, {came_back} images came back from the \
-             registry; {}",
+             registry, {pushed} were pushed to us and came back, {again} of these after a death; {}",
             start.elapsed().as_secs_f64(),
             scene.done.load(Ordering::SeqCst),
             verdict.trim()

@@ -8,7 +8,7 @@
 //! Machine                     what a server may leave behind: links, mounts, rules, …
 //! Netns, scan                 other machines on walt-net, and what they reach
 //! Newcomer                    one that the server did not start: it has no address yet
-//! DockerRegistry              a registry of the distribution
+//! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -31,7 +31,7 @@ pub use http::Api;
 pub use machine::Machine;
 pub use netns::{Netns, Station};
 pub use newcomer::Newcomer;
-pub use registry::DockerRegistry;
+pub use registry::{DockerRegistry, OwnRegistry};
 pub use server::{Ended, Options, Ran, TestServer, User};
 pub use terminal::Terminal;
 

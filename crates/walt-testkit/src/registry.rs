@@ -1,7 +1,8 @@
-//! A registry of the distribution (package docker-registry) on a free port of loopback.
+//! Registries on free ports of loopback: one of the distribution (package docker-registry), and a server's own.
 
-use crate::until;
+use crate::{TestServer, User, until};
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -83,6 +84,47 @@ impl DockerRegistry {
 }
 
 impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `walt registry serve`, and the login of a user. It outlives its server, and ends when it is dropped.
+#[derive(Debug)]
+pub struct OwnRegistry {
+    /// Its port on 127.0.0.1.
+    pub port: u16,
+    /// The user's auth file, for `REGISTRY_AUTH_FILE` and `--authfile`.
+    pub auth: PathBuf,
+    child: Child,
+}
+
+impl OwnRegistry {
+    /// Opens one; the login is written to `auth`.
+    ///
+    /// # Panics
+    /// If a command fails.
+    pub fn serve(server: &TestServer, user: User, auth: PathBuf) -> Self {
+        let mut command = server.walt_command(user, &["registry", "serve", "--port", "0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("walt can be started");
+        let mut said = String::new();
+        let out = child.stdout.take().expect("it is piped");
+        // Ends with the program at the latest.
+        BufReader::new(out).read_line(&mut said).expect("a pipe can be read");
+        let port = said.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+        let opened = Self { port: port.unwrap_or_default(), auth, child };
+        assert_ne!(opened.port, 0, "walt registry serve said: {said}");
+        let login = ["registry", "login", "--port", &opened.port.to_string()];
+        let ran = server.walt_command(user, &login).env("REGISTRY_AUTH_FILE", &opened.auth).output();
+        let ran = ran.expect("walt can be started");
+        assert!(ran.status.success(), "{ran:?}");
+        opened
+    }
+}
+
+impl Drop for OwnRegistry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
