@@ -1,5 +1,7 @@
 //! `walt node cp` and `walt node save`, on one node of the mini image, whose only tar is busybox'.
 
+mod kills;
+
 use super::{MINI, USER, on, wait};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -142,4 +144,5 @@ fn files_are_copied_and_changes_saved() {
     );
     wait(&server, "vn1");
     assert_eq!(on(&server, "vn1", "cat /root/new/file"), "booted\n");
+    kills::clients_go(&server, dir);
 }

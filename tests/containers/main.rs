@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod escape;
 mod fetch;
+mod gone;
 mod history;
 mod hooks;
 mod mini;

@@ -9,6 +9,7 @@
 //! Netns, scan                 other machines on walt-net, and what they reach
 //! Newcomer                    one that the server did not start: it has no address yet
 //! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
+//! cut                         clients that go before the end
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -16,6 +17,7 @@
 //!
 //! Every wait has a bound and says what it waited for ([`until`]). Limits: [`server::SLOTS`] servers.
 
+pub mod cut;
 pub mod http;
 pub mod images;
 pub mod machine;

@@ -241,6 +241,23 @@ impl TestServer {
         }
     }
 
+    /// Command lines of the processes that it has started and that run, with spaces between their words.
+    pub fn children(&self) -> Vec<String> {
+        let Some(own) = self.child().as_ref().map(Child::id) else { return Vec::new() };
+        let mut lines = Vec::new();
+        for entry in fs::read_dir("/proc").expect("there is /proc").flatten() {
+            // Processes end at any moment.
+            let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+            let stat = read("stat");
+            let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+            let (state, parent) = (fields.next(), fields.next());
+            if parent == Some(own.to_string().as_str()) && state != Some("Z") {
+                lines.push(read("cmdline").replace('\0', " ").trim().to_owned());
+            }
+        }
+        lines
+    }
+
     /// Waits until the process has ended by itself.
     ///
     /// # Panics

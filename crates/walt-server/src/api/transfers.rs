@@ -4,7 +4,7 @@ use super::{Caller, request_id};
 use crate::{
     App,
     events::Events,
-    failure::{Failure, Outcome, bad_request},
+    failure::{Failure, Outcome, bad_request, refused},
     images, nodes,
 };
 use axum::{
@@ -38,6 +38,8 @@ use walt_api::{
 const QUEUE: usize = 16;
 /// How long a client may take to see the end of a transfer that it is still sending to.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Why a transfer ends that nobody hears of any more.
+const GONE: &str = "the client went away";
 
 /// An open transfer.
 pub struct Channel {
@@ -145,7 +147,7 @@ impl Channel {
     }
 
     /// Lets the client send its tar, with the source under the name `top` (see [`ServerMessage::Ready`]), to `work`, which reads it in a thread of its own. The reader ends at the
-    /// client's [`ClientMessage::End`], and fails if the client goes before. Backpressure is the reader's pace.
+    /// client's [`ClientMessage::End`], and fails if the client goes before; nobody waits for `work` then. Backpressure is the reader's pace.
     pub async fn receive<T: Send + 'static>(
         &mut self,
         top: &[u8],
@@ -172,36 +174,39 @@ impl Channel {
                     let _ended = queue.send(None).await;
                     sender = None;
                 }
-                None | Some(Err(_) | Ok(Message::Close(_))) => sender = None,
+                None | Some(Err(_) | Ok(Message::Close(_))) => return Err(refused(GONE)),
                 Some(Ok(_)) => {}
             }
         }
         joined(task.await)
     }
 
+    /// Waits for `work` in a thread of its own, unless the client goes.
+    pub async fn unless_gone<T>(&mut self, mut work: JoinHandle<Outcome<T>>) -> Outcome<T> {
+        loop {
+            tokio::select! {
+                done = &mut work => return joined(done),
+                message = self.message() => if message.is_none() {
+                    return Err(refused(GONE));
+                },
+            }
+        }
+    }
+
     /// Sends what `work` writes, in a thread of its own, to the client. Writing waits for a slow client and fails
-    /// once it has gone.
+    /// once it has gone; nobody waits for `work` then.
     pub async fn send<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Write) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
         let to = self.to.clone();
-        let mut task = tokio::task::spawn_blocking(move || {
+        let task = tokio::task::spawn_blocking(move || {
             let mut out = Outgoing { to, buffer: Vec::with_capacity(MAX_FRAME) };
             let done = work(&mut out)?;
             out.flush().map_err(|e| anyhow::Error::new(e).context("the client went away"))?;
             Ok(done)
         });
-        let mut gone = false;
-        loop {
-            tokio::select! {
-                done = &mut task => return joined(done),
-                // Only read for what keeps the connection alive, and to see its end.
-                message = self.from.next(), if !gone => {
-                    gone = matches!(message, None | Some(Err(_) | Ok(Message::Close(_))));
-                }
-            }
-        }
+        self.unless_gone(task).await
     }
 
     /// Says how it ended, and waits a little for the client to see it.

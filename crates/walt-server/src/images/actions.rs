@@ -5,7 +5,7 @@ use crate::{
     App,
     db::{By, NodeRow, RefRow},
     events::Events,
-    failure::{Outcome, bad_request, not_found, refused, refused_hint},
+    failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
     nodes,
     registries::{self, links::Link},
 };
@@ -156,14 +156,41 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
     Ok(true)
 }
 
-/// Reboots nodes after the image they use has changed.
+/// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
+/// a client may go at any moment, and nodes must not stay with what their image is no more.
+pub async fn tell_and_reboot(
+    app: &Arc<App>,
+    users: Vec<NodeRow>,
+    said: impl Into<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    reboot(app, users, Some(said.into()), events).await
+}
+
+/// As [`tell_and_reboot`], without a word about the image.
 pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
-    if users.is_empty() {
-        return Ok(true);
-    }
-    let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
-    events.out(format!("Trying to reboot {} using this image...", sentences::items("node", &names))).await;
-    nodes::reboot_nodes(app, users.to_vec(), false, events).await
+    reboot(app, users.to_vec(), None, events).await
+}
+
+async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, events: &Events) -> Outcome<bool> {
+    let (app, events) = (app.clone(), events.clone());
+    // Nothing is waited for before this: once the image has changed, the task is there.
+    let task = tokio::spawn(async move {
+        if let Some(said) = said {
+            events.out(said).await;
+        }
+        if users.is_empty() {
+            return Ok(true);
+        }
+        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+        events
+            .out(format!("Trying to reboot {} using this image...", sentences::items("node", &names)))
+            .await;
+        nodes::reboot_nodes(&app, users, false, &events).await
+    });
+    task.await.map_err(|e| {
+        Failure::Internal(anyhow::Error::new(e).context("the reboot of nodes ended abnormally"))
+    })?
 }
 
 /// Nodes associated with a reference.

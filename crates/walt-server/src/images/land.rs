@@ -6,12 +6,12 @@
 //!  …       the image is made; it is in the store, and pinned     no lock
 //! land     nobody changed the name meanwhile, this server is new enough, nodes that use the name have models that the
 //!          image is made for; reference and history change in one transaction     under `App::decisions`
-//! reboot   nodes that use it                                     no lock
+//! reboot   nodes that use it                                     no lock; also when the client has gone
 //! ```
 //! If the name means that image already, nothing of this is done, and the user is told.
 
 use super::{
-    actions::{nodes_using, overwrite_warning, reboot_users},
+    actions::{nodes_using, overwrite_warning, tell_and_reboot},
     labels, models_of, no_session, own_reference,
 };
 use crate::{
@@ -104,8 +104,8 @@ impl Target {
     }
 
     /// Lets the reference mean `image`, which is in the store; gives the nodes that use it now: tell the outcome,
-    /// then call [`reboot_users`]. Fails if the name was changed since the plan, and changes nothing then. If it
-    /// means that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
+    /// and let them reboot, by [`tell_and_reboot`]. Fails if the name was changed since the plan, and changes nothing then.
+    /// If it means that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
     pub async fn land(&self, app: &Arc<App>, image: ImageId, created: i64, by: &By) -> Outcome<Vec<NodeRow>> {
         let _decision = app.decisions.lock().await;
         let now = app.db.with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
@@ -146,8 +146,7 @@ impl Target {
             Some(_) => format!("Image {name} updated."),
             None => format!("New image {name} saved."),
         };
-        events.out(text).await;
-        reboot_users(app, &users, events).await
+        tell_and_reboot(app, users, text, events).await
     }
 }
 

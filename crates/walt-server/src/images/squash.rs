@@ -70,6 +70,5 @@ pub async fn squash(
         image
     };
     let users = target.land(app, image, created, &By::new(caller, command)).await?;
-    events.out("Image was squashed successfully.").await;
-    super::actions::reboot_users(app, &users, events).await
+    super::actions::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
 }

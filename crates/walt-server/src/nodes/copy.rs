@@ -17,7 +17,7 @@ use crate::{
 use std::{
     ffi::OsStr,
     io::{self, Read, Write},
-    os::unix::ffi::OsStrExt,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -89,6 +89,17 @@ pub(super) async fn ask(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<Vec
     }
 }
 
+/// Ends a program on a node when it is dropped. An operation holds it beside the thread that talks to the program: when
+/// the client goes, the operation is dropped, and that thread waits for nobody any more.
+pub(super) struct EndsWith(OwnedFd);
+
+impl Drop for EndsWith {
+    fn drop(&mut self) {
+        // Mostly it has ended by itself.
+        let _ended = walt_sys::process::signal_fd(&self.0, nix::libc::SIGKILL);
+    }
+}
+
 /// A running program on a node. Dropping it ends it.
 pub(super) struct Remote {
     child: Child,
@@ -96,11 +107,13 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Starts a script on a node, with pipes. To be used in a thread that may block.
-    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<Self> {
+    /// Starts a script on a node, with pipes. The program is to be used in a thread that may block; it ends with the
+    /// second value, too.
+    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, EndsWith)> {
         let mut command = command(app, node, script);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| cannot_start(&e))?;
+        let opened = walt_sys::process::ProcessId::of(child.id() as i32).and_then(|id| id.open());
         let stderr = child.stderr.take().map(|mut pipe| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -110,7 +123,8 @@ impl Remote {
                 bytes
             })
         });
-        Ok(Self { child, stderr })
+        let remote = Self { child, stderr };
+        Ok((remote, EndsWith(opened.map_err(anyhow::Error::new)?)))
     }
 
     pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
@@ -259,10 +273,9 @@ pub async fn to_node(
     };
     let options = if gnu { GNU_UNPACK } else { "" };
     let script = script(&[b"cd ", &quote(&dir), b" && exec tar ", options.as_bytes(), b" -x -f -"]);
-    let server = app.clone();
+    let (mut remote, _ends) = Remote::start(app, &row, &script)?;
     channel
         .receive(&top, !gnu, move |tar| {
-            let mut remote = Remote::start(&server, &row, &script)?;
             let mut stdin = remote.stdin();
             // A tar that has ended early says why itself; what cannot be read from the client is no end of the files.
             if let Some(stdin) = &mut stdin {
@@ -312,10 +325,9 @@ pub async fn from_node(
     let row = ready_node(app, caller, node, agreed, channel).await?;
     let (script, top, source) = packing(app, &row, path).await?;
     channel.source(source, &top).await;
-    let server = app.clone();
+    let (mut remote, _ends) = Remote::start(app, &row, &script)?;
     channel
         .send(move |out| {
-            let mut remote = Remote::start(&server, &row, &script)?;
             let mut stdout = remote.stdout()?;
             drop(remote.stdin());
             io::copy(&mut stdout, out).map_err(anyhow::Error::new)?;
@@ -351,12 +363,14 @@ pub async fn to_booted_image(
     events.busy("Transfering").await;
     let _tidy = After(app);
     let (server, author) = (app.clone(), by.clone());
-    let made = tokio::task::spawn_blocking(move || -> Outcome<_> {
+    let (mut remote, _ends) = Remote::start(app, &row, &script)?;
+    let work = tokio::task::spawn_blocking(move || -> Outcome<_> {
         let app = &*server;
+        // For the operation may be over before this is.
+        let _tidy = After(app);
         let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
         let is_dir = source.kind != SourceKind::File;
         let destination = Destination::same_place(&composer, &path, is_dir, &top)?;
-        let mut remote = Remote::start(app, &row, &script)?;
         let mut stdout = remote.stdout()?;
         drop(remote.stdin());
         let extracted = destination.extract(&mut composer, &mut stdout, None);
@@ -370,9 +384,8 @@ pub async fn to_booted_image(
             Ok(()) => remote.finish("the files could not be read on the node")?,
         }
         base.finish(app, composer, &SaveRules::exact(), &author, created)
-    })
-    .await
-    .map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the copy ended abnormally")))??;
+    });
+    let made = channel.unless_gone(work).await?;
     let Some((image_id, _pinned)) = made else {
         events.out(format!("Nothing changed: image {name} is left as it was.")).await;
         return Ok(true);

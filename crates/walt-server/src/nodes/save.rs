@@ -16,7 +16,7 @@ use crate::{
     events::Events,
     failure::{Failure, Outcome, refused, refused_hint},
     images::{
-        actions::reboot_users,
+        actions::tell_and_reboot,
         copy::Base,
         housekeeping::{After, writing},
         land::Target,
@@ -185,10 +185,12 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let _tidy = After(app);
     let (server, author, image) = (app.clone(), by.clone(), base.image);
     events.out("** Building the image").await;
+    let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
     let made = tokio::task::spawn_blocking(move || -> Outcome<Option<(ImageId, Pinned)>> {
         let app = &*server;
+        // For the save may be over before this is: it is dropped when its client goes.
+        let _tidy = After(app);
         let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
-        let mut remote = Remote::start(app, &node, SCRIPT.as_bytes())?;
         let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
         drop(remote.stdin());
         let received = receive(&mut composer, &mut input);
@@ -210,8 +212,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     events.out("** Verifying the image").await;
     target.fits(app, &image_id)?;
     let users = target.land(app, image_id, created, &by).await?;
-    events.out("OK").await;
-    reboot_users(app, &users, events).await
+    tell_and_reboot(app, users, "OK", events).await
 }
 
 /// Lists what an image has more or less than the one before.

@@ -15,7 +15,7 @@ use crate::{
     failure::{Failure, Outcome, refused},
     images::{
         self,
-        actions::{nodes_using, overwrite_warning, reboot_users},
+        actions::{nodes_using, overwrite_warning, tell_and_reboot},
         housekeeping::{After, writing},
     },
 };
@@ -177,13 +177,15 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
             .await;
         return Ok(true);
     }
-    events.out(format!("Image {} updated.", plan.target.image())).await;
-    if users.is_empty() {
+    let unused = users.is_empty();
+    let updated = format!("Image {} updated.", plan.target.image());
+    let rebooted = tell_and_reboot(app, users, updated, events).await?;
+    if unused {
         events
             .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
             .await;
     }
-    reboot_users(app, &users, events).await
+    Ok(rebooted)
 }
 
 /// The command as the user typed it.
