@@ -145,4 +145,5 @@ fn files_are_copied_and_changes_saved() {
     wait(&server, "vn1");
     assert_eq!(on(&server, "vn1", "cat /root/new/file"), "booted\n");
     kills::clients_go(&server, dir);
+    kills::server_dies(&server);
 }
