@@ -8,6 +8,7 @@ use crate::{
     images::{
         default_image, emulation,
         housekeeping::{After, writing},
+        recipe,
     },
     network, nodes, run, sessions,
 };
@@ -78,8 +79,8 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
 /// # Errors
 /// The recipe or the import failed; nothing is changed then.
 pub fn build_default_image(config: Config, name: &str) -> Result<()> {
-    let made = default_image::run_recipe(&config, name)?;
-    let dir = default_image::results(&made);
+    let made = recipe::run(&config, name)?;
+    let dir = made.results();
     let action = AdminAction::ImportDefaultImage { name: name.into(), dir: dir.display().to_string() };
     if runtime()?.block_on(ask_server(&config, &action))? {
         return Ok(());

@@ -87,6 +87,8 @@ pub struct App {
     pub uploads: registries::receive::Uploads,
     /// Addresses of containers that builds use.
     pub build_slots: images::build::Slots,
+    /// Held while default images are updated.
+    pub updating: Mutex<()>,
     /// Wakes housekeeping.
     pub housekeeping: Notify,
     /// Emulation of other CPUs that the server has set up.

@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::ExitCode};
 use walt_server::{
     admin, check_store,
     config::Config,
-    images::{self, LABEL_MODELS, default_image},
+    images::{self, LABEL_MODELS, default_image, recipe},
     run, sessions, status,
 };
 
@@ -133,7 +133,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         }
         Command::DefaultImage(DefaultImage::Make { name, dir }) => {
             let cache = std::env::var_os("WALT_CACHE").map(PathBuf::from);
-            default_image::make(&name, &dir, &cache.unwrap_or_else(|| config.state_dir.join("cache/recipes")))
+            recipe::make(&name, &dir, &cache.unwrap_or_else(|| config.state_dir.join("cache/recipes")))
         }
         // These were carried out by the callers.
         Command::Hold { .. }

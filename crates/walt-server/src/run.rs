@@ -72,6 +72,7 @@ pub fn open(config: Config) -> Result<App> {
         store_gate: Mutex::new(()),
         pins: Default::default(),
         emulation: Default::default(),
+        updating: Mutex::default(),
         uploads: Default::default(),
         build_slots: Default::default(),
         housekeeping: Notify::new(),
@@ -153,6 +154,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
     sessions::recover(&app).await.context("recovery of sessions")?;
     images::build::sweep(&app).await;
+    crate::db::blocking(|| images::recipe::sweep(&app.config));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;

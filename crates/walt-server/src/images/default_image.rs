@@ -1,13 +1,13 @@
-//! `walt-server default-image build NAME`: runs an embedded recipe, and imports what it made.
+//! Default images: which recipes there are, and what they made becomes an image. [`super::recipe`] runs them.
 //!
-//! The recipe runs in the command that was typed, as root; the import goes through a running server,
-//! else it is done here under the state's lock.
+//! `walt-server default-image build NAME` runs a recipe in the command that was typed, as root; the import goes
+//! through a running server, else it is done here under the state's lock. `walt advanced update-default-images` lets
+//! the server run those that are newer than what was made here.
 
-use super::LABEL_MODELS;
+use super::{LABEL_MODELS, recipe};
 use crate::{
     App,
-    config::Config,
-    db::{By, RefRow},
+    db::{By, HistoryRow, RefRow},
     fail,
 };
 use anyhow::{Context, Result, bail};
@@ -16,22 +16,23 @@ use serde::Deserialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
+    path::Path,
 };
 use walt_core::default_image_of;
-use walt_images::{
-    History, ImageConfig, RunConfig,
-    emulation::{self, Emulation},
-};
-use walt_types::{ImageId, ImageName, ImageRef, Model, PLATFORM_USER};
+use walt_images::{History, ImageConfig, RunConfig};
+use walt_types::{DEFAULT_TAG, ImageId, ImageName, ImageRef, Model, PLATFORM_USER};
 
 /// Begins the comment in an image's history that names the recipe it was made by, by its digest.
 const RECIPE_COMMENT: &str = "recipe ";
+/// The command that makes one, in histories.
+const BUILD_COMMAND: &str = "walt-server default-image build";
+/// The other one, when it has run a recipe.
+pub const UPDATE_COMMAND: &str = "walt advanced update-default-images (recipe)";
+/// Commands that let a name mean an image that was made here by a recipe.
+const BUILD_COMMANDS: [&str; 2] = [BUILD_COMMAND, UPDATE_COMMAND];
 
 /// All recipes, as `images/` of the source tree.
-static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
+pub(super) static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
 
 /// What a recipe says about the image it made: `config.json`.
 #[derive(Debug, Deserialize)]
@@ -112,10 +113,6 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Who registers emulators for recipes: this and the number of a process.
-const RECIPE_OWNER: &str = "walt-recipe-";
-/// What a recipe makes.
-const RESULTS: [&str; 2] = ["rootfs.tar", "config.json"];
 /// What all recipes share.
 const COMMON: &str = "common";
 
@@ -135,7 +132,7 @@ pub fn recipes_digest(name: Option<&str>) -> Result<String> {
 }
 
 /// A digest of what one recipe is made of: its own files, and the common ones.
-fn recipe_digest(name: &str) -> String {
+pub(super) fn recipe_digest(name: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     for dir in [name, COMMON].iter().filter_map(|d| RECIPES.get_dir(d)) {
         hash_dir(dir, &mut hasher);
@@ -152,129 +149,65 @@ fn hash_dir(dir: &Dir<'_>, hasher: &mut blake3::Hasher) {
     dir.dirs().for_each(|d| hash_dir(d, hasher));
 }
 
-/// Makes programs of the recipe's CPU run, until it is dropped.
-struct Emulator {
-    owner: String,
-    _kept: Emulation,
+/// How an image stands to the recipe of its name in this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was made by it, or by no recipe; or there is none.
+    Current,
+    /// It was made here, by an older one.
+    Older,
+    /// It was made elsewhere, by another one, of which nobody knows whether it is older.
+    Foreign,
 }
 
-impl Emulator {
-    /// `None`: this machine runs them itself.
-    fn of(name: &str, architecture: &str) -> Result<Option<Self>> {
-        let Some(cpu) = emulation::foreign(architecture)? else { return Ok(None) };
-        // What a recipe that was killed has left: one that ended by ctrl-C, for example.
-        emulation::remove_of_ended(RECIPE_OWNER)?;
-        let owner = format!("{RECIPE_OWNER}{}", std::process::id());
-        let kept = emulation::ensure(cpu, &owner)
-            .with_context(|| format!("'{name}' is for another CPU than this machine's"))?;
-        Ok(Some(Self { owner, _kept: kept }))
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        if let Err(e) = emulation::remove(&self.owner) {
-            eprintln!("Note: {e}");
-        }
-    }
-}
-
-/// Runs the recipe of an image; the directory holds `rootfs.tar` and `config.json` when it returns.
+/// How a default image stands to the recipe of its name.
 ///
 /// # Errors
-/// No such recipe, no emulator for its CPU, or the recipe failed (it has said why on standard error).
-pub fn run_recipe(config: &Config, name: &str) -> Result<tempfile::TempDir> {
-    let cache = config.state_dir.join("cache/recipes");
-    run_recipe_with(&cache, name)
-}
-
-/// As [`run_recipe`], with a cache of downloads that is named.
-fn run_recipe_with(cache: &Path, name: &str) -> Result<tempfile::TempDir> {
-    let _emulator = Emulator::of(name, &recipe_config(name)?.architecture)?;
-    // Not below the state directory: it is 0700, and package scripts of a recipe run as other users.
-    let base = Path::new("/var/tmp");
-    let out = tempfile::Builder::new()
-        .prefix("walt-recipe-")
-        .tempdir_in(base)
-        .context("cannot make a directory")?;
-    let recipes = out.path().join("recipes");
-    unpack(&RECIPES, &recipes)?;
-    let result = out.path().join("out");
-    std::fs::create_dir(&result)?;
-    std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-    let status = Command::new("sh")
-        .arg(recipes.join(name).join("recipe.sh"))
-        .arg(&result)
-        .env("WALT_IMAGES_DIR", &recipes)
-        .env("WALT_CACHE", cache)
-        .stdout(std::io::stderr())
-        .status()
-        .context("cannot run sh")?;
-    if !status.success() {
-        bail!("the recipe of '{name}' failed ({status}); its messages are above");
-    }
-    for file in RESULTS {
-        if !result.join(file).exists() {
-            bail!("the recipe of '{name}' made no {file}");
-        }
-    }
-    Ok(out)
-}
-
-/// Runs a recipe and copies its results to a directory; `cache` keeps downloads.
-///
-/// # Errors
-/// As [`run_recipe`], or the results cannot be copied.
-pub fn make(name: &str, to: &Path, cache: &Path) -> Result<()> {
-    let made = run_recipe_with(cache, name)?;
-    for file in RESULTS {
-        let (from, to) = (results(&made).join(file), to.join(file));
-        std::fs::copy(&from, &to)
-            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
-    }
-    Ok(())
-}
-
-/// Where the results are in a recipe's directory.
-pub fn results(dir: &tempfile::TempDir) -> PathBuf {
-    dir.path().join("out")
-}
-
-fn unpack(dir: &Dir<'_>, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for file in dir.files() {
-        let name = file.path().file_name().context("an embedded file without name")?;
-        let path = to.join(name);
-        std::fs::write(&path, file.contents()).with_context(|| format!("cannot write {}", path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
-    }
-    for sub in dir.dirs() {
-        let name = sub.path().file_name().context("an embedded directory without name")?;
-        unpack(sub, &to.join(name))?;
-    }
-    Ok(())
-}
-
-/// Whether a default image was made here by an older recipe than this program's.
-///
-/// # Errors
-/// The store cannot be read.
-pub fn recipe_is_newer(app: &App, row: &RefRow) -> Result<bool> {
-    if !names().contains(&row.reference.image().name().to_owned()) {
-        return Ok(false);
+/// The store or the database cannot be read.
+pub fn standing(app: &App, row: &RefRow) -> Result<Standing> {
+    let name = row.reference.image();
+    if name.tag() != DEFAULT_TAG || !names().contains(&name.name().to_owned()) {
+        return Ok(Standing::Current);
     }
     let history = app.store.config(&row.image_id)?.history.unwrap_or_default();
     let made_by =
         history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
-    Ok(made_by.is_some_and(|digest| digest != recipe_digest(row.reference.image().name())))
+    if made_by.is_none_or(|digest| digest == recipe_digest(name.name())) {
+        return Ok(Standing::Current);
+    }
+    let versions = app.db.with(|c| HistoryRow::of(c, &row.reference))?;
+    let here = versions
+        .first()
+        // One of before there was a history has an empty command: then there were no registries either.
+        .is_none_or(|v| {
+            v.by.command.is_empty() || BUILD_COMMANDS.iter().any(|c| v.by.command.starts_with(c))
+        });
+    Ok(if here { Standing::Older } else { Standing::Foreign })
 }
 
-/// Imports what a recipe made as `waltplatform/<name>:latest`, and as default image of the models that it names.
+/// What a recipe has made, in the store.
+#[derive(Debug)]
+pub struct Stored {
+    /// The image.
+    pub image: ImageId,
+    /// When it was put there, in seconds since the epoch.
+    pub created: i64,
+}
+
+/// All names that the recipe `name` is for: its own, and those of the default images of its models.
 ///
 /// # Errors
-/// The files are missing or wrong, or the store failed; nothing is changed then.
-pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
-    let name: ImageName = name.parse()?;
+/// No such recipe, or what it made is wrong.
+pub fn references(name: &str, recipe: &RecipeConfig) -> Result<BTreeSet<ImageRef>> {
+    let own = ImageRef::platform(name.parse()?);
+    Ok(recipe.default_of.iter().map(default_image_of).chain([own]).collect())
+}
+
+/// Puts what a recipe made into the store, where nothing refers to it yet.
+///
+/// # Errors
+/// The files are missing or wrong, or the store failed.
+pub fn store(app: &App, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)> {
     let text = std::fs::read(dir.join("config.json"))
         .with_context(|| format!("cannot read config.json in {}", dir.display()))?;
     let recipe = RecipeConfig::parse(&text)?;
@@ -284,34 +217,47 @@ pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
     let created = crate::now() as i64;
     let mut config = ImageConfig {
         created: Some(crate::rfc3339(created)),
-        architecture: recipe.architecture,
+        architecture: recipe.architecture.clone(),
         os: "linux".into(),
         config: Some(RunConfig {
-            env: Some(recipe.env),
-            labels: Some(recipe.labels),
+            env: Some(recipe.env.clone()),
+            labels: Some(recipe.labels.clone()),
             ..RunConfig::default()
         }),
         ..ImageConfig::default()
     };
-    config.other.extend(recipe.variant.map(|v| ("variant".to_owned(), v.into())));
+    config.other.extend(recipe.variant.clone().map(|v| ("variant".to_owned(), v.into())));
+    // It was made by whichever program has run the recipe.
+    let digest = match std::fs::read_to_string(dir.join(recipe::DIGEST)) {
+        Ok(digest) => Some(format!("{RECIPE_COMMENT}{}", digest.trim())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e).context("cannot read the digest of the recipe"),
+    };
     let history = History {
         created: config.created.clone(),
-        created_by: Some(format!("walt-server default-image build {name}")),
-        comment: Some(format!("{RECIPE_COMMENT}{}", recipe_digest(name.name()))),
+        created_by: Some(format!("{BUILD_COMMAND} {name}")),
+        comment: digest,
         ..History::default()
     };
     config.push_layer(&layer.diff_id, history);
-    let image_id = app.store.put_config(&config)?;
+    let image = app.store.put_config(&config)?;
     fail::point("import-config");
-    let by = By::new(PLATFORM_USER, format!("walt-server default-image build {name}"));
-    let own = ImageRef::platform(name);
-    let mut references: BTreeSet<ImageRef> = recipe.default_of.iter().map(default_image_of).collect();
-    references.insert(own);
+    Ok((Stored { image, created }, recipe))
+}
+
+/// Imports what a recipe made as `waltplatform/<name>:latest`, and as default image of the models that it names.
+///
+/// # Errors
+/// The files are missing or wrong, or the store failed; nothing is changed then.
+pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
+    let (Stored { image, created }, recipe) = store(app, name, dir)?;
+    let by = By::new(PLATFORM_USER, format!("{BUILD_COMMAND} {name}"));
+    let references = references(name, &recipe)?;
     app.db.transaction(|tx| {
-        let put = |reference| RefRow { reference, image_id, created }.put(tx, &by);
+        let put = |reference| RefRow { reference, image_id: image, created }.put(tx, &by);
         references.into_iter().try_for_each(put)
     })?;
-    Ok(image_id)
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -323,7 +269,11 @@ mod tests {
         let mut default: BTreeMap<String, String> = BTreeMap::new();
         for name in names() {
             let config = recipe_config(&name).unwrap();
-            assert!(emulation::foreign(&config.architecture).is_ok(), "{name}: {}", config.architecture);
+            assert!(
+                walt_images::emulation::foreign(&config.architecture).is_ok(),
+                "{name}: {}",
+                config.architecture
+            );
             assert!(config.labels.contains_key(super::super::LABEL_PREFERRED_NAME), "{name}");
             for model in &config.default_of {
                 let other = default.insert(model.to_string(), name.clone());

@@ -107,7 +107,11 @@ impl Target {
     /// and let them reboot, by [`tell_and_reboot`]. Fails if the name was changed since the plan, and changes nothing then.
     /// If it means that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
     pub async fn land(&self, app: &Arc<App>, image: ImageId, created: i64, by: &By) -> Outcome<Vec<NodeRow>> {
-        let _decision = app.decisions.lock().await;
+        land_all(app, std::slice::from_ref(self), image, created, by).await
+    }
+
+    /// Refuses if the reference may not begin to mean `image` now.
+    fn may_land(&self, app: &App, image: &ImageId) -> Outcome<()> {
         let now = app.db.with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
         if now != self.present.as_ref().map(|p| p.image_id) {
             return Err(refused(format!(
@@ -115,18 +119,14 @@ impl Target {
                 self.reference.image()
             )));
         }
-        if self.is(&image) {
-            return Ok(Vec::new());
+        if self.is(image) {
+            return Ok(());
         }
         if now.is_some() {
             no_session(app, &self.reference)?;
         }
-        labels::fits_server(&app.store.config(&image).map_err(anyhow::Error::new)?)?;
-        self.fits(app, &image)?;
-        let row = RefRow { reference: self.reference.clone(), image_id: image, created };
-        app.db.transaction(|tx| row.put(tx, by))?;
-        app.housekeeping.notify_one();
-        nodes_using(app, &self.reference)
+        labels::fits_server(&app.store.config(image).map_err(anyhow::Error::new)?)?;
+        self.fits(app, image)
     }
 
     /// [`Target::land`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
@@ -148,6 +148,32 @@ impl Target {
         };
         tell_and_reboot(app, users, text, events).await
     }
+}
+
+/// [`Target::land`] for several references: all of them, or none. Those that mean that image already are left alone.
+pub async fn land_all(
+    app: &Arc<App>,
+    targets: &[Target],
+    image: ImageId,
+    created: i64,
+    by: &By,
+) -> Outcome<Vec<NodeRow>> {
+    let _decision = app.decisions.lock().await;
+    targets.iter().try_for_each(|target| target.may_land(app, &image))?;
+    let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
+    if changing.is_empty() {
+        return Ok(Vec::new());
+    }
+    app.db.transaction(|tx| -> anyhow::Result<()> {
+        let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
+        changing.iter().try_for_each(|target| row(target).put(tx, by))
+    })?;
+    app.housekeeping.notify_one();
+    let mut users = Vec::new();
+    for target in changing {
+        users.extend(nodes_using(app, &target.reference)?);
+    }
+    Ok(users)
 }
 
 /// The warning before nodes are rebooted because their image changes.

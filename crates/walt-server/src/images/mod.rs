@@ -10,6 +10,7 @@ pub mod labels;
 pub mod land;
 pub mod pins;
 pub mod platform;
+pub mod recipe;
 mod squash;
 pub mod versions;
 

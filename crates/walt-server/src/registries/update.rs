@@ -1,41 +1,109 @@
-//! `walt advanced update-default-images`.
+//! `walt advanced update-default-images`: newer images from registries, and newer recipes of this program.
+//!
+//! ```text
+//! each default image ─▶ the newest one of all registries, if it is newer ─▶ land
+//!                    └▶ else its recipe, if an older one has made it here ─▶ run it, store, land: all its names
+//! at the end: nodes that use one of them reboot
+//! ```
+//! One image that cannot be updated costs its own line.
 
 use super::{find, get, links::Link, publish::repository_of};
 use crate::{
     App,
-    db::{By, RefRow},
+    db::{By, NodeRow, RefRow},
     events::Events,
-    failure::Outcome,
-    images::{actions::reboot_users, default_image, land::Target},
+    failure::{Outcome, refused},
+    images::{
+        actions::reboot_users,
+        default_image::{self, Standing, Stored, UPDATE_COMMAND},
+        housekeeping::{After, writing},
+        land::{Target, land_all},
+        recipe,
+    },
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 use walt_api::RegistryCredentials;
-use walt_types::{PLATFORM_USER, UserName};
+use walt_types::{DEFAULT_TAG, ImageRef, PLATFORM_USER, UserName};
 
 /// How long one registry may take to say what it has of one image.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Takes newer default images from registries, and tells of newer recipes; false if not all was done.
+/// Updates all default images; false if not all was done.
 pub async fn update_default_images(
     app: &Arc<App>,
     caller: &UserName,
     credentials: BTreeMap<String, RegistryCredentials>,
     events: &Events,
 ) -> Outcome<bool> {
+    let Ok(_alone) = app.updating.try_lock() else {
+        return Err(refused("the default images are being updated just now: try again later."));
+    };
     events.out("Checking remote registries...").await;
-    events.busy("Checking remote registries").await;
     let defaults: Vec<RefRow> = app
         .db
         .with(RefRow::all)?
         .into_iter()
-        .filter(|r| r.reference.is_platform() && r.reference.image().tag() == walt_types::DEFAULT_TAG)
-        .filter(|r| r.reference.image().name().ends_with("-default"))
+        .filter(|r| r.reference.is_platform() && r.reference.image().tag() == DEFAULT_TAG)
         .collect();
-    let (mut updated, mut ok, mut users) = (false, true, Vec::new());
-    for row in defaults {
+    let mut update = Update { app, caller, events, got: BTreeSet::new(), users: Vec::new(), ok: true };
+    for row in &defaults {
+        if row.reference.image().name().ends_with("-default") {
+            update.by_registries(row, &credentials).await?;
+        }
+    }
+    for row in defaults.iter().filter(|r| default_image::names().contains(&r.reference.image().to_string())) {
+        update.by_recipe(row).await?;
+    }
+    let Update { got, users, ok, .. } = update;
+    if got.is_empty() && ok {
+        events.out("No updates available.").await;
+    }
+    Ok(reboot_users(app, &users, events).await? && ok)
+}
+
+/// What was done so far.
+struct Update<'a> {
+    app: &'a Arc<App>,
+    caller: &'a UserName,
+    events: &'a Events,
+    /// Names that mean another image now.
+    got: BTreeSet<ImageRef>,
+    /// The nodes that use them.
+    users: Vec<NodeRow>,
+    ok: bool,
+}
+
+impl Update<'_> {
+    /// Takes what came of one image.
+    async fn ended(&mut self, names: Vec<ImageRef>, landed: Outcome<Vec<NodeRow>>) {
+        match landed {
+            Ok(nodes) => {
+                self.got.extend(names);
+                self.users.extend(nodes);
+            }
+            Err(e) => {
+                self.ok = false;
+                let why = e.into_api("update").message;
+                let name = names.first().map(ImageRef::full).unwrap_or_default();
+                self.events.note(format!("{name} was not updated: {}.", why.trim_end_matches('.'))).await;
+            }
+        }
+    }
+
+    async fn by_registries(
+        &mut self,
+        row: &RefRow,
+        credentials: &BTreeMap<String, RegistryCredentials>,
+    ) -> Outcome<()> {
+        self.events.busy("Checking remote registries").await;
         let mut newest = None;
-        for label in app.config.registries.iter().map(|r| r.label.clone()) {
-            let Some((found, link)) = newer(app, &row, &label, credentials.get(&label)).await? else {
+        for registry in &self.app.config.registries {
+            let label = &registry.label;
+            let Some((found, link)) = newer(self.app, row, label, credentials.get(label)).await? else {
                 continue;
             };
             let later = |(other, _): &(get::Found, Link)| other.created() < found.created();
@@ -43,39 +111,66 @@ pub async fn update_default_images(
                 newest = Some((found, link));
             }
         }
-        if let Some((found, link)) = newest {
-            let full = row.reference.full();
-            events.out(format!("Updating {full} using a newer version from {}...", link.location)).await;
-            let target = Target::of(app, row.reference.clone())?;
-            let by = By::new(caller, "walt advanced update-default-images");
-            let landed = match found.get(app, events).await {
-                Ok(got) => target.land(app, got.image, got.created, &by).await,
-                Err(e) => Err(e),
-            };
-            match landed {
-                Ok(nodes) => {
-                    updated = true;
-                    users.extend(nodes);
-                }
-                Err(e) => {
-                    ok = false;
-                    events.note(format!("{full} was not updated: {}", e.into_api("update").message)).await;
+        let Some((found, link)) = newest else { return Ok(()) };
+        let full = row.reference.full();
+        self.events.out(format!("Updating {full} using a newer version from {}...", link.location)).await;
+        let landed = self.get(row, &found).await;
+        self.ended(vec![row.reference.clone()], landed).await;
+        Ok(())
+    }
+
+    async fn get(&self, row: &RefRow, found: &get::Found) -> Outcome<Vec<NodeRow>> {
+        let target = Target::of(self.app, row.reference.clone())?;
+        let by = By::new(self.caller, "walt advanced update-default-images");
+        let got = found.get(self.app, self.events).await?;
+        target.land(self.app, got.image, got.created, &by).await
+    }
+
+    async fn by_recipe(&mut self, row: &RefRow) -> Outcome<()> {
+        if self.got.contains(&row.reference) {
+            return Ok(());
+        }
+        let name = row.reference.image().name();
+        match default_image::standing(self.app, row)? {
+            Standing::Current => {}
+            Standing::Foreign => {
+                let note = format!(
+                    "Note: {name} came from a registry, and this server's recipe of it is another one: \
+                     'walt-server default-image build {name}', as root on the server, would run that."
+                );
+                self.events.note(note).await;
+            }
+            Standing::Older => {
+                let full = row.reference.full();
+                self.events.out(format!("Updating {full} using a newer recipe...")).await;
+                let names = vec![row.reference.clone()];
+                match self.build(name).await {
+                    Ok((names, users)) => self.ended(names, Ok(users)).await,
+                    Err(e) => self.ended(names, Err(e)).await,
                 }
             }
         }
-        if default_image::recipe_is_newer(app, &row)? {
-            let name = row.reference.image();
-            events
-                .note(format!(
-                    "Note: this server has a newer recipe of {name}: 'walt-server default-image build {name}', as root on the server, makes it."
-                ))
-                .await;
-        }
+        Ok(())
     }
-    if !updated {
-        events.out("No updates available.").await;
+
+    /// Runs a recipe, and lets its names mean the result; those and the nodes that use them.
+    async fn build(&self, name: &str) -> Outcome<(Vec<ImageRef>, Vec<NodeRow>)> {
+        let app = self.app;
+        // What a registry had newer stays.
+        let names = default_image::references(name, &default_image::recipe_config(name)?)?;
+        let targets = names.into_iter().filter(|n| !self.got.contains(n)).map(|n| Target::of(app, n));
+        let targets = targets.collect::<Outcome<Vec<_>>>()?;
+        self.events.busy(format!("Building {name}")).await;
+        let made = recipe::run_apart(app, name, self.events).await?;
+        self.events.busy(format!("Importing {name}")).await;
+        let _tidy = After(app);
+        let _writing = writing(app).await;
+        let stored = crate::db::blocking(|| default_image::store(app, name, &made.results()));
+        let (Stored { image, created }, _) = stored.map_err(|e| refused(format!("{e:#}")))?;
+        let by = By::new(self.caller, UPDATE_COMMAND);
+        let users = land_all(app, &targets, image, created, &by).await?;
+        Ok((targets.into_iter().map(|t| t.reference).collect(), users))
     }
-    Ok(reboot_users(app, &users, events).await? && ok)
 }
 
 /// A newer version of a default image in a registry. A registry that has none, or fails, has none.
