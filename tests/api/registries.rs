@@ -249,6 +249,9 @@ fn a_registry_that_asks_who_is_there() {
     let room = tempfile::tempdir_in("/var/tmp").unwrap();
     let registry = DockerRegistry::start(&room.path().join("reg"), true);
     let server = server_with(&line("safe", registry.port, "basic"), &[]);
+    server
+        .walt(ANN, &["advanced", "update-hub-meta"])
+        .fails(1, "the docker hub is not among the registries of this server.");
     let home = room.path().join("home");
     fs::create_dir(&home).unwrap();
     server.walt(ANN, &["image", "duplicate", "pc-x86-64", "mine"]).ok();
@@ -336,6 +339,11 @@ fn hub_of(registry: &DockerRegistry) -> u16 {
     port
 }
 
+fn reply(mut stream: &TcpStream, status: &str, json: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", json.len());
+    stream.write_all(format!("{head}{json}").as_bytes())
+}
+
 fn hub(stream: TcpStream, behind: u16) -> std::io::Result<()> {
     let mut input = BufReader::new(stream.try_clone()?);
     let mut first = String::new();
@@ -343,8 +351,26 @@ fn hub(stream: TcpStream, behind: u16) -> std::io::Result<()> {
     if first.starts_with("GET /v1/search?q=walt_metadata&") {
         let found =
             r#"{"num_results":2,"results":[{"name":"ann/walt_metadata"},{"name":"eve/walt_metadata"}]}"#;
-        let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", found.len());
-        return (&stream).write_all(format!("{head}{found}").as_bytes());
+        return reply(&stream, "200 OK", found);
+    }
+    // The hub's own lists; `one` is not there any more.
+    if let Some(path) = first.strip_prefix("GET /v2/repositories/") {
+        let path = path.split(' ').next().unwrap_or_default();
+        let (status, list) = match path {
+            "ann/?page_size=100" => {
+                let next = "https://elsewhere.example/v2/repositories/ann/?page=2&page_size=100";
+                let names = r#"[{"name":"two"},{"name":"walt_metadata"},{"name":"Bad/name"}]"#;
+                ("200 OK", format!(r#"{{"count":4,"next":"{next}","results":{names}}}"#))
+            }
+            "ann/?page=2&page_size=100" => {
+                ("200 OK", r#"{"next":null,"results":[{"name":"three"},{"name":"gone"}]}"#.to_owned())
+            }
+            path if path.starts_with("ann/") => {
+                ("200 OK", r#"{"next":null,"results":[{"name":"latest"}]}"#.to_owned())
+            }
+            _ => ("404 Not Found", r#"{"message":"object not found"}"#.to_owned()),
+        };
+        return reply(&stream, status, &list);
     }
     let mut registry = TcpStream::connect(("127.0.0.1", behind))?;
     registry.write_all(first.as_bytes())?;
@@ -396,6 +422,30 @@ fn the_hub_finds_what_its_publishers_say() {
     }
     server.walt(BOB, &["image", "clone", "hub:ann/two", "mine"]).ok();
     assert_eq!(id_of(&server, "bob/mine:latest"), id_of(&server, "ann/two:latest"));
+
+    // What was pushed without walt is found once it was looked for, and what is gone is not.
+    if !is_installed("skopeo") {
+        return;
+    }
+    let to = |name: &str| format!("docker://{}/ann/{name}:latest", registry.host());
+    let tls = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+    run("skopeo", &[&["copy", "-q"][..], &tls, &[&to("two"), &to("three")]].concat());
+    let found = || server.walt(BOB, &["image", "search", "hub:"]).ok();
+    let all = found();
+    assert!(all.contains("hub:ann/one") && !all.contains("hub:ann/three"), "{all}");
+    let (status, out, said) = walt_at(&server, &home, &[], &["advanced", "update-hub-meta"]);
+    assert_eq!(
+        (status, out.as_str()),
+        (Some(0), "hub:ann/three:latest\nhub:ann/two:latest\nOK, searches find 2 image(s) of ann.\n"),
+        "{said}"
+    );
+    assert!(said.contains("ann/gone:latest is left out"), "{said}");
+    let all = found();
+    assert!(!all.contains("hub:ann/one") && all.contains("hub:ann/two"), "{all}");
+    assert!(all.contains("docker hub  pc-x86-64      hub:ann/three"), "{all}");
+    let platform = ["advanced", "rescan-hub-account", "--waltplatform-user"];
+    let (status, out, said) = walt_at(&server, &home, &[], &platform);
+    assert!(status == Some(0) && out.contains("find 0 image(s) of waltplatform"), "{out}{said}");
 }
 
 struct Service(Child);

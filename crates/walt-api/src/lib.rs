@@ -352,6 +352,15 @@ pub enum ImageAction {
         /// What is tried.
         credentials: RegistryCredentials,
     },
+    /// Writes anew what a user of the docker hub says about his images there.
+    UpdateHubMeta {
+        /// The user `waltplatform` instead of the one whose credentials these are.
+        #[serde(default)]
+        platform: bool,
+        /// For the hub.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        credentials: Option<RegistryCredentials>,
+    },
     /// Takes newer versions of the default images, and reboots the nodes that use them.
     UpdateDefaultImages {
         /// By label of registry, as far as the caller has any.

@@ -50,6 +50,8 @@ fn accepted_lines() {
         ("image publish x", r#"image_name: "x", registry: "auto""#),
         ("image publish --registry lab x:v1", r#"image_name: "x:v1", registry: "lab""#),
         ("advanced update-default-images", "UpdateDefaultImages"),
+        ("advanced update-hub-meta", "UpdateHubMeta"),
+        ("advanced rescan-hub-account --waltplatform-user", "UpdateHubMeta"),
         ("registry serve --port 0", "port: 0"),
         ("registry login", "port: 5050"),
         ("help show", r#"topic: "help-intro""#),

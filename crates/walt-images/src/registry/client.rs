@@ -437,12 +437,14 @@ const ACCEPT_ALL: &str = "application/vnd.oci.image.manifest.v1+json, applicatio
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// The path in `Link: <path?…>; rel="next"` (RFC 8288); a URL loses its host: a list goes on where it began.
+/// The path in `Link: <path?…>; rel="next"` (RFC 8288).
 fn next_page(link: &str) -> Option<String> {
     let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
-    if !parameters.replace('"', "").contains("rel=next") {
-        return None;
-    }
+    parameters.replace('"', "").contains("rel=next").then(|| path_of(target))?
+}
+
+/// The path and query of a reference to the next page of a list. A URL loses its host: a list goes on where it began.
+pub fn path_of(target: &str) -> Option<String> {
     let path = match target.split_once("://") {
         Some((_, rest)) => &rest[rest.find('/')?..],
         None => target,

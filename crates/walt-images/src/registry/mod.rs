@@ -15,7 +15,7 @@
 //!
 //! Limits: documents of [`manifest::MAX_DOCUMENT`], blobs of [`manifest::MAX_BLOB`], [`MAX_LAYERS`](crate::MAX_LAYERS)
 //! layers, [`pull::PARALLEL`] downloads and [`push::PARALLEL`] uploads at once, [`http::MAX_REDIRECTS`] redirections,
-//! [`client::MAX_PAGES`] pages of a list.
+//! [`MAX_PAGES`] pages of a list.
 
 pub mod auth;
 mod client;
@@ -26,7 +26,7 @@ pub mod pull;
 pub mod push;
 
 pub use auth::Credentials;
-pub use client::Registry;
+pub use client::{MAX_PAGES, Registry, path_of};
 pub use http::{Endpoint, Limits, Protocol};
 
 use std::io;

@@ -104,6 +104,10 @@ pub async fn act(
             drop(decision);
             registries::login(app, &registry, &credentials, events).await
         }
+        ImageAction::UpdateHubMeta { platform, credentials } => {
+            drop(decision);
+            registries::update_hub_meta(app, platform, credentials.as_ref(), events).await
+        }
         ImageAction::UpdateDefaultImages { credentials } => {
             drop(decision);
             registries::update_default_images(app, caller, credentials, events).await

@@ -6,6 +6,8 @@ use walt_images::registry::{Endpoint, Protocol as Wire};
 
 /// Host of the docker hub: its registry, its search, and its name in files with credentials.
 const HUB_HOST: &str = "index.docker.io";
+/// Host of the hub's own API, which lists what a user has there.
+const HUB_API_HOST: &str = "hub.docker.com";
 /// Labels that mean other places in links.
 const RESERVED: [&str; 2] = ["walt", "docker"];
 /// Label of the hub.
@@ -103,6 +105,12 @@ impl RegistryConfig {
         };
         let host = self.host.clone().unwrap_or_else(|| HUB_HOST.to_owned());
         Endpoint { host, port: self.port.unwrap_or(443), protocol }
+    }
+
+    /// Where the hub's own API is; a hub that is elsewhere has it there.
+    pub fn hub_api(&self) -> Endpoint {
+        let host = self.host.clone().unwrap_or_else(|| HUB_API_HOST.to_owned());
+        Endpoint { host, ..self.endpoint() }
     }
 
     /// Whether everybody may read there without a name.

@@ -78,8 +78,20 @@ pub async fn announce(
         return Ok(());
     }
     metadata.images.insert(full.to_owned(), Published { labels });
+    write(registry, user, &metadata).await
+}
+
+/// Lets a publisher say something else.
+///
+/// # Errors
+/// The registry refuses or fails; it is more than anybody reads.
+pub async fn write(registry: &Registry, user: &str, metadata: &Metadata) -> Result<()> {
     // Invariant: maps of strings are JSON.
-    let text = STANDARD.encode(serde_json::to_vec(&metadata).expect("metadata are JSON"));
+    let text = STANDARD.encode(serde_json::to_vec(metadata).expect("metadata are JSON"));
+    if text.len() > MAX_METADATA {
+        let images = metadata.images.len();
+        return Err(Error::Unfit(format!("{user} has too many images ({images}) for a description of them")));
+    }
     let labels = Some([(LABEL.to_owned(), text)].into());
     let mut config =
         ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };

@@ -6,6 +6,7 @@
 //! get      one image into the store: checked first, then its layers beside each other
 //! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
 //! publish  an image of the caller to a registry                 hub     what publishers say about their images
+//! hub_meta the same, written anew from what is there
 //! docker   the daemon's images, by its API
 //! serve    our own images, read as from a registry; receive: pushed to us as to one; token: who does that
 //! ```
@@ -16,6 +17,7 @@ pub mod config;
 mod docker;
 mod get;
 mod hub;
+mod hub_meta;
 pub mod links;
 mod publish;
 pub mod receive;
@@ -24,6 +26,7 @@ pub mod serve;
 mod token;
 mod update;
 
+pub use hub_meta::update_hub_meta;
 pub use publish::publish;
 pub use search::search;
 pub use update::update_default_images;

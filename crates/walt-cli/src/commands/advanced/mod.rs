@@ -1,6 +1,7 @@
 //! `walt advanced …`.
 
 mod update_default_images;
+mod update_hub_meta;
 
 use super::Context;
 use crate::error::Failure;
@@ -14,6 +15,9 @@ pub enum Command {
     FixImageOwner(FixImageOwner),
     /// take newer versions of the default images, those of free nodes
     UpdateDefaultImages(update_default_images::UpdateDefaultImages),
+    /// let searches find what was pushed to your account of the docker hub without walt
+    #[command(visible_alias = "rescan-hub-account")]
+    UpdateHubMeta(update_hub_meta::UpdateHubMeta),
 }
 
 impl Command {
@@ -22,6 +26,7 @@ impl Command {
         match self {
             Self::FixImageOwner(command) => command.run(context).await,
             Self::UpdateDefaultImages(command) => command.run(context).await,
+            Self::UpdateHubMeta(command) => command.run(context).await,
         }
     }
 }

@@ -1,0 +1,34 @@
+//! `walt advanced update-hub-meta`
+
+use crate::commands::Context;
+use crate::error::Failure;
+use crate::registries;
+use clap::Args;
+use walt_api::ImageAction;
+
+/// `walt advanced update-hub-meta`
+#[derive(Debug, Args)]
+pub struct UpdateHubMeta {
+    /// the account of the platform's default images (for those who may push to it)
+    #[arg(long)]
+    waltplatform_user: bool,
+}
+
+impl UpdateHubMeta {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let hub = registries::all(context).await?.into_iter().find(|r| r.hub);
+        let hub = hub.ok_or_else(|| {
+            Failure::with_hint(
+                "the docker hub is not among the registries of this server.",
+                "(see 'walt help show registries')",
+            )
+        })?;
+        let platform = self.waltplatform_user;
+        registries::act(context, &hub, true, |credentials| ImageAction::UpdateHubMeta {
+            platform,
+            credentials,
+        })
+        .await
+    }
+}
