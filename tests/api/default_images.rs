@@ -1,5 +1,6 @@
 //! `walt advanced update-default-images`: recipes that are newer than what they have made.
 
+use crate::registries::id_of;
 use serde_json::Value;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -38,15 +39,6 @@ const APT_GET: &str = "#!/bin/sh\necho 'http://debian.example/debian bookworm ma
 fn program(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn id_of(server: &TestServer, full: &str) -> String {
-    let list: Value =
-        serde_json::from_str(&server.walt(User::Root, &["image", "show", "--all", "--json"]).ok()).unwrap();
-    let images = list["images"].as_array().unwrap();
-    let image =
-        images.iter().find(|i| i["fullname"] == full).unwrap_or_else(|| panic!("no {full}: {list:#}"));
-    image["id"].as_str().unwrap().to_owned()
 }
 
 #[test]

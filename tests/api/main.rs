@@ -14,3 +14,4 @@ mod registries;
 mod start;
 mod status;
 mod store;
+mod tls;

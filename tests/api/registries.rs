@@ -19,7 +19,7 @@ const LIMIT: &str = "300";
 const SOON: Duration = Duration::from_secs(60);
 
 /// A server with the tiny default image and these registries.
-fn server_with(registries: &str, environment: &[(&str, &str)]) -> TestServer {
+pub(crate) fn server_with(registries: &str, environment: &[(&str, &str)]) -> TestServer {
     let server = empty_server_with(registries, environment);
     let dir = images::tiny(server.dir());
     server.import(images::TINY, &dir);
@@ -34,14 +34,14 @@ fn empty_server_with(registries: &str, environment: &[(&str, &str)]) -> TestServ
     server
 }
 
-fn line(label: &str, port: u16, auth: &str) -> String {
+pub(crate) fn line(label: &str, port: u16, auth: &str) -> String {
     format!(
         "- {{label: {label}, api: docker-registry-v2, host: 127.0.0.1, port: {port}, protocol: http, auth: {auth}}}\n"
     )
 }
 
 /// Runs the client with a home directory; status, standard output, standard error.
-fn walt_at(
+pub(crate) fn walt_at(
     server: &TestServer,
     home: &Path,
     env: &[(&str, &str)],
@@ -58,7 +58,7 @@ fn walt_at(
 
 /// Runs a foreign program that must succeed.
 #[track_caller]
-fn run(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> String {
     let ran = Command::new("timeout")
         .arg(LIMIT)
         .arg(program)
@@ -71,7 +71,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&ran.stdout).into_owned()
 }
 
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let there = Path::new("/usr/bin").join(program).exists();
     if !there {
         eprintln!("skipped in part: {program} is not installed");
@@ -79,7 +79,7 @@ fn is_installed(program: &str) -> bool {
     there
 }
 
-fn id_of(server: &TestServer, full: &str) -> String {
+pub(crate) fn id_of(server: &TestServer, full: &str) -> String {
     let list: Value =
         serde_json::from_str(&server.walt(User::Root, &["image", "show", "--all", "--json"]).ok()).unwrap();
     let images = list["images"].as_array().unwrap();

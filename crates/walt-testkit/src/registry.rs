@@ -38,11 +38,27 @@ impl DockerRegistry {
     /// # Panics
     /// If it does not start.
     pub fn start(dir: &Path, users: bool) -> Self {
+        Self::start_with(dir, users, None)
+    }
+
+    /// As [`DockerRegistry::start`], with TLS by a certificate and its key (PEM).
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_with_tls(dir: &Path, users: bool, certificate: &Path, key: &Path) -> Self {
+        Self::start_with(dir, users, Some((certificate, key)))
+    }
+
+    fn start_with(dir: &Path, users: bool, tls: Option<(&Path, &Path)>) -> Self {
         fs::create_dir(dir).expect("the directory can be made");
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:0', secret: x}}\n",
-            dir.join("data").display()
+             http: {{addr: '127.0.0.1:0', secret: x{}}}\n",
+            dir.join("data").display(),
+            tls.map(|(certificate, key)| {
+                format!(", tls: {{certificate: {}, key: {}}}", certificate.display(), key.display())
+            })
+            .unwrap_or_default()
         );
         if users {
             let path = dir.join("htpasswd");

@@ -8,20 +8,20 @@ use hyper::{
     body::{Body as _, Bytes, Frame, Incoming},
     header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, USER_AGENT},
 };
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 use std::{
     fmt, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -57,6 +57,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
+    /// A file with certificates of authorities that are trusted besides those of this machine (PEM).
+    pub ca: Option<PathBuf>,
 }
 
 impl fmt::Display for Endpoint {
@@ -175,17 +177,15 @@ impl Http {
             .with_safe_default_protocol_versions()
             .map_err(|e| unusable(format!("TLS cannot be used: {e}")))?;
         let tls = match endpoint.protocol {
-            Protocol::Https => builder
-                .with_native_roots()
-                .map_err(|e| unusable(format!("this machine has no certificates to trust: {e}")))?
-                .with_no_client_auth(),
+            Protocol::Https => {
+                let roots = authorities(endpoint.ca.as_deref()).map_err(unusable)?;
+                builder.with_root_certificates(roots).with_no_client_auth()
+            }
             Protocol::HttpsNoVerify => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
                 .with_no_client_auth(),
-            Protocol::Http => {
-                builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
-            }
+            Protocol::Http => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
         };
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -370,7 +370,10 @@ pub(super) fn message(text: &[u8]) -> String {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    if let Some(text) = tls_failure(error).and_then(tls_text) {
+        return text;
+    }
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -382,6 +385,64 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Who may sign certificates: whom this machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), and those in
+/// a file.
+fn authorities(ca: Option<&Path>) -> std::result::Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    // What of the machine's store cannot be read, or is none, trusts nobody.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let unreadable =
+            |e: &dyn fmt::Display| format!("cannot read certificates in {}: {e}", path.display());
+        let before = roots.len();
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
+            roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
+        }
+        if roots.len() == before {
+            return Err(unreadable(&"there is none"));
+        }
+    }
+    if roots.is_empty() {
+        return Err("this machine has no certificates to trust: install the package ca-certificates".into());
+    }
+    Ok(roots)
+}
+
+/// The failure of TLS among the causes of an error.
+fn tls_failure<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    if let Some(found) = error.downcast_ref() {
+        return Some(found);
+    }
+    // Such an error does not count what it was made of among its causes.
+    let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    inside.and_then(|e| tls_failure(e)).or_else(|| tls_failure(error.source()?))
+}
+
+/// What is wrong with a registry's TLS, where its user can do something about it.
+fn tls_text(error: &rustls::Error) -> Option<String> {
+    use rustls::Error::{InvalidCertificate, InvalidMessage, NoCertificatesPresented};
+    Some(match error {
+        InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "its certificate is signed by nobody whom this server trusts (the setting 'ca' adds an authority)"
+                .into()
+        }
+        InvalidCertificate(
+            why @ (CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }),
+        ) => format!("its certificate is for another host ({why})"),
+        InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired".into()
+        }
+        // webpki's own error: there is no name for it here.
+        InvalidCertificate(CertificateError::Other(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority, which is not taken for a server's: let it sign another one".into()
+        }
+        InvalidCertificate(why) => format!("its certificate is not valid ({why})"),
+        NoCertificatesPresented => "it has no certificate".into(),
+        InvalidMessage(_) => "it does not speak TLS (is it one with 'protocol: http'?)".into(),
+        _ => return None,
+    })
 }
 
 /// Accepts every certificate, and checks only that its owner speaks.

@@ -38,7 +38,7 @@ fn client_of(fake: &Fake, credentials: Option<(&str, &str)>) -> Arc<Registry> {
 }
 
 fn client_with(fake: &Fake, credentials: Option<(&str, &str)>, repetitions: u32) -> Arc<Registry> {
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port: fake.port, protocol: Protocol::Http };
+    let endpoint = Endpoint { host: "127.0.0.1".into(), port: fake.port, protocol: Protocol::Http, ca: None };
     let credentials =
         credentials.map(|(user, password)| Credentials { username: user.into(), password: password.into() });
     let limits = Limits {
@@ -358,7 +358,7 @@ fn lists_and_indexes() {
     // Nobody listens there.
     let port = fake.port;
     drop(fake);
-    let endpoint = Endpoint { host: "127.0.0.1".into(), port, protocol: Protocol::HttpsNoVerify };
+    let endpoint = Endpoint { host: "127.0.0.1".into(), port, protocol: Protocol::HttpsNoVerify, ca: None };
     let away = Registry::new(endpoint, None, Limits::default()).unwrap();
     let error = block_on(away.ping()).unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
+use std::path::PathBuf;
 use walt_images::registry::{Endpoint, Protocol as Wire};
 
 /// Host of the docker hub: its registry, its search, and its name in files with credentials.
@@ -37,6 +38,9 @@ pub struct RegistryConfig {
     /// How it is spoken to.
     #[serde(default)]
     pub protocol: Protocol,
+    /// A file with certificates of authorities that are trusted for it besides those of the machine.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// Whether it wants to know who asks.
     #[serde(default)]
     pub auth: Auth,
@@ -90,6 +94,7 @@ pub fn default_registries() -> Vec<RegistryConfig> {
         host: None,
         port: None,
         protocol: Protocol::Https,
+        ca: None,
         auth: Auth::Basic,
         repository: None,
     }]
@@ -104,7 +109,7 @@ impl RegistryConfig {
             Protocol::HttpsNoVerify => Wire::HttpsNoVerify,
         };
         let host = self.host.clone().unwrap_or_else(|| HUB_HOST.to_owned());
-        Endpoint { host, port: self.port.unwrap_or(443), protocol }
+        Endpoint { host, port: self.port.unwrap_or(443), protocol, ca: self.ca.clone() }
     }
 
     /// Where the hub's own API is; a hub that is elsewhere has it there.
@@ -147,6 +152,14 @@ impl RegistryConfig {
         }
         if self.port == Some(0) {
             bail!("registries: the port of '{label}' cannot be 0");
+        }
+        if let Some(ca) = &self.ca {
+            if self.protocol != Protocol::Https {
+                bail!("registries: 'ca' of '{label}' is for 'protocol: https'");
+            }
+            if !ca.is_absolute() {
+                bail!("registries: 'ca' of '{label}' must be an absolute path");
+            }
         }
         let path_ok = |p: &str| {
             let part = |s: &str| {
@@ -214,6 +227,8 @@ mod tests {
             "{label: hub, api: docker-registry-v2, host: h}",
             "{label: lab, api: other, host: h}",
             "{label: lab, api: docker-registry-v2, host: h, port: 0}",
+            "{label: lab, api: docker-registry-v2, host: h, ca: ca.pem}",
+            "{label: lab, api: docker-registry-v2, host: h, protocol: https-no-verify, ca: /ca.pem}",
             "{label: lab, api: docker-registry-v2, host: h, hots: x}",
             "{label: l, api: docker-registry-v2, host: h}, {label: l, api: docker-registry-v2, host: h}",
         ] {
