@@ -162,7 +162,7 @@ fn request(url: &str) -> Fetched<(Http, Ask)> {
     let host = uri.host().ok_or("it names no server")?.to_owned();
     let http = |protocol| {
         let port = uri.port_u16().unwrap_or(if protocol == Protocol::Http { 80 } else { 443 });
-        Http::new(Endpoint { host: host.clone(), port, protocol }, Limits::default()).map_err(said)
+        Http::new(Endpoint { host: host.clone(), port, protocol, ca: None }, Limits::default()).map_err(said)
     };
     // From http it may be redirected to https: whoever can be trusted is known to both, if anybody.
     let http = match http(Protocol::Https) {

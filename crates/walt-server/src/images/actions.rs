@@ -1,6 +1,8 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
-use super::{find, first_images, labels, land::Target, must_be_free, no_session, own_reference, squash, versions};
+use super::{
+    find, first_images, labels, land::Target, must_be_free, no_session, own_reference, squash, versions,
+};
 use crate::{
     App,
     db::{By, NodeRow, RefRow},
