@@ -34,6 +34,7 @@ fn from_shell_to_node() {
     let server = TestServer::start_with_images(&[DEFAULT, MINI]);
     server.walt(USER, &["node", "create", "vn1"]).ok();
     node_shell(&server);
+    node_save(&server);
     limited_shell(&server);
     image_shell(&server);
     the_node_boots_the_change(&server);
@@ -61,6 +62,65 @@ fn node_shell(server: &TestServer) {
     assert!(out.contains("rebooted ok."), "{out}");
     wait(server, "vn1");
     assert_eq!(on(server, "vn1", "ls /root/volatile 2>/dev/null; cat /persist/kept"), "kept\n");
+}
+
+/// Makes, on a node, what a tar can lose: parts of seconds, attributes (a capability, an access list), devices, holes,
+/// links. Kernels before 6.6 keep no attributes of users in RAM.
+const CHANGE: &str = r#"
+    set -e
+    cd /srv
+    mkdir dir empty 'a b'
+    echo capable >dir/capable
+    chmod 755 dir/capable
+    perl -e 'my ($path, $name, $value) = ("dir/capable", "security.capability", pack("V5", 0x02000001, 1 << 13, 0, 0, 0));
+        syscall(188, $path, $name, $value, length $value, 0) == 0 or die "$name: $!"'
+    echo listed >dir/listed
+    chmod 640 dir/listed
+    perl -e 'my ($path, $name, $value) = ("dir/listed", "system.posix_acl_access",
+            pack("V", 2) . join "", map { pack "vvV", @$_ } [1, 6, -1], [2, 4, 1000], [4, 4, -1], [16, 4, -1], [32, 0, -1]);
+        syscall(188, $path, $name, $value, length $value, 0) == 0 or die "$name: $!"'
+    mknod null c 1 3
+    mknod disk b 259 4000
+    mkfifo fifo
+    ln dir/capable 'a b/linked'
+    ln -s nowhere link
+    truncate -s 30000000 holes
+    echo end >>holes
+    chown -h 1000:100 link null
+    chmod 1777 empty
+    echo more >>/etc/issue
+    rm /etc/motd
+    touch -d '2001-02-03 04:05:06.789012345' -h link fifo disk holes dir/listed dir/capable
+    touch -d '1999-12-31 23:59:59.000000001' empty dir
+"#;
+
+/// What of that must be the same in the image.
+const LOOK: &str = r#"
+    cd /srv
+    find . | LC_ALL=C sort | while read -r f; do stat -c '%n|%F|%a|%u|%g|%t|%T|%.9Y' "$f"; [ -d "$f" ] || stat -c '%s %h' "$f"; done
+    readlink link; sha256sum holes; tail -n 1 /etc/issue; ls /etc/motd 2>/dev/null || echo gone
+    perl -e 'for (["dir/capable", "security.capability"], ["dir/listed", "system.posix_acl_access"]) {
+        my ($path, $name, $value) = (@$_, "x" x 100);
+        my $size = syscall(191, $path, $name, $value, 100);
+        print "$name ", $size < 0 ? "$!" : unpack("H*", substr($value, 0, $size)), "
+";
+    }'
+"#;
+
+/// By the node's GNU tar.
+fn node_save(server: &TestServer) {
+    on(server, "vn1", CHANGE);
+    let before = on(server, "vn1", LOOK);
+    assert!(before.contains("security.capability 0100000200200000"), "{before}");
+    let listed = server.walt(USER, &["node", "save", "vn1", "saved", "--dry-run"]);
+    let words = |path: &str| {
+        let line = listed.out.lines().find(|l| l.ends_with(&format!("  {path}")));
+        line.unwrap_or_else(|| panic!("{path}: {listed:?}")).split_whitespace().next().unwrap().to_owned()
+    };
+    assert_eq!(["/srv/null", "/etc/issue", "/etc/motd"].map(words), ["added", "changed", "deleted"]);
+    server.walt(USER, &["node", "save", "vn1", "saved"]).ok();
+    let after = server.walt_with_input(USER, &["image", "shell", "saved"], LOOK);
+    assert_eq!(after.out, before, "{}", after.err);
 }
 
 /// The image without hooks: the shell is alone.
