@@ -347,6 +347,15 @@ fn ten_million_entries_are_refused() {
     let state = state();
     let error = state.store.import_tar(Endless(0, Vec::new(), 0)).unwrap_err().to_string();
     assert!(error.contains("more than 4000000 entries"), "{error}");
+    // And as entries on top of an image.
+    let base = import(&state, &[Item("d", b'5', "", 0, &[], b"")]).unwrap();
+    let base = state.store.view(&[base.diff_id], None).unwrap();
+    let mut composer = state.store.compose(&base).unwrap();
+    let mut endless = Endless(0, Vec::new(), 0);
+    let error = composer.extract(&mut endless, b"", &mut |_| Ok(true), &mut |_| ()).unwrap_err().to_string();
+    assert!(error.contains("more than 4000000 files"), "{error}");
+    drop(composer);
+    assert_eq!(outside(&state._dir.path().join("images/tmp")), Vec::<String>::new());
 }
 
 #[test]
