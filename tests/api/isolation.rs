@@ -364,6 +364,11 @@ fn a_virtual_node_cannot_forge_its_addresses() {
         attacker.identity(station);
         let who = listener_ip.to_string();
         attacker.run(&["ip", "neigh", "replace", &who, "lladdr", listener_mac, "dev", "eth0"]);
+        // The kernel tells a bridge of a cable that is up within a second or so; until then nothing passes at all.
+        until("the bridge's port to forward", SOON, || {
+            let port = room.netns.run(&["ip", "-j", "-d", "link", "show", &tap]);
+            port.contains("\"state\":\"forwarding\"").then_some(())
+        });
         attacker.inside(|| {
             let from = UdpSocket::bind((station.ip, 0)).unwrap();
             from.send_to(b"hello", (listener_ip, port)).unwrap();
