@@ -54,7 +54,7 @@ impl Web {
         let request = lines.next().unwrap_or_else(|| Ok(String::new()))?;
         let headers: Vec<String> = lines.map_while(Result::ok).take_while(|l| !l.is_empty()).collect();
         let path = request.split(' ').nth(1).unwrap_or_default().split('?').next().unwrap_or_default();
-        let known = headers.iter().any(|h| h.to_ascii_lowercase() == "authorization: basic yw5uonnly3jlda==");
+        let known = headers.iter().any(|h| h.eq_ignore_ascii_case("authorization: basic yw5uonnly3jlda=="));
         let mut say = |head: &str, body: &[u8]| {
             let length = format!("Content-Length: {}\r\n", body.len());
             let length = if head.contains("Content-Length") { "" } else { &length };
