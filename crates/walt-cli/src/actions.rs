@@ -1,12 +1,10 @@
 //! Actions: asking for confirmation, and following what the server says while it works.
 
+use crate::confirm::{MAX_CONFIRMATIONS, agree};
 use crate::error::Failure;
-use crate::ui::{self, Ui, prompt};
+use crate::ui::{self, Ui};
 use walt_api::{Event, FoundImage, ImageAction, NodeAction, SessionAction};
 use walt_client::{Client, EventStream, Reply};
-
-/// Times a confirmation is asked again because the state of things changed meanwhile.
-const MAX_CONFIRMATIONS: usize = 10;
 
 /// An action of any kind.
 #[derive(Debug, Clone)]
@@ -61,12 +59,7 @@ pub async fn run(
         match ui.watch(action.send(client, token.as_deref())).await? {
             Reply::Events(events) => return follow(ui, events).await,
             Reply::Confirm(confirmation) => {
-                if yes {
-                    confirmation.warnings.iter().for_each(|w| ui::note(w));
-                } else {
-                    prompt::confirm(ui, &confirmation.warnings).await?;
-                }
-                token = Some(confirmation.token);
+                token = Some(agree(ui, confirmation, yes).await?);
             }
         }
     }

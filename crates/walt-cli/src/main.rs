@@ -17,6 +17,7 @@
 mod actions;
 mod cli;
 mod commands;
+mod confirm;
 mod error;
 mod fds;
 mod help;

@@ -1,6 +1,6 @@
 //! From an image or a node to this machine: unpacked in a thread of its own.
 
-use super::link::{Link, QUEUE, Questions, done_line, follow};
+use super::link::{Link, QUEUE, done_line, follow, transfer};
 use super::{show, trimmed};
 use crate::commands::Context;
 use crate::error::Failure;
@@ -57,14 +57,7 @@ impl Read for Arriving {
 /// Copies from an image or a node to a local path.
 pub async fn download(context: &mut Context, what: What, path: &Path, yes: bool) -> Result<(), Failure> {
     let path = trimmed(path);
-    let mut open = Open { what, confirm: None, yes: false };
-    let mut questions = Questions::new(context, yes);
-    loop {
-        match download_once(questions.context, &open, &path).await {
-            Err(Failure::Api(error)) => open.confirm = Some(questions.answer(error).await?),
-            other => return other,
-        }
-    }
+    transfer(context, what, yes, async |context, open| download_once(context, open, &path).await).await
 }
 
 /// Where a source goes on this machine: a directory, and a name in it unless its contents are meant.

@@ -1,52 +1,36 @@
 //! An open transfer: what the server says, what the user asks for by signals, and how much has passed.
 
 use crate::commands::Context;
+use crate::confirm::confirmed;
 use crate::error::Failure;
-use crate::ui::{self, Interrupt, Ui, prompt};
+use crate::ui::{self, Interrupt, Ui};
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use walt_api::Event;
 use walt_api::transfer::{ClientMessage, Open, ServerMessage, What};
-use walt_api::{ApiError, Event};
 use walt_client::{Error, TransferInput, TransferOutput, Transferred};
 
 /// Frames between the thread that packs or unpacks and the connection.
 pub const QUEUE: usize = 8;
-/// Times a confirmation is asked again because the state of things changed meanwhile.
-const MAX_CONFIRMATIONS: usize = 10;
 /// What is shown while files are copied.
 const LABEL: &str = "Transfering";
 
-/// A confirmation that the server asks for, and the state between its questions.
-pub struct Questions<'a> {
-    /// The user and the server.
-    pub context: &'a mut Context,
+/// Does a transfer `once`, and again with the user's answer as often as the server asks for a confirmation; `yes`
+/// answers all.
+pub async fn transfer(
+    context: &mut Context,
+    what: What,
     yes: bool,
-    asked: usize,
-}
-
-impl<'a> Questions<'a> {
-    /// Nothing was asked yet; `yes` answers all.
-    pub fn new(context: &'a mut Context, yes: bool) -> Self {
-        Self { context, yes, asked: 0 }
-    }
-
-    /// The user's answer to a refusal: the token, or the failure.
-    pub async fn answer(&mut self, error: Box<ApiError>) -> Result<String, Failure> {
-        let Some(confirmation) = error.confirmation.clone() else { return Err(Failure::Api(error)) };
-        self.asked += 1;
-        if self.asked > MAX_CONFIRMATIONS {
-            return Err(Failure::new(
-                "the state of things changed each time you confirmed; nothing was done.",
-            ));
-        }
-        if self.yes {
-            confirmation.warnings.iter().for_each(|w| ui::note(w));
-        } else {
-            prompt::confirm(&mut self.context.ui, &confirmation.warnings).await?;
-        }
-        Ok(confirmation.token)
-    }
+    once: impl AsyncFn(&mut Context, &Open) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut open = Open { what, confirm: None, yes: false };
+    let changed = "the state of things changed each time you confirmed; nothing was done.";
+    confirmed(context, yes, changed, async |context, token| {
+        open.confirm = token;
+        once(context, &open).await
+    })
+    .await
 }
 
 /// An open transfer, before its files and beside them.
@@ -160,14 +144,7 @@ pub fn done_line(ui: &mut Ui) {
 
 /// Lets the server copy: no files pass here.
 pub async fn remote(context: &mut Context, what: What, yes: bool) -> Result<(), Failure> {
-    let mut open = Open { what, confirm: None, yes: false };
-    let mut questions = Questions::new(context, yes);
-    loop {
-        match remote_once(questions.context, &open).await {
-            Err(Failure::Api(error)) => open.confirm = Some(questions.answer(error).await?),
-            other => return other,
-        }
-    }
+    transfer(context, what, yes, remote_once).await
 }
 
 async fn remote_once(context: &mut Context, open: &Open) -> Result<(), Failure> {

@@ -74,8 +74,7 @@ impl Cp {
                 link::remote(context, What::NodeToImage { node, path }, yes).await
             }
             (Operand::Local(local), Operand::Remote { entity: name, path }) => {
-                let what = |source| entity.to(name.clone(), path.clone(), source);
-                upload::upload(context, &local, what, yes).await
+                upload::upload(context, &local, |source| entity.to(name, path, source), yes).await
             }
             (Operand::Remote { entity: name, path }, Operand::Local(local)) => {
                 download::download(context, entity.from(name, path), &local, yes).await

@@ -1,6 +1,6 @@
 //! From this machine to an image or a node: packed in a thread of its own.
 
-use super::link::{Link, QUEUE, Questions, Work, follow};
+use super::link::{Link, QUEUE, Work, follow, transfer};
 use super::{show, trimmed};
 use crate::commands::Context;
 use crate::error::Failure;
@@ -39,18 +39,12 @@ fn local_source(path: &Path) -> Result<Source, Failure> {
 pub async fn upload(
     context: &mut Context,
     path: &Path,
-    what: impl Fn(Source) -> What,
+    what: impl FnOnce(Source) -> What,
     yes: bool,
 ) -> Result<(), Failure> {
     let path = trimmed(path);
-    let mut open = Open { what: what(local_source(&path)?), confirm: None, yes: false };
-    let mut questions = Questions::new(context, yes);
-    loop {
-        match upload_once(questions.context, &path, &open).await {
-            Err(Failure::Api(error)) => open.confirm = Some(questions.answer(error).await?),
-            other => return other,
-        }
-    }
+    let what = what(local_source(&path)?);
+    transfer(context, what, yes, async |context, open| upload_once(context, &path, open).await).await
 }
 
 async fn upload_once(context: &mut Context, path: &Path, open: &Open) -> Result<(), Failure> {

@@ -2,21 +2,18 @@
 
 use super::context::{self, Context as BuildContext};
 use crate::commands::{Confirmed, Context};
+use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::fds::Output as Fd;
-use crate::ui::{self, prompt};
+use crate::ui;
 use clap::{ArgGroup, Args};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use walt_api::ErrorCode;
 use walt_api::build::{MAX_SECRET, OpenImageBuild, Secret};
 use walt_api::term::{ClientMessage, ServerMessage};
 use walt_client::{Error, Output, TerminalInput, TerminalOutput};
-
-/// Times a confirmation is asked again because the state of things changed meanwhile.
-const MAX_CONFIRMATIONS: usize = 10;
 
 /// `walt image build`
 #[derive(Debug, Args)]
@@ -76,21 +73,14 @@ impl Build {
             yes: self.confirmed.yes,
             confirm: None,
         };
-        for _ in 0..MAX_CONFIRMATIONS {
+        // With --yes the server does not ask.
+        let changed = "what this would overwrite changed each time you confirmed; nothing was built.";
+        confirmed(context, false, changed, async |context, token| {
+            open.confirm = token;
             let pair = context.ui.watch(context.client.image_build(&open)).await?;
-            match self.once(context, pair, &found, &secrets).await {
-                Ok(()) => return Ok(()),
-                Err(Failure::Api(error)) if error.code == ErrorCode::Confirm => {
-                    let Some(confirmation) = error.confirmation.clone() else {
-                        return Err(Failure::Api(error));
-                    };
-                    prompt::confirm(&mut context.ui, &confirmation.warnings).await?;
-                    open.confirm = Some(confirmation.token);
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(Failure::new("what this would overwrite changed each time you confirmed; nothing was built."))
+            self.once(context, pair, &found, &secrets).await
+        })
+        .await
     }
 
     /// The command, for the history of the image; without values that may be secret.

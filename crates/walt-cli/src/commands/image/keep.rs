@@ -7,12 +7,10 @@
 //!   └──────────────────────────────────────────┘      ctrl-C, end of input: dropped, exit 1
 //! ```
 
+use crate::confirm::MAX_CONFIRMATIONS;
 use crate::error::Failure;
 use crate::ui::prompt::{Answer, Decision, Dialog, decide};
 use walt_api::ErrorCode;
-
-/// Times a confirmation is asked again because the state of things changed meanwhile.
-const MAX_CONFIRMATIONS: usize = 10;
 
 /// What the server says to a request to save.
 #[derive(Debug)]

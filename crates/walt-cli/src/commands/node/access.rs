@@ -1,13 +1,10 @@
 //! What `shell`, `run`, `console` and `ping` share: opening a terminal on one node.
 
 use crate::commands::Context;
+use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::terminal::{self, End, Mode};
-use crate::ui::{self, prompt};
 use walt_api::term::{NodeTerminal, OpenNodeTerminal, Tty};
-
-/// Times a confirmation is asked again because the state of things changed meanwhile.
-const MAX_CONFIRMATIONS: usize = 10;
 
 /// Opens a terminal and stays until its end; asks first if the node is another user's.
 pub async fn open(
@@ -19,20 +16,12 @@ pub async fn open(
     yes: bool,
 ) -> Result<End, Failure> {
     let mut open = OpenNodeTerminal { node: node.to_owned(), what, tty, confirm: None };
-    for _ in 0..MAX_CONFIRMATIONS {
-        let refused = match attempt(context, &open, mode).await {
-            Err(Failure::Api(error)) => error,
-            other => return other,
-        };
-        let Some(confirmation) = refused.confirmation.clone() else { return Err(Failure::Api(refused)) };
-        if yes {
-            confirmation.warnings.iter().for_each(|w| ui::note(w));
-        } else {
-            prompt::confirm(&mut context.ui, &confirmation.warnings).await?;
-        }
-        open.confirm = Some(confirmation.token);
-    }
-    Err(Failure::new(format!("the owner of '{node}' changed each time you confirmed; nothing was done.")))
+    let changed = format!("the owner of '{node}' changed each time you confirmed; nothing was done.");
+    confirmed(context, yes, &changed, async |context, token| {
+        open.confirm = token;
+        attempt(context, &open, mode).await
+    })
+    .await
 }
 
 async fn attempt(context: &mut Context, open: &OpenNodeTerminal, mode: Mode) -> Result<End, Failure> {
