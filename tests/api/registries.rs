@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
-use walt_testkit::{DockerRegistry, Options, TestServer, User, images, until};
+use walt_testkit::{DockerRegistry, Options, OwnRegistry, TestServer, User, images, until};
 
 const ANN: User = User::RootFor("ann");
 const BOB: User = User::RootFor("bob");
@@ -541,17 +541,6 @@ fn images_of_others_are_judged_by_their_labels() {
     clean(&server);
 }
 
-/// `walt registry serve` on a free port.
-fn serve(server: &TestServer) -> (Service, u16) {
-    let mut command = server.walt_command(ANN, &["registry", "serve", "--port", "0"]);
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut said = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    let port = said.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
-    (Service(child), port.unwrap_or_else(|| panic!("{said}")))
-}
-
 #[test]
 fn ctrl_c_is_the_end_of_the_servers_registry_and_no_failure() {
     let server = TestServer::start();
@@ -580,7 +569,8 @@ fn the_servers_own_registry() {
     let server = server_with("  []\n", &[]);
     server.walt(ANN, &["image", "duplicate", "pc-x86-64", "mine"]).ok();
     let id = id_of(&server, "ann/mine:latest");
-    let (_serving, port) = serve(&server);
+    let serving = OwnRegistry::serve(&server, ANN);
+    let port = serving.port;
     let (status, out, said) =
         walt_at(&server, &home, &[], &["registry", "login", "--port", &port.to_string()]);
     assert!(status == Some(0) && out.contains("it counts for 12 hours"), "{out}{said}");

@@ -5,7 +5,8 @@ use super::{USER, on, wait};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use walt_testkit::kills::Random;
 use walt_testkit::{TestServer, until};
 
 const IMAGE: &str = "pc-x86-64-default";
@@ -38,27 +39,6 @@ impl Size {
         } else {
             Self { kills: 20, big: 64 << 20, tree: "/usr/lib/modules/*/kernel/fs" }
         }
-    }
-}
-
-/// Marsaglia's xorshift64: which moments are tried is told by one number.
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Self {
-        let clock = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let seed = std::env::var("WALT_TEST_SEED").map_or_else(|_| clock(), |s| s.parse().unwrap());
-        eprintln!("WALT_TEST_SEED={seed}");
-        Self(seed | 1)
-    }
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-    fn sleep(&mut self, limit_ms: u64) {
-        std::thread::sleep(Duration::from_millis(self.below(limit_ms)));
     }
 }
 
@@ -121,7 +101,7 @@ fn persist(server: &TestServer) -> PathBuf {
 #[test]
 fn nothing_is_lost_when_the_server_is_killed() {
     let size = Size::wanted();
-    let mut moments = Moments::new();
+    let mut moments = Random::seeded("crash test of a node's files");
     let start = Instant::now();
     let step = |what: &str| eprintln!("{:4} s  {what}", start.elapsed().as_secs());
     let mut server = TestServer::start_with_images(&[IMAGE]);

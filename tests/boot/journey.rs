@@ -106,8 +106,10 @@ fn an_image_goes_all_the_way() {
 /// buildah makes an image of nothing but the labels and a tree, and pushes it to the server itself.
 fn made_elsewhere(server: &TestServer, room: &Path, mini: &Path) {
     let ann = User::RootFor("ann");
-    let registry = OwnRegistry::serve(server, ann, room.join("auth.json"));
-    let auth = registry.auth.display().to_string();
+    let registry = OwnRegistry::serve(server, ann);
+    let auth = room.join("auth.json");
+    registry.login(server, ann, &auth);
+    let auth = auth.display().to_string();
 
     let context = room.join("scratch");
     fs::create_dir(&context).unwrap();

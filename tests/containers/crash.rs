@@ -11,7 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+use walt_testkit::kills::{Random, StopAll};
 use walt_testkit::{DockerRegistry, Options, OwnRegistry, TestServer, User, images, until};
 
 /// Kills in CI.
@@ -26,29 +27,6 @@ const LIFE_MS: u64 = 1200;
 const MOST_IMAGES: usize = 4;
 /// For a server to be there again.
 const RESTART: Duration = Duration::from_secs(120);
-
-/// Splitmix64: a seed gives the same decisions (not the same moments: those are the machine's).
-pub struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-    fn pick<T: Clone>(&mut self, list: &[T]) -> Option<T> {
-        if list.is_empty() { None } else { list.get(self.below(list.len() as u64) as usize).cloned() }
-    }
-}
-
-fn seed() -> u64 {
-    if let Ok(text) = std::env::var("WALT_TEST_SEED") {
-        return text.parse().unwrap_or_else(|e| panic!("WALT_TEST_SEED is '{text}': {e}"));
-    }
-    SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into()
-}
 
 /// The store must be right; what the command says.
 #[track_caller]
@@ -85,15 +63,6 @@ impl Scene<'_> {
     }
 }
 
-/// Lets the others end when the one who kills panics.
-struct StopAll<'a>(&'a AtomicBool);
-
-impl Drop for StopAll<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// One user: knows which images there must be, and what each may contain.
 struct Actor<'a> {
     scene: &'a Scene<'a>,
@@ -119,7 +88,7 @@ struct Perhaps {
 impl<'a> Actor<'a> {
     fn new(scene: &'a Scene<'a>, name: &'static str, seed: u64) -> Self {
         let images = BTreeMap::from([(MINI.to_owned(), BTreeSet::from([String::new()]))]);
-        Self { scene, name, random: Random(seed), images, open: BTreeMap::new(), number: 0 }
+        Self { scene, name, random: Random::new(seed), images, open: BTreeMap::new(), number: 0 }
     }
 
     /// Runs the client; none if the server was killed meanwhile. Any other failure is one of the test.
@@ -420,9 +389,8 @@ fn import_all_the_time(
 
 #[test]
 fn kills_at_random_moments() {
-    let seed = seed();
     let kills = if std::env::var_os("WALT_TEST_LONG").is_some() { KILLS_LONG } else { KILLS };
-    eprintln!("crash test of the store: {kills} kills, WALT_TEST_SEED={seed}");
+    let mut random = Random::seeded(&format!("crash test of the store: {kills} kills"));
     let start = Instant::now();
     let room = tempfile::tempdir_in("/var/tmp").unwrap();
     let registry =
@@ -446,33 +414,34 @@ fn kills_at_random_moments() {
     if !skopeo {
         eprintln!("skipped in part: skopeo is not installed, nothing is pushed to the server");
     }
-    let own_registry = skopeo.then(|| OwnRegistry::serve(&server, DAN, room.path().join("auth.json")));
+    let auth = room.path().join("auth.json");
+    let own_registry = skopeo.then(|| OwnRegistry::serve(&server, DAN));
+    own_registry.iter().for_each(|registry| registry.login(&server, DAN, &auth));
     let scene = Scene {
         server: &server,
         epoch: AtomicU32::new(0),
         stop: AtomicBool::new(false),
         done: AtomicU32::new(0),
     };
-    let mut random = Random(seed);
     std::thread::scope(|scope| {
         let actors: Vec<_> = users
             .into_iter()
             .map(|user| {
-                let actor = Actor::new(&scene, user, random.below(u64::MAX));
+                let actor = Actor::new(&scene, user, random.number());
                 scope.spawn(move || actor.work())
             })
             .collect();
-        let own = Random(random.below(u64::MAX));
+        let own = Random::new(random.number());
         let importer = scope.spawn(|| import_all_the_time(&scene, &variants, own));
         let publisher = registry.is_some().then(|| scope.spawn(|| publish_all_the_time(&scene)));
         let pusher = own_registry.as_ref().map(|registry| {
-            let pusher = Pusher::new(&scene, registry, &variants, Random(random.below(u64::MAX)));
+            let pusher = Pusher::new(&scene, (registry, &auth), &variants, Random::new(random.number()));
             scope.spawn(|| pusher.work())
         });
         let stop = StopAll(&scene.stop);
         for kill in 1..=kills {
             // The moment is the point: nothing is waited for.
-            std::thread::sleep(Duration::from_millis(random.below(LIFE_MS)));
+            random.sleep(LIFE_MS);
             scene.kill();
             if kill % CHECK_EVERY == 0 {
                 check_store(&server);

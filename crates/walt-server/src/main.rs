@@ -133,7 +133,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         }
         Command::DefaultImage(DefaultImage::Make { name, dir }) => {
             let cache = std::env::var_os("WALT_CACHE").map(PathBuf::from);
-            recipe::make(&name, &dir, &cache.unwrap_or_else(|| config.state_dir.join("cache/recipes")))
+            recipe::make(&name, &dir, &cache.unwrap_or_else(|| recipe::cache_of(&config)))
         }
         // These were carried out by the callers.
         Command::Hold { .. }

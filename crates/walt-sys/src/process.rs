@@ -84,6 +84,25 @@ pub fn signal_fd(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     .map(drop)
 }
 
+/// Ends a child by SIGKILL when it is dropped, also if the child is in the hands of a thread that waits for it. An
+/// operation holds it beside such a thread: when the operation is dropped, the thread waits for nobody any more.
+#[derive(Debug)]
+pub struct KillOnDrop(OwnedFd);
+
+impl KillOnDrop {
+    /// For a child that was not waited for.
+    pub fn of(child: &std::process::Child) -> io::Result<Self> {
+        ProcessId::of(child.id() as i32)?.open().map(Self)
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        // Mostly it has ended by itself.
+        let _ended = signal_fd(&self.0, libc::SIGKILL);
+    }
+}
+
 /// Makes this process the parent of descendants whose parents end (`PR_SET_CHILD_SUBREAPER`).
 pub fn become_subreaper() -> Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))

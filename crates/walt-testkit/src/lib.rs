@@ -9,7 +9,7 @@
 //! Netns, scan                 other machines on walt-net, and what they reach
 //! Newcomer                    one that the server did not start: it has no address yet
 //! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
-//! cut                         clients that go before the end
+//! cut, kills                  clients that go before the end; servers that die at random moments
 //! images                      default images, cached by the digest of their recipes
 //! ```
 //! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
@@ -20,6 +20,7 @@
 pub mod cut;
 pub mod http;
 pub mod images;
+pub mod kills;
 pub mod machine;
 pub mod netns;
 pub mod newcomer;

@@ -106,22 +106,20 @@ impl Drop for DockerRegistry {
     }
 }
 
-/// `walt registry serve`, and the login of a user. It outlives its server, and ends when it is dropped.
+/// `walt registry serve`. It outlives its server, and ends when it is dropped.
 #[derive(Debug)]
 pub struct OwnRegistry {
     /// Its port on 127.0.0.1.
     pub port: u16,
-    /// The user's auth file, for `REGISTRY_AUTH_FILE` and `--authfile`.
-    pub auth: PathBuf,
     child: Child,
 }
 
 impl OwnRegistry {
-    /// Opens one; the login is written to `auth`.
+    /// Opens one for a user.
     ///
     /// # Panics
-    /// If a command fails.
-    pub fn serve(server: &TestServer, user: User, auth: PathBuf) -> Self {
+    /// If the command fails.
+    pub fn serve(server: &TestServer, user: User) -> Self {
         let mut command = server.walt_command(user, &["registry", "serve", "--port", "0"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().expect("walt can be started");
@@ -130,13 +128,20 @@ impl OwnRegistry {
         // Ends with the program at the latest.
         BufReader::new(out).read_line(&mut said).expect("a pipe can be read");
         let port = said.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
-        let opened = Self { port: port.unwrap_or_default(), auth, child };
+        let opened = Self { port: port.unwrap_or_default(), child };
         assert_ne!(opened.port, 0, "walt registry serve said: {said}");
-        let login = ["registry", "login", "--port", &opened.port.to_string()];
-        let ran = server.walt_command(user, &login).env("REGISTRY_AUTH_FILE", &opened.auth).output();
+        opened
+    }
+
+    /// Writes a user's login to a file, for `REGISTRY_AUTH_FILE` and `--authfile`.
+    ///
+    /// # Panics
+    /// If the command fails.
+    pub fn login(&self, server: &TestServer, user: User, auth: &Path) {
+        let words = ["registry", "login", "--port", &self.port.to_string()];
+        let ran = server.walt_command(user, &words).env("REGISTRY_AUTH_FILE", auth).output();
         let ran = ran.expect("walt can be started");
         assert!(ran.status.success(), "{ran:?}");
-        opened
     }
 }
 

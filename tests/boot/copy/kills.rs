@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use walt_testkit::cut::{How, cleared, cut};
+use walt_testkit::kills::{Random, StopAll};
 use walt_testkit::{TestServer, until};
 
 /// Deaths of the server in CI, and with `WALT_TEST_LONG`.
@@ -73,11 +74,7 @@ pub fn clients_go(server: &TestServer, dir: &Path) {
 /// The server is killed at random moments while a node is saved all the time.
 pub fn server_dies(server: &TestServer) {
     let kills = if std::env::var_os("WALT_TEST_LONG").is_some() { KILLS.1 } else { KILLS.0 };
-    let seed = match std::env::var("WALT_TEST_SEED") {
-        Ok(text) => text.parse().unwrap(),
-        Err(_) => u64::from(SystemTime::UNIX_EPOCH.elapsed().unwrap().subsec_nanos()),
-    };
-    eprintln!("saves of a node: {kills} kills, WALT_TEST_SEED={seed}");
+    let mut random = Random::seeded(&format!("saves of a node: {kills} kills"));
     // So much that a save has a middle.
     let many = "mkdir /root/many; i=0; while [ $i -lt 1000 ]; do echo $i >/root/many/$i; i=$((i+1)); done";
     on(server, "vn1", many);
@@ -118,19 +115,14 @@ pub fn server_dies(server: &TestServer) {
                 }
             }
         });
-        let mut random = seed | 1;
         for _ in 0..kills {
             let before = begun.load(Ordering::SeqCst);
             until("a save to begin", SERVED_AGAIN, || {
                 assert!(!saver.is_finished(), "the saver has failed");
                 (begun.load(Ordering::SeqCst) > before).then_some(())
             });
-            // Marsaglia's xorshift64.
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
             // A save waits for the node's link first; three of four deaths come later than that.
-            if random % 4 > 0 {
+            if random.below(4) > 0 {
                 let saving = || server.children().iter().any(|line| line.contains("walt-save"));
                 until("a save to reach the node, or to end", SERVED_AGAIN, || {
                     (saving() || begun.load(Ordering::SeqCst) > before + 1).then_some(())
@@ -138,7 +130,7 @@ pub fn server_dies(server: &TestServer) {
             }
             // Longer than a save, so that some are done.
             let longest = 2 * one_save.as_millis() as u64;
-            std::thread::sleep(Duration::from_millis((random >> 8) % longest));
+            random.sleep(longest);
             epoch.fetch_add(1, Ordering::SeqCst);
             server.crash();
             server.launch_with(&[]).unwrap_or_else(|e| panic!("{e:?}"));
@@ -178,13 +170,4 @@ pub fn server_dies(server: &TestServer) {
         start.elapsed().as_secs_f64(),
         String::from_utf8_lossy(&check.stdout).trim()
     );
-}
-
-/// Lets the others end when the one who kills panics.
-struct StopAll<'a>(&'a AtomicBool);
-
-impl Drop for StopAll<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }

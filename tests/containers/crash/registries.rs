@@ -1,13 +1,14 @@
 //! Images go to registries and come back while the server is killed: to Debian's by `walt image publish`, and to the
 //! server's own by skopeo.
 
-use super::{Random, Scene};
+use super::Scene;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
+use walt_testkit::kills::Random;
 use walt_testkit::{OwnRegistry, User, images};
 
 /// Publishes what the default image means, and gets it again from the registry, all the time. How often it came
@@ -134,6 +135,8 @@ impl Images {
 pub struct Pusher<'a> {
     scene: &'a Scene<'a>,
     registry: &'a OwnRegistry,
+    /// The login.
+    auth: &'a Path,
     random: Random,
     images: Images,
     /// By name, what it may mean: ids, and the directories that were pushed. None for a name that may not be there.
@@ -147,13 +150,13 @@ pub struct Pusher<'a> {
 impl<'a> Pusher<'a> {
     pub fn new(
         scene: &'a Scene<'a>,
-        registry: &'a OwnRegistry,
+        (registry, auth): (&'a OwnRegistry, &'a Path),
         variants: &[(PathBuf, String)],
         random: Random,
     ) -> Self {
         let images = Images::new(scene.server.dir().join("pushes"), variants);
         let names = (0..NAMES).map(|n| (format!("p{n}"), BTreeMap::from([(None, PathBuf::new())]))).collect();
-        Self { scene, registry, random, images, names, pushed: 0, again: 0 }
+        Self { scene, registry, auth, random, images, names, pushed: 0, again: 0 }
     }
 
     /// Copies by skopeo; false if the server was killed meanwhile. Any other failure is one of the test.
@@ -161,7 +164,7 @@ impl<'a> Pusher<'a> {
         let before = self.scene.wait_until_up();
         let mut command = Command::new("timeout");
         command.args([LIMIT, "skopeo", "copy", "-q", "--preserve-digests", "--src-tls-verify=false"]);
-        command.args(["--dest-tls-verify=false", from, to]).env("REGISTRY_AUTH_FILE", &self.registry.auth);
+        command.args(["--dest-tls-verify=false", from, to]).env("REGISTRY_AUTH_FILE", self.auth);
         let ran = command.stdin(Stdio::null()).output().unwrap();
         if ran.status.success() {
             self.scene.done.fetch_add(1, Ordering::SeqCst);

@@ -175,10 +175,10 @@ fn at(line: usize) -> impl Fn(String) -> Error {
 struct Key(blake3::Hasher);
 
 impl Key {
-    fn of(layers: &[String], what: &str) -> Self {
+    fn of(layers: &[DiffId], what: &str) -> Self {
         let mut key = Self(blake3::Hasher::new());
         key.part(&KEY_VERSION.to_le_bytes());
-        layers.iter().for_each(|layer| key.part(layer.as_bytes()));
+        layers.iter().for_each(|layer| key.part(layer.to_string().as_bytes()));
         key.part(what.as_bytes());
         key
     }

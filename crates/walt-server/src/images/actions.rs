@@ -60,25 +60,22 @@ pub async fn act(
             registries::clone::clone(app, caller, request, events).await
         }
         ImageAction::Clone { link, name, force, .. } => {
-            let plan = plan_clone(app, caller, &link, name.as_deref(), force)?;
-            if let Some(target) = plan.is_there {
+            let ClonePlan { found, target, wanted } = plan_clone(app, caller, &link, name.as_deref(), force)?;
+            if target.is(&found.image_id) {
                 events.out(target.unchanged()).await;
                 return Ok(true);
             }
             let by = By::new(caller, format!("walt image clone {link}"));
-            app.db.transaction(|tx| plan.row.put(tx, &by))?;
+            let row = RefRow { reference: target.reference.clone(), ..found };
+            app.db.transaction(|tx| row.put(tx, &by))?;
             drop(decision);
             app.housekeeping.notify_one();
-            if plan.row.reference.image().to_string() != plan.wanted {
-                events.note(format!("The image will be recorded as '{}'.", plan.row.reference.image())).await;
+            let own = target.reference.image();
+            if own.to_string() != wanted {
+                events.note(format!("The image will be recorded as '{own}'.")).await;
             }
-            let rebooted = reboot_users(app, &plan.users, events).await?;
-            events
-                .out(format!(
-                    "Image \"{}\" was cloned successfully (cf. walt image show).",
-                    plan.row.reference.image()
-                ))
-                .await;
+            let rebooted = reboot_users(app, &target.users, events).await?;
+            events.out(format!("Image \"{own}\" was cloned successfully (cf. walt image show).")).await;
             Ok(rebooted)
         }
         ImageAction::Rollback { name, version } => {
@@ -218,11 +215,11 @@ fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
 }
 
 struct ClonePlan {
-    row: RefRow,
-    /// The name means that image already.
-    is_there: Option<Target>,
+    /// What is cloned.
+    found: RefRow,
+    /// The name that gets it.
+    target: Target,
     wanted: String,
-    users: Vec<NodeRow>,
 }
 
 fn plan_clone(
@@ -264,9 +261,7 @@ fn plan_clone(
             ));
         }
     }
-    let users = target.users.clone();
-    let row = RefRow { reference: target.reference.clone(), ..found };
-    Ok(ClonePlan { is_there: target.is(&row.image_id).then_some(target), row, wanted, users })
+    Ok(ClonePlan { found, target, wanted })
 }
 
 /// The warning before an own image is overwritten.

@@ -255,7 +255,7 @@ pub async fn to_image(
         .await?;
     let events = channel.events();
     let Some((image_id, _pinned)) = made else {
-        events.out(format!("Nothing changed: image {name} is left as it was.")).await;
+        events.out(target.unchanged()).await;
         return Ok(true);
     };
     target.land_and_tell(app, image_id, created, &by, &events).await

@@ -25,15 +25,15 @@ use std::{
     io::Read,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    process::{Command, Stdio},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use walt_images::{
     ImageConfig,
     emulation::{self, Emulation},
 };
+use walt_sys::process::KillOnDrop;
 
 /// Who registers emulators for recipes: this and the number of a process.
 const OWNER: &str = "walt-recipe-";
@@ -125,7 +125,8 @@ impl Made {
     }
 }
 
-fn cache_of(config: &Config) -> PathBuf {
+/// Where recipes keep downloads, unless somebody says otherwise.
+pub fn cache_of(config: &Config) -> PathBuf {
     config.state_dir.join("cache/recipes")
 }
 
@@ -186,59 +187,29 @@ pub fn sweep(config: &Config) {
 const APART: [&str; 9] =
     ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "sh"];
 
-/// The process of a recipe; dropping it kills it.
-#[derive(Clone, Default)]
-struct Process(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    child: Option<Child>,
-    stopped: bool,
-}
-
-impl Process {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs a recipe to its end in this thread, and gives its last line if it failed.
-    fn run(&self, mut command: Command, told: &mpsc::Sender<String>) -> Result<Result<(), String>> {
-        let (output, input) = std::io::pipe().context("cannot make a pipe")?;
-        command.stdin(Stdio::null()).stdout(input.try_clone().context("cannot make a pipe")?).stderr(input);
-        {
-            let mut state = self.state();
-            if state.stopped {
-                return Ok(Err("it was stopped".into()));
-            }
-            state.child = Some(command.spawn().context("cannot run setpriv (package util-linux)")?);
-        }
-        // Else this end of the pipe would stay open here, and reading would have no end.
-        drop(command);
-        let mut last = String::new();
-        lines(output, |line| {
-            tracing::info!("recipe: {line}");
-            // Whoever it is told to may be slow, or gone.
-            let _ = told.try_send(line.clone());
-            last = line;
-        });
-        let Some(child) = &mut self.state().child else { bail!("the recipe's process is gone") };
-        let status = child.wait().context("cannot wait for the recipe")?;
-        Ok(if status.success() { Ok(()) } else { Err(format!("{status}: {last}")) })
-    }
-}
-
-/// Stops the process when whoever wants its result has gone.
-struct Stop(Process);
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.stopped = true;
-        if let Some(child) = &mut state.child {
-            // It may have ended.
-            let _ = child.kill();
-        }
-    }
+/// Runs a recipe to its end in this thread, and gives its last line if it failed. `started` gets what ends it;
+/// if nobody waits for that any more, it ends at once.
+fn watch(
+    mut command: Command,
+    started: oneshot::Sender<KillOnDrop>,
+    told: &mpsc::Sender<String>,
+) -> Result<Result<(), String>> {
+    let (output, input) = std::io::pipe().context("cannot make a pipe")?;
+    command.stdin(Stdio::null()).stdout(input.try_clone().context("cannot make a pipe")?).stderr(input);
+    let mut child = command.spawn().context("cannot run setpriv (package util-linux)")?;
+    // Else this end of the pipe would stay open here, and reading would have no end.
+    drop(command);
+    let ends = KillOnDrop::of(&child).inspect_err(|_| drop(child.kill())).context("cannot watch a recipe")?;
+    let _nobody = started.send(ends);
+    let mut last = String::new();
+    lines(output, |line| {
+        tracing::info!("recipe: {line}");
+        // Whoever it is told to may be slow, or gone.
+        let _ = told.try_send(line.clone());
+        last = line;
+    });
+    let status = child.wait().context("cannot wait for the recipe")?;
+    Ok(if status.success() { Ok(()) } else { Err(format!("{status}: {last}")) })
 }
 
 /// Gives each line that is not empty; returns at the end, or if it cannot be read.
@@ -278,10 +249,9 @@ pub async fn run_apart(app: &App, name: &str, events: &Events) -> Outcome<Made> 
     let made = crate::db::blocking(|| Made::prepare(&prefix_of(&app.config), &cache))?;
     let command = made.command(&APART, name, &cache);
     let (told, mut lines) = mpsc::channel(QUEUE);
-    let process = Process::default();
-    let _stop = Stop(process.clone());
+    let (started, _ends) = oneshot::channel();
     // The directory stays until the processes are gone, also if nobody waits for them any more.
-    let mut work = tokio::task::spawn_blocking(move || (process.run(command, &told), made));
+    let mut work = tokio::task::spawn_blocking(move || (watch(command, started, &told), made));
     let late = tokio::time::sleep(LIMIT);
     let mut late = std::pin::pin!(late);
     let (done, made) = loop {

@@ -17,7 +17,7 @@ use crate::{
 use std::{
     ffi::OsStr,
     io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::unix::ffi::OsStrExt,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -25,6 +25,7 @@ use std::{
 use walt_api::transfer::{ClientMessage, Found, Path, Placed, Source, SourceKind, place};
 use walt_core::ownership::Demand;
 use walt_images::SaveRules;
+use walt_sys::process::KillOnDrop;
 use walt_types::UserName;
 
 /// Bytes of a node's error messages that are told.
@@ -89,17 +90,6 @@ pub(super) async fn ask(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<Vec
     }
 }
 
-/// Ends a program on a node when it is dropped. An operation holds it beside the thread that talks to the program: when
-/// the client goes, the operation is dropped, and that thread waits for nobody any more.
-pub(super) struct EndsWith(OwnedFd);
-
-impl Drop for EndsWith {
-    fn drop(&mut self) {
-        // Mostly it has ended by itself.
-        let _ended = walt_sys::process::signal_fd(&self.0, nix::libc::SIGKILL);
-    }
-}
-
 /// A running program on a node. Dropping it ends it.
 pub(super) struct Remote {
     child: Child,
@@ -109,11 +99,11 @@ pub(super) struct Remote {
 impl Remote {
     /// Starts a script on a node, with pipes. The program is to be used in a thread that may block; it ends with the
     /// second value, too.
-    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, EndsWith)> {
+    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
         let mut command = command(app, node, script);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| cannot_start(&e))?;
-        let opened = walt_sys::process::ProcessId::of(child.id() as i32).and_then(|id| id.open());
+        let ends = KillOnDrop::of(&child);
         let stderr = child.stderr.take().map(|mut pipe| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -124,7 +114,7 @@ impl Remote {
             })
         });
         let remote = Self { child, stderr };
-        Ok((remote, EndsWith(opened.map_err(anyhow::Error::new)?)))
+        Ok((remote, ends.map_err(anyhow::Error::new)?))
     }
 
     pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
@@ -387,7 +377,7 @@ pub async fn to_booted_image(
     });
     let made = channel.unless_gone(work).await?;
     let Some((image_id, _pinned)) = made else {
-        events.out(format!("Nothing changed: image {name} is left as it was.")).await;
+        events.out(target.unchanged()).await;
         return Ok(true);
     };
     target.land_and_tell(app, image_id, created, &by, &events).await

@@ -10,7 +10,7 @@ use crate::{
         dockerfile::Step,
         state::{Copy, Origin},
     },
-    compose::{Composed, Last, Meta},
+    compose::{Composed, Composer, Last, Meta},
     layer::disk::split,
 };
 use std::collections::BTreeMap;
@@ -33,8 +33,7 @@ impl<H: Host> Executor<'_, H> {
             return Ok(None);
         }
         let account = Accounts::of(&view).find(user).map_err(at(step.line))?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        let key = Key::of(&names, &format!("mkdir {path} {} {}", account.uid, account.gid)).text();
+        let key = Key::of(layers, &format!("mkdir {path} {} {}", account.uid, account.gid)).text();
         if let Some(found) = self.known(&key).await? {
             return Ok(found);
         }
@@ -49,15 +48,13 @@ impl<H: Host> Executor<'_, H> {
         let real = composer.resolve(path.as_bytes(), Last::Follow)?;
         composer.make_dirs(split(&real).0, &meta)?;
         composer.make_dirs(&real, &meta)?;
-        let writing = self.host.writing().await;
-        let found = self.found(&key, blocking(|| composer.finish())?);
-        drop(writing);
-        Ok(found)
+        self.keep(&key, composer).await
     }
 
-    /// Keeps what was made.
-    fn found(&self, key: &str, made: Composed) -> Option<DiffId> {
-        let layer = match made {
+    /// Puts what was made into the store, and remembers it.
+    async fn keep(&mut self, key: &str, composer: Composer<'_>) -> Result<Option<DiffId>> {
+        let writing = self.host.writing().await;
+        let layer = match blocking(|| composer.finish())? {
             Composed::Unchanged => None,
             Composed::Layer(info) => Some(info.diff_id),
         };
@@ -65,7 +62,8 @@ impl<H: Host> Executor<'_, H> {
             self.host.pin(layer);
         }
         self.host.remember(key, layer.as_ref());
-        layer
+        drop(writing);
+        Ok(layer)
     }
 
     pub(super) async fn copy(
@@ -94,8 +92,7 @@ impl<H: Host> Executor<'_, H> {
         let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now };
         let owner = copier.owner(&view)?;
         let digest = blocking(|| copier.digest(owner, &identities))?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
-        let mut key = Key::of(&names, &format!("{copy:?}"));
+        let mut key = Key::of(layers, &format!("{copy:?}"));
         key.part(digest.as_bytes());
         let key = key.text();
         if let Some(found) = self.known(&key).await? {
@@ -111,9 +108,6 @@ impl<H: Host> Executor<'_, H> {
         }
         let mut composer = self.store.compose(&view)?;
         blocking(|| copier.apply(&mut composer))?;
-        let writing = self.host.writing().await;
-        let found = self.found(&key, blocking(|| composer.finish())?);
-        drop(writing);
-        Ok(found)
+        self.keep(&key, composer).await
     }
 }

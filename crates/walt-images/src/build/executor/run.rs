@@ -111,9 +111,8 @@ impl<H: Host> Executor<'_, H> {
         run: &Run,
     ) -> Result<Option<DiffId>> {
         let layers = &image.layers()?;
-        let names: Vec<String> = layers.iter().map(ToString::to_string).collect();
         let facts = (&run.argv, &run.script, &run.env, &run.workdir, &run.user, run.network);
-        let mut key = Key::of(&names, &format!("{facts:?}"));
+        let mut key = Key::of(layers, &format!("{facts:?}"));
         let mut secrets = Secrets::default();
         let (mut mounts, mut trees) = (Vec::new(), Vec::new());
         for mount in &run.mounts {

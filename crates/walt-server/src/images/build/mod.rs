@@ -310,7 +310,7 @@ async fn finish(
             ),
         ));
     }
-    labels::check(&config)?;
+    labels::fits_server(&config)?;
     let mut pinned = app.pins.begin();
     let image = match same(app, target, &config)? {
         Some(present) => present,
