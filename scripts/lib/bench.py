@@ -17,8 +17,8 @@ import subprocess
 import time
 
 from bench_common import (
-    LIMIT, MINI, NODE, PODMAN_RUN, command_line, give_up, in_turns, load, podman, processor_time, qemu_of, run, run_part,
-    say, spread, tell, timed, verdict,
+    LIMIT, MINI, NODE, PODMAN_RUN, command_line, give_up, in_turns, load, podman, processor_time, qemu_of, remove_nodes,
+    run, run_part, say, spread, tell, timed, verdict,
 )  # fmt: skip
 
 # Pause between two attempts to read the ssh banner, in seconds.
@@ -243,10 +243,7 @@ class Many:
         return booted + rebooted
 
     def remove(self):
-        """Also what a run that was interrupted has left."""
-        there = run([self.options.walt, "node", "show", "--all", "--names-only"]).split()
-        for name in set(self.names) & set(there):
-            run([self.options.walt, "node", "remove", "-y", name])
+        remove_nodes(self.options, self.names)
 
     def wait_another(self, name, pid):
         end = time.monotonic() + LIMIT

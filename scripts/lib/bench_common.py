@@ -95,6 +95,13 @@ def qemu_of(name):
     give_up(f"waited {LIMIT} s for the qemu of {name}")
 
 
+def remove_nodes(options, names):
+    """Also what a run that was interrupted has left."""
+    there = run([options.walt, "node", "show", "--all", "--names-only"]).split()
+    for name in set(names) & set(there):
+        run([options.walt, "node", "remove", "-y", name])
+
+
 def podman(options):
     return options.podman.split()
 
