@@ -23,7 +23,7 @@ pub fn tar_headers(mut bytes: &[u8]) {
 
 /// Unpacks a layer into a directory; whether it was accepted.
 pub fn unpack(bytes: &[u8], layer: &Path) -> bool {
-    import::import(bytes, layer, &|_| None).is_ok()
+    import::import(bytes, layer).is_ok()
 }
 
 /// Puts a tar on top of an image; what is accepted is a layer that a view can be made of.

@@ -4,7 +4,8 @@ use crate::{
     error::{Context, Error, Result},
     layer::{
         disk::{self, Place, Root, as_path, split},
-        import::{self, Below, DirMeta},
+        implied::{self, DirMeta},
+        import,
         scan::{Attributes, Kind, scan},
         skeleton::{LayerInfo, SkeletonReader},
         write::write_layer,
@@ -13,7 +14,6 @@ use crate::{
 };
 use rustix::fs::{FileType, Mode};
 use std::{
-    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs::{self, DirBuilder, File},
@@ -266,44 +266,21 @@ impl Store {
 
     /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip or zstd (seen from
     /// its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
-    pub fn import_tar(&self, tar: impl Read) -> Result<LayerInfo> {
-        self.import(tar, &|_| None)
-    }
-
-    /// [`Store::import_tar`] for a layer that lies over `below`: parent directories that its tar does not name get
-    /// the metadata they have there.
-    pub fn import_tar_over(&self, tar: impl Read, below: &View) -> Result<LayerInfo> {
-        self.import(tar, &|path| dir_meta(below, path))
+    pub fn import_tar(&self, tar: impl Read + Send) -> Result<LayerInfo> {
+        self.keep_layer(self.unpack_tar(tar)?)
     }
 
     /// Unpacks a tar as [`Store::import_tar`] takes it. The layer is not in the store before [`Store::keep_layer`].
-    pub fn unpack_tar(&self, tar: impl Read) -> Result<Unpacked> {
-        self.unpack(tar, &|_| None)
-    }
-
-    fn import(&self, tar: impl Read, below: Below) -> Result<LayerInfo> {
-        self.keep_layer(self.unpack(tar, below)?)
-    }
-
-    fn unpack(&self, tar: impl Read, below: Below) -> Result<Unpacked> {
+    pub fn unpack_tar(&self, tar: impl Read + Send) -> Result<Unpacked> {
         let files = self.temporary()?;
-        let info = import::import(tar, files.path(), below)?;
+        let info = import::import(tar, files.path())?;
         Ok(Unpacked { files, info })
     }
 
-    /// Unpacks the tar of the layer `expected`, which lies over the layers `below` (lowest first, in the store),
-    /// and refuses another one. The layer is not in the store before [`Store::keep_layer`].
-    pub fn unpack_layer(&self, tar: impl Read, below: &[DiffId], expected: &DiffId) -> Result<Unpacked> {
-        // Most tars name all their directories: the tree below them is looked at when one does not.
-        let view: OnceCell<Option<Arc<View>>> = OnceCell::new();
-        let unpacked = self.unpack(tar, &|path| {
-            let view = view.get_or_init(|| match below {
-                [] => None,
-                // A tree that cannot be built is told when the image is used; the defaults do no harm.
-                _ => self.view(below, None).ok(),
-            });
-            dir_meta(view.as_ref()?, path)
-        })?;
+    /// Unpacks the tar of the layer `expected`, and refuses another one. The layer is not in the store before
+    /// [`Store::keep_layers`].
+    pub fn unpack_layer(&self, tar: impl Read + Send, expected: &DiffId) -> Result<Unpacked> {
+        let unpacked = self.unpack_tar(tar)?;
         if unpacked.info.diff_id != *expected {
             return Err(Error::Layer(format!(
                 "its bytes are not those that the image's configuration names: {} instead of {}",
@@ -314,11 +291,36 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Puts an unpacked layer into the store. It is durable when this returns.
+    /// Puts an unpacked layer into the store that lies over no other, or whose directories that its tar does not name
+    /// shall have metadata of their own. It is durable when this returns.
     pub fn keep_layer(&self, unpacked: Unpacked) -> Result<LayerInfo> {
+        let info = unpacked.info;
+        self.keep_layers(vec![unpacked], &[info.diff_id])?;
+        Ok(info)
+    }
+
+    /// Puts unpacked layers of one image into the store. `layers` are the image's, lowest first, up to the highest of
+    /// them at least; the others are in the store up to there. Directories that a tar does not name get the metadata
+    /// they have in the layers below. All are durable when this returns, by one wait for the disk.
+    ///
+    /// # Errors
+    /// A layer below is in neither place, or the disk fails; some of the layers may be in the store then.
+    pub fn keep_layers(&self, mut unpacked: Vec<Unpacked>, layers: &[DiffId]) -> Result<()> {
+        let place = |of: &DiffId| layers.iter().position(|l| l == of);
+        unpacked.sort_by_key(|u| place(&u.info.diff_id));
+        for layer in &unpacked {
+            let lower = &layers[..place(&layer.info.diff_id).unwrap_or_default()];
+            let dir = |l: &DiffId| match unpacked.iter().find(|u| u.info.diff_id == *l) {
+                Some(new) => new.files.path().to_owned(),
+                None => self.layer_dir(l),
+            };
+            implied::settle(layer.files.path(), &lower.iter().map(dir).collect::<Vec<_>>())?;
+        }
         self.make_durable()?;
-        self.adopt_layer(unpacked.files.path(), &unpacked.info.diff_id)?;
-        Ok(unpacked.info)
+        for layer in unpacked {
+            self.adopt_layer(layer.files.path(), &layer.info.diff_id)?;
+        }
+        Ok(())
     }
 
     /// Makes a layer from memory: the platform layer. Parents that are not given get the metadata they have in `over`,

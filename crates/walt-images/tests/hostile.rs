@@ -27,6 +27,8 @@ fn state() -> State {
 #[derive(Clone)]
 struct Item<'a>(&'a str, u8, &'a str, u32, &'a [(&'a str, &'a str)], &'a [u8]);
 
+type Records<'a> = &'a [(&'a str, &'a str)];
+
 fn plain(path: &str, flag: u8) -> Item<'_> {
     Item(path, flag, "", 0, &[], b"")
 }
@@ -183,14 +185,70 @@ fn odd_layers_have_a_written_outcome() {
     }
 
     // An implied directory has the metadata of the one below.
-    let over = state.store.view(&[lower.diff_id], None).unwrap();
-    let implied =
-        state.store.import_tar_over(tar(&[Item("e/y", b'0', "", 0, &[], b"y")]).as_slice(), &over).unwrap();
-    let view = state.store.view(&[lower.diff_id, implied.diff_id], None).unwrap();
+    let implied = state.store.unpack_tar(&tar(&[Item("e/y", b'0', "", 0, &[], b"y")])[..]).unwrap();
+    let diff_id = implied.info().diff_id;
+    state.store.keep_layers(vec![implied], &[lower.diff_id, diff_id]).unwrap();
+    let view = state.store.view(&[lower.diff_id, diff_id], None).unwrap();
     let mode = |view: &View, path: &[u8]| view.entry(view.find(path).unwrap()).unwrap().mode;
     assert_eq!(mode(&view, b"e"), 0o1777);
-    let mounted = fs::metadata(state.store.layer_fs(&implied.diff_id).join("e")).unwrap();
+    let mounted = fs::metadata(state.store.layer_fs(&diff_id).join("e")).unwrap();
     assert_eq!(mounted.mode() & 0o7777, 0o1777);
+}
+
+/// What a tar does not name looks in the layer's own directory, which overlayfs shows, as the view says.
+#[test]
+fn implied_directories_look_alike_in_the_view_and_on_the_disk() {
+    let state = state();
+    // Owners tell them apart.
+    let dir = |path, owner| Item(path, b'5', "", 0, owner, b"");
+    let (one, two, three): (Records, Records, Records) =
+        (&[("uid", "1")], &[("uid", "2")], &[("uid", "3"), ("mtime", "9")]);
+    let file = |path| Item(path, b'0', "", 0, &[], b"x");
+    let top = [file("a/b/c/new"), file("e/f/new"), file("l/m/new")];
+    let base = [dir("a", one), dir("a/b", two), dir("a/b/c", three), dir("e", three), dir("l", two)];
+    let between: [&[Item]; 8] = [
+        &[],
+        &[dir("a/b", three), dir("e/f", one)],
+        // Hidden, and there again.
+        &[plain(".wh.a", b'0')],
+        &[plain("a/.wh.b", b'0'), dir("e/f", two)],
+        &[dir("a", two), plain("a/.wh..wh..opq", b'0')],
+        &[plain("a/.wh..wh..opq", b'0'), dir("a/b", one)],
+        // Something else has the name.
+        &[file("a/b/c"), file("e/f")],
+        &[Item("l/m", b'2', "../e", 0, &[], b""), file("a/b/implied")],
+    ];
+    for (number, between) in between.iter().enumerate() {
+        for at_once in [false, true] {
+            let mut layers = Vec::new();
+            let mut waiting = Vec::new();
+            // The salt makes them layers of their own, which nothing has settled before.
+            let salt = format!("salt-{number}-{at_once}");
+            for items in [&base[..], between, &top[..]] {
+                let mut items: Vec<Item> = items.to_vec();
+                items.push(Item(&salt, b'0', "", 0, &[], b"x"));
+                let unpacked = state.store.unpack_tar(&tar(&items)[..]).unwrap();
+                layers.push(unpacked.info().diff_id);
+                waiting.push(unpacked);
+                if !at_once {
+                    state.store.keep_layers(std::mem::take(&mut waiting), &layers).unwrap();
+                }
+            }
+            // In any order.
+            waiting.reverse();
+            state.store.keep_layers(waiting, &layers).unwrap();
+            let view = state.store.view(&layers, None).unwrap();
+            for path in ["", "a", "a/b", "a/b/c", "e", "e/f", "l", "l/m"] {
+                let shown = view.entry(view.find(path.as_bytes()).unwrap()).unwrap();
+                let disk = fs::symlink_metadata(state.store.layer_fs(&layers[2]).join(path)).unwrap();
+                assert_eq!(
+                    (shown.mode, shown.uid, shown.gid, shown.mtime.sec),
+                    (disk.mode() & 0o7777, disk.uid(), disk.gid(), disk.mtime()),
+                    "'{path}' over {number}"
+                );
+            }
+        }
+    }
 }
 
 /// The same archives put on top of an image, as a copy or a step of a build does: refused, or harmless with a written

@@ -64,8 +64,13 @@ impl Root {
 
     /// Opens what `path` names, symbolic links resolved inside the root; `empty` is the root.
     pub fn at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.at_with(path, flags, ResolveFlags::empty())
+    }
+
+    /// [`Root::at`] with more rules of resolution.
+    pub fn at_with(&self, path: &[u8], flags: OFlags, rules: ResolveFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { b"." } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | rules;
         fs::openat2(&self.fd, as_path(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
@@ -169,9 +174,7 @@ impl Place<'_> {
     }
 
     pub fn set_mtime(&self, mtime: Time) -> io::Result<()> {
-        let time = Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) };
-        let times = Timestamps { last_access: time, last_modification: time };
-        Ok(fs::utimensat(self.dir, self.file_name(), &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(fs::utimensat(self.dir, self.file_name(), &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     pub fn stat(&self) -> Result<fs::Stat, Errno> {
@@ -186,6 +189,12 @@ impl Place<'_> {
     pub fn mknod(&self, kind: fs::FileType, rdev: (u32, u32)) -> Result<(), Errno> {
         fs::mknodat(self.dir, self.file_name(), kind, Mode::from_raw_mode(0o600), fs::makedev(rdev.0, rdev.1))
     }
+}
+
+/// Both times of a file, for a layer has one.
+pub(crate) fn timestamps(mtime: Time) -> Timestamps {
+    let time = Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) };
+    Timestamps { last_access: time, last_modification: time }
 }
 
 /// Is this a whiteout: a character device 0:0?

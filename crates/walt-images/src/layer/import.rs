@@ -1,4 +1,4 @@
-//! Unpacking a layer tar: one pass that hashes, writes files and keeps the skeleton.
+//! Unpacking a layer tar: one pass that writes files and keeps the skeleton, of bytes that are read ahead.
 //!
 //! Rules beyond those of tar, from the OCI image specification ("layer") and our own store:
 //! * `.wh.NAME` becomes the whiteout device 0:0, `.wh..wh..opq` the opaque mark of its directory; other names that
@@ -6,97 +6,65 @@
 //! * a whiteout beside an entry of the same name hides what lies below and keeps the entry, in either order;
 //! * overlayfs' own attributes are dropped;
 //! * a name may occur once, directories may be repeated;
-//! * parents that the tar does not name are *implied*: their metadata is that of the layer below.
+//! * parents that the tar does not name are *implied*: their metadata is that of the layers below
+//!   ([`super::implied`]).
 
 use super::{
+    ahead::{Ahead, read_ahead},
     disk::{self, OPAQUE, Place, Root, as_path, split},
+    implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
 };
 use crate::error::{Context, Error, Result};
 use rustix::{
     fd::OwnedFd,
-    fs::{self, AtFlags, FileType, Mode, OFlags},
+    fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags},
     io::Errno,
 };
-use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, Read, Write},
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 use walt_tar::{BLOCK, Header, Time, Type, read_header};
-use walt_types::{DiffId, Hash256};
 
 /// Most entries of one layer.
 pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 /// Most bytes of one layer's files together, by their headers.
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
-/// Bytes read from the tar at once.
-const CHUNK: usize = 1 << 18;
-/// Mode of an implied directory that no lower layer has.
-const IMPLIED_MODE: u32 = 0o755;
-
-/// Metadata of a directory in the layers below.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DirMeta {
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: Time,
-}
-
-/// Answers what directory the layers below have at a path.
-pub(crate) type Below<'a> = &'a dyn Fn(&[u8]) -> Option<DirMeta>;
-
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
-    count: u64,
-}
-
-impl<R: Read> Read for Hashing<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        self.count += n as u64;
-        Ok(n)
-    }
-}
-
-/// Undoes gzip or zstd compression, seen from the first bytes.
-pub(crate) fn plain<'a>(input: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut input = BufReader::with_capacity(CHUNK, input);
-    let unreadable = |e: io::Error| Error::Layer(format!("the tar cannot be read: {e}"));
-    let start = input.fill_buf().map_err(unreadable)?;
-    Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::with_capacity(CHUNK, flate2::bufread::MultiGzDecoder::new(input)))
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        let decoder = zstd::Decoder::with_buffer(input).map_err(unreadable)?;
-        Box::new(BufReader::with_capacity(CHUNK, decoder))
-    } else {
-        Box::new(input)
-    })
-}
-
-/// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and, if there are any, `layer/implied`.
-pub(crate) fn import(tar: impl Read, layer: &Path, below: Below) -> Result<LayerInfo> {
+/// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
+/// of the latter's directories.
+pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<LayerInfo> {
     let fs_dir = layer.join("fs");
     std::fs::create_dir(&fs_dir).on("create", &fs_dir)?;
-    let mut input = Hashing { inner: plain(tar)?, hash: Sha256::new(), count: 0 };
     let mut skeleton = SkeletonWriter::create(&layer.join("skeleton"))?;
+    let ((entries, implied), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
+    let info = LayerInfo { diff_id: sum.diff_id, size: sum.size, entries };
+    skeleton.finish(&info)?;
+    write_implied(layer, &implied)?;
+    Ok(info)
+}
+
+/// Makes the entries of a plain tar; their number, and the implied directories.
+fn unpack(
+    input: &mut Ahead,
+    fs_dir: &Path,
+    skeleton: &mut SkeletonWriter,
+) -> Result<(u64, BTreeSet<Vec<u8>>)> {
     let mut unpacker = Unpacker {
-        root: Root::open(&fs_dir).on("open", &fs_dir)?,
+        root: Root::open(fs_dir).on("open", fs_dir)?,
         parent: None,
         implied: BTreeSet::from([Vec::new()]),
         dir_times: Vec::new(),
-        below,
     };
     let (mut entries, mut apparent) = (0, 0u64);
     let mut raw = Vec::new();
-    let mut buffer = vec![0; CHUNK];
+    let mut padding = [0; BLOCK];
     loop {
-        let header = read_header(&mut input, &mut raw)?;
+        let header = read_header(input, &mut raw)?;
         skeleton.raw(&raw)?;
         raw.clear();
         let Some(header) = header else { break };
@@ -115,53 +83,29 @@ pub(crate) fn import(tar: impl Read, layer: &Path, below: Below) -> Result<Layer
             let path = unpacker.root.show(&header.path);
             let mut file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
             skeleton.file(&header.path, header.size)?;
-            copy(&mut input, &mut file, header.size, &mut buffer, &path)?;
-            unpacker.finish_file(&header)?;
-            let padding = (header.size.next_multiple_of(BLOCK as u64) - header.size) as usize;
-            let padding = &mut buffer[..padding];
+            copy(input, &mut file, header.size, &path)?;
+            finish_file(&file, &header).on("set the metadata of", &path)?;
+            let count = (header.size.next_multiple_of(BLOCK as u64) - header.size) as usize;
+            let padding = &mut padding[..count];
             input.read_exact(padding).map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
             raw.extend_from_slice(padding);
-        } else if file.is_some() {
-            unpacker.finish_file(&header)?;
+        } else if let Some(file) = file {
+            finish_file(&file, &header).on("set the metadata of", unpacker.root.show(&header.path))?;
         }
     }
-    let implied = unpacker.finish()?;
-    let info =
-        LayerInfo { diff_id: DiffId(Hash256(input.hash.finalize().into())), size: input.count, entries };
-    skeleton.finish(&info)?;
-    write_implied(layer, &implied)?;
-    Ok(info)
+    Ok((entries, unpacker.finish()?))
 }
 
-/// Writes the list of implied directories (NUL after each; the root is an empty name).
-pub(crate) fn write_implied(layer: &Path, implied: &BTreeSet<Vec<u8>>) -> Result<()> {
-    let path = layer.join("implied");
-    let mut bytes = Vec::new();
-    for name in implied {
-        bytes.extend_from_slice(name);
-        bytes.push(0);
-    }
-    std::fs::write(&path, bytes).on("write", path)
-}
-
-/// Reads the list of implied directories.
-pub(crate) fn read_implied(layer: &Path) -> Result<BTreeSet<Vec<u8>>> {
-    let path = layer.join("implied");
-    let bytes = std::fs::read(&path).on("read", path)?;
-    Ok(bytes.split_inclusive(|b| *b == 0).map(|n| n[..n.len() - 1].to_vec()).collect())
-}
-
-fn copy(input: &mut impl Read, file: &mut File, size: u64, buffer: &mut [u8], path: &Path) -> Result<()> {
+fn copy(input: &mut Ahead, file: &mut File, size: u64, path: &Path) -> Result<()> {
     let mut left = size;
     while left > 0 {
-        let want = left.min(buffer.len() as u64) as usize;
-        let n = match input.read(&mut buffer[..want]) {
-            Ok(0) => return Err(Error::Layer("the tar ends in the middle of a file".into())),
-            Ok(n) => n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(Error::Layer(format!("the tar cannot be read: {e}"))),
-        };
-        file.write_all(&buffer[..n]).on("write", path)?;
+        let there = input.fill_buf().map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
+        if there.is_empty() {
+            return Err(Error::Layer("the tar ends in the middle of a file".into()));
+        }
+        let n = left.min(there.len() as u64) as usize;
+        file.write_all(&there[..n]).on("write", path)?;
+        input.consume(n);
         left -= n as u64;
     }
     Ok(())
@@ -171,16 +115,15 @@ fn refuse(path: &[u8], why: &str) -> Error {
     Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
 }
 
-struct Unpacker<'a> {
+struct Unpacker {
     root: Root,
     /// The last directory used: tars list a directory's files together.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
     dir_times: Vec<(Vec<u8>, Time)>,
-    below: Below<'a>,
 }
 
-impl Unpacker<'_> {
+impl Unpacker {
     /// Makes one entry; a regular file is returned open for its bytes.
     fn entry(&mut self, header: &Header) -> Result<Option<File>> {
         if header.path.is_empty() {
@@ -265,12 +208,6 @@ impl Unpacker<'_> {
             .on("create hard link", self.root.show(&header.path))
     }
 
-    /// Metadata of a regular file, once its bytes are written.
-    fn finish_file(&self, header: &Header) -> Result<()> {
-        let place = self.place(split(&header.path).1);
-        metadata(&place, header).on("set the metadata of", self.root.show(&header.path))
-    }
-
     fn place<'b>(&'b self, name: &'b [u8]) -> Place<'b> {
         match &self.parent {
             Some((_, dir)) => Place { dir, name },
@@ -320,14 +257,14 @@ impl Unpacker<'_> {
         }
     }
 
+    /// Metadata of an implied directory, until they are settled.
     fn implied_metadata(&mut self, path: &[u8]) -> Result<()> {
-        let default = DirMeta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime: Time::default() };
-        let meta = (self.below)(path).unwrap_or(default);
+        let DirMeta { mode, uid, gid, mtime } = DirMeta::DEFAULT;
         let place = self.place(split(path).1);
         let show = self.root.show(path);
-        place.chown(meta.uid, meta.gid).on("set the owner of", &show)?;
-        place.chmod(meta.mode).on("set the mode of", &show)?;
-        self.dir_times.push((path.to_vec(), meta.mtime));
+        place.chown(uid, gid).on("set the owner of", &show)?;
+        place.chmod(mode).on("set the mode of", &show)?;
+        self.dir_times.push((path.to_vec(), mtime));
         Ok(())
     }
 
@@ -376,6 +313,18 @@ impl Unpacker<'_> {
         }
         Ok(self.implied)
     }
+}
+
+/// [`metadata`] of a regular file that is open, once its bytes are written.
+fn finish_file(file: &File, header: &Header) -> io::Result<()> {
+    fs::fchown(file, Some(fs::Uid::from_raw(header.uid)), Some(fs::Gid::from_raw(header.gid)))?;
+    for (name, value) in &header.xattrs {
+        if !disk::is_overlay_xattr(name) {
+            fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
+        }
+    }
+    fs::fchmod(file, Mode::from_raw_mode(header.mode))?;
+    Ok(fs::futimens(file, &disk::timestamps(header.mtime))?)
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.

@@ -6,7 +6,8 @@
 
 use super::{
     disk::{Root, split},
-    import::{MAX_APPARENT, write_implied},
+    implied::write_implied,
+    import::MAX_APPARENT,
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
 };

@@ -2,37 +2,36 @@
 //!
 //! ```text
 //! resolve    manifest, or index ─▶ the manifest that fits; configuration
-//! Downloads  each layer ─▶ a file that grows (beside each other; goes on after a cut) ─▶ unpacked while it grows
+//! Pull       each layer ─▶ pieces (beside each other; goes on after a cut) ─▶ unpacked as they come, in order to the caller
 //! ```
 //! An unpacked layer has the right diff-id, and its blob the right digest and size. The caller puts it into the store.
+//! Pieces that wait to be unpacked are in memory: a disk that is slower than the network holds the registry back.
 
 use super::{
     Error, LayerBlob, Registry, Result,
     manifest::{self, Document, IndexEntry, Manifest},
 };
-use crate::{
-    ImageConfig, Store,
-    config::parse as parse_config,
-    store::{Temporary, Unpacked},
-};
-use hyper::{StatusCode, header::CONTENT_RANGE};
+use crate::{ImageConfig, Store, config::parse as parse_config, store::Unpacked};
+use hyper::{StatusCode, body::Bytes, header::CONTENT_RANGE};
 use sha2::{Digest, Sha256};
 use std::{
-    fs::File,
-    io::{self, Read, Write},
+    collections::VecDeque,
+    io::{self, Read},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
 };
-use walt_types::{DiffId, Hash256};
+use walt_types::Hash256;
 
-/// Downloads at once.
+/// Layers that are got and unpacked at once.
 pub const PARALLEL: usize = 4;
+/// Pieces of one layer that wait to be unpacked; one is as much as hyper has read at once, half a megabyte at most.
+const PIECES: usize = 16;
 /// Images of an index that are looked at.
 const MAX_CANDIDATES: usize = 8;
 /// Progress after which a cut does not count as a repetition, in bytes.
@@ -122,259 +121,181 @@ impl Progress {
 
 /// Layers on their way; dropping it stops the downloads.
 #[derive(Debug)]
-pub struct Downloads {
-    layers: Vec<(LayerBlob, Arc<Growing>)>,
-    /// Only to be dropped: the results are in the files.
+pub struct Pull {
+    layers: VecDeque<oneshot::Receiver<Result<Unpacked>>>,
+    /// Only to be dropped: the results come by `layers`.
     _tasks: JoinSet<()>,
 }
 
-impl Downloads {
-    /// Starts to get `layers` of a repository into files of the store.
-    ///
-    /// # Errors
-    /// A file cannot be made.
-    pub fn start(
+impl Pull {
+    /// Starts to get `layers` of a repository, and to unpack them.
+    pub fn start<S>(
         registry: &Arc<Registry>,
         repository: &str,
         layers: &[LayerBlob],
-        store: &Store,
+        store: &Arc<S>,
         progress: &Progress,
-    ) -> Result<Self> {
-        let slots = Arc::new(Semaphore::new(PARALLEL));
-        let mut tasks = JoinSet::new();
-        let mut all = Vec::new();
-        for layer in layers {
-            let growing = Arc::new(Growing::create(store.temporary_name(), layer.size)?);
-            // In this order: the lowest is needed first.
-            let (slots, registry, repository) = (slots.clone(), registry.clone(), repository.to_owned());
-            let (layer, progress) = (layer.clone(), progress.clone());
-            let filling = Filling(growing.clone());
-            all.push((layer.clone(), growing));
-            tasks.spawn(async move {
-                // Invariant: nobody closes this semaphore.
-                let _slot = slots.acquire().await.expect("the semaphore is open");
-                let end = download(&registry, &repository, &layer, &filling.0, &progress).await;
-                filling.0.end(end);
-            });
-        }
-        Ok(Self { layers: all, _tasks: tasks })
-    }
-
-    /// Waits for a layer and unpacks it while it comes; `below` are the layers under it, in the store.
-    ///
-    /// # Errors
-    /// The download failed, or the bytes are not the right ones.
-    pub async fn unpack<S>(&self, layer: &DiffId, below: Vec<DiffId>, store: Arc<S>) -> Result<Unpacked>
+    ) -> Self
     where
         S: AsRef<Store> + Send + Sync + 'static,
     {
-        let found = self.layers.iter().find(|(l, _)| l.diff_id == *layer);
-        let (layer, growing) =
-            found.ok_or_else(|| Error::Unfit(format!("layer {layer} is not on its way")))?.clone();
-        let unpack = move || {
-            let reader = GrowingReader { growing: growing.clone(), file: None, at: 0 };
-            let unpacked = S::as_ref(&store).unpack_layer(reader, &below, &layer.diff_id);
-            // Whatever was unpacked, the reason is what came from the registry.
-            growing.wait_for_end()?;
-            Ok(unpacked?)
-        };
-        spawn_blocking(unpack)
-            .await
-            .unwrap_or_else(|e| Err(Error::Local { what: "unpack a layer", source: e.into() }))
-    }
-}
-
-/// A file that is being downloaded and read at once.
-#[derive(Debug)]
-pub struct Growing {
-    file: Temporary,
-    size: u64,
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct State {
-    out: File,
-    hash: Sha256,
-    written: u64,
-    ended: Option<std::result::Result<(), String>>,
-    /// Taken by who asks first.
-    error: Option<Error>,
-}
-
-/// Whoever fills a file; if that is dropped, its readers are told.
-struct Filling(Arc<Growing>);
-
-impl Drop for Filling {
-    fn drop(&mut self) {
-        let why = io::Error::other("the download was stopped");
-        self.0.end(Err(Error::Local { what: "get a layer", source: why }));
-    }
-}
-
-impl Growing {
-    fn create(file: Temporary, size: u64) -> Result<Self> {
-        let out = File::create(file.path())
-            .map_err(|source| Error::Local { what: "make a file for a layer", source })?;
-        let state = State { out, hash: Sha256::new(), written: 0, ended: None, error: None };
-        Ok(Self { file, size, state: Mutex::new(state), changed: Condvar::new() })
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn append(&self, bytes: &[u8]) -> Result<()> {
-        let mut state = self.state();
-        state.hash.update(bytes);
-        state
-            .out
-            .write_all(bytes)
-            .map_err(|source| Error::Local { what: "write a layer's bytes", source })?;
-        state.written += bytes.len() as u64;
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    fn written(&self) -> u64 {
-        self.state().written
-    }
-
-    fn digest(&self) -> Hash256 {
-        Hash256(self.state().hash.clone().finalize().into())
-    }
-
-    fn end(&self, result: Result<()>) {
-        let mut state = self.state();
-        if state.ended.is_none() {
-            state.ended = Some(result.as_ref().map(|&()| ()).map_err(ToString::to_string));
-            state.error = result.err();
-            self.changed.notify_all();
+        let slots = Arc::new(Semaphore::new(PARALLEL));
+        let mut tasks = JoinSet::new();
+        let mut results = VecDeque::new();
+        for layer in layers {
+            let (sender, receiver) = oneshot::channel();
+            results.push_back(receiver);
+            let (slots, store) = (slots.clone(), store.clone());
+            let download = Download {
+                registry: registry.clone(),
+                repository: repository.to_owned(),
+                layer: layer.clone(),
+                progress: progress.clone(),
+                hash: Sha256::new(),
+                written: 0,
+            };
+            tasks.spawn(async move {
+                // In this order: the lowest is kept first. Invariant: nobody closes this semaphore.
+                let _slot = slots.acquire().await.expect("the semaphore is open");
+                // Nobody waits for it if it cannot be sent.
+                let _ = sender.send(get(download, store).await);
+            });
         }
+        Self { layers: results, _tasks: tasks }
     }
 
-    fn wait_for_end(&self) -> Result<()> {
-        let mut state = self.state();
-        loop {
-            match &state.ended {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(why)) => {
-                    let source = io::Error::other(why.clone());
-                    return Err(state.error.take().unwrap_or(Error::Local { what: "get a layer", source }));
-                }
-                // The download has its own bounds, and tells when it is dropped.
-                None => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        }
+    /// The next layer in the order given, unpacked; none after the last.
+    ///
+    /// # Errors
+    /// The download failed, or the bytes are not the right ones.
+    pub async fn next(&mut self) -> Option<Result<Unpacked>> {
+        let result = self.layers.front_mut()?.await;
+        self.layers.pop_front();
+        let ended = |_| Error::Local { what: "get a layer", source: io::Error::other("it was stopped") };
+        Some(result.map_err(ended).flatten())
+    }
+
+    /// [`Pull::next`] if there is no need to wait for it.
+    pub fn ready(&mut self) -> Option<Result<Unpacked>> {
+        let result = self.layers.front_mut()?.try_recv().ok()?;
+        self.layers.pop_front();
+        Some(result)
     }
 }
 
-/// Reads a file that grows.
-struct GrowingReader {
-    growing: Arc<Growing>,
-    file: Option<File>,
-    at: u64,
+/// Gets a layer and unpacks it while it comes.
+async fn get<S>(mut download: Download, store: Arc<S>) -> Result<Unpacked>
+where
+    S: AsRef<Store> + Send + Sync + 'static,
+{
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let diff_id = download.layer.diff_id;
+    let unpack = spawn_blocking(move || {
+        let reader = PieceReader { pieces, piece: Bytes::new() };
+        S::as_ref(&store).unpack_layer(reader, &diff_id)
+    });
+    let downloaded = download.run(&sender).await;
+    drop(sender);
+    let unpacked = unpack.await.map_err(|e| Error::Local { what: "unpack a layer", source: e.into() })?;
+    // Whatever was unpacked, the reason is what came from the registry.
+    downloaded?;
+    Ok(unpacked?)
 }
 
-impl Read for GrowingReader {
+/// Reads the pieces of a blob. A download that failed ends them too soon, and its error is told instead of that.
+struct PieceReader {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for PieceReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.growing.state();
-        let there = loop {
-            if state.written > self.at {
-                break state.written - self.at;
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
             }
-            match &state.ended {
-                Some(Ok(())) => return Ok(0),
-                Some(Err(why)) => return Err(io::Error::other(why.clone())),
-                None => state = self.growing.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-        };
-        drop(state);
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(File::open(self.growing.file.path())?),
-        };
-        let most = usize::try_from(there).unwrap_or(usize::MAX).min(buffer.len());
-        let n = file.read(&mut buffer[..most])?;
-        self.at += n as u64;
+        }
+        let n = self.piece.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.piece.split_to(n));
         Ok(n)
     }
 }
 
-/// Gets a blob; after a cut it goes on where it was.
-async fn download(
-    registry: &Registry,
-    repository: &str,
-    layer: &LayerBlob,
-    growing: &Growing,
-    progress: &Progress,
-) -> Result<()> {
-    let limits = &registry.http().limits;
-    let (mut tries, mut pause, mut before) = (0, limits.pause, 0);
-    loop {
-        match download_once(registry, repository, layer, growing, progress).await {
-            Ok(()) => break,
-            Err(e) if e.is_transient() => {
-                let now = growing.written();
-                if now >= before + PROGRESS {
-                    (tries, pause, before) = (0, limits.pause, now);
-                }
-                tries += 1;
-                if tries > limits.repetitions {
-                    return Err(e);
-                }
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    if growing.digest() != layer.digest {
-        let why = format!("the blob sha256:{} has the digest sha256:{}", layer.digest, growing.digest());
-        return Err(registry.http().nonsense(why));
-    }
-    Ok(())
+/// A blob on its way.
+struct Download {
+    registry: Arc<Registry>,
+    repository: String,
+    layer: LayerBlob,
+    progress: Progress,
+    hash: Sha256,
+    written: u64,
 }
 
-async fn download_once(
-    registry: &Registry,
-    repository: &str,
-    layer: &LayerBlob,
-    growing: &Growing,
-    progress: &Progress,
-) -> Result<()> {
-    let http = registry.http();
-    let offset = growing.written();
-    if offset == layer.size {
-        return Ok(());
-    }
-    let mut answer = registry.blob_from(repository, &layer.digest, offset).await?;
-    let mut skip = offset;
-    if answer.status() == StatusCode::PARTIAL_CONTENT {
-        let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
-        if !range.is_some_and(|r| r.starts_with(&format!("bytes {offset}-"))) {
-            return Err(http.nonsense("it sends another part of a blob than was asked for"));
+impl Download {
+    /// Gets the blob; after a cut it goes on where it was.
+    async fn run(&mut self, pieces: &mpsc::Sender<Bytes>) -> Result<()> {
+        let registry = self.registry.clone();
+        let limits = &registry.http().limits;
+        let (mut tries, mut pause, mut before) = (0, limits.pause, 0);
+        loop {
+            match self.once(pieces).await {
+                Ok(()) => break,
+                Err(e) if e.is_transient() => {
+                    if self.written >= before + PROGRESS {
+                        (tries, pause, before) = (0, limits.pause, self.written);
+                    }
+                    tries += 1;
+                    if tries > limits.repetitions {
+                        return Err(e);
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(e) => return Err(e),
+            }
         }
-        skip = 0;
-    }
-    while let Some(piece) = http.piece(answer.body_mut()).await? {
-        // The registry began anew: these bytes are here.
-        let known = skip.min(piece.len() as u64);
-        skip -= known;
-        let new = &piece[known as usize..];
-        if growing.written() + new.len() as u64 > growing.size {
-            return Err(http
-                .nonsense(format!("the blob sha256:{} is longer than {} bytes", layer.digest, layer.size)));
+        let digest = Hash256(self.hash.clone().finalize().into());
+        if digest != self.layer.digest {
+            let why = format!("the blob sha256:{} has the digest sha256:{digest}", self.layer.digest);
+            return Err(registry.http().nonsense(why));
         }
-        growing.append(new)?;
-        progress.add(new.len() as u64);
+        Ok(())
     }
-    match growing.written() {
-        n if n == layer.size => Ok(()),
-        n => Err(http.unreachable(format!(
-            "the blob sha256:{} ended after {n} of {} bytes",
-            layer.digest, layer.size
-        ))),
+
+    async fn once(&mut self, pieces: &mpsc::Sender<Bytes>) -> Result<()> {
+        let http = self.registry.http();
+        let LayerBlob { digest, size, .. } = self.layer;
+        let offset = self.written;
+        if offset == size {
+            return Ok(());
+        }
+        let mut answer = self.registry.blob_from(&self.repository, &digest, offset).await?;
+        let mut skip = offset;
+        if answer.status() == StatusCode::PARTIAL_CONTENT {
+            let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
+            if !range.is_some_and(|r| r.starts_with(&format!("bytes {offset}-"))) {
+                return Err(http.nonsense("it sends another part of a blob than was asked for"));
+            }
+            skip = 0;
+        }
+        while let Some(mut piece) = http.piece(answer.body_mut()).await? {
+            // The registry began anew: these bytes are here.
+            let known = skip.min(piece.len() as u64);
+            skip -= known;
+            let new = piece.split_off(known as usize);
+            if self.written + new.len() as u64 > size {
+                return Err(http.nonsense(format!("the blob sha256:{digest} is longer than {size} bytes")));
+            }
+            self.hash.update(&new);
+            self.written += new.len() as u64;
+            self.progress.add(new.len() as u64);
+            // Where the layer cannot be unpacked nobody takes it, and the digest tells whether the registry is to blame.
+            let _ = pieces.send(new).await;
+        }
+        match self.written {
+            n if n == size => Ok(()),
+            n => Err(http.unreachable(format!("the blob sha256:{digest} ended after {n} of {size} bytes"))),
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     error::{Context, Error, Result},
     layer::{
         disk::Root,
-        import::read_implied,
+        implied::read_implied,
         scan::{Attributes, Kind, Node, scan},
     },
     store::Store,

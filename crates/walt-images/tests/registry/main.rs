@@ -11,7 +11,7 @@ use walt_images::{
     registry::{
         Credentials, Endpoint, Error, Limits, Protocol, Registry, Result,
         manifest::digest_of,
-        pull::{Downloads, Progress, Resolved, resolve},
+        pull::{Progress, Pull, Resolved, resolve},
         push,
     },
 };
@@ -97,12 +97,10 @@ async fn resolved(client: &Registry) -> Result<Resolved> {
 async fn fetch(client: &Arc<Registry>, store: &Arc<Stored>) -> Result<walt_types::ImageId> {
     let image = resolved(client).await?;
     let progress = Progress::default();
-    let downloads = Downloads::start(client, "ann/x", &image.layers, &store.0, &progress)?;
-    let mut below = Vec::new();
-    for layer in &image.layers {
-        let unpacked = downloads.unpack(&layer.diff_id, below.clone(), store.clone()).await?;
-        store.0.keep_layer(unpacked)?;
-        below.push(layer.diff_id);
+    let mut pull = Pull::start(client, "ann/x", &image.layers, store, &progress);
+    let layers: Vec<_> = image.layers.iter().map(|l| l.diff_id).collect();
+    while let Some(unpacked) = pull.next().await {
+        store.0.keep_layers(vec![unpacked?], &layers)?;
     }
     assert_eq!(progress.bytes(), image.layers.iter().map(|l| l.size).sum::<u64>(), "no byte counts twice");
     Ok(store.0.put_config_bytes(&image.config_bytes)?)

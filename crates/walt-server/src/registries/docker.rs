@@ -175,15 +175,13 @@ impl Found {
                     continue;
                 }
             }
-            let (archive, app2, below, layer) =
-                (archive.clone(), app.clone(), layers[..number].to_vec(), *layer);
-            let work = tokio::task::spawn_blocking(move || {
-                app2.store.unpack_layer(archive.layer(number)?, &below, &layer)
-            });
+            let (archive, app2, layer) = (archive.clone(), app.clone(), *layer);
+            let work =
+                tokio::task::spawn_blocking(move || app2.store.unpack_layer(archive.layer(number)?, &layer));
             let unpacked =
                 work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
             let _writing = writing(app).await;
-            blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
+            blocking(|| app.store.keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
             pinned.layer(layer);
         }
         let _writing = writing(app).await;

@@ -18,7 +18,7 @@ use walt_images::{
     ImageConfig,
     registry::{
         Error, LayerBlob, Registry,
-        pull::{Downloads, Progress, Resolved, resolve},
+        pull::{Progress, Pull, Resolved, resolve},
     },
 };
 use walt_types::{DiffId, ImageId, Model};
@@ -110,21 +110,20 @@ impl Found {
             absent.cloned().collect()
         };
         let progress = Progress::default();
-        let label = |e| told(&self.label, e);
-        let downloads = Downloads::start(&self.registry, &self.repository, &missing, &app.store, &progress)
-            .map_err(label)?;
+        let order: Vec<DiffId> = layers.iter().map(|l| l.diff_id).collect();
+        let mut pull = Pull::start(&self.registry, &self.repository, &missing, app, &progress);
         let work = async {
-            let mut below: Vec<DiffId> = Vec::new();
-            for layer in layers {
-                if missing.contains(layer) && !below.contains(&layer.diff_id) {
-                    let unpacked =
-                        downloads.unpack(&layer.diff_id, below.clone(), app.clone()).await.map_err(label)?;
-                    let _writing = writing(app).await;
-                    blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
-                    pinned.layer(layer.diff_id);
-                    crate::fail::point("pull-layer");
+            while let Some(first) = pull.next().await {
+                let mut come = vec![first.map_err(|e| told(&self.label, e))?];
+                // What was done while the disk was waited for shares the next wait.
+                while let Some(next) = pull.ready() {
+                    come.push(next.map_err(|e| told(&self.label, e))?);
                 }
-                below.push(layer.diff_id);
+                let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
+                let _writing = writing(app).await;
+                blocking(|| app.store.keep_layers(come, &order)).map_err(anyhow::Error::new)?;
+                kept.into_iter().for_each(|layer| pinned.layer(layer));
+                crate::fail::point("pull-layer");
             }
             let _writing = writing(app).await;
             let image =

@@ -44,7 +44,7 @@ use walt_images::{
         manifest::{self, Document},
     },
 };
-use walt_types::{Hash256, ImageId, UserName};
+use walt_types::{DiffId, Hash256, ImageId, UserName};
 
 /// Uploads and waiting blobs of one user.
 const MAX_UPLOADS: usize = 512;
@@ -361,16 +361,16 @@ impl Push<'_> {
         pinned: &mut crate::images::pins::Pinned,
     ) -> Result<Result<(), String>> {
         let (file, app) = (blob.open()?, self.app.clone());
-        let below = layers[..number].iter().map(|l| l.diff_id).collect::<Vec<_>>();
+        let order: Vec<DiffId> = layers[..=number].iter().map(|l| l.diff_id).collect();
         let diff_id = layers[number].diff_id;
-        let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &below, &diff_id));
+        let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &diff_id));
         let unpacked = match work.await? {
             Ok(unpacked) => unpacked,
             Err(e @ walt_images::Error::Io { .. }) => return Err(e.into()),
             Err(e) => return Ok(Err(e.to_string())),
         };
         let _writing = writing(self.app).await;
-        blocking(|| self.app.store.keep_layer(unpacked))?;
+        blocking(|| self.app.store.keep_layers(vec![unpacked], &order))?;
         pinned.layer(diff_id);
         Ok(Ok(()))
     }

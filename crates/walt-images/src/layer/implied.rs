@@ -1,0 +1,152 @@
+//! Directories that a layer's tar does not name: their metadata is that of the layers below, to be had when those are
+//! there.
+
+use super::disk::{OPAQUE, Place, Root, split};
+use crate::error::{Context, Result};
+use rustix::{
+    fs::{self, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+use walt_tar::Time;
+
+/// Mode of an implied directory that no lower layer has.
+pub(crate) const IMPLIED_MODE: u32 = 0o755;
+
+/// Metadata of a directory in the layers below.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DirMeta {
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mtime: Time,
+}
+
+impl DirMeta {
+    /// That of an implied directory which no lower layer has.
+    pub const DEFAULT: Self = Self { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime: Time { sec: 0, nsec: 0 } };
+}
+
+/// Writes the list of implied directories (NUL after each; the root is an empty name).
+pub(crate) fn write_implied(layer: &Path, implied: &BTreeSet<Vec<u8>>) -> Result<()> {
+    let path = layer.join("implied");
+    let mut bytes = Vec::new();
+    for name in implied {
+        bytes.extend_from_slice(name);
+        bytes.push(0);
+    }
+    std::fs::write(&path, bytes).on("write", path)
+}
+
+/// Reads the list of implied directories.
+pub(crate) fn read_implied(layer: &Path) -> Result<BTreeSet<Vec<u8>>> {
+    let path = layer.join("implied");
+    let bytes = std::fs::read(&path).on("read", path)?;
+    Ok(bytes.split_inclusive(|b| *b == 0).map(|n| n[..n.len() - 1].to_vec()).collect())
+}
+
+/// Gives the implied directories of the layer in `layer` the metadata they have in the layers `below` (their
+/// directories, lowest first); those that no layer has keep theirs.
+pub(crate) fn settle(layer: &Path, below: &[PathBuf]) -> Result<()> {
+    let implied = read_implied(layer)?;
+    if implied.is_empty() || below.is_empty() {
+        return Ok(());
+    }
+    let below = below.iter().map(|dir| Lower::open(dir)).collect::<Result<Vec<_>>>()?;
+    let fs_dir = layer.join("fs");
+    let root = Root::open(&fs_dir).on("open", &fs_dir)?;
+    for path in &implied {
+        let show = root.show(path);
+        let Some(meta) = look(&below, path).on("look below for the metadata of", &show)? else { continue };
+        let (dir, name) = split(path);
+        let dir = root.dir(dir).on("open", &show)?;
+        let place = Place { dir: &dir, name };
+        place.chown(meta.uid, meta.gid).on("set the owner of", &show)?;
+        place.chmod(meta.mode).on("set the mode of", &show)?;
+        place.set_mtime(meta.mtime).on("set the time of", &show)?;
+    }
+    Ok(())
+}
+
+/// A layer below.
+struct Lower {
+    root: Root,
+    implied: BTreeSet<Vec<u8>>,
+}
+
+/// What a layer says about a path.
+enum Said {
+    /// A directory; its own metadata counts if the layer's tar named it.
+    Directory(DirMeta, bool),
+    /// Something that hides what the layers below it have there.
+    Hidden,
+    Nothing,
+}
+
+impl Lower {
+    fn open(layer: &Path) -> Result<Self> {
+        let fs_dir = layer.join("fs");
+        Ok(Self { root: Root::open(&fs_dir).on("open", &fs_dir)?, implied: read_implied(layer)? })
+    }
+
+    fn say(&self, path: &[u8]) -> rustix::io::Result<Said> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        match self.root.at_with(path, flags, ResolveFlags::NO_SYMLINKS) {
+            Ok(fd) => {
+                let stat = fs::fstat(&fd)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return Ok(Said::Hidden);
+                }
+                let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
+                let mode = Mode::from_raw_mode(stat.st_mode).as_raw_mode() & 0o7777;
+                let meta = DirMeta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime };
+                Ok(Said::Directory(meta, !self.implied.contains(path)))
+            }
+            // Something else, a link or a whiteout has the place of a directory above.
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Said::Hidden),
+            Err(Errno::NOENT) => match self.is_below_opaque(path)? {
+                true => Ok(Said::Hidden),
+                false => Ok(Said::Nothing),
+            },
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Whether a directory above `path` hides those of the layers below it.
+    fn is_below_opaque(&self, path: &[u8]) -> rustix::io::Result<bool> {
+        let mut dir = path;
+        while !dir.is_empty() {
+            dir = split(dir).0;
+            match self.root.at_with(dir, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS) {
+                Ok(fd) => {
+                    let opaque = Place { dir: &fd, name: b"" }.xattr(OPAQUE.as_bytes());
+                    if opaque.map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?.is_some() {
+                        return Ok(true);
+                    }
+                }
+                Err(Errno::NOENT) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Metadata of the directory that the merged layers have at `path`, by the rules of a view: the highest layer that
+/// named it, of those that nothing hides.
+fn look(below: &[Lower], path: &[u8]) -> rustix::io::Result<Option<DirMeta>> {
+    let mut fallback = None;
+    for layer in below.iter().rev() {
+        match layer.say(path)? {
+            Said::Directory(meta, true) => return Ok(Some(meta)),
+            // Of those that imply it the lowest, whose metadata were settled first.
+            Said::Directory(meta, false) => fallback = Some(meta),
+            Said::Hidden => break,
+            Said::Nothing => {}
+        }
+    }
+    Ok(fallback)
+}
