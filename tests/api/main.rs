@@ -11,6 +11,7 @@ mod misuse;
 mod nfs_call;
 mod ownership;
 mod registries;
+mod search;
 mod start;
 mod status;
 mod store;

@@ -70,9 +70,18 @@ pub fn find<'a>(app: &'a App, label: &str) -> Outcome<&'a RegistryConfig> {
 
 /// A client of a registry.
 fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>) -> Outcome<Arc<Registry>> {
+    open_with(registry, credentials, Limits::default())
+}
+
+/// A client of a registry, with limits of its own.
+fn open_with(
+    registry: &RegistryConfig,
+    credentials: Option<&RegistryCredentials>,
+    limits: Limits,
+) -> Outcome<Arc<Registry>> {
     let credentials =
         credentials.map(|c| Credentials { username: c.username.clone(), password: c.password.clone() });
-    Registry::new(registry.endpoint(), credentials, Limits::default())
+    Registry::new(registry.endpoint(), credentials, limits)
         .map(Arc::new)
         .map_err(|e| told(&registry.label, e))
 }

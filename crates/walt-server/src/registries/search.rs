@@ -4,7 +4,7 @@ use super::{
     config::{Kind, RegistryConfig},
     docker, hub,
     links::{Link, path_part, tag_ok},
-    open,
+    open_with,
 };
 use crate::{
     App,
@@ -22,11 +22,13 @@ use std::{
 };
 use tokio::task::JoinSet;
 use walt_api::{FoundImage, RegistryCredentials};
-use walt_images::registry::{Error, Registry, Result, pull::resolve};
+use walt_images::registry::{Error, Limits, Registry, Result, pull::resolve};
 use walt_types::UserName;
 
 /// How long one place may take; what was found until then counts.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long one may take to begin an answer: who searches waits for all of them.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Questions to one registry at once.
 const PARALLEL: usize = 8;
 /// Repositories of one registry that are looked at.
@@ -141,7 +143,8 @@ async fn one_registry(
     finder: &Finder,
 ) -> Result<()> {
     // TLS that cannot be used is as good as a registry that is away.
-    let registry = open(config, credentials.as_ref()).map_err(|_| Error::Unreachable {
+    let limits = Limits { answer: ANSWER, ..Limits::default() };
+    let registry = open_with(config, credentials.as_ref(), limits).map_err(|_| Error::Unreachable {
         registry: config.label.clone(),
         why: "TLS cannot be used".into(),
     })?;
