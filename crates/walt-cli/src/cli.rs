@@ -4,7 +4,7 @@
 //! and never twice; `--` ends them. `node run` takes everything after its set of nodes as the command.
 
 use crate::commands::Category;
-use crate::error::Failure;
+use crate::error::{Failure, STATUS_UNKNOWN, STATUS_USAGE};
 use crate::help;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -37,7 +37,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Category, Failure> {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             Failure::Shown { text: help::text(&root, &path), status: 0 }
         }
-        _ => Failure::Usage { reason: reason(&error), help: help::text(&root, &path) },
+        kind => {
+            let status = if kind == ErrorKind::InvalidSubcommand { STATUS_UNKNOWN } else { STATUS_USAGE };
+            Failure::Usage { reason: reason(&error), help: help::text(&root, &path), status }
+        }
     })
 }
 

@@ -8,7 +8,9 @@ use walt_client::{Error, Target};
 /// Exit status of a request that was not fulfilled, or that its user declined.
 const STATUS_NOT_DONE: i32 = 1;
 /// Exit status of a command line that cannot be understood.
-const STATUS_USAGE: i32 = 2;
+pub const STATUS_USAGE: i32 = 2;
+/// Exit status of a category or sub-command that does not exist, as scripts know it.
+pub const STATUS_UNKNOWN: i32 = 1;
 /// Exit status of a program ended by signal n is this plus n, as shells do.
 const STATUS_SIGNAL: i32 = 128;
 
@@ -21,6 +23,8 @@ pub enum Failure {
         reason: String,
         /// Help of the command it was meant for.
         help: String,
+        /// Exit status.
+        status: i32,
     },
     /// Something to show that is no error (help), with the exit status.
     Shown {
@@ -78,9 +82,9 @@ impl Failure {
                 *status
             }
             Self::Status(status) => *status,
-            Self::Usage { .. } => {
+            Self::Usage { status, .. } => {
                 ui::note(&self.text());
-                STATUS_USAGE
+                *status
             }
             _ => {
                 ui::note(&self.text());
@@ -92,7 +96,7 @@ impl Failure {
     /// What is said on standard error.
     pub fn text(&self) -> String {
         match self {
-            Self::Usage { reason, help } => format!("Error: {reason}\n------\n{}", help.trim_end()),
+            Self::Usage { reason, help, .. } => format!("Error: {reason}\n------\n{}", help.trim_end()),
             Self::Shown { text, .. } => text.clone(),
             Self::Failed { message, hint } => sentence(message, hint.as_deref(), None),
             Self::Api(error) => {
@@ -183,7 +187,7 @@ mod tests {
         let text = Failure::from(Error::Connect { target: "/run/x".into(), reason: "no".into() }).text();
         assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
         assert!(text.contains("/run/x"));
-        let usage = Failure::Usage { reason: "r".into(), help: "h\n".into() };
+        let usage = Failure::Usage { reason: "r".into(), help: "h\n".into(), status: STATUS_USAGE };
         assert_eq!(usage.text(), "Error: r\n------\nh");
     }
 }

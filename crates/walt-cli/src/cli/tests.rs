@@ -93,7 +93,8 @@ fn refused_lines() {
         ("image -x", "unknown option '-x'"),
     ] {
         match parse_words(line) {
-            Err(Failure::Usage { reason: got, help }) => {
+            Err(Failure::Usage { reason: got, help, status }) => {
+                assert_eq!(status, if reason.starts_with("Unknown sub-command") { 1 } else { 2 }, "{line}");
                 assert!(got.contains(reason), "{line}: {got}");
                 assert!(!got.contains('\n') && !help.is_empty(), "{line}");
             }

@@ -11,7 +11,7 @@ mod link;
 mod upload;
 
 use crate::commands::{Confirmed, Context};
-use crate::error::Failure;
+use crate::error::{Failure, STATUS_USAGE};
 use crate::help;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
@@ -82,6 +82,7 @@ impl Cp {
             _ => Err(Failure::Usage {
                 reason: "exactly one of source and destination must be a path of this machine".to_owned(),
                 help: help::of(&entity.command()),
+                status: STATUS_USAGE,
             }),
         }
     }
