@@ -1,0 +1,132 @@
+//! What the server says while it carries a request out, and how it refuses one.
+
+use crate::FoundImage;
+use serde::{Deserialize, Serialize};
+
+/// One line of an action's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A result: one line for standard output.
+    Out {
+        /// The line.
+        text: String,
+    },
+    /// A note, tip or caution: one line for standard error.
+    Note {
+        /// The line.
+        text: String,
+    },
+    /// What the server is busy with, for the busy indicator.
+    Busy {
+        /// Label without dots.
+        label: String,
+    },
+    /// How much of what it is busy with is done.
+    Progress {
+        /// What that is, without dots.
+        label: String,
+        /// Bytes so far.
+        done: u64,
+        /// All bytes; 0 if not known.
+        total: u64,
+    },
+    /// A result of [`ImageAction::Search`].
+    Found {
+        /// The image.
+        image: FoundImage,
+    },
+    /// The action failed after it had begun. Part of it may be done; the message says what.
+    Error {
+        /// What failed.
+        error: ApiError,
+    },
+    /// The action ended.
+    Done {
+        /// False if it ended without having done all that was asked (lines before it say what).
+        ok: bool,
+    },
+}
+
+/// A refusal or a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiError {
+    /// Stable word for programs.
+    pub code: ErrorCode,
+    /// One sentence for people.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Present with [`ErrorCode::Confirm`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmation: Option<Confirmation>,
+    /// Finds the details in the server's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+impl ApiError {
+    /// An error without hint.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: None, confirmation: None, request_id: None }
+    }
+    /// The same error with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What an operation would do to others, and the token that agrees to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// Warnings to show, one sentence each.
+    pub warnings: Vec<String>,
+    /// Token for [`HEADER_CONFIRM`].
+    pub token: String,
+}
+
+/// Kinds of errors; each maps to one HTTP status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request itself is wrong: 400.
+    BadRequest,
+    /// A registry wants other credentials than came with the request: 401.
+    Credentials,
+    /// The caller may not do this: 403.
+    Forbidden,
+    /// Something named does not exist: 404.
+    NotFound,
+    /// The state of things does not allow it: 412.
+    Refused,
+    /// It would disturb something: ask, then repeat with the token: 409.
+    Confirm,
+    /// The server failed: 500.
+    Internal,
+}
+
+impl ErrorCode {
+    /// HTTP status of an answer with this code.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Credentials => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::Confirm => 409,
+            Self::Refused => 412,
+            Self::Internal => 500,
+        }
+    }
+}
