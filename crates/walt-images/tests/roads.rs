@@ -275,7 +275,7 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
     if let [below @ .., top] = layers.as_slice()
         && !below.is_empty()
     {
-        let below = store.squash(&*store.view(below, None).unwrap()).unwrap();
+        let below = store.squash(&store.view(below, None).unwrap()).unwrap();
         let changed = store.view(&[below.diff_id, *top], None).unwrap();
         same(&live, &tree_of_view(&changed), "live mount, view of the last change on a squashed layer")?;
     }
