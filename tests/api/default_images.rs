@@ -7,12 +7,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+use walt_testkit::cut::{How, cut};
 use walt_testkit::{Options, TestServer, User, images, until};
 
 const ANN: User = User::RootFor("ann");
 const BOB: User = User::RootFor("bob");
 const EVE: User = User::RootFor("eve");
 const DEFAULT: &str = "waltplatform/pc-x86-64-default:latest";
+const MINI: &str = "waltplatform/pc-x86-64-mini:latest";
 const UPDATE: [&str; 2] = ["advanced", "update-default-images"];
 /// How long something may take that needs no network.
 const SOON: Duration = Duration::from_secs(120);
@@ -25,6 +27,7 @@ echo "$TMPDIR" >>"$here/dirs"
 case $(cat "$here/mode") in
 fail) echo "E: the mirror is on fire" >&2; exit 3 ;;
 hang) exec 9>"$here/held"; flock 9; : >"$here/hangs"; sleep 3600; exit 1 ;;
+once) echo hang-next >"$here/mode" ;;
 esac
 mkdir -p "$2" && cd "$2" || exit 1
 mkdir -p etc/ssh/sshd_config.d etc/default etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/tmpfiles.d \
@@ -33,8 +36,15 @@ echo 'root:*:1:0:99999:7:::' >etc/shadow
 cp "$here/kernel" boot/pc-x86-64/kernel
 echo initrd >boot/pc-x86-64/initrd
 "#;
-/// Where the packages would come from.
-const APT_GET: &str = "#!/bin/sh\necho 'http://debian.example/debian bookworm main Debian'\n";
+/// Where the packages would come from; what recipes call first.
+const APT_GET: &str = r#"#!/bin/sh
+here=${0%/*}
+if [ "$(cat "$here/mode")" = hang-next ]; then
+    echo "$TMPDIR" >>"$here/dirs"
+    exec 9>"$here/held"; flock 9; : >"$here/hangs"; sleep 3600; exit 1
+fi
+echo 'http://debian.example/debian bookworm main Debian'
+"#;
 
 fn program(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
@@ -107,8 +117,32 @@ fn newer_recipes_are_run_and_clones_stay() {
     let said = server.walt(ANN, &UPDATE).ok();
     assert!(said.contains("No updates available."), "{said}");
 
+    // A client that goes while the next recipe runs: what has landed reboots its nodes.
+    let machine = || {
+        let mut nodes = fs::read_dir(server.state_dir().join("nodes")).unwrap().flatten();
+        fs::read(nodes.next().unwrap().path().join("vm.json")).unwrap_or_default()
+    };
+    for how in How::ALL {
+        server.import(images::TINY, &dir);
+        server.import("pc-x86-64-mini", &dir);
+        let _ = fs::remove_file(room.path().join("hangs"));
+        mode("once");
+        let (old, mini) = (id_of(&server, DEFAULT), id_of(&server, MINI));
+        let before = machine();
+        assert!(!before.is_empty(), "the node runs");
+        cut(&server, ANN, &UPDATE, how, |_| room.path().join("hangs").exists());
+        assert_ne!(id_of(&server, DEFAULT), old, "that had landed");
+        // No file: it is between the two.
+        until("the node to reboot", SOON, || {
+            let now = machine();
+            (!now.is_empty() && now != before).then_some(())
+        });
+        until("the recipe to end", SOON, || held().try_lock().ok());
+        assert_eq!(id_of(&server, MINI), mini);
+    }
+
     let dirs = fs::read_to_string(room.path().join("dirs")).unwrap();
-    assert_eq!(dirs.lines().count(), 4, "{dirs}");
+    assert_eq!(dirs.lines().count(), 8, "{dirs}");
     until("the recipes' directories to go", SOON, || {
         dirs.lines().all(|dir| !Path::new(dir).exists()).then_some(())
     });

@@ -88,7 +88,7 @@ pub(crate) fn id_of(server: &TestServer, full: &str) -> String {
     image["id"].as_str().unwrap().to_owned()
 }
 
-fn clean(server: &TestServer) {
+pub(crate) fn clean(server: &TestServer) {
     let ran = server.server_command(&["check-store", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!(report["clean"], true, "{report:#}");

@@ -1,6 +1,7 @@
 //! `walt node cp` and `walt node save`, on one node of the mini image, whose only tar is busybox'.
 
 mod kills;
+mod layers;
 
 use super::{MINI, USER, on, wait};
 use std::fs;

@@ -1,7 +1,7 @@
 //! An image's whole way, as a new user goes it: built from a Dockerfile, booted, changed on the node, saved, published,
 //! removed, found, cloned, and booted by another node. And an image that no program of ours has made.
 
-use super::{MINI, USER, on, wait};
+use super::{BOOT_ID, MINI, USER, on, wait};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -71,6 +71,22 @@ fn an_image_goes_all_the_way() {
     walt(&server, &["node", "create", "vn1", "--image", "project"]).ok();
     wait(&server, "vn1");
     assert_eq!(on(&server, "vn1", "/usr/local/bin/tool; cat /srv/data/linked"), "tool\na\n");
+
+    // Built once more, it is what it was: the node goes on.
+    let boot = on(&server, "vn1", BOOT_ID);
+    let again = walt(&server, &["image", "build", "-y", "--from-dir", &dir, "project"]).ok();
+    assert!(
+        again.contains("Nothing changed: image project is left as it was.") && !again.contains("reboot"),
+        "{again}"
+    );
+    assert_eq!(on(&server, "vn1", BOOT_ID), boot, "the node was rebooted for nothing");
+    // Another tool is another image.
+    fs::write(project.join("tool"), "#!/bin/sh\necho better tool\n").unwrap();
+    let changed = walt(&server, &["image", "build", "-y", "--from-dir", &dir, "project"]).ok();
+    assert!(changed.contains("Image project updated.\nTrying to reboot Node vn1"), "{changed}");
+    wait(&server, "vn1");
+    assert_ne!(on(&server, "vn1", BOOT_ID), boot);
+    assert_eq!(on(&server, "vn1", "/usr/local/bin/tool"), "better tool\n");
     on(
         &server,
         "vn1",

@@ -20,6 +20,8 @@ use walt_testkit::{TestServer, User};
 
 /// The image of a few megabytes.
 const MINI: &str = "pc-x86-64-mini";
+/// Tells one boot of a node from another.
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 /// The normal user.
 const USER: User = User::Account("nobody");
 /// For what a person would call at once.

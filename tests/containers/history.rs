@@ -3,7 +3,12 @@
 use super::USER;
 use super::mini::MINI;
 use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use walt_testkit::TestServer;
+
+/// Most layers of an image, as the help says.
+const MAX_LAYERS: usize = 125;
 
 fn json(server: &TestServer, arguments: &[&str]) -> Value {
     serde_json::from_str(&server.walt(USER, &[arguments, &["--json"]].concat()).ok()).unwrap()
@@ -73,4 +78,44 @@ fn versions_are_kept_compared_gone_back_to_and_squashed() {
     let check = server.server_command(&["check-store", "--json"]).output().unwrap();
     let report: Value = serde_json::from_slice(&check.stdout).unwrap();
     assert_eq!((&report["clean"], &report["images"]), (&true.into(), &2.into()), "{report:#}");
+}
+
+#[test]
+fn an_image_with_all_layers_is_changed_all_the_same() {
+    let server = TestServer::start_with_images(&[MINI]);
+    let room = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::set_permissions(room.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let build = |text: &str, name: &str| {
+        fs::write(room.path().join("Dockerfile"), text).unwrap();
+        server.walt(USER, &["image", "build", "--from-dir", room.path().to_str().unwrap(), name]).ok()
+    };
+    // Besides the layer of the mini image.
+    let copies: String = (1..MAX_LAYERS).map(|n| format!("COPY <<END /srv/f{n}\n{n}\nEND\n")).collect();
+    build(&format!("FROM waltplatform/{MINI}\n{copies}"), "mine");
+    let layers = |name: &str| json(&server, &["image", "history", name])["versions"][0]["layers"].clone();
+    assert_eq!(layers("mine"), MAX_LAYERS);
+
+    // Its changes are those of a session, which has nothing else of them.
+    let change = "rm /srv/f3 && echo new >/srv/new && echo changed >/srv/f5 && ln /srv/f7 /srv/linked\n";
+    let saved = server.walt_with_input(USER, &["image", "shell", "mine", "--save"], change);
+    let note = "the image had 125 layers already, and more are not possible";
+    assert!(saved.err.contains(note), "{saved:?}");
+    assert!(saved.ok().contains("Image mine updated."));
+    assert_eq!(layers("mine"), 2);
+    let diff = server.walt(USER, &["image", "diff", "mine@1", "mine"]);
+    let changed: Vec<_> = diff.out.lines().filter_map(|l| l.split("  /").nth(1)).collect();
+    assert_eq!(changed, ["srv/f3", "srv/f5  (content)", "srv/linked", "srv/new"], "{diff:?}");
+    let look = "cat /srv/new /srv/f5; ls /srv/f3; [ /srv/f7 -ef /srv/linked ] && cat /srv/f124\n";
+    let ran = server.walt_with_input(USER, &["image", "shell", "mine"], look);
+    assert_eq!(ran.out, "new\nchanged\n124\n", "{ran:?}");
+
+    // A command of a build on top of the same.
+    server.walt(USER, &["image", "rollback", "mine", "1"]).ok();
+    let built = build("FROM mine\nRUN rm /srv/f3 && cat /srv/f4 >/srv/f5\n", "built");
+    assert!(built.contains("(an image can have 125 layers: those so far become one)\n"), "{built}");
+    assert_eq!((layers("mine"), layers("built")), (MAX_LAYERS.into(), 2.into()));
+    let ran =
+        server.walt_with_input(USER, &["image", "shell", "built"], "ls /srv/f3; cat /srv/f5 /srv/f124\n");
+    assert_eq!(ran.out, "4\n124\n", "{ran:?}");
+    super::crash::check_store(&server);
 }

@@ -1,9 +1,10 @@
-//! All layers of an image as one.
+//! All layers of an image as one: because a user wants it, or because a change would be one layer too many.
 //!
 //! No byte of a file is copied: a name in the new layer is one more name of the file in the old one. Both layers are
 //! never written to, so nothing can change under either; whichever is removed first leaves the other whole.
 
 use crate::{
+    History, ImageConfig,
     error::{Context, Result},
     layer::{
         disk::{Place, Root, as_path, split},
@@ -11,13 +12,48 @@ use crate::{
         skeleton::LayerInfo,
         write::write_layer,
     },
-    store::Store,
+    store::{MAX_LAYERS, Store},
     view::View,
 };
 use rustix::fs::{AtFlags, Mode};
 use std::{collections::HashMap, fs};
+use walt_types::DiffId;
+
+impl ImageConfig {
+    /// Can the image have no more layers?
+    pub fn is_full(&self) -> bool {
+        self.rootfs.diff_ids.len() >= MAX_LAYERS
+    }
+
+    /// Lets `layer`, which holds all that the image's layers show, stand for them. What was done before is told still;
+    /// the layers that it made are in this one.
+    pub fn set_squashed(&mut self, layer: &DiffId, history: History) {
+        self.history.iter_mut().flatten().for_each(|h| h.empty_layer = Some(true));
+        self.rootfs.diff_ids.clear();
+        self.push_layer(layer, history);
+    }
+
+    /// [`ImageConfig::set_squashed`] by a change for which there was no room, at a time as RFC 3339.
+    pub fn set_squashed_for_room(&mut self, layer: &DiffId, time: Option<String>) {
+        let why = format!("(the layers below were squashed: an image can have {MAX_LAYERS})");
+        self.set_squashed(layer, History { created: time, created_by: Some(why), ..History::default() });
+    }
+}
 
 impl Store {
+    /// Squashes the layers in `config` if they are so many that there can be no one more; false if there was room.
+    /// Reads all files of the image then. The image that it was stays as it is.
+    ///
+    /// The caller keeps housekeeping away until something refers to the new layer.
+    pub fn make_room(&self, config: &mut ImageConfig, time: Option<String>) -> Result<bool> {
+        if !config.is_full() {
+            return Ok(false);
+        }
+        let layer = self.squash(&*self.view(&config.layers()?, None)?)?;
+        config.set_squashed_for_room(&layer.diff_id, time);
+        Ok(true)
+    }
+
     /// Makes one layer that holds what `view` shows: same tree, hard links and attributes included. Durable when this
     /// returns.
     pub fn squash(&self, view: &View) -> Result<LayerInfo> {

@@ -271,6 +271,15 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
     same(&live, &tree_of_view(&flat), "live mount, view of the squashed layer")?;
     told(&view, &flat)?;
 
+    // A change whose layer had no room: those below are squashed after it was made on them.
+    if let [below @ .., top] = layers.as_slice()
+        && !below.is_empty()
+    {
+        let below = store.squash(&store.view(below, None).unwrap()).unwrap();
+        let changed = store.view(&[below.diff_id, *top], None).unwrap();
+        same(&live, &tree_of_view(&changed), "live mount, view of the last change on a squashed layer")?;
+    }
+
     let image = store.put_config(&config).unwrap();
     let (layout, bundle) = (dir.join("layout"), dir.join("bundle"));
     store.export_oci_layout(&image, "test", &layout).unwrap();

@@ -308,10 +308,10 @@ impl<H: Host> Executor<'_, H> {
             ..History::default()
         };
         match found {
-            Some(_) if layers.len() >= MAX_LAYERS => {
-                Err(crate::Error::TooManyLayers { count: layers.len() + 1, max: MAX_LAYERS }.into())
-            }
             Some(layer) => {
+                if state.config.is_full() {
+                    self.make_room(state, &layers).await?;
+                }
                 state.config.push_layer(&layer, history);
                 Ok(())
             }
@@ -320,6 +320,28 @@ impl<H: Host> Executor<'_, H> {
                 Ok(())
             }
         }
+    }
+
+    /// One layer in place of all, so that there can be one more; remembered like the result of a step.
+    async fn make_room(&mut self, state: &mut State, layers: &[DiffId]) -> Result<()> {
+        let text = format!("(an image can have {MAX_LAYERS} layers: those so far become one)");
+        self.host.line(text).await;
+        let key = Key::of(layers, "squash").text();
+        let known = self.known(&key).await?.flatten();
+        let layer = match known {
+            Some(layer) => layer,
+            None => {
+                let view = self.view(layers).await?;
+                let writing = self.host.writing().await;
+                let layer = blocking(|| self.store.squash(&view))?.diff_id;
+                self.host.pin(layer);
+                self.host.remember(&key, Some(&layer));
+                drop(writing);
+                layer
+            }
+        };
+        state.config.set_squashed_for_room(&layer, Some(self.order.now.1.to_owned()));
+        Ok(())
     }
 
     /// The result of an earlier step with this key; its layer is pinned.

@@ -150,15 +150,27 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         (Some(config), Some(layers), None)
             if says.is_none_or(|t| matches!(t, OCI_MANIFEST | DOCKER_MANIFEST)) =>
         {
-            if layers.len() > MAX_LAYERS {
-                return Err(format!("the image has {} layers, {MAX_LAYERS} are accepted", layers.len()));
-            }
+            may_have(layers.len())?;
             let config = config.check(MAX_DOCUMENT)?;
             let layers = layers.into_iter().map(|l| l.check(MAX_BLOB)).collect::<Result<_, _>>()?;
             Ok(Document::Image(Manifest { config, layers }))
         }
         _ => Err("the manifest is neither an image nor an index".into()),
     }
+}
+
+/// Refuses an image with more layers than ours can have; the way out is where it was made.
+///
+/// # Errors
+/// That, for the user.
+pub fn may_have(layers: usize) -> Result<(), String> {
+    if layers <= MAX_LAYERS {
+        return Ok(());
+    }
+    Err(format!(
+        "the image has {layers} layers, {MAX_LAYERS} are accepted: it has to be squashed where it was made \
+         ('podman build --squash-all', 'walt image squash')"
+    ))
 }
 
 /// The OCI manifest of an image whose layers are in a registry; the same input gives the same bytes.

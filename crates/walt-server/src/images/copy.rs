@@ -1,16 +1,18 @@
 //! `walt image cp`: files into and out of images, and what all copies into images share.
 
 use super::{
-    find, has_room,
+    find,
     housekeeping::{After, writing},
     land::{Target, reboot_warning},
     own_reference,
     pins::Pinned,
+    squashed_note,
 };
 use crate::{
     App,
     api::transfers::Channel,
     db::{By, blocking},
+    events::Events,
     failure::{Outcome, bad_request, not_found, refused},
 };
 use std::{io::Read, sync::Arc};
@@ -165,18 +167,36 @@ pub struct Base {
     pub view: Arc<View>,
 }
 
+/// An image that a change has made: in the store, and pinned.
+#[derive(Debug)]
+pub struct Made {
+    /// The image.
+    pub image: ImageId,
+    /// Whether its layers below the change had to be squashed.
+    squashed: bool,
+    _pinned: Pinned,
+}
+
+impl Made {
+    /// Tells the user what he did not ask for.
+    pub async fn tell(&self, events: &Events) {
+        if self.squashed {
+            events.note(squashed_note()).await;
+        }
+    }
+}
+
 impl Base {
     /// The image's own tree.
     pub fn of(app: &App, image: ImageId) -> Outcome<Self> {
         let layers: Vec<DiffId> =
             app.store.config(&image).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        has_room(layers.len())?;
         let view = blocking(|| app.store.view(&layers, None)).map_err(anyhow::Error::new)?;
         Ok(Self { image, view })
     }
 
-    /// Makes an image of this one and what `composer` has, pinned; none if nothing changed. To be called in a
-    /// thread that may block.
+    /// Makes an image of this one and what `composer` has, pinned; none if nothing changed. If this one has all the
+    /// layers that it can have, the new one has them squashed. To be called in a thread that may block.
     pub fn finish(
         &self,
         app: &App,
@@ -184,7 +204,7 @@ impl Base {
         rules: &SaveRules,
         by: &By,
         created: i64,
-    ) -> Outcome<Option<(ImageId, Pinned)>> {
+    ) -> Outcome<Option<Made>> {
         let mut pinned = app.pins.begin();
         let _changes = tokio::runtime::Handle::current().block_on(writing(app));
         let made = composer.finish_with(rules).map_err(anyhow::Error::new)?;
@@ -197,10 +217,12 @@ impl Base {
             ..History::default()
         };
         config.created.clone_from(&history.created);
+        let squashed =
+            app.store.make_room(&mut config, history.created.clone()).map_err(anyhow::Error::new)?;
         config.push_layer(&layer.diff_id, history);
         let image = app.store.put_config(&config).map_err(anyhow::Error::new)?;
         pinned.image(image);
-        Ok(Some((image, pinned)))
+        Ok(Some(Made { image, squashed, _pinned: pinned }))
     }
 }
 
@@ -254,11 +276,12 @@ pub async fn to_image(
         })
         .await?;
     let events = channel.events();
-    let Some((image_id, _pinned)) = made else {
+    let Some(made) = made else {
         events.out(target.unchanged()).await;
         return Ok(true);
     };
-    target.land_and_tell(app, image_id, created, &by, &events).await
+    made.tell(&events).await;
+    target.land_and_tell(app, made.image, created, &by, &events).await
 }
 
 /// Copies files of an own image to the client.

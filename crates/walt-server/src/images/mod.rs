@@ -165,15 +165,12 @@ pub async fn list(app: &App, first_for: Option<&UserName>) -> Outcome<ImageList>
     Ok(ImageList { num_images: images.len(), images, notes })
 }
 
-/// Refuses an image that has so many layers that a change of it cannot be one more.
-pub fn has_room(layers: usize) -> Outcome<()> {
-    if layers < MAX_LAYERS {
-        return Ok(());
-    }
-    Err(refused_hint(
-        format!("the image has {layers} layers already, more are not possible."),
-        "'walt image squash <image>' makes one layer of them.",
-    ))
+/// Said when a change had no room for its layer before the layers below were squashed.
+pub fn squashed_note() -> String {
+    format!(
+        "Note: the image had {MAX_LAYERS} layers already, and more are not possible: those below the change were \
+         squashed into one."
+    )
 }
 
 /// Refuses what an open session forbids.

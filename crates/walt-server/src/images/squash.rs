@@ -50,11 +50,8 @@ pub async fn squash(
         let _changes = writing(app).await;
         let made = crate::db::blocking(|| -> walt_images::Result<_> {
             let layer = app.store.squash(&*app.store.view(&layers, None)?)?;
-            // What was done before is told still; the layers that it made are in the one below.
-            config.history.iter_mut().flatten().for_each(|h| h.empty_layer = Some(true));
-            config.rootfs.diff_ids.clear();
             config.created = Some(crate::rfc3339(created));
-            config.push_layer(
+            config.set_squashed(
                 &layer.diff_id,
                 History {
                     created: config.created.clone(),

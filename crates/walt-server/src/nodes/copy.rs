@@ -376,11 +376,12 @@ pub async fn to_booted_image(
         base.finish(app, composer, &SaveRules::exact(), &author, created)
     });
     let made = channel.unless_gone(work).await?;
-    let Some((image_id, _pinned)) = made else {
+    let Some(made) = made else {
         events.out(target.unchanged()).await;
         return Ok(true);
     };
-    target.land_and_tell(app, image_id, created, &by, &events).await
+    made.tell(&events).await;
+    target.land_and_tell(app, made.image, created, &by, &events).await
 }
 
 #[cfg(test)]

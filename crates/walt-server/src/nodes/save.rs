@@ -5,6 +5,9 @@
 //! server composer on the view that the node booted: the tar is put on it; names of the view that show no more are
 //!        removed; what the rules leave out goes; the rest is the layer
 //! ```
+//! On an image that has all the layers that it can have, the new image has those squashed: a reboot for that would lose
+//! what is to be saved.
+//!
 //! Deletions come from names that do not show any more, not from marks in the upper directory: that works with every
 //! kernel, and for directories that were removed and made again. Busybox' tar has neither attributes nor parts of
 //! seconds: files whose content is that of the image keep the image's.
@@ -17,10 +20,9 @@ use crate::{
     failure::{Failure, Outcome, refused, refused_hint},
     images::{
         actions::tell_and_reboot,
-        copy::Base,
+        copy::{Base, Made},
         housekeeping::{After, writing},
         land::Target,
-        pins::Pinned,
     },
 };
 use std::{
@@ -176,9 +178,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
         let image = booted_image(app, &node, &view)?;
         pinned.image(image);
         view.platform().into_iter().for_each(|layer| pinned.layer(*layer));
-        // Before the work: an image that can have no more layers.
-        let plain = Base::of(app, image)?;
-        Base { view, ..plain }
+        Base { image, view }
     };
     let by = By::new(caller, format!("walt node save {} {}", node.facts.name, target.reference.image()));
     let created = crate::now() as i64;
@@ -186,7 +186,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let (server, author, image) = (app.clone(), by.clone(), base.image);
     events.out("** Building the image").await;
     let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
-    let made = tokio::task::spawn_blocking(move || -> Outcome<Option<(ImageId, Pinned)>> {
+    let made = tokio::task::spawn_blocking(move || -> Outcome<Option<Made>> {
         let app = &*server;
         // For the save may be over before this is: it is dropped when its client goes.
         let _tidy = After(app);
@@ -202,16 +202,17 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     })
     .await
     .map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the save ended abnormally")))??;
-    let Some((image_id, _pinned)) = made else {
+    let Some(made) = made else {
         events.out("Nothing changed on this node: no image was made.").await;
         return Ok(true);
     };
     if dry_run {
-        return list(app, image, image_id, events).await;
+        return list(app, image, made.image, events).await;
     }
+    made.tell(events).await;
     events.out("** Verifying the image").await;
-    target.fits(app, &image_id)?;
-    let users = target.land(app, image_id, created, &by).await?;
+    target.fits(app, &made.image)?;
+    let users = target.land(app, made.image, created, &by).await?;
     tell_and_reboot(app, users, "OK", events).await
 }
 

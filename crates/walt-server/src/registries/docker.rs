@@ -27,7 +27,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::UnixStream, time::timeout};
-use walt_images::archive::{Archive, Spool};
+use walt_images::{
+    archive::{Archive, Spool},
+    registry::manifest::may_have,
+};
 use walt_types::{DiffId, Model};
 
 /// Location of the daemon's images in links.
@@ -165,6 +168,7 @@ impl Found {
         let config = archive.config().map_err(|e| failed(e.into()))?;
         labels::check(&config)?;
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
+        may_have(layers.len()).map_err(|e| refused(format!("{e}.")))?;
         let archive = Arc::new(archive);
         let mut pinned = app.pins.begin();
         for (number, layer) in layers.iter().enumerate() {

@@ -1,11 +1,12 @@
 //! `walt advanced update-default-images`: newer images from registries, and newer recipes of this program.
 //!
 //! ```text
-//! each default image ─▶ the newest one of all registries, if it is newer ─▶ land
+//! each default image ─▶ the newest one of all registries, if it is newer ─▶ land ─▶ nodes that use it reboot
 //!                    └▶ else its recipe, if an older one has made it here ─▶ run it, store, land: all its names
-//! at the end: nodes that use one of them reboot
+//!                                                                                 └▶ nodes that use one reboot
 //! ```
-//! One image that cannot be updated costs its own line.
+//! One image that cannot be updated costs its own line. A client that does not wait for the rest leaves no node with
+//! what its image is no more: between landing and reboot nothing is waited for, and the reboot is a task of its own.
 
 use super::{find, get, links::Link, publish::repository_of};
 use crate::{
@@ -49,7 +50,7 @@ pub async fn update_default_images(
         .into_iter()
         .filter(|r| r.reference.is_platform() && r.reference.image().tag() == DEFAULT_TAG)
         .collect();
-    let mut update = Update { app, caller, events, got: BTreeSet::new(), users: Vec::new(), ok: true };
+    let mut update = Update { app, caller, events, got: BTreeSet::new(), ok: true };
     for row in &defaults {
         if row.reference.image().name().ends_with("-default") {
             update.by_registries(row, &credentials).await?;
@@ -58,11 +59,11 @@ pub async fn update_default_images(
     for row in defaults.iter().filter(|r| default_image::names().contains(&r.reference.image().to_string())) {
         update.by_recipe(row).await?;
     }
-    let Update { got, users, ok, .. } = update;
+    let Update { got, ok, .. } = update;
     if got.is_empty() && ok {
         events.out("No updates available.").await;
     }
-    Ok(reboot_users(app, &users, events).await? && ok)
+    Ok(ok)
 }
 
 /// What was done so far.
@@ -72,18 +73,17 @@ struct Update<'a> {
     events: &'a Events,
     /// Names that mean another image now.
     got: BTreeSet<ImageRef>,
-    /// The nodes that use them.
-    users: Vec<NodeRow>,
+    /// Whether all was done that was begun.
     ok: bool,
 }
 
 impl Update<'_> {
-    /// Takes what came of one image.
-    async fn ended(&mut self, names: Vec<ImageRef>, landed: Outcome<Vec<NodeRow>>) {
+    /// Takes what came of one image: the nodes that use it reboot.
+    async fn ended(&mut self, names: Vec<ImageRef>, landed: Outcome<Vec<NodeRow>>) -> Outcome<()> {
         match landed {
             Ok(nodes) => {
                 self.got.extend(names);
-                self.users.extend(nodes);
+                self.ok &= reboot_users(self.app, &nodes, self.events).await?;
             }
             Err(e) => {
                 self.ok = false;
@@ -92,6 +92,7 @@ impl Update<'_> {
                 self.events.note(format!("{name} was not updated: {}.", why.trim_end_matches('.'))).await;
             }
         }
+        Ok(())
     }
 
     async fn by_registries(
@@ -115,8 +116,7 @@ impl Update<'_> {
         let full = row.reference.full();
         self.events.out(format!("Updating {full} using a newer version from {}...", link.location)).await;
         let landed = self.get(row, &found).await;
-        self.ended(vec![row.reference.clone()], landed).await;
-        Ok(())
+        self.ended(vec![row.reference.clone()], landed).await
     }
 
     async fn get(&self, row: &RefRow, found: &get::Found) -> Outcome<Vec<NodeRow>> {
@@ -145,8 +145,8 @@ impl Update<'_> {
                 self.events.out(format!("Updating {full} using a newer recipe...")).await;
                 let names = vec![row.reference.clone()];
                 match self.build(name).await {
-                    Ok((names, users)) => self.ended(names, Ok(users)).await,
-                    Err(e) => self.ended(names, Err(e)).await,
+                    Ok((names, users)) => self.ended(names, Ok(users)).await?,
+                    Err(e) => self.ended(names, Err(e)).await?,
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! Saving and discarding a session.
 //!
 //! The order of a save, each step durable before the next: the container is stopped and the overlay
-//! sealed; one pass over the upper directory hashes it and writes the skeleton; the commit is recorded;
-//! the layer is renamed into the store; one transaction makes the image known, moves the reference and
-//! ends the session. Only then it is "saved". A crash before the record leaves the session as it was, to
-//! be resumed; after it, [`recover`] goes on.
+//! sealed; one pass over the upper directory hashes it and writes the skeleton; if the image has all the
+//! layers that it can have, they are squashed for the new one; the commit is recorded; the layer is renamed
+//! into the store; one transaction makes the image known, moves the reference and ends the session. Only
+//! then it is "saved". A crash before the record leaves the session as it was, to be resumed; after it,
+//! [`recover`] goes on.
 
 use super::{dir_of, drop_session, of_image, own};
 use crate::{
@@ -147,6 +148,9 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         ..History::default()
     };
     config.created.clone_from(&history.created);
+    let squashed = blocking(|| app.store.make_room(&mut config, history.created.clone())).map_err(|e| {
+        refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
+    })?;
     config.push_layer(&layer.diff_id, history);
     let image_id = app.store.put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
     fail::point("save-config");
@@ -170,6 +174,9 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     finish(app, &plan.row, &commit)?;
     let users = nodes_using(app, &plan.target)?;
     drop((decision, changes, tidy));
+    if squashed {
+        events.note(images::squashed_note()).await;
+    }
     if plan.present.is_none() {
         events.out(format!("New image {} saved.", plan.target.image())).await;
         events

@@ -84,8 +84,6 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
     if let Some(text) = images::emulation::ready(app, &config)? {
         to.message(&ServerMessage::Note { text }).await;
     }
-    let layers = config.layers().map_err(anyhow::Error::new)?;
-    images::has_room(layers.len())?;
     let platform = platform::of(app, &found.image_id).await?;
     let taken: BTreeSet<u32> = app.db.with(SessionRow::all)?.iter().map(|s| s.slot).collect();
     // Invariant: the set is finite.

@@ -282,10 +282,6 @@ fn failure(e: build::Error) -> Failure {
             refused(e)
         }
         build::Error::Container(_) => refused(e),
-        build::Error::Store(e @ walt_images::Error::TooManyLayers { .. }) => refused_hint(
-            e,
-            "'walt image squash' makes one layer of an image that FROM names; commands joined by '&&' make one layer.",
-        ),
         build::Error::Store(walt_images::Error::Layer(_) | walt_images::Error::Commit(_)) => refused(e),
         other => Failure::Internal(anyhow::Error::new(other)),
     }
