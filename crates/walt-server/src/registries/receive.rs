@@ -162,9 +162,13 @@ impl Stop {
         Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why.into())
     }
 
-    fn missing(what: &str, digest: &Hash256) -> Self {
-        let why = format!("the {what} sha256:{digest} is not here");
+    /// What it names is not here.
+    fn unknown(why: String) -> Self {
         Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", why)
+    }
+
+    fn missing(blob: &Hash256) -> Self {
+        Self::unknown(format!("the blob sha256:{blob} is not here"))
     }
 
     fn too_many(why: &str) -> Self {

@@ -77,8 +77,10 @@ impl Push<'_> {
         }
         let mut candidates = Vec::new();
         for entry in entries.iter().filter(|e| e.may_run()) {
-            if let Some(image) = found[&entry.manifest.digest].image() {
-                candidates.push((entry, image, models_of(&self.app.store.config(&image)?)));
+            let Some(image) = found[&entry.manifest.digest].image() else { continue };
+            let models = models_of(&self.app.store.config(&image)?);
+            if !models.is_empty() {
+                candidates.push((entry, image, models));
             }
         }
         let target = self.plan(tag).await?;
@@ -109,7 +111,12 @@ impl Push<'_> {
             Some(child) => Found::Waits(child),
             None => match serve::manifest_in(self.app, names, digest)? {
                 Some(stored) => Found::Kept(stored),
-                None => return Err(Stop::missing("manifest", digest)),
+                None => {
+                    let what =
+                        "push all of the index, by 'skopeo copy --all' or 'podman manifest push --all'";
+                    let why = format!("the manifest sha256:{digest} is not here: {what}");
+                    return Err(Stop::unknown(why));
+                }
             },
         };
         let document = found.document();

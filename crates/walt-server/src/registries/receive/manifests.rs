@@ -41,7 +41,7 @@ use walt_types::{DiffId, Hash256, ImageId};
 /// What the parts of a manifest are, which is an image or is not.
 pub(super) enum Kind {
     /// An image for nodes: its configuration, and its layers.
-    Image(ImageConfig, Vec<LayerBlob>),
+    Image(Box<ImageConfig>, Vec<LayerBlob>),
     /// Something else: no layer of it is looked into. Why it is no image for nodes.
     Other(Stop),
 }
@@ -170,7 +170,7 @@ impl Push<'_> {
         } else if let Ok((file, _)) = self.app.store.open_blob(digest) {
             read(file)?;
         } else {
-            return Err(Stop::missing("blob", digest));
+            return Err(Stop::missing(digest));
         }
         let config: ImageConfig = match serde_json::from_slice(&bytes) {
             Ok(config) => config,
@@ -187,7 +187,7 @@ impl Push<'_> {
         labels::fits_server(&config)?;
         let layers = config.layers().map_err(|e| Stop::invalid(e.to_string()))?;
         let layers = manifest::pair(&image.layers, &layers).map_err(Stop::invalid)?;
-        Ok((bytes, Kind::Image(config, layers)))
+        Ok((bytes, Kind::Image(Box::new(config), layers)))
     }
 
     /// Brings layers into the store, from blobs that wait, and pins them.
@@ -201,7 +201,7 @@ impl Push<'_> {
             let plain = layer.digest == layer.diff_id.0;
             if !self.app.store.has_layer(&layer.diff_id) || !(plain || self.app.store.has_blob(&layer.digest))
             {
-                return Err(Stop::missing("blob", &layer.digest));
+                return Err(Stop::missing(&layer.digest));
             }
             pinned.layer(layer.diff_id);
         }
@@ -216,7 +216,12 @@ impl Push<'_> {
         blob: &NewBlob,
         pinned: &mut Pinned,
     ) -> Taken<()> {
-        let (file, app) = (blob.open()?, self.app.clone());
+        let app = self.app.clone();
+        // Another push may have moved it into the store since.
+        let file = match blob.open() {
+            Err(e) => app.store.open_blob(&blob.digest()).map_err(|_| e)?.0,
+            Ok(file) => file,
+        };
         let below = layers[..number].iter().map(|l| l.diff_id).collect::<Vec<_>>();
         let diff_id = layers[number].diff_id;
         let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &below, &diff_id));
@@ -251,7 +256,7 @@ impl Push<'_> {
             {
                 let _writing = writing(app).await;
                 if !app.store.has_layer(&layer) {
-                    return Err(Stop::missing("blob", digest));
+                    return Err(Stop::missing(digest));
                 }
                 pinned.layer(layer);
             }
@@ -273,7 +278,7 @@ impl Push<'_> {
             match self.app.uploads.whole(&self.user, digest) {
                 Some(blob) => waiting.push(blob),
                 // It may have gone with its image since.
-                None if !self.app.store.has_blob(digest) => return Err(Stop::missing("blob", digest)),
+                None if !self.app.store.has_blob(digest) => return Err(Stop::missing(digest)),
                 None => {}
             }
         }
