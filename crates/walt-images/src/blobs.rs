@@ -81,7 +81,11 @@ impl Store {
             return Ok(());
         }
         blob.out.sync_all().on("write to disk", blob.file.path())?;
-        fs::rename(blob.file.path(), &path).on("move the blob to", &path)?;
+        match fs::rename(blob.file.path(), &path) {
+            // Somebody else keeps it at this moment.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_file() => {}
+            other => other.on("move the blob to", &path)?,
+        }
         let dir = self.images_dir().join("blobs");
         disk::sync_dir(&dir).on("write to disk", &dir)
     }

@@ -59,6 +59,18 @@ pub struct IndexEntry {
     pub os: String,
 }
 
+impl IndexEntry {
+    /// Whether it may be an image for Linux: attestations of docker's builder call themselves "unknown".
+    pub fn may_run(&self) -> bool {
+        matches!(self.os.as_str(), "linux" | "") && self.architecture != "unknown"
+    }
+
+    /// Whether it may be an image for the CPU of a model of nodes.
+    pub fn is_for(&self, model: &str) -> bool {
+        self.architecture.is_empty() || architectures(model).contains(&self.architecture.as_str())
+    }
+}
+
 /// What a name of a registry means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
@@ -230,9 +242,7 @@ pub fn order<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexE
         let place = wanted.iter().position(|w| *w == e.architecture);
         place.unwrap_or(if e.architecture.is_empty() { wanted.len() } else { wanted.len() + 1 })
     };
-    // Attestations of docker's builder call themselves "unknown".
-    let usable = |e: &&IndexEntry| matches!(e.os.as_str(), "linux" | "") && e.architecture != "unknown";
-    let mut sorted: Vec<&IndexEntry> = entries.iter().filter(usable).collect();
+    let mut sorted: Vec<&IndexEntry> = entries.iter().filter(|e| e.may_run()).collect();
     sorted.sort_by_key(|e| rank(e));
     sorted
 }

@@ -1,6 +1,6 @@
 //! References to images, platform layers, users.
 
-use super::{By, HistoryRow, parsed};
+use super::{By, HistoryRow, PushRow, parsed};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{DiffId, ImageId, ImageRef, ViewId};
@@ -44,19 +44,19 @@ impl RefRow {
         HistoryRow::add(c, &self.reference, &self.image_id, by)
     }
 
-    /// Gives a reference another, free name; its history goes with it.
+    /// Gives a reference another, free name; its history goes with it, and what it was pushed as.
     pub fn rename(c: &Connection, reference: &ImageRef, new: &ImageRef) -> Result<()> {
         let names = (reference.full(), new.full());
         c.execute("UPDATE refs SET fullname = ?2 WHERE fullname = ?1", (&names.0, &names.1))?;
         c.execute("UPDATE history SET fullname = ?2 WHERE fullname = ?1", (&names.0, &names.1))?;
-        Ok(())
+        PushRow::rename(c, reference, new)
     }
 
     /// Removes a reference and its history; images stay until nothing needs them.
     pub fn delete(c: &Connection, reference: &ImageRef) -> Result<()> {
         c.execute("DELETE FROM refs WHERE fullname = ?1", [reference.full()])?;
         c.execute("DELETE FROM history WHERE fullname = ?1", [reference.full()])?;
-        Ok(())
+        PushRow::delete(c, reference)
     }
 }
 

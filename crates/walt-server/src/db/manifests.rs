@@ -1,6 +1,6 @@
 //! Manifests of images that were pushed to us, and the blobs that they name.
 
-use super::parsed;
+use super::{Document, parsed};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::HashSet;
@@ -25,6 +25,11 @@ fn row(r: &Row<'_>) -> rusqlite::Result<ManifestRow> {
 }
 
 impl ManifestRow {
+    /// The manifest alone.
+    pub fn into_document(self) -> Document {
+        Document { digest: self.digest, media_type: self.media_type, bytes: self.bytes }
+    }
+
     /// Manifests of an image, the one that was pushed last first.
     pub fn of(c: &Connection, image: &ImageId) -> Result<Vec<Self>> {
         let mut query = c.prepare_cached(

@@ -6,6 +6,7 @@
 mod blobs;
 mod history;
 mod images;
+mod indexes;
 mod leases;
 mod manifests;
 mod nodes;
@@ -15,6 +16,7 @@ mod sessions;
 pub use blobs::BlobRow;
 pub use history::{By, HistoryRow};
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};
+pub use indexes::{Document, IndexRow, PushRow};
 pub use leases::LeaseRow;
 pub use manifests::ManifestRow;
 pub use nodes::NodeRow;

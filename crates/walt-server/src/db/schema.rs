@@ -127,6 +127,40 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX build_cache_used ON build_cache (used);
 ",
+    "
+    -- What names were pushed as: the manifest or index that a tag gives while its name means the image. The one
+    -- pushed last has the highest id.
+    CREATE TABLE pushes (
+        id INTEGER PRIMARY KEY,
+        fullname TEXT NOT NULL,
+        image_id TEXT NOT NULL,
+        document TEXT NOT NULL,             -- digest: in manifests or in indexes
+        UNIQUE (fullname, image_id, document)
+    ) STRICT;
+    -- Indexes that were pushed to us, byte for byte; the images in them; what else is in them, and its blobs.
+    CREATE TABLE indexes (
+        digest TEXT PRIMARY KEY,
+        media_type TEXT NOT NULL,
+        bytes BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE index_images (
+        of_index TEXT NOT NULL REFERENCES indexes (digest) ON DELETE CASCADE,
+        image_id TEXT NOT NULL,
+        PRIMARY KEY (of_index, image_id)
+    ) STRICT;
+    CREATE TABLE index_others (
+        of_index TEXT NOT NULL REFERENCES indexes (digest) ON DELETE CASCADE,
+        digest TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        bytes BLOB NOT NULL,
+        PRIMARY KEY (of_index, digest)
+    ) STRICT;
+    CREATE TABLE index_blobs (
+        of_index TEXT NOT NULL REFERENCES indexes (digest) ON DELETE CASCADE,
+        blob TEXT NOT NULL,
+        PRIMARY KEY (of_index, blob)
+    ) STRICT;
+",
 ];
 
 /// Brings a database up to date.

@@ -4,7 +4,7 @@
 use super::pins::Pins;
 use crate::{
     App,
-    db::{self, BlobRow, Db, HistoryRow, ManifestRow, NodeRow, RefRow, SessionRow},
+    db::{self, BlobRow, Db, HistoryRow, IndexRow, ManifestRow, NodeRow, PushRow, RefRow, SessionRow},
 };
 use anyhow::Result;
 use std::{
@@ -24,7 +24,7 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// Pause between two tries to have the store alone.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// All that must stay: what references mean and have meant, what operations under way have pinned, and what open
+/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what operations under way have pinned, and what open
 /// sessions, grants and platform layers in use point to.
 pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     let (refs, sessions, grants, platforms) =
@@ -52,11 +52,13 @@ pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     live.views.extend(grants.into_iter().map(|(_, view)| view));
     // After the platform layers: an image that is kept only to go back to is not shown to nodes.
     live.images.extend(db.with(HistoryRow::images)?);
+    live.images.extend(db.with(IndexRow::live_images)?);
     live.layers.extend(super::build::live_layers(db)?);
     pins.add_to(&mut live);
     let blobs = db.with(ManifestRow::blobs)?;
     live.blobs
         .extend(blobs.into_iter().filter(|(image, _)| live.images.contains(image)).map(|(_, blob)| blob));
+    live.blobs.extend(db.with(IndexRow::live_blobs)?);
     Ok(live)
 }
 
@@ -98,12 +100,15 @@ pub async fn pass(app: &Arc<App>) -> Result<()> {
         }
     }
     super::build::prune(app)?;
+    app.uploads.drop_old();
     let live = live(&app.db, &app.pins)?;
     for (image, layer, _) in app.db.with(db::platforms)? {
         if !live.layers.contains(&layer) {
             app.db.with(|c| db::forget_platform(c, &image))?;
         }
     }
+    // Before the files: what a kill leaves in between must not look as if it were there.
+    app.db.transaction(|tx| PushRow::forget(tx))?;
     let report = db::blocking(|| app.store.remove_unreferenced(&live))?;
     app.db.with(|c| ManifestRow::forget(c, &live.images))?;
     app.db.with(|c| BlobRow::forget(c, |layer| app.store.has_layer(layer)))?;

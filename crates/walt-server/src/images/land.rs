@@ -20,6 +20,7 @@ use crate::{
     events::Events,
     failure::{Outcome, refused},
 };
+use rusqlite::Connection;
 use std::{collections::BTreeSet, sync::Arc};
 use walt_types::{ImageId, ImageRef, Model, UserName};
 
@@ -158,16 +159,29 @@ pub async fn land_all(
     created: i64,
     by: &By,
 ) -> Outcome<Vec<NodeRow>> {
+    land_with(app, targets, image, created, by, |_| Ok(())).await
+}
+
+/// As [`land_all`], with what else is recorded in the same transaction; it is also if nothing changes.
+pub async fn land_with(
+    app: &Arc<App>,
+    targets: &[Target],
+    image: ImageId,
+    created: i64,
+    by: &By,
+    also: impl FnOnce(&Connection) -> anyhow::Result<()>,
+) -> Outcome<Vec<NodeRow>> {
     let _decision = app.decisions.lock().await;
     targets.iter().try_for_each(|target| target.may_land(app, &image))?;
     let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
+    app.db.transaction(|tx| -> anyhow::Result<()> {
+        let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
+        changing.iter().try_for_each(|target| row(target).put(tx, by))?;
+        also(tx)
+    })?;
     if changing.is_empty() {
         return Ok(Vec::new());
     }
-    app.db.transaction(|tx| -> anyhow::Result<()> {
-        let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
-        changing.iter().try_for_each(|target| row(target).put(tx, by))
-    })?;
     app.housekeeping.notify_one();
     let mut users = Vec::new();
     for target in changing {

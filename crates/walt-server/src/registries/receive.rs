@@ -2,111 +2,35 @@
 //!
 //! ```text
 //! POST, PATCH, PUT …/blobs/uploads/   bytes into a file of the store's tmp ─▶ a blob that waits for its manifest
-//! PUT …/manifests/<tag>               checked: labels, blobs, digests; layers unpacked; blobs kept; the caller's name
-//!                                     means the image; nodes that use it reboot
+//! PUT …/manifests/<digest>            checked: labels, blobs, digests; layers unpacked ─▶ waits for its index
+//! PUT …/manifests/<tag>               the same, or an index of what is here; blobs kept; the caller's name means the
+//!                                     image; nodes that use it reboot
 //! ```
-//! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image.
-//!
-//! Limits: of one user, [`MAX_UPLOADS`] uploads and blobs that wait, and [`MAX_WAITING`] bytes of them, each of at most
-//! [`MAX_BLOB`](manifest::MAX_BLOB) bytes; what nobody has touched for [`KEEP`] is dropped; [`STALL`] between two pieces.
+//! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image. What
+//! waits is in [`waiting`], manifests are in [`manifests`], indexes in [`index`].
 
-use super::{get, serve::refuse};
-use crate::{
-    App,
-    db::{By, ManifestRow, blocking},
-    events::Events,
-    failure::Failure,
-    images::{
-        actions::reboot_users,
-        housekeeping::{After, writing},
-        labels,
-        land::Target,
-    },
-};
-use anyhow::{Context, Result};
+mod index;
+mod manifests;
+mod waiting;
+
+pub use waiting::Uploads;
+
+use super::serve::refuse;
+use crate::{App, db::blocking, failure::Failure};
+use anyhow::Result;
 use axum::{
     body::Body,
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt, Limited};
-use std::{
-    collections::HashMap,
-    io::Read,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use http_body_util::BodyExt;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use walt_images::{
-    ImageConfig, NewBlob,
-    registry::{
-        LayerBlob,
-        manifest::{self, Document},
-    },
-};
-use walt_types::{DiffId, Hash256, ImageId, UserName};
+use walt_images::{NewBlob, registry::manifest};
+use walt_types::{Hash256, UserName};
 
-/// Uploads and waiting blobs of one user.
-const MAX_UPLOADS: usize = 512;
-/// Bytes of these from which on no new upload begins.
-const MAX_WAITING: u64 = 64 << 30;
-/// How long they are kept without having been touched.
-const KEEP: Duration = Duration::from_secs(3600);
 /// Longest time between two pieces of an upload.
 const STALL: Duration = Duration::from_secs(60);
-
-#[derive(Debug)]
-struct Waiting<T> {
-    blob: T,
-    user: UserName,
-    touched: Instant,
-}
-
-/// What is being pushed. It lives in memory, and its files in the store's `tmp`: a server that ends forgets it.
-#[derive(Debug, Default)]
-pub struct Uploads(Mutex<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    /// By id. One that is being written to is taken out meanwhile.
-    open: HashMap<String, Waiting<NewBlob>>,
-    /// By user and digest.
-    whole: HashMap<(UserName, Hash256), Waiting<Arc<NewBlob>>>,
-}
-
-impl Uploads {
-    fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.open.retain(|_, w| w.touched.elapsed() < KEEP);
-        state.whole.retain(|_, w| w.touched.elapsed() < KEEP);
-        state
-    }
-
-    /// Whether a user may begin another upload.
-    fn has_room(&self, user: &UserName) -> bool {
-        let state = self.state();
-        let open = state.open.values().filter(|w| w.user == *user).map(|w| w.blob.size());
-        let whole = state.whole.values().filter(|w| w.user == *user).map(|w| w.blob.size());
-        let (count, bytes) = open.chain(whole).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
-        count < MAX_UPLOADS && bytes < MAX_WAITING
-    }
-
-    fn whole(&self, user: &UserName, digest: &Hash256) -> Option<Arc<NewBlob>> {
-        let mut state = self.state();
-        let waiting = state.whole.get_mut(&(user.clone(), *digest))?;
-        waiting.touched = Instant::now();
-        Some(waiting.blob.clone())
-    }
-
-    fn forget(&self, user: &UserName, digest: &Hash256) {
-        self.state().whole.remove(&(user.clone(), *digest));
-    }
-
-    /// Whether a user's blob waits for its manifest; its size.
-    pub fn size(&self, user: &UserName, digest: &Hash256) -> Option<u64> {
-        self.whole(user, digest).map(|b| b.size())
-    }
-}
 
 /// A request that writes to the caller's own repository `name`.
 pub struct Push<'a> {
@@ -136,22 +60,14 @@ impl Push<'_> {
         if id.is_empty() {
             return if method == Method::POST { self.begin(body).await } else { Ok(unsupported()) };
         }
-        let taken = {
-            let mut state = self.app.uploads.state();
-            match state.open.get(id) {
-                Some(waiting) if waiting.user == self.user => state.open.remove(id),
-                _ => None,
-            }
-        };
-        let Some(waiting) = taken else {
+        let Some(mut blob) = self.app.uploads.take(&self.user, id) else {
             let why = "this upload is not known, or is being written to";
             return Ok(refuse(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", why));
         };
         match *method {
             Method::DELETE => Ok(StatusCode::NO_CONTENT.into_response()),
-            Method::GET => Ok(self.goes_on(id, waiting.blob, StatusCode::NO_CONTENT)),
+            Method::GET => Ok(self.goes_on(id, blob, StatusCode::NO_CONTENT)),
             Method::PATCH => {
-                let mut blob = waiting.blob;
                 let range = self.headers.get(header::CONTENT_RANGE).and_then(|r| r.to_str().ok());
                 let start =
                     range.and_then(|r| r.trim_start_matches("bytes ").split('-').next()?.parse::<u64>().ok());
@@ -163,7 +79,7 @@ impl Push<'_> {
                     None => Ok(self.goes_on(id, blob, StatusCode::ACCEPTED)),
                 }
             }
-            Method::PUT => self.finish(waiting.blob, body).await,
+            Method::PUT => self.finish(blob, body).await,
             _ => Ok(unsupported()),
         }
     }
@@ -175,8 +91,7 @@ impl Push<'_> {
             (header::RANGE, format!("0-{}", blob.size().saturating_sub(1))),
             (header::HeaderName::from_static("docker-upload-uuid"), id.to_owned()),
         ];
-        let waiting = Waiting { blob, user: self.user.clone(), touched: Instant::now() };
-        self.app.uploads.state().open.insert(id.to_owned(), waiting);
+        self.app.uploads.put_back(&self.user, id, blob);
         (status, headers).into_response()
     }
 
@@ -214,8 +129,7 @@ impl Push<'_> {
             let why = format!("the bytes have the digest sha256:{digest}");
             return Ok(refuse(StatusCode::BAD_REQUEST, "DIGEST_INVALID", &why));
         }
-        let waiting = Waiting { blob: Arc::new(blob), user: self.user.clone(), touched: Instant::now() };
-        self.app.uploads.state().whole.insert((self.user.clone(), digest), waiting);
+        self.app.uploads.add(&self.user, blob);
         Ok(self.created(&format!("blobs/sha256:{digest}"), &digest))
     }
 
@@ -226,169 +140,55 @@ impl Push<'_> {
         ];
         (StatusCode::CREATED, headers).into_response()
     }
-
-    /// `PUT …/manifests/<tag>`.
-    pub async fn manifest(&self, tag: &str, body: Body) -> Result<Response> {
-        let bytes = match timeout(STALL, Limited::new(body, manifest::MAX_DOCUMENT as usize).collect()).await
-        {
-            Ok(Ok(bytes)) => bytes.to_bytes().to_vec(),
-            _ => return Ok(invalid("the manifest is too large, or did not come")),
-        };
-        let image = match manifest::parse(&bytes) {
-            Ok(Document::Image(image)) => image,
-            Ok(Document::Index(_)) => {
-                return Ok(invalid("an index is not taken: push the image for one CPU"));
-            }
-            Err(why) => return Ok(invalid(&why)),
-        };
-        let missing = |digest: &Hash256| {
-            refuse(
-                StatusCode::BAD_REQUEST,
-                "MANIFEST_BLOB_UNKNOWN",
-                &format!("the blob sha256:{digest} is not here"),
-            )
-        };
-        let config_bytes = match self.app.uploads.whole(&self.user, &image.config.digest) {
-            Some(blob) => {
-                let mut bytes = Vec::new();
-                blob.open()?
-                    .take(manifest::MAX_DOCUMENT)
-                    .read_to_end(&mut bytes)
-                    .context("cannot read a blob")?;
-                bytes
-            }
-            None => match self.app.store.config_bytes(&ImageId(image.config.digest)) {
-                Ok(bytes) => bytes,
-                Err(_) => return Ok(missing(&image.config.digest)),
-            },
-        };
-        let config: ImageConfig = match serde_json::from_slice(&config_bytes) {
-            Ok(config) => config,
-            Err(e) => return Ok(invalid(&format!("the image's configuration is not valid: {e}"))),
-        };
-        let layers = match config
-            .layers()
-            .map_err(|e| e.to_string())
-            .and_then(|d| manifest::pair(&image.layers, &d))
-        {
-            Ok(layers) => layers,
-            Err(why) => return Ok(invalid(&why)),
-        };
-        if let Err(why) = labels::check(&config) {
-            return failed(why);
-        }
-        let planned = {
-            let _decision = self.app.decisions.lock().await;
-            Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name))
-        };
-        let target = match planned {
-            Ok(target) => target,
-            Err(why) => return failed(why),
-        };
-        let _tidy = After(self.app);
-        let mut pinned = self.app.pins.begin();
-        let mut kept = Vec::new();
-        for (number, layer) in layers.iter().enumerate() {
-            if let Some(blob) = self.app.uploads.whole(&self.user, &layer.digest) {
-                if let Err(why) = self.unpack(&layers, number, &blob, &mut pinned).await? {
-                    return Ok(invalid(&why));
-                }
-                kept.push(blob);
-                continue;
-            }
-            let _writing = writing(self.app).await;
-            let plain = layer.digest == layer.diff_id.0;
-            if !self.app.store.has_layer(&layer.diff_id) || !(plain || self.app.store.has_blob(&layer.digest))
-            {
-                return Ok(missing(&layer.digest));
-            }
-            pinned.layer(layer.diff_id);
-        }
-        let media_type = self.headers.get(header::CONTENT_TYPE).and_then(|t| t.to_str().ok());
-        let row = ManifestRow {
-            digest: manifest::digest_of(&bytes),
-            media_type: media_type.unwrap_or(manifest::OCI_MANIFEST).to_owned(),
-            bytes,
-            image_id: ImageId(image.config.digest),
-        };
-        {
-            let _writing = writing(self.app).await;
-            let image_id = blocking(|| self.app.store.put_config_bytes(&config_bytes))?;
-            pinned.image(image_id);
-            let mut blobs = Vec::new();
-            for layer in layers.iter().filter(|l| l.digest != l.diff_id.0) {
-                match kept.iter().find(|b| b.digest() == layer.digest) {
-                    Some(blob) => {
-                        blocking(|| self.app.store.keep_blob(blob))?;
-                        // Its file is the store's now.
-                        self.app.uploads.forget(&self.user, &layer.digest);
-                    }
-                    // It may have gone with its image since.
-                    None if !self.app.store.has_blob(&layer.digest) => return Ok(missing(&layer.digest)),
-                    None => {}
-                }
-                blobs.push(layer.digest);
-            }
-            self.app.db.transaction(|tx| row.put(tx, &blobs))?;
-            self.app.uploads.forget(&self.user, &image.config.digest);
-        }
-        let created = get::created(&config).unwrap_or_else(|| crate::now() as i64);
-        let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
-        let users = match target.land(self.app, row.image_id, created, &by).await {
-            Ok(users) => users,
-            Err(why) => return failed(why),
-        };
-        if !users.is_empty() {
-            let app = self.app.clone();
-            // Who pushes has no terminal for what it says; failures are in the log.
-            tokio::spawn(async move {
-                let (events, _nobody) = Events::channel();
-                drop(_nobody);
-                if !matches!(reboot_users(&app, &users, &events).await, Ok(true)) {
-                    tracing::warn!("not all nodes that use an image that was pushed did reboot");
-                }
-            });
-        }
-        Ok(self.created(&format!("manifests/sha256:{}", row.digest), &row.digest))
-    }
-
-    /// Unpacks a blob as a layer, and sees that it is that; what is wrong with it otherwise.
-    async fn unpack(
-        &self,
-        layers: &[LayerBlob],
-        number: usize,
-        blob: &NewBlob,
-        pinned: &mut crate::images::pins::Pinned,
-    ) -> Result<Result<(), String>> {
-        let (file, app) = (blob.open()?, self.app.clone());
-        let order: Vec<DiffId> = layers[..=number].iter().map(|l| l.diff_id).collect();
-        let diff_id = layers[number].diff_id;
-        let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &diff_id));
-        let unpacked = match work.await? {
-            Ok(unpacked) => unpacked,
-            Err(e @ walt_images::Error::Io { .. }) => return Err(e.into()),
-            Err(e) => return Ok(Err(e.to_string())),
-        };
-        let _writing = writing(self.app).await;
-        blocking(|| self.app.store.keep_layers(vec![unpacked], &order))?;
-        pinned.layer(diff_id);
-        Ok(Ok(()))
-    }
 }
 
 fn unsupported() -> Response {
     refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done here")
 }
 
-fn invalid(why: &str) -> Response {
-    refuse(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why)
+/// Why a manifest is not taken.
+enum Stop {
+    /// Its sender is told: status, code of the specification, sentence.
+    Refused(StatusCode, &'static str, String),
+    /// A failure of the server.
+    Failed(anyhow::Error),
+}
+
+/// Result of what is done with a manifest.
+type Taken<T> = std::result::Result<T, Stop>;
+
+impl Stop {
+    fn invalid(why: impl Into<String>) -> Self {
+        Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why.into())
+    }
+
+    /// What it names is not here.
+    fn unknown(why: String) -> Self {
+        Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", why)
+    }
+
+    fn missing(blob: &Hash256) -> Self {
+        Self::unknown(format!("the blob sha256:{blob} is not here"))
+    }
+
+    fn too_many(why: &str) -> Self {
+        Self::Refused(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why.into())
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// A refusal of ours in the registry's words.
-fn failed(failure: Failure) -> Result<Response> {
-    match failure {
-        Failure::Api(error) => Ok(invalid(&error.message)),
-        Failure::Internal(error) => Err(error),
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Api(error) => Self::invalid(error.message),
+            Failure::Internal(error) => Self::Failed(error),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). Here is "pull"; "push" is in
 //! [`super::receive`].
 //!
-//! What was pushed is given as it came. Other images: layers as plain tars, whose digests are their diff-ids, made from
+//! What was pushed is given as it came; a name that was pushed as an index, by its tag, as that. Other images: layers as plain tars, whose digests are their diff-ids, made from
 //! the store while they are sent; a manifest that is a function of the image. So everything that was promised by
 //! digest comes back, as long as a name of its repository means or has meant the image. Who asks is told by a token
 //! ([`super::token`]), whoever the peer of the socket is: `walt registry serve` passes on what comes from a port.
@@ -11,7 +11,7 @@
 use super::{receive::Push, token};
 use crate::{
     App,
-    db::{HistoryRow, ManifestRow, RefRow},
+    db::{Document, HistoryRow, IndexRow, ManifestRow, PushRow, RefRow},
     images::housekeeping::writing,
 };
 use anyhow::Result;
@@ -134,21 +134,14 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
     }
     let parts: Vec<&str> = path.split('/').collect();
     let [user, name, kind, what] = parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
-    // Of one's own names, what need not be sent; the name may be new.
-    if method == Method::HEAD
-        && user == caller.as_str()
-        && kind == "blobs"
+    // Of one's own names, what was sent and waits; the name may be new.
+    if user == caller.as_str()
         && let Some(Ok(digest)) = what.strip_prefix("sha256:").map(str::parse)
-        && let Some(size) = app.uploads.size(caller, &digest)
+        && let Some(answer) = waiting(app, method, caller, (name, kind), &digest)?
     {
-        return Ok(sized(method, "application/octet-stream", &digest, size, Body::empty()));
+        return Ok(answer);
     }
-    let names: Vec<RefRow> = app
-        .db
-        .with(RefRow::all)?
-        .into_iter()
-        .filter(|r| r.reference.user() == user && r.reference.image().name() == name)
-        .collect();
+    let names = repository(app, user, name)?;
     if names.is_empty() {
         return Ok(absent("NAME_UNKNOWN"));
     }
@@ -166,12 +159,55 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
     }
 }
 
-/// The images that names mean or have meant.
+/// The names of a repository, which differ by their tag.
+pub(super) fn repository(app: &App, user: &str, name: &str) -> Result<Vec<RefRow>> {
+    let mut all = app.db.with(RefRow::all)?;
+    all.retain(|r| r.reference.user() == user && r.reference.image().name() == name);
+    Ok(all)
+}
+
+/// What a user has pushed that waits for a manifest or an index.
+fn waiting(
+    app: &App,
+    method: &Method,
+    user: &UserName,
+    (name, kind): (&str, &str),
+    digest: &Hash256,
+) -> Result<Option<Response>> {
+    match kind {
+        "blobs" => {
+            let Some(blob) = app.uploads.whole(user, digest) else { return Ok(None) };
+            let body = if method == Method::HEAD { Body::empty() } else { file_body(blob.open()?) };
+            Ok(Some(sized(method, "application/octet-stream", digest, blob.size(), body)))
+        }
+        "manifests" => {
+            Ok(app.uploads.child(user, name, digest).map(|child| document(method, child.document.clone())))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Living indexes that names were pushed as.
+fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
+    app.db.with(|c| {
+        let mut all = BTreeSet::new();
+        for row in names {
+            all.extend(IndexRow::of(c, &row.reference)?);
+        }
+        Ok(all)
+    })
+}
+
+/// The images that names mean or have meant, and those in their indexes.
 fn images(app: &App, names: &[RefRow]) -> Result<BTreeSet<ImageId>> {
+    let indexes = indexes(app, names)?;
     app.db.with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
             all.extend(HistoryRow::of(c, &row.reference)?.into_iter().map(|h| h.image_id));
+        }
+        for index in &indexes {
+            all.extend(IndexRow::images_in(c, index)?);
         }
         Ok(all)
     })
@@ -188,39 +224,77 @@ fn manifest_bytes(app: &App, image: &ImageId) -> Result<Vec<u8>> {
     Ok(manifest::write(image, size, &layers))
 }
 
+/// A manifest that is kept.
+pub(super) struct Stored {
+    /// The manifest.
+    pub document: Document,
+    /// The image for nodes that it describes; none if it is something else.
+    pub image: Option<ImageId>,
+}
+
+/// A manifest, but no index, of a repository by its digest.
+pub(super) fn manifest_in(app: &App, names: &[RefRow], digest: &Hash256) -> Result<Option<Stored>> {
+    for index in indexes(app, names)? {
+        if let Some(document) = app.db.with(|c| IndexRow::other(c, &index, digest))? {
+            return Ok(Some(Stored { document, image: None }));
+        }
+    }
+    for image in images(app, names)? {
+        let pushed = app.db.with(|c| ManifestRow::of(c, &image))?;
+        let found = pushed.into_iter().map(ManifestRow::into_document).find(|m| m.digest == *digest);
+        let document = match found {
+            Some(document) => document,
+            None => own_manifest(app, &image)?,
+        };
+        if document.digest == *digest {
+            return Ok(Some(Stored { document, image: Some(image) }));
+        }
+    }
+    Ok(None)
+}
+
+/// The manifest that we make for an image.
+fn own_manifest(app: &App, image: &ImageId) -> Result<Document> {
+    let bytes = crate::db::blocking(|| manifest_bytes(app, image))?;
+    Ok(Document { digest: manifest::digest_of(&bytes), media_type: manifest::OCI_MANIFEST.to_owned(), bytes })
+}
+
+/// What a tag gives: what the name was pushed as, else a manifest that its image was pushed as, else ours.
+fn by_tag(app: &App, row: &RefRow) -> Result<Document> {
+    let (mut pushed, last, index) = app.db.with(|c| {
+        let last = PushRow::last(c, &row.reference, &row.image_id)?;
+        let index = last.map(|digest| IndexRow::get(c, &digest)).transpose()?.flatten();
+        Ok((ManifestRow::of(c, &row.image_id)?, last, index))
+    })?;
+    if let Some(index) = index {
+        return Ok(index);
+    }
+    let place = pushed.iter().position(|m| Some(m.digest) == last).unwrap_or(0);
+    if place < pushed.len() {
+        return Ok(pushed.swap_remove(place).into_document());
+    }
+    own_manifest(app, &row.image_id)
+}
+
 fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Result<Response> {
     let found = match what.strip_prefix("sha256:").map(str::parse::<Hash256>) {
-        Some(Ok(digest)) => {
-            let mut found = None;
-            for image in images(app, names)? {
-                let pushed = app.db.with(|c| ManifestRow::of(c, &image))?;
-                found = pushed.into_iter().find(|m| m.digest == digest).map(|m| (m.bytes, m.media_type));
-                if found.is_some() {
-                    break;
-                }
-                let bytes = crate::db::blocking(|| manifest_bytes(app, &image))?;
-                if manifest::digest_of(&bytes) == digest {
-                    found = Some((bytes, manifest::OCI_MANIFEST.to_owned()));
-                    break;
-                }
-            }
-            found
+        Some(Ok(digest)) if indexes(app, names)?.contains(&digest) => {
+            app.db.with(|c| IndexRow::get(c, &digest))?
         }
+        Some(Ok(digest)) => manifest_in(app, names, &digest)?.map(|stored| stored.document),
         Some(Err(_)) => None,
-        None => match names.iter().find(|r| r.reference.image().tag() == what) {
-            Some(row) => match app.db.with(|c| ManifestRow::of(c, &row.image_id))?.into_iter().next() {
-                Some(pushed) => Some((pushed.bytes, pushed.media_type)),
-                None => {
-                    let bytes = crate::db::blocking(|| manifest_bytes(app, &row.image_id))?;
-                    Some((bytes, manifest::OCI_MANIFEST.to_owned()))
-                }
-            },
-            None => None,
-        },
+        None => {
+            let row = names.iter().find(|r| r.reference.image().tag() == what);
+            row.map(|row| by_tag(app, row)).transpose()?
+        }
     };
-    let Some((bytes, media_type)) = found else { return Ok(absent("MANIFEST_UNKNOWN")) };
-    let digest = manifest::digest_of(&bytes);
-    Ok(sized(method, &media_type, &digest, bytes.len() as u64, Body::from(bytes)))
+    Ok(found.map_or_else(|| absent("MANIFEST_UNKNOWN"), |found| document(method, found)))
+}
+
+/// A document as an answer.
+fn document(method: &Method, document: Document) -> Response {
+    let size = document.bytes.len() as u64;
+    sized(method, &document.media_type, &document.digest, size, Body::from(document.bytes))
 }
 
 /// An answer of known size; without its bytes to a HEAD.
@@ -236,16 +310,18 @@ fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -
 
 async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256) -> Result<Response> {
     let layer = DiffId(digest);
+    for index in indexes(app, names)? {
+        if app.db.with(|c| IndexRow::has_blob(c, &index, &digest))? {
+            return kept_blob(app, method, &digest);
+        }
+    }
     for image in images(app, names)? {
         if image.0 == digest {
             let bytes = app.store.config_bytes(&image)?;
             return Ok(sized(method, manifest::OCI_CONFIG, &digest, bytes.len() as u64, Body::from(bytes)));
         }
         if app.db.with(|c| ManifestRow::has_blob(c, &image, &digest))? {
-            // Once it is open, it stays until it was sent.
-            let (file, size) = app.store.open_blob(&digest)?;
-            let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
-            return Ok(sized(method, "application/octet-stream", &digest, size, body));
+            return kept_blob(app, method, &digest);
         }
         if app.store.config(&image)?.layers()?.contains(&layer) {
             let mut pinned = app.pins.begin();
@@ -262,6 +338,13 @@ async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256
         }
     }
     Ok(absent("BLOB_UNKNOWN"))
+}
+
+/// A blob of the store. Once it is open, it stays until it was sent.
+fn kept_blob(app: &App, method: &Method, digest: &Hash256) -> Result<Response> {
+    let (file, size) = app.store.open_blob(digest)?;
+    let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
+    Ok(sized(method, "application/octet-stream", digest, size, body))
 }
 
 /// The tar of a layer, made while it is sent.
