@@ -1,4 +1,4 @@
-//! A search waits for nobody long.
+//! A search, and an update of the default images, wait for no registry long.
 
 use super::registries::{line, server_with};
 use std::io::Read;
@@ -32,4 +32,10 @@ fn a_silent_registry_costs_its_own_line() {
     let says = "Ignoring silent registry because of a communication failure.";
     assert!(found.err.contains(says), "{found:?}");
     assert!(found.ok().contains(&format!("walt:waltplatform/{}", images::TINY)));
+    // It is asked for each image by an update, and waited for once.
+    let began = Instant::now();
+    let updated = server.walt(User::RootFor("ann"), &["advanced", "update-default-images"]);
+    assert!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
+    assert!(updated.err.contains(says), "{updated:?}");
+    assert!(updated.ok().contains("No updates available."));
 }

@@ -66,19 +66,30 @@ pub async fn look(
     wanted: &[Model],
 ) -> Outcome<Found> {
     let registry = open(config, credentials)?;
+    look_with(registry, config, link, wanted).await.unwrap_or_else(|e| {
+        Err(match e {
+            Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
+            other => told(&config.label, other),
+        })
+    })
+}
+
+/// [`look`] with a client that is there; an image that is no use to us is a failure, and no error of the registry.
+pub async fn look_with(
+    registry: Arc<Registry>,
+    config: &RegistryConfig,
+    link: &Link,
+    wanted: &[Model],
+) -> walt_images::registry::Result<Outcome<Found>> {
     let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     let fits = |image: &ImageConfig| {
         let models = models_of(image);
         !models.is_empty() && (wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
     };
     let repository = link.repository();
-    let found = resolve(&registry, &repository, &link.tag, &names, fits).await;
-    let resolved = found.map_err(|e| match e {
-        Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
-        other => told(&config.label, other),
-    })?;
-    let models = labels::check(&resolved.config)?;
-    Ok(Found { registry, label: config.label.clone(), repository, resolved, models })
+    let resolved = resolve(&registry, &repository, &link.tag, &names, fits).await?;
+    let models = labels::check(&resolved.config);
+    Ok(models.map(|models| Found { registry, label: config.label.clone(), repository, resolved, models }))
 }
 
 impl Found {

@@ -37,7 +37,7 @@ use crate::{
     failure::{Failure, Outcome, bad_request},
 };
 use config::{Kind, RegistryConfig};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_images::registry::{self, Credentials, Limits, Registry};
 use walt_types::UserName;
@@ -68,6 +68,17 @@ pub fn find<'a>(app: &'a App, label: &str) -> Outcome<&'a RegistryConfig> {
     })
 }
 
+/// How long one place of several may take in all; what was found until then counts.
+const PLACE: Duration = Duration::from_secs(30);
+/// How long one may take to begin an answer: who asks waits for all of them.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// What a place that takes longer than [`PLACE`] comes to.
+fn late(label: &str) -> registry::Error {
+    let why = format!("it takes longer than {} s", PLACE.as_secs());
+    registry::Error::Unreachable { registry: label.to_owned(), why }
+}
+
 /// A client of a registry.
 fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>) -> Outcome<Arc<Registry>> {
     open_with(registry, credentials, Limits::default())
@@ -84,6 +95,33 @@ fn open_with(
     Registry::new(registry.endpoint(), credentials, limits)
         .map(Arc::new)
         .map_err(|e| told(&registry.label, e))
+}
+
+/// A client of one registry of several: it is not waited for as long, and TLS that cannot be used is as good as a
+/// registry that is away.
+fn open_one_of_all(
+    registry: &RegistryConfig,
+    credentials: Option<&RegistryCredentials>,
+) -> registry::Result<Arc<Registry>> {
+    let limits = Limits { answer: ANSWER, ..Limits::default() };
+    open_with(registry, credentials, limits).map_err(|_| registry::Error::Unreachable {
+        registry: registry.label.clone(),
+        why: "TLS cannot be used".into(),
+    })
+}
+
+/// The line that one registry of several costs; what the others have goes on to count.
+fn ignored(label: &str, error: &registry::Error) -> String {
+    use registry::Error;
+    tracing::info!("{label}: {error}");
+    let why = match error {
+        Error::Credentials { given: false, .. } => {
+            "because it needs credentials (see 'walt help show registries')."
+        }
+        Error::Credentials { given: true, .. } => "because it does not accept your credentials.",
+        _ => "because of a communication failure.",
+    };
+    format!("Ignoring {label} registry {why}")
 }
 
 /// An error of a registry as its user is told.

@@ -1,10 +1,11 @@
 //! `walt image search`: all places at once. One that is down, slow or talks nonsense costs its own line.
 
 use super::{
+    PLACE,
     config::{Kind, RegistryConfig},
-    docker, hub,
+    docker, hub, ignored, late,
     links::{Link, path_part, tag_ok},
-    open_with,
+    open_one_of_all,
 };
 use crate::{
     App,
@@ -18,17 +19,12 @@ use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
-    time::Duration,
 };
 use tokio::task::JoinSet;
 use walt_api::{FoundImage, RegistryCredentials};
-use walt_images::registry::{Error, Limits, Registry, Result, pull::resolve};
+use walt_images::registry::{Error, Registry, Result, pull::resolve};
 use walt_types::UserName;
 
-/// How long one place may take; what was found until then counts.
-const LIMIT: Duration = Duration::from_secs(30);
-/// How long one may take to begin an answer: who searches waits for all of them.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Questions to one registry at once.
 const PARALLEL: usize = 8;
 /// Repositories of one registry that are looked at.
@@ -88,21 +84,11 @@ pub async fn search(
         let (finder, events) = (finder.clone(), events.clone());
         let credentials = credentials.get(&registry.label).cloned();
         places.spawn(async move {
-            let searched = tokio::time::timeout(LIMIT, one_registry(&registry, credentials, &finder)).await;
-            let label = &registry.label;
+            let searched = tokio::time::timeout(PLACE, one_registry(&registry, credentials, &finder)).await;
             let ignored = match searched {
                 Ok(Ok(())) => return,
-                Ok(Err(Error::Credentials { given: false, .. })) => {
-                    format!("Ignoring {label} registry because it needs credentials (see 'walt help show registries').")
-                }
-                Ok(Err(Error::Credentials { given: true, .. })) => {
-                    format!("Ignoring {label} registry because it does not accept your credentials.")
-                }
-                Ok(Err(e)) => {
-                    tracing::info!("search in {label}: {e}");
-                    format!("Ignoring {label} registry because of a communication failure.")
-                }
-                Err(_) => format!("Ignoring {label} registry because of a communication failure."),
+                Ok(Err(e)) => ignored(&registry.label, &e),
+                Err(_) => ignored(&registry.label, &late(&registry.label)),
             };
             events.note(ignored).await;
         });
@@ -110,7 +96,7 @@ pub async fn search(
     let daemon = finder.clone();
     places.spawn(async move {
         // Without a daemon there is nothing to say.
-        if let Ok(Ok(all)) = tokio::time::timeout(LIMIT, docker::list()).await {
+        if let Ok(Ok(all)) = tokio::time::timeout(PLACE, docker::list()).await {
             for (link, labels) in all {
                 daemon.found(&link, "docker daemon", |name| labels.get(name).cloned()).await;
             }
@@ -142,12 +128,7 @@ async fn one_registry(
     credentials: Option<RegistryCredentials>,
     finder: &Finder,
 ) -> Result<()> {
-    // TLS that cannot be used is as good as a registry that is away.
-    let limits = Limits { answer: ANSWER, ..Limits::default() };
-    let registry = open_with(config, credentials.as_ref(), limits).map_err(|_| Error::Unreachable {
-        registry: config.label.clone(),
-        why: "TLS cannot be used".into(),
-    })?;
+    let registry = open_one_of_all(config, credentials.as_ref())?;
     match config.api {
         Kind::DockerHub => search_hub(config, &registry, finder).await,
         Kind::DockerRegistryV2 | Kind::JfrogArtifactory => search_catalog(config, &registry, finder).await,

@@ -8,7 +8,14 @@
 //! One image that cannot be updated costs its own line. A client that does not wait for the rest leaves no node with
 //! what its image is no more: between landing and reboot nothing is waited for, and the reboot is a task of its own.
 
-use super::{find, get, links::Link, publish::repository_of};
+use super::{
+    PLACE,
+    config::{Kind, RegistryConfig},
+    get, ignored, late,
+    links::Link,
+    open_one_of_all,
+    publish::repository_of,
+};
 use crate::{
     App,
     db::{By, NodeRow, RefRow},
@@ -25,13 +32,10 @@ use crate::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 use walt_api::RegistryCredentials;
+use walt_images::registry::Error;
 use walt_types::{DEFAULT_TAG, ImageRef, PLATFORM_USER, UserName};
-
-/// How long one registry may take to say what it has of one image.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Updates all default images; false if not all was done.
 pub async fn update_default_images(
@@ -50,7 +54,7 @@ pub async fn update_default_images(
         .into_iter()
         .filter(|r| r.reference.is_platform() && r.reference.image().tag() == DEFAULT_TAG)
         .collect();
-    let mut update = Update { app, caller, events, got: BTreeSet::new(), ok: true };
+    let mut update = Update { app, caller, events, got: BTreeSet::new(), away: BTreeSet::new(), ok: true };
     for row in &defaults {
         if row.reference.image().name().ends_with("-default") {
             update.by_registries(row, &credentials).await?;
@@ -73,6 +77,8 @@ struct Update<'a> {
     events: &'a Events,
     /// Names that mean another image now.
     got: BTreeSet<ImageRef>,
+    /// Labels of registries that are ignored from here on, and told of.
+    away: BTreeSet<String>,
     /// Whether all was done that was begun.
     ok: bool,
 }
@@ -104,8 +110,17 @@ impl Update<'_> {
         let mut newest = None;
         for registry in &self.app.config.registries {
             let label = &registry.label;
-            let Some((found, link)) = newer(self.app, row, label, credentials.get(label)).await? else {
+            if self.away.contains(label) {
                 continue;
+            }
+            let (found, link) = match newer(self.app, row, registry, credentials.get(label)).await? {
+                Newer::Image(found, link) => (*found, link),
+                Newer::Nothing => continue,
+                Newer::Failed(e) => {
+                    self.events.note(ignored(label, &e)).await;
+                    self.away.insert(label.clone());
+                    continue;
+                }
             };
             let later = |(other, _): &(get::Found, Link)| other.created() < found.created();
             if newest.as_ref().is_none_or(later) {
@@ -173,25 +188,40 @@ impl Update<'_> {
     }
 }
 
-/// A newer version of a default image in a registry. A registry that has none, or fails, has none.
+/// What a registry has of a default image.
+enum Newer {
+    Image(Box<get::Found>, Link),
+    Nothing,
+    /// It cannot be asked.
+    Failed(Error),
+}
+
+/// A newer version of a default image in a registry.
 async fn newer(
     app: &App,
     row: &RefRow,
-    label: &str,
+    registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
-) -> Outcome<Option<(get::Found, Link)>> {
-    let registry = find(app, label)?;
+) -> Outcome<Newer> {
+    let label = &registry.label;
     let image = row.reference.image();
     let repository = repository_of(registry, PLATFORM_USER, image)?;
-    let Ok(link) = Link::parse(&format!("{label}:{repository}:{}", image.tag())) else { return Ok(None) };
+    let Ok(link) = Link::parse(&format!("{label}:{repository}:{}", image.tag())) else {
+        return Ok(Newer::Nothing);
+    };
     let models = crate::images::models_of(app, &row.image_id)?;
-    let looked = tokio::time::timeout(LIMIT, get::look(registry, &link, credentials, &models)).await;
-    let Ok(Ok(found)) = looked else {
-        tracing::info!("{label} has no usable {}", row.reference);
-        return Ok(None);
+    let look =
+        async { get::look_with(open_one_of_all(registry, credentials)?, registry, &link, &models).await };
+    let found = match tokio::time::timeout(PLACE, look).await.unwrap_or_else(|_| Err(late(label))) {
+        Ok(Ok(found)) => found,
+        // It has none that could be used.
+        Ok(Err(_)) | Err(Error::NotFound { .. }) => return Ok(Newer::Nothing),
+        // The hub wants to know who asks for what it does not have.
+        Err(Error::Credentials { .. }) if registry.api == Kind::DockerHub => return Ok(Newer::Nothing),
+        Err(e) => return Ok(Newer::Failed(e)),
     };
     // Nodes of all its models go on to boot it.
     let usable = models.iter().all(|m| found.models.contains(m));
     let newer = found.created().is_some_and(|t| t > row.created) && found.image() != row.image_id;
-    Ok((usable && newer).then_some((found, link)))
+    Ok(if usable && newer { Newer::Image(Box::new(found), link) } else { Newer::Nothing })
 }
