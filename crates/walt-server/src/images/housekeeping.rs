@@ -24,8 +24,8 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// Pause between two tries to have the store alone.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what operations under way have pinned, and what open
-/// sessions, grants and platform layers in use point to.
+/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what operations under
+/// way have pinned, and what open sessions, grants and platform layers in use point to.
 pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     let (refs, sessions, grants, platforms) =
         db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
