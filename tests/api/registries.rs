@@ -1,6 +1,7 @@
 //! Images to and from registries (Debian's docker-registry), a hub, and a podman daemon; credentials.
 
 mod index;
+mod layers;
 mod own;
 
 use serde_json::Value;

@@ -65,6 +65,6 @@ pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
 pub use layer::{scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
-pub use store::{MAX_LAYERS, NewEntry, NewKind, Store, Unpacked};
+pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Unpacked};
 pub use view::{Entry, INDEX_VERSION, View};
 pub use walt_tar::Time;

@@ -5,19 +5,20 @@
 
 use crate::{
     History, ImageConfig,
-    error::{Context, Result},
+    config::parse,
+    error::{Context, Error, Result},
     layer::{
         disk::{Place, Root, as_path, split},
         scan::{Attributes, Kind, scan},
         skeleton::LayerInfo,
         write::write_layer,
     },
-    store::{MAX_LAYERS, Store},
+    store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, Store},
     view::View,
 };
 use rustix::fs::{AtFlags, Mode};
 use std::{collections::HashMap, fs};
-use walt_types::DiffId;
+use walt_types::{DiffId, ImageId};
 
 impl ImageConfig {
     /// Can the image have no more layers?
@@ -52,6 +53,25 @@ impl Store {
         let layer = self.squash(&*self.view(&config.layers()?, None)?)?;
         config.set_squashed_for_room(&layer.diff_id, time);
         Ok(true)
+    }
+
+    /// Stores the configuration of an image from elsewhere, whose layers are in the store: byte for byte, or with one layer
+    /// if they are more than an image can have here. The same bytes give the same image.
+    ///
+    /// The caller keeps housekeeping away until something refers to the image.
+    pub fn put_foreign_config(&self, bytes: &[u8]) -> Result<ImageId> {
+        let mut config = parse(bytes)?;
+        let layers = config.layers()?;
+        if layers.len() <= MAX_LAYERS {
+            return self.put_config_bytes(bytes);
+        }
+        if layers.len() > MAX_FOREIGN_LAYERS {
+            return Err(Error::TooManyLayers { count: layers.len(), max: MAX_FOREIGN_LAYERS });
+        }
+        let layer = self.squash(&*self.view_of_any(&layers, None)?)?;
+        let time = config.created.clone();
+        config.set_squashed_for_room(&layer.diff_id, time);
+        self.put_config(&config)
     }
 
     /// Makes one layer that holds what `view` shows: same tree, hard links and attributes included. Durable when this

@@ -30,6 +30,9 @@ use walt_types::DiffId;
 /// Most layers of an image: the platform layer and a session's upper directory come on top, and lookups of absent
 /// names grow with the count.
 pub const MAX_LAYERS: usize = 125;
+/// Most layers of an image from elsewhere, which has one layer here if they are more than [`MAX_LAYERS`]: what docker, and
+/// WalT before this one, can have.
+pub const MAX_FOREIGN_LAYERS: usize = 128;
 /// Modification time of everything in a layer made from memory (2020-01-01): the same input gives the same digest.
 const BUILT_MTIME: crate::Time = crate::Time { sec: 1_577_836_800, nsec: 0 };
 

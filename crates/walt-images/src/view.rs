@@ -352,6 +352,11 @@ impl Store {
         if layers.len() > MAX_LAYERS {
             return Err(Error::TooManyLayers { count: layers.len(), max: MAX_LAYERS });
         }
+        self.view_of_any(layers, platform)
+    }
+
+    /// [`Store::view`] of any number of layers, which may be too many to be mounted.
+    pub(crate) fn view_of_any(&self, layers: &[DiffId], platform: Option<&DiffId>) -> Result<Arc<View>> {
         let id = view_id(layers, platform);
         match self.view_by_id(&id) {
             Err(Error::Missing { kind: "view", .. } | Error::Damaged { .. }) => {}

@@ -1,6 +1,6 @@
 //! Manifests and indexes, OCI (image specification 1.1) and docker schema 2, and what of an index fits a model.
 
-use crate::MAX_LAYERS;
+use crate::MAX_FOREIGN_LAYERS;
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -162,7 +162,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         (Some(config), Some(layers), None)
             if says.is_none_or(|t| matches!(t, OCI_MANIFEST | DOCKER_MANIFEST)) =>
         {
-            may_have(layers.len())?;
+            may_have(layers.len(), MAX_FOREIGN_LAYERS)?;
             let config = config.check(MAX_DOCUMENT)?;
             let layers = layers.into_iter().map(|l| l.check(MAX_BLOB)).collect::<Result<_, _>>()?;
             Ok(Document::Image(Manifest { config, layers }))
@@ -171,16 +171,16 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     }
 }
 
-/// Refuses an image with more layers than ours can have; the way out is where it was made.
+/// Refuses an image with more than `limit` layers; the way out is where it was made.
 ///
 /// # Errors
 /// That, for the user.
-pub fn may_have(layers: usize) -> Result<(), String> {
-    if layers <= MAX_LAYERS {
+pub fn may_have(layers: usize, limit: usize) -> Result<(), String> {
+    if layers <= limit {
         return Ok(());
     }
     Err(format!(
-        "the image has {layers} layers, {MAX_LAYERS} are accepted: it has to be squashed where it was made \
+        "the image has {layers} layers, {limit} are accepted: it has to be squashed where it was made \
          ('podman build --squash-all', 'walt image squash')"
     ))
 }
@@ -314,7 +314,8 @@ mod tests {
         assert!(change(&|v| v["config"]["size"] = (MAX_DOCUMENT + 1).into()).contains("bytes are more"));
         assert!(change(&|v| v["layers"][0]["size"] = (-1).into()).contains("not valid"));
         assert!(
-            change(&|v| v["layers"] = vec![descriptor(2, 1); MAX_LAYERS + 1].into()).contains("126 layers")
+            change(&|v| v["layers"] = vec![descriptor(2, 1); MAX_FOREIGN_LAYERS + 1].into())
+                .contains("129 layers")
         );
         assert!(parse(b"<html>").is_err() && parse(b"").is_err());
     }

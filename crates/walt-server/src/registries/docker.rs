@@ -28,6 +28,7 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::UnixStream, time::timeout};
 use walt_images::{
+    MAX_FOREIGN_LAYERS,
     archive::{Archive, Spool},
     registry::manifest::may_have,
 };
@@ -168,7 +169,7 @@ impl Found {
         let config = archive.config().map_err(|e| failed(e.into()))?;
         labels::check(&config)?;
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
-        may_have(layers.len()).map_err(|e| refused(format!("{e}.")))?;
+        may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(|e| refused(format!("{e}.")))?;
         let archive = Arc::new(archive);
         let mut pinned = app.pins.begin();
         for (number, layer) in layers.iter().enumerate() {
@@ -189,7 +190,7 @@ impl Found {
             pinned.layer(layer);
         }
         let _writing = writing(app).await;
-        let image = app.store.put_config_bytes(archive.config_bytes()).map_err(anyhow::Error::new)?;
+        let image = get::put_config(app, events, archive.config_bytes(), layers.len()).await?;
         pinned.image(image);
         let created = get::created(&config).unwrap_or_else(|| crate::now() as i64);
         Ok(Got::new(image, created, pinned))

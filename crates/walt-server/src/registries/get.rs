@@ -15,7 +15,7 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use walt_api::RegistryCredentials;
 use walt_images::{
-    ImageConfig,
+    ImageConfig, MAX_LAYERS,
     registry::{
         Error, LayerBlob, Registry,
         pull::{Progress, Pull, Resolved, resolve},
@@ -137,8 +137,7 @@ impl Found {
                 crate::fail::point("pull-layer");
             }
             let _writing = writing(app).await;
-            let image =
-                app.store.put_config_bytes(&self.resolved.config_bytes).map_err(anyhow::Error::new)?;
+            let image = put_config(app, events, &self.resolved.config_bytes, layers.len()).await?;
             pinned.image(image);
             crate::fail::point("pull-config");
             Ok(image)
@@ -154,6 +153,19 @@ impl Found {
         let created = self.created().unwrap_or_else(|| crate::now() as i64);
         Ok(Got::new(image, created, pinned))
     }
+}
+
+/// Stores the configuration of an image from elsewhere whose layers are here. The caller is
+/// [`writing`](crate::images::housekeeping::writing).
+pub async fn put_config(app: &App, events: &Events, bytes: &[u8], layers: usize) -> Outcome<ImageId> {
+    if layers > MAX_LAYERS {
+        events
+            .note(format!(
+                "Note: the image has {layers} layers, and {MAX_LAYERS} are possible here: they are squashed into one."
+            ))
+            .await;
+    }
+    Ok(blocking(|| app.store.put_foreign_config(bytes)).map_err(anyhow::Error::new)?)
 }
 
 /// Tells how much was transferred while `work` goes on.

@@ -1,6 +1,6 @@
 //! Manifests that are pushed: by a tag, so that a name means the image; or by their digest, for an index that follows.
 //!
-//! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`](walt_images::MAX_LAYERS) layers.
+//! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
 
 use super::{Push, STALL, Stop, Taken, digest_in, waiting::Child};
 use crate::{
@@ -30,7 +30,7 @@ use std::{
 };
 use tokio::time::timeout;
 use walt_images::{
-    ImageConfig, NewBlob,
+    ImageConfig, MAX_LAYERS, NewBlob,
     registry::{
         LayerBlob,
         manifest::{self, Manifest},
@@ -185,6 +185,8 @@ impl Push<'_> {
             return Ok((bytes, Kind::Other(why.into())));
         }
         labels::fits_server(&config)?;
+        // What is pushed has to come back as it was: it cannot be squashed here.
+        manifest::may_have(image.layers.len(), MAX_LAYERS).map_err(Stop::invalid)?;
         let layers = config.layers().map_err(|e| Stop::invalid(e.to_string()))?;
         let layers = manifest::pair(&image.layers, &layers).map_err(Stop::invalid)?;
         Ok((bytes, Kind::Image(Box::new(config), layers)))
