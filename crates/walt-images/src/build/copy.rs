@@ -255,7 +255,7 @@ impl Copier<'_> {
             match origin {
                 Origin::Inline(name, content) => {
                     let to = self.file_place(composer, &real, directory, name.as_bytes(), &made)?;
-                    let mode = self.copy.chmod.unwrap_or(INLINE_MODE);
+                    let mode = self.mode(INLINE_MODE, false);
                     let meta = Meta { mode, ..made.clone() };
                     let mut bytes = content.as_bytes();
                     self.room(composer, &to)?;
@@ -386,7 +386,7 @@ impl Copier<'_> {
             (None, Some(_)) => (entry.uid, entry.gid),
             (None, None) => (0, 0),
         };
-        let mode = self.copy.chmod.unwrap_or(entry.mode);
+        let mode = self.mode(entry.mode, entry.kind == Kind::Dir);
         let xattrs = self.xattrs(view, number)?;
         let meta = Meta { mode, uid, gid, mtime: entry.mtime, xattrs };
         if entry.kind == Kind::Dir {
@@ -410,6 +410,11 @@ impl Copier<'_> {
         Ok(())
     }
 
+    /// The mode of what has `mode` at its source.
+    fn mode(&self, mode: u32, directory: bool) -> u32 {
+        self.copy.chmod.as_ref().map_or(mode, |chmod| chmod.of(mode, directory))
+    }
+
     fn extract(
         &self,
         composer: &mut Composer<'_>,
@@ -419,14 +424,11 @@ impl Copier<'_> {
         owner: Option<(u32, u32)>,
     ) -> Result<()> {
         self.dirs(composer, dest, made)?;
-        let chmod = self.copy.chmod;
         let mut edit = |header: &mut walt_tar::Header| {
             if let Some((uid, gid)) = owner {
                 (header.uid, header.gid) = (uid, gid);
             }
-            if let Some(mode) = chmod {
-                header.mode = mode;
-            }
+            header.mode = self.mode(header.mode, header.kind == walt_tar::Type::Dir);
             // The top of the archive is the destination, which is as it is.
             Ok(!header.path.is_empty())
         };

@@ -11,6 +11,7 @@
 //! [`Host`] gives it; commands run in a process of their own, [`step`], and so does what is fetched for `ADD`, [`fetch`].
 
 mod accounts;
+mod chmod;
 mod copy;
 pub mod dockerfile;
 pub mod executor;

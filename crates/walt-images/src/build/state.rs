@@ -321,6 +321,7 @@ pub(crate) fn absolute(base: &str, path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{copy::destination, *};
+    use crate::build::chmod::Chmod;
     use crate::build::dockerfile::Dockerfile;
 
     /// Applies all instructions of the last stage to an image with some settings; the actions, and the state.
@@ -400,8 +401,8 @@ mod tests {
         let (actions, _) = apply("FROM x\nCOPY --chmod=0640 --chown=a:b a b* d/", &[]).expect("it is right");
         let [Action::Copy(copy)] = actions.as_slice() else { panic!("{actions:?}") };
         assert_eq!(
-            (copy.dest.as_str(), copy.chmod, copy.chown.as_deref()),
-            ("/base/d/", Some(0o640), Some("a:b"))
+            (copy.dest.as_str(), copy.chmod.clone(), copy.chown.as_deref()),
+            ("/base/d/", Some(Chmod::Octal(0o640)), Some("a:b"))
         );
         assert_eq!(copy.sources, [Origin::Path("a".into()), Origin::Path("b*".into())]);
         assert_eq!(destination("/w", "."), "/w/");

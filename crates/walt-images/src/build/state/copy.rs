@@ -3,6 +3,7 @@
 use super::{Scope, State, absolute, at, wrong};
 use crate::build::{
     Result,
+    chmod::Chmod,
     dockerfile::{Flag, Source},
     expand,
     remote::Remote,
@@ -22,7 +23,7 @@ pub(crate) struct Copy {
     /// An absolute path; a slash at its end means a directory.
     pub dest: String,
     pub chown: Option<String>,
-    pub chmod: Option<u32>,
+    pub chmod: Option<Chmod>,
     pub link: bool,
     pub parents: bool,
     pub exclude: Vec<String>,
@@ -85,9 +86,10 @@ impl State {
                 "chown" => copy.chown = Some(needed()?),
                 "chmod" => {
                     let text = needed()?;
-                    let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
-                    let why = || wrong(line, format!("--chmod={text}: use an octal number up to 7777"));
-                    copy.chmod = Some(mode.ok_or_else(why)?);
+                    let why = format!(
+                        "--chmod={text}: use an octal number up to 7777, or changes as chmod has them: u=rwX,go=rX"
+                    );
+                    copy.chmod = Some(Chmod::parse(&text).ok_or_else(|| wrong(line, why))?);
                 }
                 "link" => copy.link = switch()?,
                 "parents" if !add => copy.parents = switch()?,
