@@ -6,7 +6,8 @@
 
 use super::{
     SOON, USER,
-    build::{LABEL, Tree, digest, image_id, ours, run},
+    build::{LABEL, image_id, run},
+    trees::{Tree, digest, ours},
 };
 use std::{
     collections::BTreeMap,
