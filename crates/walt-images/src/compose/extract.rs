@@ -3,15 +3,13 @@
 use super::{Composer, Last, Meta, join, refuse};
 use crate::{
     error::{Context, Error, Result},
-    layer::{disk::split, scan::Kind},
+    layer::{disk::split, implied::IMPLIED_MODE, scan::Kind},
 };
 use std::io::{BufReader, Read};
 use walt_tar::{Header, Type, Unwritten, read_file, read_header};
 
 /// Bytes read from the tar at once.
 const CHUNK: usize = 1 << 18;
-/// Mode of directories that a tar does not name and that do not exist.
-const IMPLIED_MODE: u32 = 0o755;
 
 /// Looks at an entry before it is put: may change it, or leave it out (`false`).
 pub type Edit<'a> = &'a mut dyn FnMut(&mut Header) -> Result<bool>;

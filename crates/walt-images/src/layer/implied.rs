@@ -4,7 +4,7 @@
 use super::disk::{OPAQUE, Place, Root, split};
 use crate::error::{Context, Result};
 use rustix::{
-    fs::{self, FileType, Mode, OFlags, ResolveFlags},
+    fs::{self, FileType, OFlags, ResolveFlags},
     io::Errno,
 };
 use std::{
@@ -13,7 +13,7 @@ use std::{
 };
 use walt_tar::Time;
 
-/// Mode of an implied directory that no lower layer has.
+/// Mode of an implied directory that is nowhere below.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
 
 /// Metadata of a directory in the layers below.
@@ -101,8 +101,7 @@ impl Lower {
                     return Ok(Said::Hidden);
                 }
                 let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
-                let mode = Mode::from_raw_mode(stat.st_mode).as_raw_mode() & 0o7777;
-                let meta = DirMeta { mode, uid: stat.st_uid, gid: stat.st_gid, mtime };
+                let meta = DirMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime };
                 Ok(Said::Directory(meta, !self.implied.contains(path)))
             }
             // Something else, a link or a whiteout has the place of a directory above.

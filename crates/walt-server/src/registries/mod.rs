@@ -73,10 +73,13 @@ const PLACE: Duration = Duration::from_secs(30);
 /// How long one may take to begin an answer: who asks waits for all of them.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// What a place that takes longer than [`PLACE`] comes to.
-fn late(label: &str) -> registry::Error {
-    let why = format!("it takes longer than {} s", PLACE.as_secs());
-    registry::Error::Unreachable { registry: label.to_owned(), why }
+/// What one place of several answers within [`PLACE`].
+async fn in_time<T>(label: &str, work: impl Future<Output = registry::Result<T>>) -> registry::Result<T> {
+    let late = |_| {
+        let why = format!("it takes longer than {} s", PLACE.as_secs());
+        Err(registry::Error::Unreachable { registry: label.to_owned(), why })
+    };
+    tokio::time::timeout(PLACE, work).await.unwrap_or_else(late)
 }
 
 /// A client of a registry.

@@ -3,7 +3,7 @@
 use super::{
     PLACE,
     config::{Kind, RegistryConfig},
-    docker, hub, ignored, late,
+    docker, hub, ignored, in_time,
     links::{Link, path_part, tag_ok},
     open_one_of_all,
 };
@@ -84,13 +84,10 @@ pub async fn search(
         let (finder, events) = (finder.clone(), events.clone());
         let credentials = credentials.get(&registry.label).cloned();
         places.spawn(async move {
-            let searched = tokio::time::timeout(PLACE, one_registry(&registry, credentials, &finder)).await;
-            let ignored = match searched {
-                Ok(Ok(())) => return,
-                Ok(Err(e)) => ignored(&registry.label, &e),
-                Err(_) => ignored(&registry.label, &late(&registry.label)),
-            };
-            events.note(ignored).await;
+            let searched = in_time(&registry.label, one_registry(&registry, credentials, &finder)).await;
+            if let Err(e) = searched {
+                events.note(ignored(&registry.label, &e)).await;
+            }
         });
     }
     let daemon = finder.clone();

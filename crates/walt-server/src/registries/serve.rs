@@ -188,7 +188,7 @@ fn waiting(
 }
 
 /// Living indexes that names were pushed as.
-fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
+pub(super) fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
     app.db.with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
@@ -198,15 +198,14 @@ fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
     })
 }
 
-/// The images that names mean or have meant, and those in their indexes.
-fn images(app: &App, names: &[RefRow]) -> Result<BTreeSet<ImageId>> {
-    let indexes = indexes(app, names)?;
+/// The images that names mean or have meant, and those in their `indexes`.
+fn images(app: &App, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Result<BTreeSet<ImageId>> {
     app.db.with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
             all.extend(HistoryRow::of(c, &row.reference)?.into_iter().map(|h| h.image_id));
         }
-        for index in &indexes {
+        for index in indexes {
             all.extend(IndexRow::images_in(c, index)?);
         }
         Ok(all)
@@ -232,14 +231,19 @@ pub(super) struct Stored {
     pub image: Option<ImageId>,
 }
 
-/// A manifest, but no index, of a repository by its digest.
-pub(super) fn manifest_in(app: &App, names: &[RefRow], digest: &Hash256) -> Result<Option<Stored>> {
-    for index in indexes(app, names)? {
-        if let Some(document) = app.db.with(|c| IndexRow::other(c, &index, digest))? {
+/// A manifest, but no index, of a repository by its digest; `indexes` are those of its names.
+pub(super) fn manifest_in(
+    app: &App,
+    names: &[RefRow],
+    indexes: &BTreeSet<Hash256>,
+    digest: &Hash256,
+) -> Result<Option<Stored>> {
+    for index in indexes {
+        if let Some(document) = app.db.with(|c| IndexRow::other(c, index, digest))? {
             return Ok(Some(Stored { document, image: None }));
         }
     }
-    for image in images(app, names)? {
+    for image in images(app, names, indexes)? {
         let pushed = app.db.with(|c| ManifestRow::of(c, &image))?;
         let found = pushed.into_iter().map(ManifestRow::into_document).find(|m| m.digest == *digest);
         let document = match found {
@@ -278,10 +282,13 @@ fn by_tag(app: &App, row: &RefRow) -> Result<Document> {
 
 fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Result<Response> {
     let found = match what.strip_prefix("sha256:").map(str::parse::<Hash256>) {
-        Some(Ok(digest)) if indexes(app, names)?.contains(&digest) => {
-            app.db.with(|c| IndexRow::get(c, &digest))?
+        Some(Ok(digest)) => {
+            let indexes = indexes(app, names)?;
+            match indexes.contains(&digest) {
+                true => app.db.with(|c| IndexRow::get(c, &digest))?,
+                false => manifest_in(app, names, &indexes, &digest)?.map(|stored| stored.document),
+            }
         }
-        Some(Ok(digest)) => manifest_in(app, names, &digest)?.map(|stored| stored.document),
         Some(Err(_)) => None,
         None => {
             let row = names.iter().find(|r| r.reference.image().tag() == what);
@@ -310,12 +317,13 @@ fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -
 
 async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256) -> Result<Response> {
     let layer = DiffId(digest);
-    for index in indexes(app, names)? {
-        if app.db.with(|c| IndexRow::has_blob(c, &index, &digest))? {
+    let indexes = indexes(app, names)?;
+    for index in &indexes {
+        if app.db.with(|c| IndexRow::has_blob(c, index, &digest))? {
             return kept_blob(app, method, &digest);
         }
     }
-    for image in images(app, names)? {
+    for image in images(app, names, &indexes)? {
         if image.0 == digest {
             let bytes = app.store.config_bytes(&image)?;
             return Ok(sized(method, manifest::OCI_CONFIG, &digest, bytes.len() as u64, Body::from(bytes)));

@@ -9,9 +9,8 @@
 //! what its image is no more: between landing and reboot nothing is waited for, and the reboot is a task of its own.
 
 use super::{
-    PLACE,
     config::{Kind, RegistryConfig},
-    get, ignored, late,
+    get, ignored, in_time,
     links::Link,
     open_one_of_all,
     publish::repository_of,
@@ -212,7 +211,7 @@ async fn newer(
     let models = crate::images::models_of(app, &row.image_id)?;
     let look =
         async { get::look_with(open_one_of_all(registry, credentials)?, registry, &link, &models).await };
-    let found = match tokio::time::timeout(PLACE, look).await.unwrap_or_else(|_| Err(late(label))) {
+    let found = match in_time(label, look).await {
         Ok(Ok(found)) => found,
         // It has none that could be used.
         Ok(Err(_)) | Err(Error::NotFound { .. }) => return Ok(Newer::Nothing),

@@ -67,9 +67,10 @@ impl Push<'_> {
         // What is found stays until the index is on record.
         let _writing = writing(self.app).await;
         let names = serve::repository(self.app, self.user.as_str(), self.name)?;
+        let indexes = serve::indexes(self.app, &names)?;
         let mut found: BTreeMap<Hash256, Found> = BTreeMap::new();
         for entry in entries {
-            let child = self.find(entry, &names)?;
+            let child = self.find(entry, &names, &indexes)?;
             if let Some(image) = child.image() {
                 pinned.image(image);
             }
@@ -99,7 +100,7 @@ impl Push<'_> {
     }
 
     /// The manifest of an entry, which says what it is.
-    fn find(&self, entry: &IndexEntry, names: &[RefRow]) -> Taken<Found> {
+    fn find(&self, entry: &IndexEntry, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Taken<Found> {
         let digest = &entry.manifest.digest;
         let said = entry.manifest.media_type.as_str();
         if matches!(said, manifest::OCI_INDEX | manifest::DOCKER_LIST) {
@@ -109,7 +110,7 @@ impl Push<'_> {
         }
         let found = match self.app.uploads.child(&self.user, self.name, digest) {
             Some(child) => Found::Waits(child),
-            None => match serve::manifest_in(self.app, names, digest)? {
+            None => match serve::manifest_in(self.app, names, indexes, digest)? {
                 Some(stored) => Found::Kept(stored),
                 None => {
                     let what =
