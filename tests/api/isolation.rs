@@ -24,7 +24,9 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// What SECURITY.md and `walt_core::firewall` list.
 const LISTED_TCP: [u16; 5] = [53, 80, 111, 2049, 12347];
 const LISTED_UDP: [u16; 4] = [53, 67, 69, 111];
-/// Of them, those that always listen.
+/// What is refused with a reset, for programs of the existing system.
+const REFUSED_TCP: u16 = 12345;
+/// Of the listed ones, those that always listen.
 const ALWAYS: [u16; 3] = [111, 2049, 12347];
 
 /// The server's machine, and what lies beyond it.
@@ -223,8 +225,9 @@ fn only_the_listed_ports_answer() {
         });
         let answered: BTreeSet<u16> = tcp_ports.open.union(&tcp_ports.refused).copied().collect();
         if target == IpAddr::V4(own) {
-            let listed = |port: &u16| LISTED_TCP.contains(port);
+            let listed = |port: &u16| LISTED_TCP.contains(port) || *port == REFUSED_TCP;
             assert!(answered.iter().all(listed), "{target}: {tcp_ports:?}");
+            assert!(tcp_ports.refused.contains(&REFUSED_TCP), "old programs wait: {tcp_ports:?}");
             assert!(ALWAYS.iter().all(|p| tcp_ports.open.contains(p)), "the scan sees: {tcp_ports:?}");
             assert!(udp_ports.iter().all(|p| LISTED_UDP.contains(p)), "{target}: {udp_ports:?}");
         } else {

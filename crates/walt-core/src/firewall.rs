@@ -11,7 +11,7 @@
 //! A drop here is final whatever other tables say. An accept is not: foreign tables may still drop.
 //!
 //! ```text
-//! from bridge ─► input ─► nodes: established ─ not our address ─ services ─ drop
+//! from bridge ─► input ─► nodes: established ─ not our address ─ services ─ old RPC: reset ─ drop
 //! from veth   ─► input ─► containers: established ─ DNS at the gateway ─ drop
 //! bridge ─► elsewhere     only addresses in set `nat`, masqueraded
 //! veth ─► elsewhere       masqueraded; DNS to any address is turned to ours (the image's resolv.conf names walt-net's)
@@ -28,6 +28,10 @@ pub const NODE_TCP_PORTS: [u16; 5] = [53, 80, 111, 2049, 12347];
 
 /// UDP ports of walt-net that nodes may reach: DNS, DHCP, TFTP, port mapper.
 pub const NODE_UDP_PORTS: [u16; 4] = [53, 67, 69, 111];
+
+/// TCP port that nodes are refused with a reset: programs in images published for the existing system still call its RPC
+/// there. A call that is dropped would take them minutes; a reset ends it at once.
+pub const REFUSED_TCP_PORT: u16 = 12345;
 
 /// Port of DNS.
 const DNS: u16 = 53;
@@ -179,6 +183,7 @@ table inet {table} {{
 		icmp type echo-request accept
 		udp dport {{ {udp} }} accept
 		tcp dport {{ {tcp} }} accept
+		tcp dport {REFUSED_TCP_PORT} counter reject with tcp reset
 		counter drop
 	}}
 	chain containers {{
