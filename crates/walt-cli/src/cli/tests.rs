@@ -77,7 +77,7 @@ fn refused_lines() {
         ("node run", "missing node_set"),
         ("node run --bad vn1 ls", "unknown option '--bad'"),
         ("image shell --discard --save x", "cannot be used with"),
-        ("image show --all --names-only", "--all cannot be used with --names-only"),
+        ("image show --json --names-only", "--json cannot be used with --names-only"),
         ("image build x", "missing --from-dir or --from-url"),
         ("image build --from-dir a --from-url b x", "--from-dir cannot be used with --from-url"),
         ("image build --sub-dir a --from-dir b x", "--sub-dir cannot be used with --from-dir"),
@@ -121,6 +121,12 @@ fn help_texts() {
     assert!(
         shown("node -h").0.contains("-> management of nodes\n\nUsage:\n    walt node SUBCOMMAND [args...]\n")
     );
+    let (advanced, _) = shown("advanced -h");
+    let listed: Vec<&str> = advanced.lines().skip_while(|l| *l != "Sub-commands:").skip(1).collect();
+    let names: Vec<&str> = listed.iter().filter_map(|l| l.split_whitespace().next()).collect();
+    // Sorted by name; an alias is listed as well.
+    assert_eq!(names, ["fix-image-owner", "rescan-hub-account", "update-default-images", "update-hub-meta"]);
+    assert!(listed[1].ends_with("the same as 'update-hub-meta'"), "{advanced}");
     let (leaf, status) = shown("node wait --help");
     assert_eq!(status, 0);
     assert_eq!(

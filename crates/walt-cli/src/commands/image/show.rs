@@ -14,9 +14,9 @@ const PLATFORM: &str = "waltplatform";
 #[derive(Debug, Args)]
 pub struct Show {
     /// show the images of other users and of the platform too
-    #[arg(long, conflicts_with = "names_only")]
+    #[arg(long)]
     all: bool,
-    /// print names only, one per line
+    /// print the names of your own images, one per line; excludes --all
     #[arg(long, conflicts_with = "json")]
     names_only: bool,
     /// accepted for old scripts; the list is always up to date
@@ -30,6 +30,12 @@ pub struct Show {
 impl Show {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.all && self.names_only {
+            // Not a conflict of the grammar: scripts know 1 as the exit status of this one.
+            return Err(Failure::new(
+                "--names-only cannot be used with --all: it prints the names of your own images only.",
+            ));
+        }
         let user = context.ui.watch(context.client.info()).await?.user;
         let mut list = context.ui.watch(context.client.images(true)).await?;
         for line in &list.notes {
