@@ -22,6 +22,12 @@ fn names_that_mean_nothing() {
     {
         server.walt(ANN, command).fails(1, "No device with name 'vnx' found.");
     }
+    // One grammar, whether the server or the client reads the set: vn1 is found, and the comma at the end is nothing.
+    for command in [["node", "reboot", "VN1,vnx,"].as_slice(), &["node", "run", "VN1,vnx,", "true"]] {
+        server
+            .walt(ANN, command)
+            .fails(1, "Error: No device with name 'vnx' found.\nsee 'walt node show --all'");
+    }
     server.walt(ANN, &["node", "create", "vn1"]).fails(1, "a device with name 'vn1' already exists");
     server.walt(ANN, &["node", "create", "VN1"]).fails(1, "already exists");
     assert_eq!(server.walt(ANN, &["node", "show", "--names-only"]).ok(), "vn1\n");
@@ -69,6 +75,8 @@ fn command_lines() {
         assert_eq!(ran.status, Some(1), "{ran:?}");
         assert!(ran.out.starts_with("No sub-command given\n------\n"), "{ran:?}");
     }
+    // Scripts know 1 as the status of this one.
+    server.walt(ANN, &["image", "show", "--all", "--names-only"]).fails(1, "cannot be used with --all");
     assert_eq!(server.walt(ANN, &["--help"]).status, Some(0));
 }
 

@@ -33,6 +33,7 @@ pub use store::{StoreFault, StoreFinding, StoreLook};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use walt_types::node_set::Candidate;
 use walt_types::{Mac, UserName};
 
 /// Version of this API; a client and a server that differ in it do not talk.
@@ -133,6 +134,15 @@ pub struct Node {
     pub boot_seconds: Option<f64>,
     /// Last console line of a node whose boot failed.
     pub last_console_line: Option<String>,
+}
+
+impl Candidate for Node {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn owner(&self) -> &str {
+        &self.owner
+    }
 }
 
 /// Where a node stands in its life cycle.

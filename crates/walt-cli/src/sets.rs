@@ -1,46 +1,27 @@
 //! Sets of nodes, for the command that goes through one by itself (`node run`).
 
+use crate::commands::Context;
 use crate::error::Failure;
-use walt_api::Node;
+use walt_types::node_set::{self, SetError};
 
-/// Owner of free nodes.
-const FREE: &str = "waltplatform";
-/// Keywords of sets of nodes.
-const KEYWORDS: [&str; 3] = ["my-nodes", "free-nodes", "all-nodes"];
-
-/// Whether the server must be asked which nodes are meant.
-pub fn is_set(text: &str) -> bool {
-    text.contains(',') || KEYWORDS.contains(&text)
-}
-
-/// Names of the nodes in a set, each once, in order.
+/// Names of the nodes in a set, each once, in order. The server is asked only if the text may mean several nodes.
 ///
 /// # Errors
 /// A name that no node has, or a set without members.
-pub fn resolve(text: &str, nodes: &[Node], user: &str) -> Result<Vec<String>, Failure> {
-    let mut names: Vec<String> = Vec::new();
-    for item in text.split(',') {
-        let belongs = |node: &&Node| match item {
-            "my-nodes" => node.owner == user,
-            "free-nodes" => node.owner == FREE,
-            "all-nodes" => true,
-            name => node.name == name,
-        };
-        let found: Vec<String> = nodes.iter().filter(belongs).map(|n| n.name.clone()).collect();
-        if found.is_empty() && !KEYWORDS.contains(&item) {
-            return Err(Failure::with_hint(
-                format!("No device with name '{item}' found."),
-                "(tip: walt node show --all)",
-            ));
-        }
-        names.extend(found);
+pub async fn resolve(context: &mut Context, text: &str) -> Result<Vec<String>, Failure> {
+    if !node_set::is_set(text) {
+        return Ok(vec![text.to_owned()]);
     }
-    names.sort();
-    names.dedup();
-    if names.is_empty() {
-        return Err(Failure::with_hint("No matching devices found!", "(tip: walt help show node-ownership)"));
+    let user = context.ui.watch(context.client.info()).await?.user;
+    let nodes = context.ui.watch(context.client.nodes()).await?.nodes;
+    let members = node_set::resolve(text, &nodes, &user)?;
+    Ok(members.into_iter().map(|i| nodes[i].name.clone()).collect())
+}
+
+impl From<SetError> for Failure {
+    fn from(error: SetError) -> Self {
+        Self::Failed { message: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
-    Ok(names)
 }
 
 #[cfg(test)]
@@ -67,25 +48,5 @@ pub mod samples {
             boot_seconds: Some(3.5),
             last_console_line: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::samples::node;
-    use super::*;
-
-    #[test]
-    fn sets() {
-        let nodes =
-            [node("b", "ann/x:latest"), node("a", "waltplatform/x:latest"), node("c", "bob/x:latest")];
-        let names = |set: &str| resolve(set, &nodes, "ann").map_err(|f| f.text());
-        assert_eq!(names("all-nodes").unwrap(), ["a", "b", "c"]);
-        assert_eq!(names("my-nodes").unwrap(), ["b"]);
-        assert_eq!(names("c,my-nodes,b").unwrap(), ["b", "c"]);
-        assert_eq!(names("free-nodes").unwrap(), ["a"]);
-        assert!(names("x,b").unwrap_err().contains("No device with name 'x' found."));
-        assert!(resolve("my-nodes", &nodes, "eve").is_err());
-        assert!(is_set("a,b") && is_set("my-nodes") && !is_set("a"));
     }
 }

@@ -1,9 +1,8 @@
-//! Pure decisions of the server: who owns what, what a set means, where a node stands, what must be
+//! Pure decisions of the server: who owns what, where a node stands, what must be
 //! asked before something is done. No sockets, no clock, no disk: facts in, verdicts out.
 //!
 //! | module | decides |
 //! |---|---|
-//! | [`node_set`] | which nodes a text like `my-nodes,vn1` means |
 //! | [`ownership`] | whether an operation on them is allowed, refused, or must be asked |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
@@ -15,12 +14,12 @@
 pub mod confirm;
 pub mod firewall;
 pub mod life;
-pub mod node_set;
 pub mod ownership;
 pub mod registration;
 pub mod sentences;
 pub mod settings;
 
+use walt_types::node_set::Candidate;
 use walt_types::{ImageRef, Model, NodeName};
 
 /// What decisions need to know about a node.
@@ -44,6 +43,15 @@ impl NodeFacts {
     /// Whether nobody owns it.
     pub fn is_free(&self) -> bool {
         self.image.is_platform()
+    }
+}
+
+impl Candidate for NodeFacts {
+    fn name(&self) -> &str {
+        self.name.as_str()
+    }
+    fn owner(&self) -> &str {
+        self.owner()
     }
 }
 

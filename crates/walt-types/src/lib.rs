@@ -11,6 +11,7 @@ mod digest;
 mod image_ref;
 mod mac;
 mod names;
+pub mod node_set;
 pub mod patterns;
 
 pub use digest::{DiffId, Hash256, ImageId, ViewId};

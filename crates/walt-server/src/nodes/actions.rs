@@ -28,10 +28,10 @@ use walt_api::NodeAction;
 use walt_core::{
     NodeFacts,
     life::Phase,
-    node_set::{self, SetError},
     ownership::{self, Demand, Verdict},
     sentences, settings,
 };
+use walt_types::node_set::{self, SetError};
 use walt_types::{ImageName, ImageRef, Mac, Model, NodeName, UserName};
 
 /// Model of virtual nodes.
@@ -92,11 +92,10 @@ fn facts_of(rows: &[NodeRow]) -> Vec<NodeFacts> {
 
 fn set_error(error: SetError) -> Failure {
     match error {
-        SetError::Unknown(_) => {
-            let Failure::Api(api) = not_found(&error) else { return not_found(&error) };
-            api.hint("see 'walt node show --all'").into()
-        }
-        SetError::Empty => not_found(error),
+        SetError::Unknown(_) | SetError::Empty => match (not_found(&error), error.hint()) {
+            (Failure::Api(api), Some(hint)) => api.hint(hint).into(),
+            (failure, _) => failure,
+        },
         SetError::NotOne | SetError::TooLong => bad_request(error),
     }
 }

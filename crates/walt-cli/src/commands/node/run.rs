@@ -26,13 +26,7 @@ impl Run {
     /// Runs the command on one node after the other, in the order of their names; the worst status
     /// is the result.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let nodes = if sets::is_set(&self.node_set) {
-            let user = context.ui.watch(context.client.info()).await?.user;
-            let list = context.ui.watch(context.client.nodes()).await?;
-            sets::resolve(&self.node_set, &list.nodes, user.as_str())?
-        } else {
-            vec![self.node_set.clone()]
-        };
+        let nodes = sets::resolve(context, &self.node_set).await?;
         let command = self.cmdargs.join(" ");
         let mut worst = 0;
         for (number, node) in nodes.iter().enumerate() {

@@ -1,0 +1,198 @@
+//! Sets of nodes as users write them: names and keywords separated by commas. Server and client read them by this
+//! one grammar.
+//!
+//! ```text
+//! set     = [ item ] *( "," [ item ] )
+//! item    = "my-nodes" / "free-nodes" / "all-nodes" / name of a node
+//! ```
+//!
+//! * Upper and lower case are the same, in names and in keywords: two nodes cannot have names that differ in case only.
+//! * Empty items are skipped: `vn1,` is the set of `vn1`. Completion proposes an item with a comma behind it.
+//! * Duplicates are merged. The members come in the order of their names.
+
+use crate::{PLATFORM_USER, UserName};
+
+/// Longest set text that is read, in bytes.
+const SET_TEXT_MAX: usize = 16 << 10;
+
+/// What a set says about its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item<'a> {
+    Mine,
+    Free,
+    All,
+    Named(&'a str),
+}
+
+/// The keywords, in lower case.
+const KEYWORDS: [(&str, Item<'static>); 3] =
+    [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
+
+/// A node that may be a member of a set.
+pub trait Candidate {
+    /// Its name.
+    fn name(&self) -> &str;
+    /// The user part of its image's reference.
+    fn owner(&self) -> &str;
+}
+
+/// Why a set cannot be resolved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// A name in the set is not a node.
+    #[error("No device with name '{0}' found.")]
+    Unknown(String),
+    /// The set has no member.
+    #[error("No matching devices found! (tip: walt help show node-ownership)")]
+    Empty,
+    /// A set was given where one node is needed.
+    #[error("this command must target 1 node only.")]
+    NotOne,
+    /// The text is too long.
+    #[error("the node set is longer than {SET_TEXT_MAX} bytes")]
+    TooLong,
+}
+
+impl SetError {
+    /// What the user can do about it, where the sentence does not say so.
+    pub fn hint(&self) -> Option<&'static str> {
+        matches!(self, Self::Unknown(_)).then_some("see 'walt node show --all'")
+    }
+}
+
+fn items(text: &str) -> impl Iterator<Item = Item<'_>> {
+    text.split(',').filter(|item| !item.is_empty()).map(|item| {
+        let keyword = KEYWORDS.iter().find(|(word, _)| item.eq_ignore_ascii_case(word));
+        keyword.map_or(Item::Named(item), |(_, meaning)| *meaning)
+    })
+}
+
+/// Whether the text can mean anything but the one node of this name.
+pub fn is_set(text: &str) -> bool {
+    text.contains(',') || items(text).any(|item| !matches!(item, Item::Named(_)))
+}
+
+/// Indexes into `nodes` of the members of the set, in the order of their names, each once.
+///
+/// # Errors
+/// [`SetError`], never [`SetError::NotOne`].
+pub fn resolve<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Result<Vec<usize>, SetError> {
+    if text.len() > SET_TEXT_MAX {
+        return Err(SetError::TooLong);
+    }
+    let mut members = Vec::new();
+    for item in items(text) {
+        let belongs = |node: &N| match item {
+            Item::All => true,
+            Item::Mine => node.owner() == caller.as_str(),
+            Item::Free => node.owner() == PLATFORM_USER,
+            Item::Named(name) => node.name().eq_ignore_ascii_case(name),
+        };
+        let before = members.len();
+        members.extend((0..nodes.len()).filter(|&i| belongs(&nodes[i])));
+        if let Item::Named(name) = item
+            && members.len() == before
+        {
+            return Err(SetError::Unknown(name.to_owned()));
+        }
+    }
+    members.sort_by_cached_key(|&i| nodes[i].name().to_ascii_lowercase());
+    members.dedup();
+    if members.is_empty() { Err(SetError::Empty) } else { Ok(members) }
+}
+
+/// The one member of a set that must have exactly one.
+///
+/// # Errors
+/// [`SetError`].
+pub fn resolve_one<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Result<usize, SetError> {
+    match resolve(text, nodes, caller)?.as_slice() {
+        [one] => Ok(*one),
+        _ => Err(SetError::NotOne),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name and owner.
+    struct Node(&'static str, &'static str);
+
+    impl Candidate for Node {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn owner(&self) -> &str {
+            self.1
+        }
+    }
+
+    const NODES: [Node; 4] =
+        [Node("va1", "alice"), Node("vb1", "bob"), Node("Va3", PLATFORM_USER), Node("va2", "alice")];
+
+    fn user(name: &str) -> UserName {
+        name.parse().expect("a user name")
+    }
+
+    fn names(text: &str) -> Result<String, SetError> {
+        let members = resolve(text, &NODES, &user("alice"))?;
+        Ok(members.iter().map(|&i| NODES[i].0).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn keywords_and_names() {
+        for (text, expected) in [
+            ("my-nodes", "va1 va2"),
+            ("free-nodes,va1,va1", "va1 Va3"),
+            ("all-nodes", "va1 va2 Va3 vb1"),
+            ("vb1,my-nodes,va2", "va1 va2 vb1"),
+            ("vb1", "vb1"),
+        ] {
+            assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn case_and_empty_items() {
+        for (text, expected) in [
+            ("VB1,va1", "va1 vb1"),
+            ("VA3", "Va3"),
+            ("My-Nodes", "va1 va2"),
+            ("vb1,", "vb1"),
+            (",,vb1,,VB1,", "vb1"),
+        ] {
+            assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_resolved() {
+        assert_eq!(names("va1,Nope"), Err(SetError::Unknown("Nope".into())));
+        assert_eq!(names("va1, vb1"), Err(SetError::Unknown(" vb1".into())));
+        for empty in ["", ",", ",,"] {
+            assert_eq!(names(empty), Err(SetError::Empty), "{empty}");
+        }
+        assert_eq!(resolve("my-nodes", &NODES, &user("carol")), Err(SetError::Empty));
+        let long = "va1,".repeat(SET_TEXT_MAX / 4);
+        assert_eq!(names(&long).as_deref(), Ok("va1"));
+        assert_eq!(names(&(long + ",")), Err(SetError::TooLong));
+    }
+
+    #[test]
+    fn one_node() {
+        let one = |text| resolve_one(text, &NODES, &user("alice"));
+        assert_eq!(one("VB1,vb1"), Ok(1));
+        assert_eq!(one("free-nodes"), Ok(2));
+        assert_eq!(one("my-nodes"), Err(SetError::NotOne));
+        assert_eq!(one("nope"), Err(SetError::Unknown("nope".into())));
+    }
+
+    #[test]
+    fn texts_that_may_mean_several_nodes() {
+        for (text, expected) in [("a,b", true), ("a,", true), ("ALL-nodes", true), ("a", false), ("", false)]
+        {
+            assert_eq!(is_set(text), expected, "{text}");
+        }
+    }
+}
