@@ -130,3 +130,31 @@ impl ErrorCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_a_word_and_a_status() {
+        let codes = [
+            (ErrorCode::BadRequest, "bad-request", 400),
+            (ErrorCode::Credentials, "credentials", 401),
+            (ErrorCode::Forbidden, "forbidden", 403),
+            (ErrorCode::NotFound, "not-found", 404),
+            (ErrorCode::Confirm, "confirm", 409),
+            (ErrorCode::Refused, "refused", 412),
+            (ErrorCode::Internal, "internal", 500),
+        ];
+        for (code, word, status) in codes {
+            assert_eq!(serde_json::to_value(code).expect("a word"), word);
+            assert_eq!(code.http_status(), status, "{word}");
+        }
+    }
+
+    #[test]
+    fn an_error_reads_as_its_sentence() {
+        let error = ApiError::new(ErrorCode::NotFound, "No such image 'x'.").hint("(tip: walt image show)");
+        assert_eq!(error.to_string(), "No such image 'x'.");
+    }
+}

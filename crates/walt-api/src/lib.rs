@@ -200,3 +200,35 @@ pub struct SessionInfo {
     /// `running`, `exited` (waits for an answer to the save prompt) or `stopped`.
     pub state: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walt_types::node_set;
+
+    /// Both sides must agree on them: an older client cuts what it sends at these sizes.
+    #[test]
+    fn sizes_are_part_of_the_protocol() {
+        assert_eq!((MAX_BODY, transfer::MAX_FRAME, term::MAX_MESSAGE), (1_048_576, 262_144, 65_536));
+        assert_eq!(
+            (term::MAX_SCRIPT, build::MAX_DOCKERFILE, build::MAX_SECRET),
+            (67_108_864, 1_048_576, 512_000)
+        );
+    }
+
+    #[test]
+    fn a_list_of_nodes_resolves_sets() {
+        let node = |name: &str, owner: &str| {
+            let json = serde_json::json!({
+                "name": name, "owner": owner, "model": "pc-x86-64", "virtual": true, "image": format!("{owner}/x:latest"),
+                "booted": true, "ip": "192.168.183.2", "mac": "52:54:00:00:00:01", "config": {}, "state": "booted",
+                "booted_text": "yes",
+            });
+            serde_json::from_value::<Node>(json).expect("a node")
+        };
+        let nodes = [node("b", "ann"), node("A", "waltplatform"), node("c", "bob")];
+        let ann = "ann".parse().expect("a user");
+        assert_eq!(node_set::resolve("my-nodes,a", &nodes, &ann), Ok(vec![1, 0]));
+        assert_eq!(node_set::resolve("free-nodes", &nodes, &ann), Ok(vec![1]));
+    }
+}

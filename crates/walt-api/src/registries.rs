@@ -68,3 +68,15 @@ pub struct RegistryToken {
     /// How long it counts.
     pub seconds: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_shows_who_but_not_the_password() {
+        let credentials = RegistryCredentials { username: "ann".into(), password: "s3cret".into() };
+        let shown = format!("{credentials:?}");
+        assert!(shown.contains("ann") && !shown.contains("s3cret"), "{shown}");
+    }
+}

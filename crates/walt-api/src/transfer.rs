@@ -242,6 +242,11 @@ mod tests {
         }
     }
 
+    #[test]
+    fn people_see_what_a_terminal_can_show() {
+        assert_eq!(Path(b"/a\x1b[2J\xff/\xc3\xa9".to_vec()).show(), "/a?[2J\u{fffd}/\u{e9}");
+    }
+
     /// The table of the user interface, `S` and `D`.
     #[test]
     fn sources_go_where_the_table_says() {

@@ -336,7 +336,22 @@ mod tests {
     }
 
     #[test]
+    fn removal_is_of_both_tables_whether_they_are_there_or_not() {
+        assert_eq!(
+            remove("b"),
+            "table inet walt-b\ndelete table inet walt-b\ntable bridge walt-b\ndelete table bridge walt-b\n"
+        );
+    }
+
+    #[test]
     fn single_changes() {
+        assert_eq!(
+            add_tap("walt-net", &tap()).replace(&tap().ifname, "TAP"),
+            "add element bridge walt-walt-net taps { \"TAP\" }\n\
+             add element bridge walt-walt-net stations { \"TAP\" . 52:54:00:12:34:56 }\n\
+             add element bridge walt-walt-net addresses { \"TAP\" . 192.168.183.2 }\n\
+             add element bridge walt-walt-net dhcp_clients { \"TAP\" . 0x525400123456 }\n"
+        );
         let remove = remove_tap("walt-net", &tap());
         assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 4);
         assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 4);

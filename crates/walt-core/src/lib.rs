@@ -63,6 +63,23 @@ pub fn default_image_of(model: &Model) -> ImageRef {
 }
 
 #[cfg(test)]
+mod tests {
+    use super::*;
+    use walt_types::node_set;
+
+    #[test]
+    fn sets_are_of_names_and_owners() {
+        let (nodes, alice) = (test_nodes(), "alice".parse().unwrap());
+        let members = |set| {
+            let members = node_set::resolve(set, &nodes, &alice).unwrap();
+            members.iter().map(|&i| nodes[i].name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(members("my-nodes,VB1"), "va1 va2 vb1");
+        assert_eq!(members("free-nodes"), "free1");
+    }
+}
+
+#[cfg(test)]
 fn test_nodes() -> Vec<NodeFacts> {
     [("va1", "alice/x"), ("vb1", "bob/x"), ("free1", "waltplatform/pc-x86-64-default"), ("va2", "alice/y")]
         .into_iter()

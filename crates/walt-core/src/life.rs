@@ -184,6 +184,39 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_stopped_is_off_and_its_boot_over() {
+        let mut life = Life::default();
+        life.start(0.0);
+        assert!(life.hello("a", 5.0) && life.report_booted("a", 6.0));
+        life.stop();
+        assert_eq!(life.phase(7.0, T), Phase::Off);
+        assert!(!life.hello("a", 8.0), "the link of the stopped boot still speaks");
+        life.start(10.0);
+        assert!(!life.hello("a", 11.0), "and speaks when the next boot has started");
+        assert!(life.hello("b", 12.0));
+    }
+
+    #[test]
+    fn phases_change_behind_their_limits() {
+        let mut life = Life::default();
+        life.start(100.0);
+        // T is 180 s: at the limit the node still has its chance.
+        assert_eq!(life.phase(280.0, T), Phase::Booting(180.0));
+        assert_eq!(life.phase(280.5, T), Phase::Down);
+        assert!(life.hello("a", 110.0) && life.report_booted("a", 120.0));
+        life.lost("a", 130.0);
+        assert_eq!(life.phase(130.0 + LINK_GRACE_S, T), Phase::Booted(20.0));
+        assert_eq!(life.phase(130.5 + LINK_GRACE_S, T), Phase::Down);
+    }
+
+    #[test]
+    fn texts() {
+        let shown = [Phase::Off, Phase::Booting(12.9), Phase::Booting(-1.0), Phase::Booted(3.0), Phase::Down]
+            .map(Phase::text);
+        assert_eq!(shown, ["off", "booting 12s", "booting 0s", "yes", "NO"]);
+    }
+
+    #[test]
     fn reordering_a_reboot_keeps_the_old_boot_out() {
         let mut life = Life::default();
         life.start(0.0);

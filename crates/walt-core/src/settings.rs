@@ -129,6 +129,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_node_has() {
+        let stored =
+            BTreeMap::from([("ram".to_owned(), "2G".to_owned()), ("gone".to_owned(), "1".to_owned())]);
+        let shown = |is_virtual| {
+            let all = effective(&stored, is_virtual);
+            all.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(shown(true), "boot.road=direct boot.timeout=180 cpu.cores=4 mount.persist=true ram=2G");
+        // A key of an older version is not shown, and a physical node has no memory to choose.
+        assert_eq!(shown(false), "boot.timeout=180 mount.persist=true");
+    }
+
+    #[test]
     fn grammars() {
         for good in
             ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none", "boot.road=pxe"]
@@ -148,6 +161,20 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+        // Bounds: the last value that is right, and the first that is not.
+        for (good, bad) in [
+            ("ram=64M", "ram=63M"),
+            ("ram=4096G", "ram=4097G"),
+            ("cpu.cores=64", "cpu.cores=65"),
+            ("boot.timeout=60", "boot.timeout=59"),
+        ] {
+            assert!(parse(good).is_ok() && parse(bad).is_err(), "{good}, {bad}");
+        }
+        let why = parse("x=1").err().expect("not a setting").to_string();
+        assert_eq!(
+            why,
+            "no setting is called 'x'; there are: boot.road, boot.timeout, cpu.cores, mount.persist, ram"
+        );
         assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
         assert!(SETTINGS.is_sorted_by_key(|s| s.key));
     }

@@ -89,6 +89,8 @@ mod tests {
         let id: DiffId = format!("sha256:{hex}").parse().unwrap();
         assert_eq!(id.to_string(), hex);
         assert_eq!(id.oci(), format!("sha256:{hex}"));
+        // What a log shows.
+        assert_eq!(format!("{:?}", id.0), hex);
         for bad in ["", "00", &"g0".repeat(32), &"é0".repeat(32)] {
             assert!(bad.parse::<DiffId>().is_err(), "{bad}");
         }

@@ -135,5 +135,16 @@ mod tests {
         assert!(full.is_platform());
         assert_eq!(full.full(), "waltplatform/pc-x86-64-default:latest");
         assert!("walt/x".parse::<ImageRef>().is_err());
+        let own: ImageRef = "ann/pc:v2".parse().unwrap();
+        assert_eq!(
+            (own.user(), own.image().to_string().as_str(), own.is_platform()),
+            ("ann", "pc:v2", false)
+        );
+        // The default tag is hidden from people, and written in the database.
+        assert_eq!(
+            (full.to_string().as_str(), own.to_string().as_str()),
+            ("waltplatform/pc-x86-64-default", "ann/pc:v2")
+        );
+        assert_eq!(ImageRef::of(&"ann".parse().unwrap(), "pc:v2".parse().unwrap()), own);
     }
 }

@@ -66,6 +66,7 @@ mod tests {
         let mac: Mac = "52-54-00-AA-0b-1c".parse().unwrap();
         assert_eq!(mac.to_string(), "52:54:00:aa:0b:1c");
         assert_eq!(mac.dashed(), "52-54-00-aa-0b-1c");
+        assert_eq!(format!("{mac:?}"), "52:54:00:aa:0b:1c", "what a log shows");
         assert_eq!(mac.tail(), "aa0b1c");
         for bad in ["", "52:54:00:aa:0b", "52:54:00:aa:0b:1c:00", "52:54-00:aa:0b:1c", "+1:54:00:aa:0b:1c"] {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");

@@ -102,7 +102,22 @@ mod tests {
     #[test]
     fn user_names_and_models() {
         assert!("root".parse::<UserName>().is_ok());
-        for bad in ["", "Root", "waltplatform", "walt", "localhost", ".x", "a/b", "a b"] {
+        for good in ["0x", "a.b_c-d", &"a".repeat(32)] {
+            assert!(good.parse::<UserName>().is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            &"a".repeat(33),
+            "aB",
+            "a:b",
+            "Root",
+            "waltplatform",
+            "walt",
+            "localhost",
+            ".x",
+            "a/b",
+            "a b",
+        ] {
             assert!(bad.parse::<UserName>().is_err(), "{bad}");
         }
         assert!("pc-x86-64".parse::<Model>().is_ok());
