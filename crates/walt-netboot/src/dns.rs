@@ -290,6 +290,8 @@ mod tests {
             ("walt-server.walt.", T::CNAME, "NoError: walt-server.walt. server.walt."),
             ("walt.", T::NS, "NoError: walt. server.walt."),
             ("walt.", T::A, "NoError: soa walt."),
+            ("1.183.168.192.ip6.arpa.", T::PTR, "Forward"),
+            ("1.183.168.192.in-addr.org.", T::PTR, "Forward"),
             ("2.183.168.192.in-addr.arpa.", T::PTR, "NoError: 2.183.168.192.in-addr.arpa. vn1.walt."),
             ("1.183.168.192.in-addr.arpa.", T::PTR, "NoError: 1.183.168.192.in-addr.arpa. server.walt."),
             ("9.183.168.192.in-addr.arpa.", T::PTR, "NXDomain: soa 183.168.192.in-addr.arpa."),
@@ -307,6 +309,40 @@ mod tests {
         }
         // The name is given as it is written.
         assert!(ask("3.183.168.192.in-addr.arpa.", T::PTR).ends_with("pi-D327.walt."));
+    }
+
+    #[test]
+    fn the_zone_has_a_start_of_authority() {
+        let said = ask("walt.", RecordType::SOA);
+        assert!(
+            said.starts_with("NoError: walt. server.walt. root.walt. 1 ") && !said.contains("soa"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn other_classes_and_operations_are_not_ours() {
+        let mut chaos = query("vn1.walt.", RecordType::A);
+        chaos.queries[0].set_query_class(DNSClass::CH);
+        let mut notify = query("vn1.walt.", RecordType::A);
+        notify.metadata.op_code = OpCode::Notify;
+        for message in [chaos, notify] {
+            assert_eq!(answer(&message.to_vec().unwrap(), NETWORK, &Two), Verdict::Forward, "{message:?}");
+        }
+    }
+
+    /// Zeros in the server's address: a name of too few octets is completed with zeros, and must not be taken for ours.
+    #[test]
+    fn a_reverse_name_of_more_than_our_network_is_not_ours() {
+        let network = |prefix| Network { server: Ipv4Addr::new(10, 0, 0, 1), prefix };
+        let is_ours = |name: &str, prefix| {
+            let query = query(name, RecordType::NS).to_vec().unwrap();
+            answer(&query, network(prefix), &Two) != Verdict::Forward
+        };
+        for (prefix, whole, parts) in [(24, "0.0.10", "0.10"), (16, "0.10", "10"), (25, "0.0.10", "0.10")] {
+            assert!(is_ours(&format!("{whole}.in-addr.arpa."), prefix), "{whole} is /{prefix}");
+            assert!(!is_ours(&format!("{parts}.in-addr.arpa."), prefix), "{parts} is more than /{prefix}");
+        }
     }
 
     #[test]

@@ -135,9 +135,23 @@ mod tests {
         assert_eq!(solicitation(&asked(ALL_NODES, &[])), None, "a multicast source");
         assert_eq!(solicitation(&asked(source, &[1, 0, 0, 0, 0, 0, 0, 0])), None, "an option without length");
         assert_eq!(solicitation(&asked(source, &[1, 2, 0, 0, 0, 0, 0, 0])), None, "an option that is cut");
-        for (at, value, why) in
-            [(7, 254, "it was forwarded"), (6, 17, "UDP"), (40, 134, "an answer"), (42, 1, "sum")]
-        {
+        // A code that RFC 4861 does not know, with a checksum that is right.
+        let mut coded = asked(source, &option);
+        coded[41] = 1;
+        coded[42..44].fill(0);
+        let sum = checksum(source, "ff02::2".parse().unwrap(), &coded[HEADER..]);
+        coded[42..44].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(solicitation(&coded), None, "a code");
+        let mut multicast = asked(ALL_NODES, &option);
+        multicast[40] = SOLICITATION;
+        assert_eq!(solicitation(&multicast), None, "a multicast source with an address");
+        for (at, value, why) in [
+            (0, 0x40, "IPv4"),
+            (7, 254, "it was forwarded"),
+            (6, 17, "UDP"),
+            (40, 134, "an answer"),
+            (42, 1, "sum"),
+        ] {
             let mut packet = asked(source, &option);
             packet[at] = value;
             assert_eq!(solicitation(&packet), None, "{why}");
@@ -146,6 +160,10 @@ mod tests {
 
     #[test]
     fn answers() {
+        assert_eq!(
+            link_local("52:54:a1:b2:c3:d4".parse().unwrap()),
+            "fe80::5054:a1ff:feb2:c3d4".parse::<Ipv6Addr>().unwrap()
+        );
         let bridge = "02:00:00:00:00:01".parse().unwrap();
         let to = "fe80::1".parse().unwrap();
         let packet = advertisement(bridge, to);
@@ -155,6 +173,20 @@ mod tests {
         assert_eq!(packet[46..48], [0, 0], "lifetime as a router");
         assert_eq!(checksum(link_local(bridge), to, &packet[40..]), 0);
         assert_eq!(advertisement(bridge, Ipv6Addr::UNSPECIFIED)[24..40], ALL_NODES.octets());
+    }
+
+    /// The example of RFC 1071, section 3, as the end of a message; the pseudo-header is added by hand.
+    #[test]
+    fn checksums() {
+        let body = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        // ff02::1 twice, a length of 8 and the protocol: 0xff02 + 1 + 0xff02 + 1 + 8 + 58, and the RFC's 0x2ddf0.
+        let sum: u32 = 2 * (0xff02 + 1) + 8 + 58 + 0x2_ddf0;
+        let folded = (sum & 0xffff) + (sum >> 16);
+        assert_eq!(checksum(ALL_NODES, ALL_NODES, &body), !(folded as u16));
+        assert_eq!(
+            checksum(ALL_NODES, ALL_NODES, &body[..7]),
+            checksum(ALL_NODES, ALL_NODES, &body) + 0xf7 + 1
+        );
     }
 
     proptest! {
