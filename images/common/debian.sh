@@ -141,11 +141,13 @@ END
         "$root/etc/systemd/system/sysinit.target.wants/walt-udev-trigger.service"
 
     mkdir -p "$root/etc/systemd/journald.conf.d" "$root/etc/systemd/system.conf.d" \
-        "$root/etc/systemd/network"
+        "$root/etc/systemd/network" "$root/etc/sysctl.d"
     # on disk it would be in RAM twice on a node, and saved with an image
     printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=32M\n' >"$root/etc/systemd/journald.conf.d/walt.conf"
     # an image shell that ends waits no longer than this for a service that does not stop
     printf '[Manager]\nDefaultTimeoutStopSec=15s\n' >"$root/etc/systemd/system.conf.d/walt.conf"
+    # users ping without privilege, also with programs that have no file capability
+    echo 'net.ipv4.ping_group_range = 0 2147483647' >"$root/etc/sysctl.d/walt-ping.conf"
     # cards keep the kernel's names: the one that the root is on is up already
     ln -sfn /dev/null "$root/etc/systemd/network/99-default.link"
 }

@@ -54,6 +54,15 @@ fn node_shell(server: &TestServer) {
     }
     assert_eq!(shell.must("cat /proc/1/comm", SOON), "systemd\n");
     shell.must("touch /root/volatile && echo kept >/persist/kept", SOON);
+    // A user's ping, by its capability; and one without, since every group may.
+    assert_eq!(shell.must("getcap /bin/ping", SOON), "/bin/ping cap_net_raw=ep\n");
+    let ping = |program: &str| {
+        format!("su nobody -s /bin/sh -c '{program} -qc1 127.0.0.1' | grep -c ' 0% packet loss'")
+    };
+    shell.must("cp /bin/ping /tmp/plain-ping && getcap /tmp/plain-ping", SOON);
+    assert_eq!(shell.must(&ping("/tmp/plain-ping"), SOON), "1\n");
+    shell.must("sysctl -qw net.ipv4.ping_group_range='1 0'", SOON);
+    assert_eq!(shell.must(&ping("ping"), SOON), "1\n");
     shell.line("exit");
     let (status, rest) = shell.end(SOON);
     assert!(status.success() && rest.contains("closed."), "{status}: {rest}");
@@ -158,6 +167,9 @@ fn image_shell(server: &TestServer) {
     shell.must("systemctl enable was-here", SOON);
     shell.must("echo '@reboot root touch /run/cron-was-here' >/etc/cron.d/was-here", SOON);
     shell.must("rm /etc/issue.net", SOON);
+    shell.must("cp /bin/true /srv/capable && setcap cap_net_admin+ep /srv/capable", SOON);
+    let set = "my ($p, $n, $v) = (\"/srv/capable\", \"user.note\", \"a\\0b\"); syscall(188, $p, $n, $v, 3, 0) == 0 or die";
+    shell.must(&format!("perl -e '{set}'"), SOON);
     leave(&mut shell);
     shell.line("mine");
     let (status, rest) = shell.end(OS);
@@ -184,6 +196,9 @@ fn the_node_boots_the_change(server: &TestServer) {
     eventually("the unit", "ls /run/unit-was-here", "/run/unit-was-here\n");
     eventually("the cron entry", "ls /run/cron-was-here", "/run/cron-was-here\n");
     assert_eq!(on(server, "vn1", "ls /etc/issue.net 2>/dev/null || echo gone"), "gone\n");
+    let get = "my ($p, $n, $v) = (\"/srv/capable\", \"user.note\", \"x\" x 9); print syscall(191, $p, $n, $v, 9), unpack(\"H*\", $v)";
+    let attributes = on(server, "vn1", &format!("getcap /srv/capable; perl -e '{get}'"));
+    assert_eq!(attributes, "/srv/capable cap_net_admin=ep\n3610062787878787878");
     assert_eq!(on(server, "vn1", "cat /persist/kept"), "kept\n", "/persist is the node's, whatever it boots");
 }
 

@@ -3,7 +3,7 @@
 use super::{BOOT, MINI, SOON, USER, booted, on, wait};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use walt_testkit::{TestServer, User, machine, until};
+use walt_testkit::{TestServer, User, images, machine, until};
 
 /// A ping or a console goes on until it is told to end.
 const WATCH: Duration = Duration::from_secs(20);
@@ -15,9 +15,48 @@ fn server_with_node() -> TestServer {
     server
 }
 
+/// Adds to the small image: a program with a capability (it may read all files), the same one with 40 MB behind it, a
+/// file with an access list, a directory with one for what is made in it, and a file whose attributes are too large.
+const MORE: &str = r#"
+set -e
+mkdir more; cd more
+set_attribute() {
+    perl -e '($path, $name, $value) = @ARGV;
+        syscall(188, $path, $name, $value = pack("H*", $value), length $value, 0) == 0 or die "$path $name: $!"' "$@"
+}
+mkdir cap cap/dir cap/small cap/large
+cp "$(command -v busybox)" cap/small
+{ cat cap/small/busybox; head -c 40000000 /dev/zero; } >cap/large/busybox
+chmod 755 cap/*/busybox
+for f in cap/*/busybox; do set_attribute $f security.capability 0100000204000000000000000000000000000000; done
+list=0200000001000600ffffffff02000400feff000004000000ffffffff10000400ffffffff20000000ffffffff
+echo listed >cap/listed; set_attribute cap/listed system.posix_acl_access $list
+set_attribute cap/dir system.posix_acl_default $list
+echo left >cap/left; set_attribute cap/left security.capability 0100000204000000000000000000000000000000
+set_attribute cap/left user.long "$(head -c 4000 /dev/zero | od -An -v -tx1 | tr -d ' \n')"
+tar --format=pax --xattrs --xattrs-include='*' --numeric-owner -rf ../rootfs.tar cap
+"#;
+
+/// A server with a node that boots the small image and [`MORE`].
+fn server_with_attributes() -> TestServer {
+    let mini = images::built(MINI);
+    let server = TestServer::start();
+    let more = server.dir().join("image");
+    std::fs::create_dir(&more).unwrap();
+    for file in ["rootfs.tar", "config.json"] {
+        std::fs::copy(mini.join(file), more.join(file)).unwrap();
+    }
+    let made = Command::new("sh").args(["-c", MORE]).current_dir(&more).status().unwrap();
+    assert!(made.success());
+    server.import(MINI, &more);
+    server.walt(USER, &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
+    server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
+    server
+}
+
 #[test]
 fn a_node_boots_and_is_used() {
-    let mut server = server_with_node();
+    let mut server = server_with_attributes();
     until("the node to start", SOON, || booted(&server, "vn1").starts_with("booting ").then_some(()));
     // No wait: the shell waits for the boot itself.
     let mut shell = server.terminal(USER, &["node", "shell", "vn1"]);
@@ -36,6 +75,7 @@ fn a_node_boots_and_is_used() {
 
     assert_eq!(booted(&server, "vn1"), "yes");
     wait(&server, "vn1");
+    files_have_their_attributes(&server);
     run_returns_the_remote_status(&server);
     no_mount_on_the_server(&server);
     reboot_keeps_persist_only(&server);
@@ -45,6 +85,37 @@ fn a_node_boots_and_is_used() {
     let left = Command::new("pgrep").args(["-u", "walt-qemu", "-f"]).arg(server.dir()).output().unwrap();
     assert!(left.stdout.is_empty(), "qemu is still there");
     assert!(server.down().contains("Stopped 0 node(s)"));
+}
+
+fn files_have_their_attributes(server: &TestServer) {
+    let nobody = |command: &str| on(server, "vn1", &format!("su -s /bin/sh nobody -c '{command}'"));
+    let refused = server
+        .walt(USER, &["node", "run", "vn1", "su -s /bin/sh nobody -c 'cat /etc/shadow || echo refused'"]);
+    assert_eq!(refused.out, "refused\n", "{refused:?}");
+    for program in ["small", "large"] {
+        assert!(nobody(&format!("/cap/{program}/busybox cat /etc/shadow")).starts_with("root:"), "{program}");
+    }
+    assert_eq!(nobody("cat /cap/listed"), "listed\n");
+    // What is changed keeps them, in RAM.
+    on(server, "vn1", "chmod 700 /cap/small/busybox && chmod 755 /cap/small/busybox && touch /cap/listed");
+    assert!(nobody("/cap/small/busybox cat /etc/shadow").starts_with("root:"));
+    assert_eq!(nobody("cat /cap/listed"), "listed\n");
+    assert_eq!(
+        on(server, "vn1", "umask 077; echo new >/cap/dir/new; su -s /bin/sh nobody -c 'cat /cap/dir/new'"),
+        "new\n"
+    );
+    assert_eq!(on(server, "vn1", "cat /cap/left; grep -c loop /proc/mounts || true"), "left\n0\n");
+    // Of busybox, ping is for root only; any other program may.
+    assert_eq!(on(server, "vn1", "cat /proc/sys/net/ipv4/ping_group_range"), "0\t2147483647\n");
+    // Nobody else reads what is among them.
+    assert_eq!(on(server, "vn1", "stat -c %a /bin/_walt_internal_/attributed/files.ext4"), "600\n");
+    let console = std::fs::read_dir(server.state_dir().join("nodes")).unwrap().flatten().next().unwrap();
+    let console = std::fs::read(console.path().join("console.log")).unwrap();
+    let console = String::from_utf8_lossy(&console);
+    assert!(
+        console.contains("walt: without their attributes: /cap/left (the attributes are too large"),
+        "{console}"
+    );
 }
 
 fn run_returns_the_remote_status(server: &TestServer) {

@@ -24,13 +24,15 @@
 //! ```
 //!
 //! Limits: 125 layers of an image, 4 million entries and 1 TiB (apparent) for a layer, paths of 4091 bytes,
-//! 40 links followed by [`View::resolve`], extended headers of 1 MiB, 32 views in memory. A layer is keyed by its
+//! 40 links followed by [`View::resolve`], extended headers of 1 MiB, 32 views in memory, 512 MiB of files whose attributes
+//! reach a node ([`Attributed`]). A layer is keyed by its
 //! diff-id alone: if its tar leaves out parent directories, a mount shows these as they were below it when it was first
 //! imported, while views always take them from the layers below. Renaming a lower directory in a session is a copy, and
 //! writing through one name of a hard-link group of a lower layer splits the group (overlayfs without `redirect_dir`
 //! and `index`).
 
 pub mod archive;
+mod attributed;
 mod blobs;
 pub mod build;
 mod check;
@@ -55,6 +57,7 @@ mod squash;
 mod store;
 mod view;
 
+pub use attributed::{Attributed, LeftBehind};
 pub use blobs::NewBlob;
 pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};

@@ -1,6 +1,7 @@
 //! The store's directories, and how layers get into it.
 
 use crate::{
+    attributed::Attributed,
     error::{Context, Error, Result},
     layer::{
         disk::{self, Place, Root, as_path, split},
@@ -12,7 +13,10 @@ use crate::{
     },
     view::{View, ViewCache},
 };
-use rustix::fs::{FileType, Mode};
+use rustix::{
+    fd::OwnedFd,
+    fs::{FileType, Mode, OFlags},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
@@ -67,6 +71,8 @@ pub struct NewEntry {
 pub enum NewKind {
     /// Regular file with these bytes.
     File(Vec<u8>),
+    /// Regular file: the file system that these write ([`Attributed::write`]).
+    Attributed(Arc<Attributed>),
     /// Symbolic link with this target.
     Symlink(Vec<u8>),
     /// Directory.
@@ -478,6 +484,11 @@ fn through_links(view: &View, path: &[u8]) -> Vec<u8> {
     real
 }
 
+fn new_file(dir: &OwnedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(dir, as_path(name), flags, Mode::from_raw_mode(0o600))?.into())
+}
+
 fn create(root: &Root, path: &[u8], entry: &NewEntry) -> io::Result<()> {
     let (dir, name) = split(path);
     let dir = root.dir(dir)?;
@@ -489,12 +500,8 @@ fn create(root: &Root, path: &[u8], entry: &NewEntry) -> io::Result<()> {
             return place.chown(entry.uid, entry.gid);
         }
         NewKind::Dir => rustix::fs::mkdirat(&dir, as_path(name), Mode::from_raw_mode(0o700))?,
-        NewKind::File(bytes) => {
-            use rustix::fs::OFlags;
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let fd = rustix::fs::openat(&dir, as_path(name), flags, Mode::from_raw_mode(0o600))?;
-            File::from(fd).write_all(bytes)?;
-        }
+        NewKind::File(bytes) => new_file(&dir, name)?.write_all(bytes)?,
+        NewKind::Attributed(files) => files.write(&new_file(&dir, name)?)?,
     }
     place.chown(entry.uid, entry.gid)?;
     place.chmod(entry.mode)

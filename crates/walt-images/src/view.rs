@@ -278,6 +278,30 @@ impl View {
         Ok(all)
     }
 
+    /// Gives each entry of a directory that has extended attributes to `each`, with their names; overlayfs' own are
+    /// left out. The directory is opened once for each of the layers that its entries are from.
+    pub(crate) fn attribute_names(
+        &self,
+        dir: u32,
+        each: &mut dyn FnMut(u32, Vec<Vec<u8>>),
+    ) -> io::Result<()> {
+        let path = self.path(dir);
+        let mut open: Vec<(u32, OwnedFd)> = Vec::new();
+        for number in self.children(dir) {
+            let Some(record) = self.record(*number) else { continue };
+            if !open.iter().any(|(layer, _)| *layer == record.layer) {
+                open.push((record.layer, self.layer_root(record.layer)?.dir(&path)?));
+            }
+            let Some((_, dir)) = open.iter().find(|(layer, _)| *layer == record.layer) else { continue };
+            let mut names = Place { dir, name: self.text(record.name) }.xattr_names()?;
+            names.retain(|name| !is_overlay_xattr(name));
+            if !names.is_empty() {
+                each(*number, names);
+            }
+        }
+        Ok(())
+    }
+
     /// The directory, in the layer that an entry is from, which holds the entry's name.
     pub(crate) fn directory_in_layer(&self, number: u32) -> io::Result<OwnedFd> {
         let record = self.record(number).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;

@@ -15,14 +15,14 @@ use std::{
     io::Read,
     sync::Arc,
 };
-use walt_images::{Kind, NewEntry, NewKind, View};
+use walt_images::{Attributed, Kind, LeftBehind, NewEntry, NewKind, View};
 use walt_types::{DiffId, ImageId};
 
 /// What runs on nodes, as `node/` of the source tree.
 static NODE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../node");
 
 /// Raised when this file makes another layer from the same inputs.
-const RECIPE_VERSION: u32 = 1;
+const RECIPE_VERSION: u32 = 2;
 /// Largest file of an image that is read to be changed, in bytes.
 const READ_MAX: u64 = 1 << 20;
 /// Ports that templates may name; the names are those of published images.
@@ -32,6 +32,14 @@ const TEMPLATE_PORTS: [(&str, u16); 4] = [
     ("walt_server_notify_bootup_port", 12347),
     ("walt_node_net_service_port", 12346),
 ];
+
+/// What `walt-init` looks for: the files of the image with attributes that NFS does not carry, as a file system; whether
+/// there are attributes of users among theirs; and lines for the console about those that are left out.
+const ATTRIBUTED: &str = "/bin/_walt_internal_/attributed/files.ext4";
+const OF_USERS: &str = "/bin/_walt_internal_/attributed/of-users";
+const LEFT_BEHIND: &str = "/bin/_walt_internal_/attributed/left-behind";
+/// Files that such a line names; of the others it has the number.
+const LEFT_BEHIND_NAMES: usize = 5;
 
 /// An image with its platform layer.
 pub struct Platform {
@@ -206,7 +214,7 @@ impl Builder<'_> {
     }
 }
 
-fn entries(app: &App, image: &ImageId, base: &View) -> Result<Vec<NewEntry>> {
+fn entries(app: &App, image: &ImageId, base: &Arc<View>) -> Result<Vec<NewEntry>> {
     let mut layer = Builder { base, entries: BTreeMap::new() };
     for (source, target, mode) in manifest()? {
         let content =
@@ -246,7 +254,37 @@ fn entries(app: &App, image: &ImageId, base: &View) -> Result<Vec<NewEntry>> {
     if let Some((_, text)) = layer.read("/etc/walt/image.spec") {
         templates(&mut layer, &text, &variables);
     }
+    // The last: it must know what the others replace.
+    let attributed = Attributed::of(base, &layer.entries)?;
+    let left_behind = left_behind(attributed.left_behind());
+    if !left_behind.is_empty() {
+        tracing::warn!(%image, "{}", left_behind.trim_end());
+        layer.file(LEFT_BEHIND, 0o644, left_behind);
+    }
+    if !attributed.is_empty() {
+        if attributed.of_users() {
+            layer.file(OF_USERS, 0o644, "");
+        }
+        // Files that not everybody may read are among them.
+        layer.add(ATTRIBUTED, 0o600, NewKind::Attributed(Arc::new(attributed)));
+    }
     Ok(layer.entries.into_values().collect())
+}
+
+/// A line for each reason.
+fn left_behind(files: &[(LeftBehind, Vec<u8>)]) -> String {
+    let mut lines = String::new();
+    for of_a_reason in files.chunk_by(|a, b| a.0 == b.0) {
+        let names: Vec<String> = of_a_reason
+            .iter()
+            .take(LEFT_BEHIND_NAMES)
+            .map(|(_, path)| format!("/{}", path.escape_ascii()))
+            .collect();
+        let (names, more) = (names.join(" "), of_a_reason.len().saturating_sub(LEFT_BEHIND_NAMES));
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        lines.push_str(&format!("without their attributes: {names}{more} ({})\n", of_a_reason[0].0.why()));
+    }
+    lines
 }
 
 fn templates(layer: &mut Builder<'_>, spec: &str, variables: &BTreeMap<&'static str, String>) {
@@ -303,6 +341,20 @@ mod tests {
         let vars = BTreeMap::from([("server_ip", "10.0.0.1".to_owned())]);
         let text = "a %(server_ip)s %(nope)s 100%% %d %";
         assert_eq!(render(text, &vars), "a 10.0.0.1 %(nope)s 100% %d %");
+    }
+
+    #[test]
+    fn what_is_left_behind_is_a_line_for_a_reason() {
+        let files = |n: u8| (0..n).map(|i| (LeftBehind::Size, vec![b'f', b'0' + i]));
+        let odd = [(LeftBehind::Attributes, b"a\nb\xff".to_vec())];
+        let text = left_behind(&files(7).chain(odd).collect::<Vec<_>>());
+        let [size, attributes] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(size.starts_with("without their attributes: /f0 /f1 /f2 /f3 /f4 and 2 more (such"), "{size}");
+        assert!(
+            attributes.starts_with("without their attributes: /a\\nb\\xff (the attributes are"),
+            "{attributes}"
+        );
+        assert_eq!(left_behind(&[]), "");
     }
 
     #[test]

@@ -1,0 +1,265 @@
+//! Files of an image with attributes that NFS does not carry, for its nodes: file capabilities, access lists, attributes
+//! of users.
+//!
+//! A node reads its image by NFSv3, which has none of them. So the platform layer holds a small file system (ext4) with
+//! these files, whole, in their directories, and a node stacks it between the image and its layer in RAM:
+//! ```text
+//! view ──Attributed::of──▶ which files, which are left behind ──NewKind::Attributed──▶ a file of the platform layer
+//! node: overlay of  RAM  over  that file system (loop, read-only)  over  the image (NFS)
+//! ```
+//! Nothing is copied into the node's RAM, whatever the size of a file, and it takes no program of the image. Files are
+//! whole and not only metadata (`metacopy` of overlayfs), since with that option the changes of a node would be metadata
+//! without content too, which `walt node save` reads.
+
+mod ext4;
+
+use crate::{
+    error::{Context, Result},
+    layer::{
+        disk::{Xattrs, as_path},
+        scan::Kind,
+    },
+    store::{NewEntry, NewKind},
+    view::View,
+};
+use ext4::{Content, Object};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io,
+    sync::Arc,
+};
+
+/// Most bytes of all these files of an image; the server's disk has them a second time.
+const MAX_TOTAL: u64 = 512 << 20;
+/// Most bytes of those that have attributes of users only: tools of other systems put such on each file they touch.
+const MAX_USER: u64 = 64 << 20;
+/// Most files and directories.
+const MAX_COUNT: usize = 1 << 16;
+/// Attributes of users in which container tools keep notes of their own, on each file that they unpack.
+const NOTES: [&[u8]; 3] = [b"user.containers.", b"user.fuseoverlayfs.", b"user.rootlesscontainers"];
+
+/// What a node would miss without an attribute: of several, the first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Capability,
+    AccessList,
+    User,
+}
+
+fn class(name: &[u8]) -> Option<Class> {
+    match name {
+        b"security.capability" => Some(Class::Capability),
+        b"system.posix_acl_access" | b"system.posix_acl_default" => Some(Class::AccessList),
+        _ if NOTES.iter().any(|note| name.starts_with(note)) => None,
+        _ => name.starts_with(b"user.").then_some(Class::User),
+    }
+}
+
+/// Why nodes get a file without its attributes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeftBehind {
+    /// There is no room for it: it is too large, or all of them are.
+    Size,
+    /// Its attributes are too large, or not such as Linux makes.
+    Attributes,
+}
+
+impl LeftBehind {
+    /// The reason, to stand after "without their attributes: ".
+    pub fn why(self) -> String {
+        match self {
+            Self::Size => format!(
+                "such files may have {} MiB and be {MAX_COUNT} in an image, those with attributes of users only {} MiB",
+                MAX_TOTAL >> 20,
+                MAX_USER >> 20
+            ),
+            Self::Attributes => "the attributes are too large, or damaged".into(),
+        }
+    }
+}
+
+/// Such files of an image.
+#[derive(Debug)]
+pub struct Attributed {
+    view: Arc<View>,
+    /// Numbers in the view, and the attributes; directories above them, too. Sorted, so that a directory comes first.
+    chosen: BTreeMap<u32, Xattrs>,
+    /// Metadata of directories which the platform layer changes: mode, user, group.
+    changed: HashMap<u32, (u32, u32, u32)>,
+    left_behind: Vec<(LeftBehind, Vec<u8>)>,
+}
+
+impl Attributed {
+    /// Looks for them in the view of an image. `platform` are the entries that will lie on top of it, by their path:
+    /// what they replace is not looked at.
+    ///
+    /// # Errors
+    /// A layer cannot be read.
+    pub fn of(view: &Arc<View>, platform: &BTreeMap<Vec<u8>, NewEntry>) -> Result<Self> {
+        let mut found = find(view).on("read the attributes of", as_path(b"the image"))?;
+        found.retain(|(_, number, _)| {
+            let path = view.path(*number);
+            let is_dir = view.entry(*number).is_some_and(|e| e.kind == Kind::Dir);
+            !replaced(platform, &path, is_dir)
+        });
+        // What matters most first; of two the smaller one, so that a large one takes no place of many.
+        let size = |number: u32| view.entry(number).filter(|e| e.kind == Kind::File).map_or(0, |e| e.size);
+        found.sort_by_key(|(class, number, _)| (*class, size(*number), *number));
+        let mut this = Self {
+            view: view.clone(),
+            chosen: BTreeMap::new(),
+            changed: HashMap::new(),
+            left_behind: Vec::new(),
+        };
+        let mut names: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (_, number, _) in &found {
+            let Some(entry) = view.entry(*number) else { continue };
+            if entry.kind != Kind::Dir && entry.nlink > 1 {
+                names.entry(entry.fileid).or_default().push(*number);
+            }
+        }
+        let (mut total, mut user) = (0, 0);
+        for (class, number, xattrs) in found {
+            let more = size(number) + ext4::BLOCK;
+            let no_room = total + more > MAX_TOTAL
+                || (class == Class::User && user + more > MAX_USER)
+                || size(number) > ext4::MAX_FILE
+                || this.chosen.len() >= MAX_COUNT;
+            let why = if no_room { Some(LeftBehind::Size) } else { None };
+            if let Some(why) = why.or_else(|| (!ext4::fits(&xattrs)).then_some(LeftBehind::Attributes)) {
+                this.left_behind.push((why, view.path(number)));
+                continue;
+            }
+            this.choose(number, xattrs);
+            total += more;
+            user += if class == Class::User { more } else { 0 };
+        }
+        this.keep_names_together(&names);
+        for number in this.chosen.keys() {
+            if let Some(entry) = platform.get(&view.path(*number)) {
+                this.changed.insert(*number, (entry.mode, entry.uid, entry.gid));
+            }
+        }
+        this.left_behind.sort();
+        Ok(this)
+    }
+
+    /// Has the image none of them?
+    pub fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
+    /// Are there attributes of users among theirs?
+    pub fn of_users(&self) -> bool {
+        self.chosen.values().flatten().any(|(name, _)| class(name) == Some(Class::User))
+    }
+
+    /// Files that nodes get without their attributes, by reason, as paths below the root.
+    pub fn left_behind(&self) -> &[(LeftBehind, Vec<u8>)] {
+        &self.left_behind
+    }
+
+    /// Takes an object, and the directories above it.
+    fn choose(&mut self, number: u32, xattrs: Xattrs) {
+        self.chosen.insert(number, xattrs);
+        let mut at = number;
+        while at != self.view.root() {
+            at = self.view.parent(at);
+            self.chosen.entry(at).or_default();
+        }
+    }
+
+    /// Of hard links, all names or none: one file must not become two.
+    fn keep_names_together(&mut self, names: &HashMap<u32, Vec<u32>>) {
+        for all in names.values() {
+            let here = all.iter().filter(|n| self.chosen.contains_key(n)).count();
+            let nlink = self.view.entry(all[0]).map_or(0, |e| e.nlink as usize);
+            if here > 0 && here == nlink {
+                continue;
+            }
+            for number in all {
+                if self.chosen.remove(number).is_some() {
+                    self.left_behind.push((LeftBehind::Size, self.view.path(*number)));
+                }
+            }
+        }
+    }
+
+    /// Writes the file system into an empty file.
+    ///
+    /// # Errors
+    /// A file of the image cannot be read, or the disk is full.
+    pub fn write(&self, out: &File) -> io::Result<()> {
+        let view = &self.view;
+        let (mut objects, mut numbers): (Vec<Object>, Vec<u32>) = (Vec::new(), Vec::new());
+        let (mut of_number, mut of_inode) = (HashMap::new(), HashMap::new());
+        for (number, xattrs) in &self.chosen {
+            let Some(entry) = view.entry(*number) else { continue };
+            let parent = of_number.get(&view.parent(*number)).copied().unwrap_or_default();
+            let own = *of_inode.entry(entry.fileid).or_insert(objects.len());
+            of_number.insert(*number, own);
+            if own == objects.len() {
+                let (mode, uid, gid) =
+                    self.changed.get(number).copied().unwrap_or((entry.mode, entry.uid, entry.gid));
+                let content = match entry.kind {
+                    Kind::Dir => Content::Dir(Vec::new(), parent),
+                    Kind::Char => Content::Char(entry.rdev.0, entry.rdev.1),
+                    Kind::Block => Content::Block(entry.rdev.0, entry.rdev.1),
+                    Kind::Fifo => Content::Fifo,
+                    _ => Content::File(entry.size),
+                };
+                // A directory has its own entry "."
+                let links = if entry.kind == Kind::Dir { 1 } else { 0 };
+                let (mtime, xattrs) = (entry.mtime, xattrs.clone());
+                objects.push(Object { mode, uid, gid, mtime, links, content, xattrs });
+                numbers.push(*number);
+            }
+            objects[own].links += 1;
+            if *number != view.root() {
+                if entry.kind == Kind::Dir {
+                    objects[parent].links += 1;
+                }
+                if let Content::Dir(names, _) = &mut objects[parent].content {
+                    names.push((view.name(*number).to_vec(), own));
+                }
+            }
+        }
+        ext4::write(&objects, &mut |object| view.open(numbers[object]), out)
+    }
+}
+
+/// Is a path of the image something else under these entries?
+fn replaced(platform: &BTreeMap<Vec<u8>, NewEntry>, path: &[u8], is_dir: bool) -> bool {
+    let hides = |path: &[u8]| platform.get(path).is_some_and(|e| !matches!(e.kind, NewKind::Dir));
+    let above = path.iter().enumerate().filter(|(_, b)| **b == b'/').any(|(at, _)| hides(&path[..at]));
+    above || hides(path) || (!is_dir && platform.contains_key(path))
+}
+
+/// All objects with such attributes, and these.
+fn find(view: &View) -> io::Result<Vec<(Class, u32, Xattrs)>> {
+    let mut found = Vec::new();
+    for dir in 0..view.len() {
+        if view.entry(dir).is_some_and(|e| e.kind == Kind::Dir) {
+            view.attribute_names(dir, &mut |number, names| {
+                if names.iter().any(|name| class(name).is_some()) {
+                    found.push(number);
+                }
+            })?;
+        }
+    }
+    found.push(view.root());
+    let mut all = Vec::new();
+    for number in found {
+        let mut xattrs = view.xattrs(number)?;
+        xattrs.retain(|(name, _)| class(name).is_some());
+        // Neither NFS nor anybody else gives a symbolic link an attribute of these kinds.
+        let is_link = view.entry(number).is_some_and(|e| e.kind == Kind::Symlink);
+        if let Some(class) = xattrs.iter().filter_map(|(name, _)| class(name)).min()
+            && !is_link
+        {
+            all.push((class, number, xattrs));
+        }
+    }
+    Ok(all)
+}
