@@ -96,8 +96,9 @@ struct Station {
 }
 
 impl Station {
-    /// Plugs it in and switches it on; `firmware` are the arguments of qemu that choose it.
-    fn start(server: &TestServer, number: u8, firmware: &[&str]) -> Self {
+    /// Plugs it in and switches it on; `firmware` are the arguments of qemu that choose it. A node whose `maker` is
+    /// QEMU is virtual in its own eyes.
+    fn start(server: &TestServer, number: u8, maker: &str, firmware: &[&str]) -> Self {
         let path = |name: &str| server.dir().join(format!("station{number}.{name}"));
         let script = path("sh");
         let plug = format!("#!/bin/sh\nexec ip link set \"$1\" master {} up\n", server.bridge());
@@ -112,7 +113,10 @@ impl Station {
         let qemu = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
             .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512M", "-display", "none"])
-            .args(["-smbios", "type=1,manufacturer=QEMU,product=Standard PC (i440FX + PIIX,, 1996)"])
+            .args([
+                "-smbios",
+                &format!("type=1,manufacturer={maker},product=Standard PC (i440FX + PIIX,, 1996)"),
+            ])
             .args(["-netdev", &netdev, "-boot", "reboot-timeout=5000", "-serial"])
             .arg(format!("file:{}", console.display()))
             .args(firmware)
@@ -158,24 +162,98 @@ impl Drop for Station {
     }
 }
 
-/// A server whose default image for PCs is the small one.
+/// Adds hooks to the small image. Each keeps what it was started with; that for reboots does what it is told.
+const HOOKS: &str = r#"
+set -e
+mkdir -p hooks/bin 'hooks/boot/pc-x86-64/ACME/Standard PC (i440FX + PIIX, 1996)'
+cd hooks
+printf '#!ipxe\nset additional_kernel_params console=ttyS0 quiet mitigations=off init_on_alloc=0 tsc=reliable\n' \
+    >"boot/pc-x86-64/ACME/Standard PC (i440FX + PIIX, 1996)/boot-params.ipxe"
+for hook in walt-preinit on-bootup walt-network-reboot blink; do
+    cat >bin/$hook <<'END'
+#!/bin/sh
+{
+    for name in HOME LOGNAME PATH SHELL USER; do eval "echo \"$name=\$$name\""; done
+    env | cut -d= -f1 | grep -v -x -e HOME -e LOGNAME -e PATH -e SHELL -e USER -e PWD -e OLDPWD -e SHLVL -e _
+    umask; pwd; wc -c
+    echo "arguments: $*"
+} >/run/hook-${0##*/} 2>&1
+END
+done
+echo 'read -r what </run/what && eval "$what"' >>bin/walt-network-reboot
+chmod 755 bin/*
+tar -rf ../rootfs.tar bin boot
+"#;
+
+/// What a hook is started with.
+fn login(arguments: &str) -> String {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    format!(
+        "HOME=/root\nLOGNAME=root\nPATH={path}\nSHELL=/bin/sh\nUSER=root\n0022\n/\n0\narguments: {arguments}\n"
+    )
+}
+
+/// A server whose default image for PCs is the small one, with [`HOOKS`].
 fn server_with_default() -> TestServer {
     let mini = images::built(MINI);
     let server = TestServer::start();
-    server.import(DEFAULT, &mini);
+    let image = server.dir().join("image");
+    std::fs::create_dir(&image).unwrap();
+    for file in ["rootfs.tar", "config.json"] {
+        std::fs::copy(mini.join(file), image.join(file)).unwrap();
+    }
+    let made = Command::new("sh").args(["-c", HOOKS]).current_dir(&image).status().unwrap();
+    assert!(made.success());
+    server.import(DEFAULT, &image);
     server
+}
+
+/// Runs functions of the node link in its RAM root, beside it and with bounds for a test.
+fn in_node_link(server: &TestServer, name: &str, commands: &str) -> String {
+    let link = "/bin/_walt_internal_/walt-node-link";
+    let script = format!(
+        "cd /run/walt/rootfs && exec chroot . /bin/busybox sh -c '
+        . /bin/_walt_internal_/walt-script-common
+        eval \"$(sed -n \"/^[a-z_]*() {{/,/^}}/p; /^[a-z_]*() {{.*}}$/p; /^[A-Z_]*=/p\" {link} | uniq)\"
+        REBOOT_WAIT=3
+        {commands}'"
+    );
+    on(server, name, &script)
+}
+
+fn hooks(server: &TestServer, name: &str) {
+    assert_eq!(on(server, name, "grep ^virtual= /run/walt/rootfs/etc/walt-node"), "virtual=0\n");
+    assert_eq!(on(server, name, "cat /run/hook-walt-preinit"), login(""));
+    until("the hook of the boot", SOON, || {
+        let ran = server.walt(USER, &["node", "run", name, "cat /run/hook-on-bootup"]);
+        (ran.out == login("")).then_some(())
+    });
+    assert_eq!(in_node_link(server, name, "blink 1; echo $?"), "0\n");
+    assert_eq!(on(server, name, "cat /run/hook-blink"), login("1"));
+    // One bound, whatever a hook does.
+    for (what, reason) in [
+        ("exit 0", "returned, and the node still ran 3 s after its start"),
+        ("sleep 60", "did not end within 3 s"),
+        ("exit 5", "failed (status 5)"),
+    ] {
+        on(server, name, &format!("echo '{what}' >/run/what"));
+        let told = in_node_link(server, name, "run_reboot_hook /bin/walt-network-reboot; echo $reason");
+        assert_eq!(told, format!("/bin/walt-network-reboot {reason}\n"));
+    }
+    assert_eq!(on(server, name, "cat /run/hook-walt-network-reboot"), login(""));
 }
 
 #[test]
 fn a_machine_that_is_plugged_in_becomes_a_node() {
     let server = server_with_default();
-    let station = Station::start(&server, 1, &["-machine", "pc,graphics=off"]);
+    let station = Station::start(&server, 1, "ACME", &["-machine", "pc,graphics=off"]);
     let name = station.booted(&server);
     let line = on(&server, &name, "cat /proc/cmdline");
     assert!(line.contains(&format!("/var/lib/walt/nodes/{}/fs", station.mac)), "{line}");
     assert!(line.contains(&format!(":{name}::off BOOTIF=01-{}", station.mac.replace(':', "-"))), "{line}");
     assert_eq!(on(&server, &name, "uname -n"), format!("{name}\n"));
-    // It is a node as any other: an order reboots it, by its own means.
+    hooks(&server, &name);
+    // It is a node as any other: an order reboots it, by its own means, and by force when its hook fails.
     let first = boot_id(&server, &name);
     server.walt(USER, &["node", "reboot", &name]).ok();
     assert_ne!(booted(&server, &name), "yes", "the node has still to boot");
@@ -183,6 +261,9 @@ fn a_machine_that_is_plugged_in_becomes_a_node() {
         let ran = server.walt(USER, &["node", "run", &name, "cat /proc/sys/kernel/random/boot_id"]);
         (ran.status == Some(0) && ran.out != first).then_some(())
     });
+    let told = "rebooted by force: /bin/walt-network-reboot failed (status 5)";
+    let status = server.server_command(&["status"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&status.stdout).contains(told), "{status:?}");
 }
 
 #[test]
@@ -200,7 +281,7 @@ fn a_machine_with_uefi_becomes_a_node() {
     let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}");
     let variables = format!("if=pflash,format=raw,unit=1,file={}", variables.display());
     let firmware = ["-machine", "q35", "-drive", &code, "-drive", &variables];
-    let station = Station::start(&server, 2, &firmware);
+    let station = Station::start(&server, 2, "QEMU", &firmware);
     let name = station.booted(&server);
     assert_eq!(on(&server, &name, "ls -d /sys/firmware/efi"), "/sys/firmware/efi\n");
 }

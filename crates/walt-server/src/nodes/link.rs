@@ -9,7 +9,12 @@
 //! → BOOTED                        once the image's sshd answers on the node itself
 //! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
 //! → ACK <id> OK                   or   → ACK <id> KO <reason>
+//! → REBOOT FORCED <reason>        a hook of the image did not do what was acknowledged: the node does it by force
+//! → REBOOT FAILED <reason>        that was in vain, too: the boot goes on
 //! ```
+//! The acknowledgement of `REBOOT` says that it is begun. It came true when the node says hello with another boot id; what
+//! goes wrong on the way is told by the node, once for each of the two steps.
+//!
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use super::hub::{LinkCommand, update_life};
@@ -104,6 +109,17 @@ pub enum NodeLine<'a> {
     Booted,
     /// What became of a command: its number, and why not.
     Ack(u64, std::result::Result<(), &'a str>),
+    /// The reboot that it acknowledged did not come by the image's hook, or not at all; and why.
+    Reboot(Reboot, &'a str),
+}
+
+/// What became of a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reboot {
+    /// It is done by force now.
+    Forced,
+    /// The node still runs.
+    Failed,
 }
 
 /// Reads a `HELLO` line.
@@ -227,6 +243,16 @@ fn handle_line(
                 tracing::info!(%mac, nfs_calls, "node is booted");
             }
         }
+        NodeLine::Reboot(what, reason) => {
+            let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
+            let node = node.map_or_else(|| mac.to_string(), |node| node.facts.name.to_string());
+            // Words of the node, in a log that is read at a terminal.
+            let reason = reason.escape_debug();
+            match what {
+                Reboot::Forced => tracing::warn!(node, "rebooted by force: {reason}"),
+                Reboot::Failed => tracing::warn!(node, "it was to reboot, and still runs: {reason}"),
+            }
+        }
         NodeLine::Ack(id, verdict) => {
             if let Some(command) = waiting.remove(&id) {
                 let _gone = command.answer.send(verdict.map_err(str::to_owned));
@@ -245,6 +271,15 @@ pub fn parse_line(line: &str) -> Result<NodeLine<'_>> {
     match words.next() {
         Some("BEAT") => Ok(NodeLine::Beat),
         Some("BOOTED") => Ok(NodeLine::Booted),
+        Some("REBOOT") => {
+            let what = match words.next() {
+                Some("FORCED") => Reboot::Forced,
+                Some("FAILED") => Reboot::Failed,
+                _ => bail!("unknown line '{line}'"),
+            };
+            let reason = line.splitn(3, ' ').nth(2).context("REBOOT without reason")?;
+            Ok(NodeLine::Reboot(what, reason))
+        }
         Some("ACK") => {
             let id = words.next().and_then(|w| w.parse().ok()).context("ACK without number")?;
             Ok(NodeLine::Ack(
@@ -269,6 +304,20 @@ fn ipv4(addr: IpAddr) -> Result<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_of_a_node() {
+        assert_eq!(parse_line("BEAT").unwrap(), NodeLine::Beat);
+        assert_eq!(parse_line("ACK 7 OK").unwrap(), NodeLine::Ack(7, Ok(())));
+        assert_eq!(parse_line("ACK 7 KO it is no use").unwrap(), NodeLine::Ack(7, Err("it is no use")));
+        let why = "/bin/walt-reboot failed (status 1)";
+        let line = |word: &str| format!("REBOOT {word} {why}");
+        assert_eq!(parse_line(&line("FORCED")).unwrap(), NodeLine::Reboot(Reboot::Forced, why));
+        assert_eq!(parse_line(&line("FAILED")).unwrap(), NodeLine::Reboot(Reboot::Failed, why));
+        for bad in ["REBOOT", "REBOOT FORCED", "REBOOT NOW please", "ACK x OK", "CMD 1 PING", ""] {
+            assert!(parse_line(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn hello_lines() {
