@@ -132,8 +132,8 @@ fn context(dir: &Path) {
     put("name with blanks", "blanks", 0o644);
     put("ünï", "unicode", 0o644);
     fs::create_dir(dir.join("latin")).unwrap();
-    for name in [&b"G\xe4rten"[..], b"G\xf6rten", b"G\xfcrten"] {
-        fs::write(dir.join("latin").join(OsStr::from_bytes(name)), name).unwrap();
+    for (name, text) in [(&b"G\xe4rten"[..], "e4"), (b"G\xf6rten", "f6"), (b"G\xfcrten", "fc")] {
+        fs::write(dir.join("latin").join(OsStr::from_bytes(name)), text).unwrap();
     }
     put("links/a", "linked", 0o644);
     fs::hard_link(dir.join("links/a"), dir.join("links/b")).unwrap();
