@@ -60,10 +60,10 @@ const CONSOLE_MAX: usize = 1 << 20;
 /// The lines of a connection of the node link.
 /// A list as `.dockerignore`, and a path below an empty line.
 fn patterns(bytes: &[u8]) {
-    let text = String::from_utf8_lossy(bytes);
-    let (list, path) = text.split_once("\n\n").unwrap_or((&text, "a/b/c"));
+    let cut = bytes.windows(2).position(|w| w == b"\n\n");
+    let (list, path) = cut.map_or((bytes, &b"a/b/c"[..]), |at| (&bytes[..at], &bytes[at + 2..]));
     let patterns = walt_types::patterns::Patterns::parse(list);
-    patterns.matches(path.trim());
+    patterns.matches(path.trim_ascii());
 }
 
 fn node_link(bytes: &[u8]) {

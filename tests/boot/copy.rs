@@ -4,7 +4,9 @@ mod kills;
 mod layers;
 
 use super::{MINI, USER, on, wait};
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use walt_testkit::{Ran, TestServer};
@@ -35,6 +37,9 @@ fn prepare(dir: &Path) {
     fs::create_dir_all(tree.join("-odd 'n'\n\"$x\"")).unwrap();
     fs::write(tree.join("-odd 'n'\n\"$x\"").join("f"), "odd").unwrap();
     fs::write(tree.join("n".repeat(200)), "long").unwrap();
+    for name in [&b"G\xe4rten"[..], b"G\xf6rten"] {
+        fs::write(tree.join(OsStr::from_bytes(name)), name).unwrap();
+    }
     fs::hard_link(tree.join("n".repeat(200)), tree.join("linked")).unwrap();
     symlink("linked", tree.join("link")).unwrap();
     fs::File::create(tree.join("holes")).unwrap().set_len(20_000_000).unwrap();
@@ -97,12 +102,16 @@ fn files_are_copied_and_changes_saved() {
         "set -e; mkdir -p /srv; cp -a /home/data /srv; rm -r /root/tree /root/one /etc/profile; cd /home/data; rm old; rm -r sub; mkdir sub; \
          echo n >sub/new; mv keep moved; chmod 600 same; ln moved hard; cd /srv; mkdir empty; mknod null c 1 3; \
          mkfifo fifo; ln data/keep hard; ln -s data/keep sym; chown -h 1000:100 sym hard; chmod 711 data; \
-         echo q >'a b\"c'; dd if=/dev/zero of=holes bs=1 count=1 seek=5000000; mkdir /tmp/t; echo run >/run/r",
+         echo q >'a b\"c'; for n in 344 366; do echo $n >$(printf \"G\\\\$n\"); done; dd if=/dev/zero of=holes bs=1 count=1 seek=5000000; mkdir /tmp/t; echo run >/run/r",
     );
     let listed = walt(&server, &["node", "save", "vn1", "saved", "--dry-run"]);
-    for (word, size, path) in
-        [("added", 0, "/srv/empty/"), ("deleted", 1, "/home/data/old"), ("changed", 1, "/home/data/same")]
-    {
+    for (word, size, path) in [
+        ("added", 0, "/srv/empty/"),
+        ("deleted", 1, "/home/data/old"),
+        ("changed", 1, "/home/data/same"),
+        ("added", 4, "/srv/G\\xe4"),
+        ("added", 4, "/srv/G\\xf6"),
+    ] {
         let line = format!("{word:<8}{size:>12}  {path}\n");
         assert!(listed.out.contains(&line), "{line:?} is not in {listed:?}");
     }

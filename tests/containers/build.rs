@@ -22,8 +22,12 @@ use super::{
 };
 use serde_json::{Map, Value, json};
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, symlink},
+    },
     path::{Path, PathBuf},
     process::Command,
     time::{SystemTime, UNIX_EPOCH},
@@ -127,6 +131,10 @@ fn context(dir: &Path) {
     fs::set_permissions(dir.join("tree/empty"), fs::Permissions::from_mode(0o700)).unwrap();
     put("name with blanks", "blanks", 0o644);
     put("ünï", "unicode", 0o644);
+    fs::create_dir(dir.join("latin")).unwrap();
+    for (name, text) in [(&b"G\xe4rten"[..], "e4"), (b"G\xf6rten", "f6"), (b"G\xfcrten", "fc")] {
+        fs::write(dir.join("latin").join(OsStr::from_bytes(name)), text).unwrap();
+    }
     put("links/a", "linked", 0o644);
     fs::hard_link(dir.join("links/a"), dir.join("links/b")).unwrap();
     put("modes/suid", "s", 0o4755);

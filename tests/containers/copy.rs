@@ -16,6 +16,9 @@ fn tree(dir: &Path) {
     fs::create_dir_all(&odd).unwrap();
     fs::write(odd.join("file"), "content").unwrap();
     fs::write(odd.join("-f"), "").unwrap();
+    for name in [&b"G\xe4rten"[..], b"G\xf6rten", b"G\xfcrten"] {
+        fs::write(odd.join(OsStr::from_bytes(name)), name).unwrap();
+    }
     fs::hard_link(odd.join("file"), dir.join("linked")).unwrap();
     symlink("linked", dir.join("link")).unwrap();
     symlink("/nowhere", dir.join("dangling")).unwrap();

@@ -37,6 +37,16 @@ pub(super) struct Object {
     same: Option<u64>,
 }
 
+/// Names with bytes that are not UTF-8 stay different ones.
+fn name(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|b| format!("\\x{b:02x}")));
+    }
+    text
+}
+
 pub(super) type Tree = BTreeMap<String, Object>;
 
 pub(super) fn digest(mut input: impl Read) -> String {
@@ -60,7 +70,7 @@ pub(super) fn ours(view: &View) -> Tree {
         let entry = view.entry(number).unwrap();
         let what = match entry.kind {
             Kind::File => format!("file {}", digest(view.open(number).unwrap())),
-            Kind::Symlink => format!("link {}", String::from_utf8_lossy(entry.target)),
+            Kind::Symlink => format!("link {}", name(entry.target)),
             Kind::Char | Kind::Block => format!("{:?} {:?}", entry.kind, entry.rdev).to_lowercase(),
             other => format!("{other:?}").to_lowercase(),
         };
@@ -69,10 +79,7 @@ pub(super) fn ours(view: &View) -> Tree {
         let facts = format!("{mode:o} {}:{} {what}{xattrs}", entry.uid, entry.gid);
         let same = (entry.nlink > 1 && entry.kind != Kind::Dir).then_some(u64::from(entry.fileid));
         let mtime = (entry.mtime.sec, i64::from(entry.mtime.nsec));
-        tree.insert(
-            format!("/{}", String::from_utf8_lossy(&view.path(number))),
-            Object { facts, mtime, same },
-        );
+        tree.insert(format!("/{}", name(&view.path(number))), Object { facts, mtime, same });
         pending.extend_from_slice(view.children(number));
     }
     tree
@@ -89,7 +96,7 @@ pub(super) fn mounted(root: &Path) -> Tree {
             pending.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
             "dir".into()
         } else if kind.is_symlink() {
-            format!("link {}", fs::read_link(&path).unwrap().display())
+            format!("link {}", name(fs::read_link(&path).unwrap().as_os_str().as_bytes()))
         } else if kind.is_file() {
             format!("file {}", digest(fs::File::open(&path).unwrap()))
         } else {
@@ -103,9 +110,9 @@ pub(super) fn mounted(root: &Path) -> Tree {
         let xattrs = attributes(&xattrs(&path));
         let facts = format!("{:o} {}:{} {what}{xattrs}", meta.mode() & 0o7777, meta.uid(), meta.gid());
         let same = (meta.nlink() > 1 && !kind.is_dir()).then_some(meta.ino());
-        let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
-        let name = format!("/{}", String::from_utf8_lossy(name));
-        tree.insert(name, Object { facts, mtime: (meta.mtime(), meta.mtime_nsec()), same });
+        let path = path.strip_prefix(root).unwrap().as_os_str().as_bytes();
+        let path = format!("/{}", name(path));
+        tree.insert(path, Object { facts, mtime: (meta.mtime(), meta.mtime_nsec()), same });
     }
     tree
 }

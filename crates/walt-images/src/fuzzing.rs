@@ -58,6 +58,5 @@ pub fn skeleton(mut bytes: &[u8]) {
 
 /// Reads a Dockerfile and expands what its instructions name, as far as that goes without files and images.
 pub fn dockerfile(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    crate::build::fuzz(text);
+    crate::build::fuzz(bytes);
 }

@@ -3,11 +3,16 @@
 //! Source: Dockerfile reference, ".dockerignore files". `*` and `?` stand for parts of one name, `[a-z]` for one
 //! character, a name `**` for any number of names, `\` takes a special meaning away. A pattern that matches a
 //! directory matches all that is in it. A line that starts with `!` takes matches back; the last match counts.
+//!
+//! Names are bytes. Where they are UTF-8, a character is one of Unicode's; each byte that is not part of such a
+//! character counts as one that equals itself only, as in Go's `filepath.Match`.
 
 /// Most patterns of one list.
 pub const MAX_PATTERNS: usize = 10_000;
 /// Most names of one pattern or path that are compared.
 const MAX_NAMES: usize = 4096;
+/// What may stand before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A list of patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,30 +21,30 @@ pub struct Patterns(Vec<Pattern>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pattern {
     exception: bool,
-    names: Vec<String>,
+    names: Vec<Vec<u8>>,
 }
 
 impl Patterns {
     /// Reads a file with a pattern per line; `#` starts a comment. Lines past [`MAX_PATTERNS`] are not read.
-    pub fn parse(file: &str) -> Self {
-        let file = file.strip_prefix('\u{feff}').unwrap_or(file);
-        Self::of(file.lines().filter(|l| !l.starts_with('#')))
+    pub fn parse(file: &[u8]) -> Self {
+        let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
+        Self::of(file.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"#")))
     }
 
     /// Of single patterns.
-    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Self {
-        let pattern = |line: &str| {
-            let line = line.trim();
-            let (exception, text) = match line.strip_prefix('!') {
-                Some(rest) => (true, rest.trim_start()),
+    pub fn of<'a>(patterns: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let pattern = |line: &[u8]| {
+            let line = trim(line);
+            let (exception, text) = match line.strip_prefix(b"!") {
+                Some(rest) => (true, trim(rest)),
                 None => (false, line),
             };
-            let mut names: Vec<String> = Vec::new();
-            for name in text.split('/') {
+            let mut names: Vec<Vec<u8>> = Vec::new();
+            for name in text.split(|b| *b == b'/') {
                 match name {
-                    "" | "." => {}
-                    ".." => drop(names.pop()),
-                    "**" if names.last().is_some_and(|n| n == "**") => {}
+                    b"" | b"." => {}
+                    b".." => drop(names.pop()),
+                    b"**" if names.last().is_some_and(|n| n == b"**") => {}
                     name => names.push(name.to_owned()),
                 }
             }
@@ -59,8 +64,8 @@ impl Patterns {
     }
 
     /// Whether a path, relative and with single slashes, matches, by itself or by a directory above it.
-    pub fn matches(&self, path: &str) -> bool {
-        let names: Vec<&str> = path.split('/').take(MAX_NAMES).collect();
+    pub fn matches(&self, path: &[u8]) -> bool {
+        let names: Vec<&[u8]> = path.split(|b| *b == b'/').take(MAX_NAMES).collect();
         let mut matched = false;
         for pattern in &self.0 {
             if pattern.exception == matched && pattern.matches(&names) {
@@ -71,14 +76,22 @@ impl Patterns {
     }
 }
 
+/// Without blanks around it.
+fn trim(line: &[u8]) -> &[u8] {
+    match std::str::from_utf8(line) {
+        Ok(text) => text.trim().as_bytes(),
+        Err(_) => line.trim_ascii(),
+    }
+}
+
 impl Pattern {
     /// Whether the path, or a directory above it, matches.
-    fn matches(&self, path: &[&str]) -> bool {
+    fn matches(&self, path: &[&[u8]]) -> bool {
         // reached[n]: the names of the pattern so far match the first n names of the path.
         let mut reached = vec![false; path.len() + 1];
         reached[0] = true;
         for (i, name) in self.names.iter().enumerate() {
-            if name == "**" {
+            if name == b"**" {
                 if let Some(first) = reached.iter().position(|r| *r) {
                     // At the end it stands for something in the directory, not for the directory.
                     let from = if i + 1 == self.names.len() { first + 1 } else { first };
@@ -98,25 +111,49 @@ impl Pattern {
     }
 }
 
+/// A character of a name: one of Unicode's, or [`BYTE`] and a byte that is not part of one.
+type Rune = u32;
+
+/// Above all characters.
+const BYTE: Rune = 0x11_0000;
+
+fn runes(text: &[u8]) -> Vec<Rune> {
+    let mut all = Vec::with_capacity(text.len());
+    for chunk in text.utf8_chunks() {
+        all.extend(chunk.valid().chars().map(Rune::from));
+        all.extend(chunk.invalid().iter().map(|b| BYTE + Rune::from(*b)));
+    }
+    all
+}
+
 /// One item of a name's pattern.
 enum Item {
     Any,
     One,
-    Char(char),
-    Class(bool, Vec<(char, char)>),
+    Char(Rune),
+    Class(bool, Vec<(Rune, Rune)>),
 }
 
-fn items(pattern: &str) -> Vec<Item> {
+const ANY: Rune = '*' as Rune;
+const ONE: Rune = '?' as Rune;
+const ESCAPE: Rune = '\\' as Rune;
+const OPEN: Rune = '[' as Rune;
+const CLOSE: Rune = ']' as Rune;
+const NOT: Rune = '^' as Rune;
+const TO: Rune = '-' as Rune;
+
+fn items(pattern: &[u8]) -> Vec<Item> {
+    let pattern = runes(pattern);
     let mut items = Vec::new();
-    let mut rest = pattern.chars();
+    let mut rest = pattern.iter().copied();
     while let Some(c) = rest.next() {
         items.push(match c {
-            '*' => Item::Any,
-            '?' => Item::One,
-            '\\' => Item::Char(rest.next().unwrap_or('\\')),
-            '[' => match class(&mut rest) {
+            ANY => Item::Any,
+            ONE => Item::One,
+            ESCAPE => Item::Char(rest.next().unwrap_or(ESCAPE)),
+            OPEN => match class(&mut rest) {
                 Some((not, ranges)) => Item::Class(not, ranges),
-                None => Item::Char('['),
+                None => Item::Char(OPEN),
             },
             c => Item::Char(c),
         });
@@ -125,30 +162,30 @@ fn items(pattern: &str) -> Vec<Item> {
 }
 
 /// What follows `[`; nothing is taken if there is no `]`.
-fn class(rest: &mut std::str::Chars<'_>) -> Option<(bool, Vec<(char, char)>)> {
+fn class(rest: &mut (impl Iterator<Item = Rune> + Clone)) -> Option<(bool, Vec<(Rune, Rune)>)> {
     let mut look = rest.clone();
     let mut not = false;
-    let mut ranges: Vec<(char, char)> = Vec::new();
+    let mut ranges: Vec<(Rune, Rune)> = Vec::new();
     let mut first = true;
     loop {
         let mut c = look.next()?;
-        if first && c == '^' && !not {
+        if first && c == NOT && !not {
             not = true;
             continue;
         }
-        if c == ']' && !first {
+        if c == CLOSE && !first {
             *rest = look;
             return Some((not, ranges));
         }
         first = false;
-        if c == '\\' {
+        if c == ESCAPE {
             c = look.next()?;
         }
         let mut end = c;
         let mut ahead = look.clone();
-        if ahead.next() == Some('-') && !ahead.as_str().starts_with(']') {
+        if ahead.next() == Some(TO) && ahead.clone().next() != Some(CLOSE) {
             end = ahead.next()?;
-            if end == '\\' {
+            if end == ESCAPE {
                 end = ahead.next()?;
             }
             look = ahead;
@@ -158,8 +195,8 @@ fn class(rest: &mut std::str::Chars<'_>) -> Option<(bool, Vec<(char, char)>)> {
 }
 
 /// Whether one name matches a pattern without `**`.
-pub fn name_matches(pattern: &str, name: &str) -> bool {
-    let text: Vec<char> = name.chars().collect();
+pub fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
+    let text = runes(name);
     let mut reached = vec![false; text.len() + 1];
     reached[0] = true;
     for item in items(pattern) {
@@ -184,8 +221,8 @@ pub fn name_matches(pattern: &str, name: &str) -> bool {
 }
 
 /// Whether a name has characters that mean more than themselves in a pattern.
-pub fn is_pattern(name: &str) -> bool {
-    name.contains(['*', '?', '[', '\\'])
+pub fn is_pattern(name: &[u8]) -> bool {
+    name.iter().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\'))
 }
 
 #[cfg(test)]
@@ -230,9 +267,40 @@ mod tests {
             ("!a", "a", false),
             ("", "a", false),
         ] {
-            assert_eq!(Patterns::parse(file).matches(path), expected, "{file:?} {path}");
+            assert_eq!(
+                Patterns::parse(file.as_bytes()).matches(path.as_bytes()),
+                expected,
+                "{file:?} {path}"
+            );
         }
-        assert!(Patterns::parse("a\n!b").has_exceptions());
-        assert!(Patterns::parse("# x\n\n/\n").is_empty());
+        assert!(Patterns::parse(b"a\n!b").has_exceptions());
+        assert!(Patterns::parse(b"# x\n\n/\n").is_empty());
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        for (file, path, expected) in [
+            (&b"G\xe4rten.txt"[..], &b"G\xe4rten.txt"[..], true),
+            (b"G\xe4rten.txt", b"G\xf6rten.txt", false),
+            ("G\u{fffd}rten.txt".as_bytes(), b"G\xe4rten.txt", false),
+            (b"G?rten.txt", b"G\xe4rten.txt", true),
+            (b"G?rten.txt", "G\u{e4}rten.txt".as_bytes(), true),
+            (b"G??rten.txt", "G\u{e4}rten.txt".as_bytes(), false),
+            // Two bytes that begin a character and do not end it.
+            (b"??", b"\xe2\x82", true),
+            (b"?", b"\xe2\x82", false),
+            (b"d/*.txt", b"d/\xff.txt", true),
+            (b"d/*\n!d/\xff", b"d/\xff", false),
+            (b"d/*\n!d/\xff", b"d/\xfe", true),
+            (b"[\xe0-\xe4]", b"\xe4", true),
+            (b"[\xe0-\xe4]", b"\xe5", false),
+            ("[\u{e0}-\u{ff}]".as_bytes(), b"\xe4", false),
+            ("[\u{e0}-\u{ff}]".as_bytes(), "\u{e4}".as_bytes(), true),
+            (b"[^a]", b"\xe4", true),
+            (b" \xe4\t\r\n", b"\xe4", true),
+            ("\u{feff}a".as_bytes(), b"a", true),
+        ] {
+            assert_eq!(Patterns::parse(file).matches(path), expected, "{file:?} {path:?}");
+        }
     }
 }

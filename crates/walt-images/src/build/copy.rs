@@ -17,9 +17,11 @@ use crate::{
 };
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt,
+    path::Path,
     sync::Arc,
 };
 use walt_types::patterns::{Patterns, is_pattern, name_matches};
@@ -50,7 +52,7 @@ pub(crate) struct Copier<'a> {
 pub(crate) struct Fetched {
     pub view: Arc<View>,
     /// The path of the file or directory in it.
-    pub path: String,
+    pub path: Vec<u8>,
 }
 
 /// One thing that is copied: what it is, and its name below the destination.
@@ -84,22 +86,20 @@ impl Copier<'_> {
     /// The things that a path with wildcards names.
     fn items(&self, path: &str) -> Result<Vec<Item>> {
         let view = self.view()?;
-        let mut found: BTreeMap<String, u32> = BTreeMap::from([(String::new(), view.root())]);
-        let names: Vec<&str> = path.split('/').filter(|n| !n.is_empty() && *n != ".").collect();
-        for name in &names {
+        let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::from([(Vec::new(), view.root())]);
+        for name in path.split('/').filter(|n| !n.is_empty() && *n != ".").map(str::as_bytes) {
             let mut next = BTreeMap::new();
             for (dir, number) in &found {
-                if *name == ".." {
-                    let up = dir.rsplit_once('/').map_or("", |(up, _)| up).to_owned();
-                    next.insert(up, view.parent(*number));
+                if name == b".." {
+                    next.insert(split(dir).0.to_vec(), view.parent(*number));
                 } else if is_pattern(name) {
                     for child in view.children(*number) {
-                        let text = String::from_utf8_lossy(view.name(*child)).into_owned();
-                        if name_matches(name, &text) {
-                            next.insert(joined(dir, &text), *child);
+                        let found = view.name(*child);
+                        if name_matches(name, found) {
+                            next.insert(joined(dir, found), *child);
                         }
                     }
-                } else if let Some(child) = view.resolve(joined(dir, name).as_bytes()) {
+                } else if let Some(child) = view.resolve(&joined(dir, name)) {
                     next.insert(joined(dir, name), child);
                 }
             }
@@ -108,18 +108,18 @@ impl Copier<'_> {
             }
             found = next;
         }
-        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_str));
+        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_bytes));
         let mut items = Vec::new();
         for (at, number) in found {
             if excluded.matches(&at) {
                 continue;
             }
             // A link that a source names stands for what it leads to.
-            let real = view.resolve(at.as_bytes()).unwrap_or(number);
+            let real = view.resolve(&at).unwrap_or(number);
             let name = match (self.copy.parents, is_dir(view, real)) {
-                (true, _) => below_pivot(path, &at).into_bytes(),
+                (true, _) => below_pivot(path, &at),
                 (false, true) => Vec::new(),
-                (false, false) => split(at.as_bytes()).1.to_vec(),
+                (false, false) => split(&at).1.to_vec(),
             };
             items.push(Item { number: real, name });
         }
@@ -140,14 +140,14 @@ impl Copier<'_> {
             Origin::Remote(remote) => {
                 let fetched = self.fetched.get(remote);
                 let fetched = fetched.ok_or_else(|| self.wrong("it was not fetched"))?;
-                let number = fetched.view.resolve(fetched.path.as_bytes());
+                let number = fetched.view.resolve(&fetched.path);
                 let number = match remote {
                     Remote::File { .. } => number,
                     // The top of the tree can be a directory only, also where a link leads to a file.
                     Remote::Git { .. } => number.filter(|n| is_dir(&fetched.view, *n)),
                 };
                 let absent = || self.wrong(format!("the repository {} has no such directory", remote.url()));
-                let item = Item { number: number.ok_or_else(absent)?, name: remote.name().into_bytes() };
+                let item = Item { number: number.ok_or_else(absent)?, name: remote.name() };
                 Ok((fetched.view.clone(), vec![item]))
             }
         }
@@ -205,8 +205,7 @@ impl Copier<'_> {
     }
 
     fn unreadable(&self, view: &View, number: u32, e: io::Error) -> Error {
-        let path = String::from_utf8_lossy(&view.path(number)).into_owned();
-        Error::io("read", PathBuf::from(path).as_path(), e)
+        Error::io("read", Path::new(OsStr::from_bytes(&view.path(number))), e)
     }
 
     fn xattrs(&self, view: &View, number: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -215,23 +214,16 @@ impl Copier<'_> {
 
     /// Visits an entry and all below it, with their names below it; what is excluded is left out.
     fn walk(&self, view: &View, top: u32, visit: &mut dyn FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
-        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_str));
-        let start = String::from_utf8_lossy(&view.path(top)).into_owned();
+        let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_bytes));
+        let start = view.path(top);
         let mut pending = vec![(top, Vec::new())];
         while let Some((number, name)) = pending.pop() {
-            let text = String::from_utf8_lossy(&name);
-            let whole = joined(&start, &text);
-            if !name.is_empty() && (excluded.matches(&text) || excluded.matches(&whole)) {
+            if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&joined(&start, &name))) {
                 continue;
             }
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
-                let mut below = name.clone();
-                if !below.is_empty() {
-                    below.push(b'/');
-                }
-                below.extend_from_slice(view.name(*child));
-                pending.push((*child, below));
+                pending.push((*child, joined(&name, view.name(*child))));
             }
         }
         Ok(())
@@ -442,19 +434,19 @@ fn is_dir(view: &View, number: u32) -> bool {
     view.entry(number).is_some_and(|e| e.kind == Kind::Dir)
 }
 
-fn joined(dir: &str, name: &str) -> String {
+fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
     match (dir.is_empty(), name.is_empty()) {
         (true, _) => name.to_owned(),
         (_, true) => dir.to_owned(),
-        _ => format!("{dir}/{name}"),
+        _ => [dir, b"/", name].concat(),
     }
 }
 
 /// With `--parents`: the part of a found path behind the pivot `/./` of the pattern.
-fn below_pivot(pattern: &str, found: &str) -> String {
+fn below_pivot(pattern: &str, found: &[u8]) -> Vec<u8> {
     let Some((before, _)) = pattern.split_once("/./") else { return found.to_owned() };
     let skip = before.split('/').filter(|n| !n.is_empty() && *n != ".").count();
-    found.split('/').skip(skip).collect::<Vec<_>>().join("/")
+    found.split(|b| *b == b'/').skip(skip).collect::<Vec<_>>().join(&b'/')
 }
 
 fn content(mut file: File) -> io::Result<blake3::Hash> {
@@ -507,4 +499,82 @@ fn fill(input: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut block = Vec::with_capacity(walt_tar::BLOCK);
     input.take(walt_tar::BLOCK as u64).read_to_end(&mut block)?;
     Ok(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Composed, NewEntry, NewKind, Store};
+
+    /// Names in ISO-8859-1 that would be one name if they were read as UTF-8.
+    const NAMES: [&[u8]; 3] = [b"G\xe4rten.txt", b"G\xf6rten.txt", b"G\xfcrten.txt"];
+
+    fn store(dir: &Path) -> (Store, Arc<View>) {
+        let store = Store::open(dir).unwrap();
+        let file = |name: &&[u8]| NewEntry {
+            path: [b"d/\xff/", *name].concat(),
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            kind: NewKind::File(name.to_vec()),
+        };
+        let layer = store.build_layer(NAMES.iter().map(file).collect(), None).unwrap().diff_id;
+        let view = store.view(&[layer], None).unwrap();
+        (store, view)
+    }
+
+    /// What a `COPY` to `/w/` makes in an empty image.
+    fn copied(from: Option<&str>, source: &str, parents: bool, exclude: &[&str]) -> Vec<Vec<u8>> {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (store, source_view) = store(dir.path());
+        let empty = store.build_layer(Vec::new(), None).unwrap().diff_id;
+        let view = store.view(&[empty], None).unwrap();
+        let copy = Copy {
+            add: false,
+            from: from.map(str::to_owned),
+            sources: vec![Origin::Path(source.to_owned())],
+            dest: "/w/".into(),
+            chown: None,
+            chmod: None,
+            link: false,
+            parents,
+            exclude: exclude.iter().map(|e| (*e).to_owned()).collect(),
+            unpack: None,
+            checksum: None,
+        };
+        let fetched = BTreeMap::new();
+        let copier = Copier { line: 1, copy: &copy, source: Some(source_view), fetched, now: 0 };
+        let mut composer = store.compose(&view).unwrap();
+        copier.apply(&mut composer).unwrap();
+        let Composed::Layer(info) = composer.finish().unwrap() else { panic!("nothing was copied") };
+        let made = store.view(&[empty, info.diff_id], None).unwrap();
+        let mut all = Vec::new();
+        for number in 0..made.len() {
+            if made.entry(number).is_some_and(|e| e.kind == Kind::File) {
+                let mut text = Vec::new();
+                made.open(number).unwrap().read_to_end(&mut text).unwrap();
+                let path = made.path(number);
+                assert_eq!(split(&path).1, text, "each has its own content");
+                all.push(path);
+            }
+        }
+        all.sort();
+        all
+    }
+
+    fn below(dir: &[u8], names: &[&[u8]]) -> Vec<Vec<u8>> {
+        names.iter().map(|name| [dir, name].concat()).collect()
+    }
+
+    #[test]
+    fn names_are_bytes() {
+        for from in [None, Some("stage")] {
+            assert_eq!(copied(from, "d/*/*.txt", false, &[]), below(b"w/", &NAMES));
+            assert_eq!(copied(from, "d", false, &[]), below(b"w/\xff/", &NAMES));
+            assert_eq!(copied(from, "d/?/G?rten*", false, &[]), below(b"w/", &NAMES));
+            assert_eq!(copied(from, "d/?/../?/*", true, &[]), below(b"w/d/\xff/", &NAMES));
+        }
+        assert_eq!(copied(None, "./d/./*/*.txt", true, &[]), below(b"w/\xff/", &NAMES));
+        assert_eq!(copied(None, "d/*/*", false, &["**/G\u{fffd}*", "d/\u{fffd}"]), below(b"w/", &NAMES));
+    }
 }

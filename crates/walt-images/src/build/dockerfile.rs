@@ -3,7 +3,8 @@
 use super::{
     Error, Result,
     expand::split,
-    lines::{self, HereDoc, Line},
+    flags,
+    lines::{self, HereDoc, Line, Lines},
 };
 use parse_dockerfile::{self as library, HealthcheckArguments, JsonOrStringArray};
 
@@ -90,13 +91,39 @@ enum Parsed {
 }
 
 impl Dockerfile {
-    /// Reads a file.
+    /// Reads a file as it is on disk. Comments may be in any encoding.
+    ///
+    /// # Errors
+    /// [`Error::Dockerfile`], with the line.
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let wrong = |(line, why)| Error::Dockerfile { line, why };
+        let mut cut = lines::cut_bytes(bytes).map_err(wrong)?;
+        let mut notes = Vec::new();
+        for line in &mut cut.lines {
+            let Some(at) = line.damaged else { continue };
+            // Texts that nothing depends on are worth no error.
+            if !matches!(first_word(&line.text).as_str(), "MAINTAINER" | "LABEL") {
+                return Err(wrong((at, NOT_UTF8.into())));
+            }
+            notes.push(format!(
+                "line {at} of the Dockerfile is not UTF-8: what is not is replaced by '\u{fffd}'."
+            ));
+        }
+        let mut file = Self::of(cut)?;
+        file.notes.append(&mut notes);
+        Ok(file)
+    }
+
+    /// Reads a text.
     ///
     /// # Errors
     /// [`Error::Dockerfile`], with the line.
     pub fn parse(text: &str) -> Result<Self> {
+        Self::of(lines::cut(text).map_err(|(line, why)| Error::Dockerfile { line, why })?)
+    }
+
+    fn of(cut: Lines) -> Result<Self> {
         let wrong = |(line, why)| Error::Dockerfile { line, why };
-        let cut = lines::cut(text).map_err(wrong)?;
         let mut file =
             Self { notes: Vec::new(), escape: cut.escape, globals: Vec::new(), stages: Vec::new() };
         if let Some(syntax) = &cut.syntax {
@@ -118,6 +145,8 @@ impl Dockerfile {
                 let mut platform = None;
                 for flag in flags {
                     match (flag.name.as_str(), flag.value) {
+                        // As if it was not given.
+                        ("platform", Some(value)) if value.is_empty() => {}
                         ("platform", Some(value)) => platform = Some(value),
                         (other, _) => return Err(format!("FROM has no option '--{other}'")),
                     }
@@ -174,21 +203,42 @@ fn is_stage_name(name: &str) -> bool {
 
 /// Before the instruction that is parsed: the library wants a stage to be open.
 const OPENING: &str = "FROM scratch\n";
+/// Said of an instruction that is not text.
+const NOT_UTF8: &str =
+    "this is not text in UTF-8; in a path of COPY and ADD, '?' stands for a character of another encoding";
 
-/// Has the library take one instruction apart.
+/// The name of a line's instruction, in upper case.
+fn first_word(line: &str) -> String {
+    line.split_whitespace().next().unwrap_or_default().to_ascii_uppercase()
+}
+
+/// Takes one instruction apart: its options by ourselves, what follows them by the library.
 fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String> {
-    let word = line.text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    let word = first_word(&line.text);
+    let mut bare = line.text.clone();
+    let mut flags = Vec::new();
+    if matches!(word.as_str(), "FROM" | "RUN" | "COPY" | "ADD" | "HEALTHCHECK") {
+        let (found, rest) = flags::take(line.text.trim_start().get(word.len()..).unwrap_or_default(), escape);
+        bare = format!("{word} {rest}");
+        flags = found;
+    }
+    let arguments = bare.trim_start().get(word.len()..).unwrap_or_default().trim();
+    if word == "ENTRYPOINT"
+        && let Some(inside) = arguments.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+        && inside.trim().is_empty()
+    {
+        // The library knows it for CMD only.
+        return Ok(Parsed::Other(Instruction::Entrypoint(Command::Exec(Vec::new()))));
+    }
     let directive = if escape == '`' { "# escape=`\n" } else { "" };
-    let start = directive.len() + OPENING.len();
     let mut text = format!("{directive}{OPENING}");
     if word == "RUN" && !line.here_docs.is_empty() {
         // The library knows here-documents of RUN only as the whole command: for it, they are words.
-        text.push_str(&line.text.replace("<<", "\u{1}\u{1}"));
+        text.push_str(&bare.replace("<<", "\u{1}\u{1}"));
     } else {
-        text.push_str(&line.text);
+        text.push_str(&bare);
         for here in &line.here_docs {
-            let end = if line.text.ends_with(['\n']) { "" } else { "\n" };
-            text.push_str(if text.ends_with('\n') { "" } else { end });
+            text.push_str(if text.ends_with('\n') { "" } else { "\n" });
             text.push_str(&here.text);
             text.push_str(&here.name);
         }
@@ -197,11 +247,7 @@ fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String>
     // The stage that was opened for it.
     found.next();
     match found.next() {
-        Some(Ok(parsed)) => {
-            // Positions in our excerpt are those in the line behind `start`.
-            let rest = |from: usize| line.text.get(from.saturating_sub(start)..).unwrap_or_default();
-            owned(parsed, line, escape, &rest)
-        }
+        Some(Ok(parsed)) => owned(parsed, line, flags, arguments, escape),
         Some(Err(e)) => Err(plain(&e)),
         None => Err("there is no instruction".into()),
     }
@@ -211,14 +257,6 @@ fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String>
 fn plain(e: &library::Error) -> String {
     let text = e.to_string();
     text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
-}
-
-fn flags(all: &[library::Flag<'_>]) -> Vec<Flag> {
-    let flag = |f: &library::Flag<'_>| Flag {
-        name: f.name.value.to_string(),
-        value: f.value.as_ref().map(|v| v.value.to_string()),
-    };
-    all.iter().map(flag).collect()
 }
 
 fn strings(all: &[library::UnescapedString<'_>]) -> Vec<String> {
@@ -234,31 +272,33 @@ fn command(parsed: &library::Command<'_>) -> Command {
     }
 }
 
-fn owned<'l>(
+/// What the library found, as ours. `flags` and `arguments` are those of the instruction.
+fn owned(
     parsed: library::Instruction<'_>,
-    line: &'l Line,
+    line: &Line,
+    flags: Vec<Flag>,
+    arguments: &str,
     escape: char,
-    rest: &dyn Fn(usize) -> &'l str,
 ) -> std::result::Result<Parsed, String> {
     use library::Instruction as I;
     let other = match parsed {
         I::From(from) => {
             return Ok(Parsed::From {
-                flags: flags(&from.options),
+                flags,
                 base: from.image.value.to_string(),
                 name: from.as_.map(|(_, name)| name.value.to_string()),
             });
         }
-        I::Add(i) => copy(true, &i.options, &i.src, &i.dest, line),
-        I::Copy(i) => copy(false, &i.options, &i.src, &i.dest, line),
-        I::Arg(i) => Instruction::Arg(arguments(&i.arguments.value, escape)?),
+        I::Add(i) => copy(true, flags, &i.src, &i.dest, line),
+        I::Copy(i) => copy(false, flags, &i.src, &i.dest, line),
+        I::Arg(i) => Instruction::Arg(declared(&i.arguments.value, escape)?),
         I::Cmd(i) => Instruction::Cmd(command(&i.arguments)),
         I::Entrypoint(i) => Instruction::Entrypoint(command(&i.arguments)),
         I::Env(i) => Instruction::Env(assignments("ENV", &i.arguments.value, escape)?),
         I::Label(i) => Instruction::Label(assignments("LABEL", &i.arguments.value, escape)?),
         I::Expose(i) => Instruction::Expose(strings(&i.arguments)),
         I::Healthcheck(i) => Instruction::Healthcheck {
-            flags: flags(&i.options),
+            flags,
             test: match &i.arguments {
                 HealthcheckArguments::Cmd { arguments, .. } => Some(command(arguments)),
                 _ => None,
@@ -278,15 +318,14 @@ fn owned<'l>(
             Instruction::Onbuild(text)
         }
         I::Run(i) => {
-            let end = i.options.iter().map(|f| f.span().end).max().unwrap_or(i.run.span.end);
             let command = match &i.arguments {
                 library::Command::Exec(words) => Command::Exec(strings(&words.value)),
-                _ => Command::Shell(rest(end).trim().to_owned()),
+                _ => Command::Shell(arguments.to_owned()),
             };
             if command == Command::Shell(String::new()) {
                 return Err("RUN needs a command".into());
             }
-            Instruction::Run { flags: flags(&i.options), command, here_docs: line.here_docs.clone() }
+            Instruction::Run { flags, command, here_docs: line.here_docs.clone() }
         }
         I::Shell(i) => Instruction::Shell(strings(&i.arguments)),
         I::Stopsignal(i) => Instruction::Stopsignal(i.arguments.value.to_string()),
@@ -303,7 +342,7 @@ fn owned<'l>(
 
 fn copy(
     add: bool,
-    options: &[library::Flag<'_>],
+    flags: Vec<Flag>,
     src: &[library::Source<'_>],
     dest: &library::UnescapedString<'_>,
     line: &Line,
@@ -318,11 +357,11 @@ fn copy(
         _ => Source::Inline(here_docs.next().unwrap_or_default()),
     };
     let sources = src.iter().map(source).collect();
-    Instruction::Copy { add, flags: flags(options), sources, dest: dest.value.to_string() }
+    Instruction::Copy { add, flags, sources, dest: dest.value.to_string() }
 }
 
 /// The arguments of `ARG`: names, with or without a default.
-fn arguments(text: &str, escape: char) -> std::result::Result<Vec<Pair>, String> {
+fn declared(text: &str, escape: char) -> std::result::Result<Vec<Pair>, String> {
     let pair = |word: String| match word.split_once('=') {
         Some(("", _)) => Err(format!("'{word}' has no name before '='")),
         Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
@@ -376,6 +415,7 @@ mod tests {
         assert_eq!(one("CMD a \\\n b"), Instruction::Cmd(shell("a  b")));
         assert_eq!(one("CMD ['a']"), Instruction::Cmd(shell("['a']")));
         assert_eq!(one("ENTRYPOINT [ ]x"), Instruction::Entrypoint(shell("[ ]x")));
+        assert_eq!(one("entrypoint [ ] "), Instruction::Entrypoint(exec(&[])));
         assert_eq!(
             one("ENV a=\"b c\" d=e\\ f"),
             Instruction::Env(pairs(&[("a", Some("\"b c\"")), ("d", Some("e\\ f"))]))
@@ -398,9 +438,16 @@ mod tests {
         let run = |command, here_docs| Instruction::Run { flags: vec![], command, here_docs };
         assert_eq!(one("RUN [\"a\"]"), run(exec(&["a"]), vec![]));
         assert_eq!(one("RUN a | b # c"), run(shell("a | b # c"), vec![]));
+        assert_eq!(one("RUN -- a --b"), run(shell("a --b"), vec![]));
+        let mount = Flag { name: "mount".into(), value: Some("source=a b,target=/c".into()) };
+        assert_eq!(
+            one("RUN --mount=\"source=a b\",target=/c  [\"d\"]"),
+            Instruction::Run { flags: vec![mount], command: exec(&["d"]), here_docs: vec![] }
+        );
         let here = HereDoc { name: "E".into(), expand: true, chomp: false, text: "x\n".into() };
         assert_eq!(one("RUN <<E\nx\nE"), run(shell("<<E"), vec![here.clone()]));
         assert_eq!(one("RUN cat <<E >/y\nx\nE"), run(shell("cat <<E >/y"), vec![here.clone()]));
+        assert_eq!(one("RUN cat << E >/y\nx\nE"), run(shell("cat << E >/y"), vec![here.clone()]));
         assert_eq!(
             one("RUN --mount=type=tmpfs,target=/t --network=none <<E\nx\nE\n"),
             Instruction::Run {
@@ -439,6 +486,33 @@ mod tests {
                 dest: "/c".into()
             }
         );
+    }
+
+    #[test]
+    fn files_in_other_encodings() {
+        let file = Dockerfile::read(
+            b"# J\xe9r\xf4me\nFROM scratch\nRUN a \\\n # \xe9\n b\nMAINTAINER J\xe9r\xf4me\nLABEL a=\xe9\n",
+        )
+        .unwrap();
+        assert_eq!(file.notes.len(), 2, "{:?}", file.notes);
+        assert!(file.notes[0].starts_with("line 6 "), "{:?}", file.notes);
+        assert_eq!(
+            file.stages[0].steps[1].instruction,
+            Instruction::Maintainer("J\u{fffd}r\u{fffd}me".into())
+        );
+        for (text, at) in [
+            (&b"FROM a\nCOPY \xe4 /x"[..], 2),
+            (b"FROM a\nRUN a \\\n# \xe4\n\xe4", 4),
+            (b"FROM a\nRUN <<E\n# \xe4\nE", 3),
+            (b"ARG a\xe4\nFROM a", 1),
+        ] {
+            match Dockerfile::read(text) {
+                Err(Error::Dockerfile { line, why }) => {
+                    assert!(line == at && why.contains("UTF-8"), "{line} {why}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod run;
 use super::{
     Dockerfile, Error, Result,
     dockerfile::{self, Step},
+    platform,
     remote::Remote,
     state::{Action, BuildArgs, Globals, PATH, State},
     step::StepSpec,
@@ -214,9 +215,9 @@ impl<H: Host> Executor<'_, H> {
             };
             if let Some(platform) = &stage.platform {
                 let wanted = self.globals.expand(stage.line, platform, file.escape)?;
-                let found = format!("linux/{}", state.config.architecture);
-                if wanted != found {
-                    let why = format!("'{base}' is for {found}, not for {wanted}");
+                let found = &state.config.architecture;
+                if !platform::is(&wanted, found) {
+                    let why = format!("'{base}' is for linux/{found}, not for {wanted}");
                     return Err(Error::Dockerfile { line: stage.line, why });
                 }
             }

@@ -4,6 +4,8 @@
 //! instruction at a time; what spans lines is put together here, since it knows here-documents of `RUN` only where
 //! they are the whole command.
 
+use std::collections::HashMap;
+
 /// Largest Dockerfile, in bytes.
 pub(crate) const MAX_FILE: usize = 1 << 20;
 /// Most instructions of one.
@@ -41,6 +43,8 @@ pub(crate) struct Line {
     pub text: String,
     /// Its here-documents, in order.
     pub here_docs: Vec<HereDoc>,
+    /// The first line of the file that is part of it and is not UTF-8.
+    pub damaged: Option<usize>,
 }
 
 /// A file, cut into instructions.
@@ -57,27 +61,53 @@ pub(crate) struct Lines {
 /// Where, and what is wrong.
 pub(crate) type Wrong = (usize, String);
 
+/// Cuts a file as it is on disk.
+pub(crate) fn cut_bytes(file: &[u8]) -> Result<Lines, Wrong> {
+    let damaged: Vec<bool> = match std::str::from_utf8(file) {
+        Ok(_) => Vec::new(),
+        Err(_) => file.split(|b| *b == b'\n').map(|line| std::str::from_utf8(line).is_err()).collect(),
+    };
+    cut_marked(&String::from_utf8_lossy(file), &damaged)
+}
+
 /// Cuts a file.
 pub(crate) fn cut(file: &str) -> Result<Lines, Wrong> {
+    cut_marked(file, &[])
+}
+
+/// Cuts a file of which it is known which lines were not UTF-8.
+fn cut_marked(file: &str, damaged: &[bool]) -> Result<Lines, Wrong> {
     if file.len() > MAX_FILE {
         return Err((1, format!("the file is larger than {MAX_FILE} bytes")));
     }
     let file = file.strip_prefix('\u{feff}').unwrap_or(file);
     let (escape, syntax) = directives(file)?;
     let mut rest = file.split_inclusive('\n').enumerate();
+    // The last line of each text: where a here-document may end.
+    let ends: HashMap<&str, usize> =
+        rest.clone().map(|(at, raw)| (raw.trim_end_matches(['\n', '\r']), at)).collect();
     let mut lines = Vec::new();
     while let Some((at, raw)) = rest.next() {
-        let number = at + 1;
+        let (number, mut last) = (at + 1, at);
+        let mut bad = None;
+        let mut look = |at: usize| {
+            if damaged.get(at) == Some(&true) {
+                bad.get_or_insert(at + 1);
+            }
+        };
         let (mut text, mut ended) = continuation(raw.trim_start(), escape);
         if raw.trim().is_empty() || is_comment(raw) {
             continue;
         }
+        look(at);
         while !ended {
-            let Some((_, raw)) = rest.next() else { break };
+            let Some((at, raw)) = rest.next() else { break };
             // Comments and empty lines between the parts of an instruction are passed over.
             if is_comment(raw) || raw.trim().is_empty() {
                 continue;
             }
+            look(at);
+            last = at;
             let (more, end) = continuation(raw, escape);
             text.push_str(&more);
             ended = end;
@@ -86,13 +116,10 @@ pub(crate) fn cut(file: &str) -> Result<Lines, Wrong> {
         if text.is_empty() {
             continue;
         }
-        let mut here_docs = match may_have_here_docs(&text) {
-            true => delimiters(&text),
-            false => Vec::new(),
-        };
+        let mut here_docs = delimiters(&text, &|name| ends.get(name).is_some_and(|end| *end > last));
         for here in &mut here_docs {
             loop {
-                let Some((_, raw)) = rest.next() else {
+                let Some((at, raw)) = rest.next() else {
                     return Err((number, format!("the here-document '{}' has no end", here.name)));
                 };
                 let bare = raw.trim_end_matches(['\n', '\r']);
@@ -100,13 +127,14 @@ pub(crate) fn cut(file: &str) -> Result<Lines, Wrong> {
                 if bare == here.name {
                     break;
                 }
+                look(at);
                 here.text.push_str(raw);
             }
         }
         if lines.len() >= MAX_LINES {
             return Err((number, format!("more than {MAX_LINES} instructions")));
         }
-        lines.push(Line { number, text, here_docs });
+        lines.push(Line { number, text, here_docs, damaged: bad });
     }
     Ok(Lines { escape, syntax, lines })
 }
@@ -134,7 +162,7 @@ fn directives(file: &str) -> Result<(char, Option<String>), Wrong> {
             break;
         };
         let name = name.trim().to_ascii_lowercase();
-        if !matches!(name.as_str(), "syntax" | "escape" | "check") {
+        if !matches!(name.as_str(), "syntax" | "escape" | "check") || value.trim().is_empty() {
             break;
         }
         if seen.contains(&name) {
@@ -154,27 +182,54 @@ fn directives(file: &str) -> Result<(char, Option<String>), Wrong> {
     Ok((escape.unwrap_or('\\'), syntax))
 }
 
-fn may_have_here_docs(text: &str) -> bool {
+/// The instruction, that of an `ONBUILD` too, in upper case.
+fn instruction(text: &str) -> String {
     let mut words = text.split_whitespace().map(str::to_ascii_uppercase);
-    let first = words.next();
-    let word = if first.as_deref() == Some("ONBUILD") { words.next() } else { first };
-    matches!(word.as_deref(), Some("RUN" | "COPY" | "ADD"))
+    let first = words.next().unwrap_or_default();
+    if first == "ONBUILD" { words.next().unwrap_or_default() } else { first }
 }
 
-/// The here-documents that a line announces; their texts are still empty.
-fn delimiters(text: &str) -> Vec<HereDoc> {
+/// The here-documents that a line announces; their texts are still empty. As BuildKit has it, there may be blanks
+/// between `<<` and the word of `RUN`; they are in `$((1 << n))`, too, so that there must be a line that ends it.
+fn delimiters(text: &str, has_end: &dyn Fn(&str) -> bool) -> Vec<HereDoc> {
+    let blanks = match instruction(text).as_str() {
+        "RUN" => true,
+        "COPY" | "ADD" => false,
+        _ => return Vec::new(),
+    };
     // The escape of a here-document's delimiter is always the backslash.
-    super::expand::split(text, '\\').iter().filter_map(|word| here_doc(word)).collect()
+    let words = super::expand::split(text, '\\');
+    let (mut found, mut words) = (Vec::new(), words.iter().peekable());
+    while let Some(word) = words.next() {
+        let joined = match words.peek() {
+            Some(next) if blanks && is_bare(word) && !next.starts_with('-') => {
+                here_doc(&format!("{word}{next}"))
+            }
+            _ => None,
+        };
+        if let Some(here) = joined.filter(|here| has_end(&here.name)) {
+            found.push(here);
+            words.next();
+        } else {
+            found.extend(here_doc(word));
+        }
+    }
+    found
+}
+
+/// Whether a word is `<<` alone, perhaps with a file descriptor.
+fn is_bare(word: &str) -> bool {
+    word.trim_start_matches(|c: char| c.is_ascii_digit()) == "<<"
 }
 
 /// The here-document that a word announces, if it does.
 pub(crate) fn here_doc(word: &str) -> Option<HereDoc> {
     let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
     let (chomp, rest) = match rest.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, rest),
+        Some(rest) => (true, rest.trim()),
+        None => (false, rest.trim()),
     };
-    if rest.is_empty() || rest.contains('<') {
+    if rest.contains('<') || super::expand::split(rest, '\\').len() != 1 {
         return None;
     }
     let none: [(String, String); 0] = [];
@@ -210,6 +265,7 @@ mod tests {
         assert_eq!(lines.lines.iter().map(|l| &l.text).collect::<Vec<_>>(), ["RUN a b\\", "RUN c"]);
         assert_eq!(cut("# comment\n# escape=`\nRUN a").unwrap().escape, '\\');
         assert_eq!(cut("# unknown=1\n# escape=`\nRUN a").unwrap().escape, '\\');
+        assert_eq!(cut("# escape=\n# escape=`\nRUN a").unwrap().escape, '\\');
         assert!(cut("# escape=x\n").unwrap_err().1.contains("escape character"));
         assert!(cut("# escape=\\\n# escape=`\n").unwrap_err().1.contains("twice"));
     }
@@ -230,8 +286,16 @@ mod tests {
         assert_eq!(lines[1].here_docs, [here("E F", false, false, "# no comment \\\n")]);
         assert_eq!((lines[1].number, lines[2].number, lines[2].text.as_str()), (6, 9, "RUN c"));
         assert!(cut("RUN <<A\nx").unwrap_err().1.contains("has no end"));
-        for text in ["RUN a <<<b", "RUN a << b", "ENV a=<<b", "RUN ((1<<2))", "RUN a '<<b'"] {
+        for text in
+            ["RUN a <<<b", "RUN a << b", "ENV a=<<b", "RUN ((1<<2))", "RUN a '<<b'", "RUN $((1 << 2))"]
+        {
             assert_eq!(cut(text).unwrap().lines[0].here_docs, [], "{text}");
         }
+        let spaced = |text| cut(text).unwrap().lines.iter().map(|l| l.here_docs.clone()).collect::<Vec<_>>();
+        assert_eq!(spaced("RUN cat <<  A >x\na\nA\nRUN b"), [vec![here("A", true, false, "a\n")], vec![]]);
+        assert_eq!(spaced("RUN cat << 'A'\na\nA"), [[here("A", false, false, "a\n")]]);
+        assert_eq!(spaced("RUN <<A\nRUN a << b\nA\nRUN a << b")[1], []);
+        assert_eq!(here_doc("<< E"), Some(here("E", true, false, "")));
+        assert_eq!(here_doc("<<E python3"), None);
     }
 }

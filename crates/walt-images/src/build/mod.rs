@@ -17,8 +17,10 @@ pub mod dockerfile;
 pub mod executor;
 mod expand;
 pub mod fetch;
+mod flags;
 mod lines;
 mod mounts;
+mod platform;
 mod remote;
 mod state;
 pub mod step;
@@ -82,8 +84,8 @@ impl Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// For the fuzzer: every step of every stage, on an empty image.
-pub(crate) fn fuzz(text: &str) {
-    let Ok(file) = Dockerfile::parse(text) else { return };
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let Ok(file) = Dockerfile::read(bytes) else { return };
     let args = BuildArgs::new();
     let Ok(mut globals) = state::Globals::new(&file, &args, "amd64") else { return };
     for stage in &file.stages {

@@ -1,4 +1,9 @@
 //! `RUN --mount=…`: what is shown to one command beside the image.
+//!
+//! Source: Dockerfile reference, "RUN --mount"; where it is silent, what BuildKit does. Fields are those of a line of CSV;
+//! variables are replaced in each one by itself, so that a value cannot become two. Names and kinds are in any case; of a
+//! field that is given twice, the last one counts; an empty value is as if it was not given; fields that mean nothing
+//! for a kind are passed over, unless they would be missed.
 
 use super::state::absolute;
 
@@ -27,6 +32,8 @@ pub(crate) enum MountKind {
     },
     /// Memory.
     Tmpfs { size: Option<u64> },
+    /// The agent of the user's keys, which nobody has here: nothing is shown.
+    Ssh,
     /// A file that the user gave with the build, not part of any image.
     Secret { id: String, env: Option<String>, file: bool, required: bool, mode: u32, uid: u32, gid: u32 },
 }
@@ -39,118 +46,206 @@ pub(crate) enum Sharing {
     Locked,
 }
 
-/// Options of one mount, as they were given.
-#[derive(Default)]
-struct Options<'a>(Vec<(&'a str, Option<&'a str>)>);
+/// Fields that a mount may have; other names for some of them.
+const FIELDS: [&str; 14] = [
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "readwrite",
+    "required",
+    "size",
+    "id",
+    "sharing",
+    "mode",
+    "uid",
+    "gid",
+    "env",
+];
+const OTHER_NAMES: [(&str, &str); 5] = [
+    ("src", "source"),
+    ("dst", "target"),
+    ("destination", "target"),
+    ("ro", "readonly"),
+    ("rw", "readwrite"),
+];
+/// Fields that are switches: they need no value.
+const SWITCHES: [&str; 3] = ["readonly", "readwrite", "required"];
+/// Fields with their kinds, that would be missed if they were passed over.
+const BOUND: [(&str, &[&str]); 6] = [
+    ("required", &["secret", "ssh"]),
+    ("size", &["tmpfs"]),
+    ("sharing", &["cache"]),
+    ("mode", &["cache", "secret", "ssh"]),
+    ("uid", &["cache", "secret", "ssh"]),
+    ("gid", &["cache", "secret", "ssh"]),
+];
 
-impl<'a> Options<'a> {
-    fn take(&mut self, names: &[&str]) -> Option<Option<&'a str>> {
-        let at = self.0.iter().position(|(name, _)| names.contains(name))?;
-        Some(self.0.remove(at).1)
+/// The fields of one mount, in their order, by their common names, with variables replaced.
+struct Fields(Vec<(&'static str, Option<String>)>);
+
+impl Fields {
+    fn read(text: &str, expand: Expand<'_>) -> Result<Self, String> {
+        let mut all = Vec::new();
+        for field in csv(text) {
+            let (name, value) = match field.split_once('=') {
+                Some((name, value)) => (name, Some(expand(value)?)),
+                None => (field.as_str(), None),
+            };
+            let lower = name.trim().to_ascii_lowercase();
+            let common =
+                OTHER_NAMES.iter().find(|(other, _)| *other == lower).map_or(&*lower, |(_, name)| name);
+            let known = FIELDS.iter().find(|known| **known == common);
+            let known = known.ok_or_else(|| format!("a mount has no option '{name}'"))?;
+            if value.is_none() && !SWITCHES.contains(known) {
+                return Err(format!("'{name}' of a mount needs a value"));
+            }
+            all.push((*known, value));
+        }
+        Ok(Self(all))
     }
-    fn text(&mut self, names: &[&str]) -> Result<Option<&'a str>, String> {
-        match self.take(names) {
-            None => Ok(None),
-            Some(Some(value)) => Ok(Some(value)),
-            Some(None) => Err(format!("'{}' of a mount needs a value", names[0])),
+
+    fn last(&self, name: &str) -> Option<&Option<String>> {
+        self.0.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.last(name)?.clone().filter(|value| !value.is_empty())
+    }
+
+    fn switch(name: &str, value: Option<&str>) -> Result<bool, String> {
+        match value {
+            None | Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(true),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(false),
+            Some(other) => Err(format!("{name}={other}: use true or false")),
         }
     }
-    fn switch(&mut self, names: &[&str]) -> Result<Option<bool>, String> {
-        match self.take(names) {
-            None => Ok(None),
-            Some(None | Some("true" | "1")) => Ok(Some(true)),
-            Some(Some("false" | "0")) => Ok(Some(false)),
-            Some(Some(other)) => Err(format!("{}={other}: use true or false", names[0])),
+
+    /// Whether it is read-only, if that is said: the last word counts.
+    fn read_only(&self) -> Result<Option<bool>, String> {
+        let mut found = None;
+        for (name, value) in &self.0 {
+            match *name {
+                "readonly" => found = Some(Self::switch(name, value.as_deref())?),
+                "readwrite" => found = Some(!Self::switch(name, value.as_deref())?),
+                _ => {}
+            }
         }
+        Ok(found)
     }
-    fn number(&mut self, name: &str, radix: u32, default: u32) -> Result<u32, String> {
-        match self.text(&[name])? {
+
+    fn required(&self) -> Result<bool, String> {
+        self.last("required").map_or(Ok(false), |value| Self::switch("required", value.as_deref()))
+    }
+
+    fn number(&self, name: &str, radix: u32, default: u32) -> Result<u32, String> {
+        match self.text(name) {
             None => Ok(default),
-            Some(text) => u32::from_str_radix(text, radix).map_err(|_| format!("{name}={text} is no number")),
+            Some(text) => {
+                u32::from_str_radix(&text, radix).map_err(|_| format!("{name}={text} is no number"))
+            }
         }
     }
 }
 
-/// Reads the value of one `--mount`, its variables replaced.
-pub(crate) fn parse(text: &str, workdir: &str) -> Result<Mount, String> {
-    let mut options = Options::default();
-    for field in text.split(',') {
-        options.0.push(match field.split_once('=') {
-            Some((name, value)) => (name.trim(), Some(value)),
-            None => (field.trim(), None),
-        });
+/// The fields of a line: between commas that are not in quotes; two quotes in quotes are one.
+fn csv(text: &str) -> Vec<String> {
+    let (mut all, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => all.push(std::mem::take(&mut field)),
+            c => field.push(c),
+        }
     }
-    let kind = options.text(&["type"])?.unwrap_or("bind").to_owned();
-    let target = options.text(&["target", "dst", "destination"])?.map(|t| absolute(workdir, t));
-    let needed = || target.clone().ok_or_else(|| format!("a mount of type {kind} needs a target"));
-    let read_only = match (options.switch(&["readonly", "ro"])?, options.switch(&["readwrite", "rw"])?) {
-        (Some(read_only), None) => Some(read_only),
-        (None, Some(write)) => Some(!write),
-        (None, None) => None,
-        _ => return Err("a mount is either ro or rw".into()),
-    };
-    let owned = |text: Option<&str>| text.map(str::to_owned);
+    all.push(field);
+    all.retain(|field| !field.is_empty());
+    all
+}
+
+/// Replaces variables.
+type Expand<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// Reads the value of one `--mount`.
+pub(crate) fn parse(text: &str, workdir: &str, expand: Expand<'_>) -> Result<Mount, String> {
+    let fields = Fields::read(text, expand)?;
+    if fields.0.is_empty() {
+        return Err("--mount needs a value, as type=cache,target=/directory".into());
+    }
+    let kind = fields.text("type").map_or("bind".to_owned(), |kind| kind.to_ascii_lowercase());
+    if let Some((name, _)) =
+        BOUND.iter().find(|(name, kinds)| fields.last(name).is_some() && !kinds.contains(&kind.as_str()))
+    {
+        return Err(format!("a mount of type {kind} has no option '{name}'"));
+    }
+    let given = fields.text("target");
+    // Without a target it is the directory that commands run in.
+    let target = absolute(workdir, given.as_deref().unwrap_or("."));
+    let read_only = fields.read_only()?;
+    let source = || fields.text("source").unwrap_or_else(|| "/".into());
     let mount = match kind.as_str() {
         "bind" => Mount {
-            target: needed()?,
+            target,
             read_only: read_only.unwrap_or(true),
-            kind: MountKind::Bind {
-                from: owned(options.text(&["from"])?),
-                source: options.text(&["source", "src"])?.unwrap_or("/").to_owned(),
-            },
+            kind: MountKind::Bind { from: fields.text("from"), source: source() },
         },
         "cache" => {
-            let target = needed()?;
-            let id = options.text(&["id"])?.unwrap_or(&target).to_owned();
-            let sharing = match options.text(&["sharing"])?.unwrap_or("shared") {
-                "shared" => Sharing::Shared,
-                "private" => Sharing::Private,
-                "locked" => Sharing::Locked,
-                other => return Err(format!("sharing={other}: use shared, private or locked")),
+            let sharing = match fields.text("sharing").map(|s| s.to_ascii_lowercase()).as_deref() {
+                None | Some("shared") => Sharing::Shared,
+                Some("private") => Sharing::Private,
+                Some("locked") => Sharing::Locked,
+                Some(other) => return Err(format!("sharing={other}: use shared, private or locked")),
             };
             let kind = MountKind::Cache {
-                id,
+                id: fields.text("id").unwrap_or_else(|| target.clone()),
                 sharing,
-                from: owned(options.text(&["from"])?),
-                source: options.text(&["source", "src"])?.unwrap_or("/").to_owned(),
-                mode: options.number("mode", 8, 0o755)?,
-                uid: options.number("uid", 10, 0)?,
-                gid: options.number("gid", 10, 0)?,
+                from: fields.text("from"),
+                source: absolute("/", &source()),
+                mode: fields.number("mode", 8, 0o755)?,
+                uid: fields.number("uid", 10, 0)?,
+                gid: fields.number("gid", 10, 0)?,
             };
             Mount { target, kind, read_only: read_only.unwrap_or(false) }
         }
         "tmpfs" => {
-            let size = match options.text(&["size"])? {
+            let size = match fields.text("size") {
                 None => None,
-                Some(text) => Some(bytes(text).ok_or_else(|| format!("size={text} is no size"))?),
+                Some(text) => Some(bytes(&text).ok_or_else(|| format!("size={text} is no size"))?),
             };
-            Mount { target: needed()?, kind: MountKind::Tmpfs { size }, read_only: false }
+            Mount { target, kind: MountKind::Tmpfs { size }, read_only: false }
         }
         "secret" => {
-            let id = options.text(&["id"])?.map(str::to_owned);
-            let source = options.text(&["source", "src"])?.map(str::to_owned);
-            let env = owned(options.text(&["env"])?);
-            let id = id.or(source).or_else(|| {
-                target
-                    .as_deref()
-                    .and_then(|t| t.rsplit('/').next())
-                    .filter(|n| !n.is_empty())
-                    .map(str::to_owned)
-            });
-            let id = id.ok_or("a mount of type secret needs an id")?;
-            let file = target.is_some() || env.is_none();
-            let target = target.clone().unwrap_or_else(|| format!("/run/secrets/{id}"));
+            let last = |path: &String| path.rsplit('/').find(|n| !n.is_empty()).map(str::to_owned);
+            let id = fields.text("id").or_else(|| fields.text("source"));
+            let id =
+                id.or_else(|| given.as_ref().and_then(last)).ok_or("a mount of type secret needs an id")?;
+            // An empty name is that of the secret.
+            let env = match fields.last("env") {
+                Some(Some(name)) if !name.is_empty() => Some(name.clone()),
+                Some(_) => Some(id.clone()),
+                None => None,
+            };
+            let file = given.is_some() || env.is_none();
+            let target = match given {
+                Some(_) => target,
+                None => format!("/run/secrets/{}", last(&id).ok_or("a mount of type secret needs an id")?),
+            };
             let kind = MountKind::Secret {
                 env,
                 file,
-                required: options.switch(&["required"])?.unwrap_or(false),
-                mode: options.number("mode", 8, 0o400)?,
-                uid: options.number("uid", 10, 0)?,
-                gid: options.number("gid", 10, 0)?,
+                required: fields.required()?,
+                mode: fields.number("mode", 8, 0o400)?,
+                uid: fields.number("uid", 10, 0)?,
+                gid: fields.number("gid", 10, 0)?,
                 id,
             };
             Mount { target, kind, read_only: true }
         }
+        // It is like a build whose user has given no key.
+        "ssh" if !fields.required()? => Mount { target, kind: MountKind::Ssh, read_only: true },
         "ssh" => {
             return Err("mounts of type ssh are not offered: use a secret, or copy with the context".into());
         }
@@ -158,32 +253,98 @@ pub(crate) fn parse(text: &str, workdir: &str) -> Result<Mount, String> {
             return Err(format!("type={other} of a mount is not known: use bind, cache, tmpfs or secret"));
         }
     };
-    if let Some((name, _)) = options.0.first() {
-        return Err(format!("a mount of type {kind} has no option '{name}'"));
-    }
-    if mount.target == "/" {
-        return Err("a mount cannot cover the root directory".into());
+    if mount.target == "/" && mount.kind != MountKind::Ssh {
+        let why = "a mount cannot cover the root directory";
+        return Err(match given_target(&fields) {
+            true => why.into(),
+            false => format!("{why}, in which commands run here: give it a target"),
+        });
     }
     Ok(mount)
+}
+
+fn given_target(fields: &Fields) -> bool {
+    fields.text("target").is_some()
 }
 
 /// `64m` and the like, in bytes.
 fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let factor = match &lower[digits.len()..] {
+    let factor: u64 = match &lower[digits.len()..] {
         "" | "b" => 1,
         "k" | "kb" | "kib" => 1 << 10,
         "m" | "mb" | "mib" => 1 << 20,
         "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
+    let digits = digits.trim_end();
+    match digits.split_once('.') {
+        None => digits.parse::<u64>().ok()?.checked_mul(factor),
+        Some(_) => {
+            let number: f64 = digits.parse().ok()?;
+            // What is larger is no size of memory, and would not be exact.
+            Some(number * factor as f64).filter(|n| (0.0..9e15).contains(n)).map(|n| n as u64)
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str, workdir: &str) -> Result<Mount, String> {
+        super::parse(text, workdir, &|value| Ok(value.replace("$x", "a,b")))
+    }
+
+    fn bind(text: &str) -> (String, Option<String>, String, bool) {
+        let mount = parse(text, "/w").unwrap_or_else(|e| panic!("{text}: {e}"));
+        let MountKind::Bind { from, source } = mount.kind else { panic!("{text}: {:?}", mount.kind) };
+        (mount.target, from, source, mount.read_only)
+    }
+
+    #[test]
+    fn forms_that_are_taken() {
+        for (text, target, source, read_only) in [
+            ("type=bind", "/w", "/", true),
+            ("source=.", "/w", ".", true),
+            ("target=.,rw", "/w", "/", false),
+            ("target=,src=b,from=", "/w", "b", true),
+            ("TYPE=Bind,Target=/x,SRC=B", "/x", "B", true),
+            ("dst=/a,destination=/x", "/x", "/", true),
+            ("target=/x,ro=0", "/x", "/", false),
+            ("target=/x,ro,rw=T", "/x", "/", false),
+            ("target=/x,rw,readonly=true", "/x", "/", true),
+            ("target=/x,source=$x", "/x", "a,b", true),
+            ("target=/x,\"source=c,\"\"d\"", "/x", "c,\"d", true),
+            ("target=../x/,source=a=b,id=any,env=any,", "/x", "a=b", true),
+        ] {
+            assert_eq!(bind(text), (target.into(), None, source.into(), read_only), "{text}");
+        }
+        let kind = |text: &str| parse(text, "/w").unwrap_or_else(|e| panic!("{text}: {e}")).kind;
+        assert!(
+            matches!(kind("type=cache"), MountKind::Cache { id, source, .. } if id == "/w" && source == "/")
+        );
+        assert!(matches!(
+            kind("type=cache,sharing=LOCKED,source=./"),
+            MountKind::Cache { sharing: Sharing::Locked, source, .. } if source == "/"
+        ));
+        for (size, bytes) in [("1.5G", 3 << 29), ("64 mb", 64 << 20), ("7", 7), ("1tib", 1 << 40)] {
+            let text = format!("type=tmpfs,ro,from=x,size={size}");
+            assert_eq!(kind(&text), MountKind::Tmpfs { size: Some(bytes) }, "{text}");
+        }
+        assert_eq!(parse("type=secret,id=a/b", "/").unwrap().target, "/run/secrets/b");
+        assert!(matches!(
+            kind("type=secret,id=a,env="),
+            MountKind::Secret { env: Some(e), file: false, .. } if e == "a"
+        ));
+        assert!(matches!(
+            kind("type=secret,target=x/y,required=f"),
+            MountKind::Secret { id, file: true, required: false, .. } if id == "y"
+        ));
+        assert_eq!(parse("type=ssh,id=x,mode=0600", "/").unwrap().kind, MountKind::Ssh);
+    }
 
     #[test]
     fn all_types() {
@@ -217,10 +378,15 @@ mod tests {
     #[test]
     fn wrong_mounts() {
         for (text, part) in [
-            ("type=cache", "target"),
+            ("type=cache", "give it a target"),
+            ("type=bind", "give it a target"),
             ("type=nothing,target=/a", "nothing"),
             ("target=/", "root"),
-            ("target=/a,ro,rw", "either"),
+            ("target=/a,ro=maybe", "true or false"),
+            ("target=/a,mode=700", "mode"),
+            ("target=/a,odd=1", "odd"),
+            ("type=ssh,required", "ssh"),
+            ("", "value"),
             ("target=/a,size=3", "size"),
             ("type=cache,target=/a,sharing=x", "sharing"),
             ("type=secret", "id"),

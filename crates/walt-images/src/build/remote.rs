@@ -71,13 +71,13 @@ impl Remote {
     }
 
     /// What a file is called in a directory; empty if the URL does not say, or for a tree.
-    pub fn name(&self) -> String {
-        let Self::File { url } = self else { return String::new() };
+    pub fn name(&self) -> Vec<u8> {
+        let Self::File { url } = self else { return Vec::new() };
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
         let path = rest.split('?').next().and_then(|r| r.split_once('/')).map_or("", |(_, path)| path);
-        let path = percent_decode_str(path).decode_utf8_lossy();
-        let name = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        if matches!(name, "." | "..") || name.contains('\0') { String::new() } else { name.to_owned() }
+        let path: Vec<u8> = percent_decode_str(path).collect();
+        let name = path.rsplit(|b| *b == b'/').find(|name| !name.is_empty()).unwrap_or_default();
+        if matches!(name, b"." | b"..") || name.contains(&0) { Vec::new() } else { name.to_owned() }
     }
 
     /// Checks the form of a `--checksum`; an error is a sentence.
@@ -155,12 +155,15 @@ mod tests {
     #[test]
     fn names_of_files() {
         for (url, name) in [
-            ("http://h/a/b.txt", "b.txt"),
-            ("http://h/a%20b/?q=/c", "a b"),
-            ("http://h/a%2fb", "b"),
-            ("http://h", ""),
-            ("http://h/?x", ""),
-            ("http://h/..", ""),
+            ("http://h/a/b.txt", &b"b.txt"[..]),
+            ("http://h/a%20b/?q=/c", b"a b"),
+            ("http://h/a%2fb", b"b"),
+            ("http://h/a%2f/", b"a"),
+            ("http://h/G%E4rten", b"G\xe4rten"),
+            ("http://h", b""),
+            ("http://h/?x", b""),
+            ("http://h/..", b""),
+            ("http://h/a%00", b""),
         ] {
             assert_eq!(Remote::File { url: url.into() }.name(), name, "{url}");
         }

@@ -173,13 +173,11 @@ impl State {
             }
             Instruction::Maintainer(name) => self.config.author = Some(name.clone()),
             Instruction::Cmd(command) => {
-                let value = json!(self.command(command));
-                self.other().insert("Cmd".into(), value);
+                self.set_command("Cmd", command);
                 self.cmd_set = true;
             }
             Instruction::Entrypoint(command) => {
-                let value = json!(self.command(command));
-                self.other().insert("Entrypoint".into(), value);
+                self.set_command("Entrypoint", command);
                 if !self.cmd_set {
                     // A command meant for another entry point.
                     self.other().remove("Cmd");
@@ -281,6 +279,14 @@ impl State {
         }
     }
 
+    /// Sets a command of the configuration; `[]` takes that of the base image away.
+    fn set_command(&mut self, key: &str, command: &Command) {
+        match self.command(command) {
+            words if words.is_empty() => drop(self.other().remove(key)),
+            words => drop(self.other().insert(key.into(), json!(words))),
+        }
+    }
+
     fn set_member(&mut self, key: &str, member: String) {
         let set = self.other().entry(key).or_insert_with(|| json!({}));
         if !set.is_object() {
@@ -355,10 +361,24 @@ mod tests {
             ("CMD a b", "Cmd", json!(["/bin/sh", "-c", "a b"])),
             ("SHELL [\"s\", \"-x\"]\nCMD a b", "Cmd", json!(["s", "-x", "a b"])),
             ("ENTRYPOINT [\"e\"]", "Cmd", Value::Null),
+            ("ENTRYPOINT [\"e\"]\nENTRYPOINT []", "Entrypoint", Value::Null),
+            ("ENTRYPOINT []", "Cmd", Value::Null),
+            ("CMD []", "Cmd", Value::Null),
             ("CMD [\"c\"]\nENTRYPOINT [\"e\"]", "Cmd", json!(["c"])),
             ("WORKDIR x/../y", "WorkingDir", json!("/base/y")),
             ("WORKDIR /z/", "WorkingDir", json!("/z")),
             ("ENV p=8-9\nEXPOSE $p 7/UDP", "ExposedPorts", json!({"8/tcp": {}, "9/tcp": {}, "7/udp": {}})),
+            (
+                "EXPOSE 80:81 127.0.0.1:82:83/udp [::1]:84:85 86/ 87-88:89-90",
+                "ExposedPorts",
+                json!({"81/tcp": {}, "83/udp": {}, "85/tcp": {}, "86/tcp": {}, "89/tcp": {}, "90/tcp": {}}),
+            ),
+            ("HEALTHCHECK --interval=5s none", "Healthcheck", json!({"Test": ["NONE"]})),
+            (
+                "HEALTHCHECK --interval=0 --timeout= --retries= --start-period=\"1s\" CMD x",
+                "Healthcheck",
+                json!({"Test": ["CMD-SHELL", "x"], "StartPeriod": 1_000_000_000u64}),
+            ),
             (
                 "HEALTHCHECK --interval=1h0.5s CMD x",
                 "Healthcheck",
@@ -405,6 +425,11 @@ mod tests {
             ("/base/d/", Some(Chmod::Octal(0o640)), Some("a:b"))
         );
         assert_eq!(copy.sources, [Origin::Path("a".into()), Origin::Path("b*".into())]);
+        let text = "FROM x\nCOPY --chown= --chmod= --from= --link=FALSE --exclude= a b\nADD --checksum= --unpack=TRUE a b";
+        let (actions, _) = apply(text, &[]).expect("it is right");
+        let [Action::Copy(plain), Action::Copy(add)] = actions.as_slice() else { panic!("{actions:?}") };
+        assert_eq!((&plain.chown, &plain.chmod, &plain.from, plain.link), (&None, &None, &None, false));
+        assert_eq!((&add.checksum, add.unpack), (&None, Some(true)));
         assert_eq!(destination("/w", "."), "/w/");
         assert_eq!(destination("/w", "../x/."), "/x/");
     }
@@ -424,8 +449,12 @@ mod tests {
             ("ADD --from=x a b", "no option '--from'"),
             ("RUN --network=host x", "default or none"),
             ("RUN --security=insecure x", "rights"),
-            ("RUN --mount=type=ssh x", "ssh"),
+            ("RUN --mount=type=ssh,required x", "ssh"),
             ("EXPOSE x", "port"),
+            ("EXPOSE x:80", "port"),
+            ("EXPOSE 1-2:80-83", "port"),
+            ("EXPOSE nowhere:1:80", "port"),
+            ("RUN --mount x", "value"),
             ("EXPOSE 9-8", "port"),
             ("STOPSIGNAL SIGX", "signal"),
             ("HEALTHCHECK --interval=x CMD y", "duration"),

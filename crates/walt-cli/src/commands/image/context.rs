@@ -54,7 +54,7 @@ impl Context {
         let mut ignore = Patterns::default();
         if let Some(path) = lists.map(|name| dir.join(name)).find(|path| path.is_file()) {
             let text = fs::read(&path).map_err(|e| cannot("read", &path, &e))?;
-            ignore = Patterns::parse(&String::from_utf8_lossy(&text));
+            ignore = Patterns::parse(&text);
         }
         Ok(Self { dir: dir.to_owned(), dockerfile, ignore })
     }
@@ -131,7 +131,7 @@ impl Packer {
         let meta = fs::metadata(&top).map_err(failed)?;
         let header = header(Type::Dir, Vec::new(), &meta);
         self.head(&header).map_err(failed)?;
-        self.directory(&top, "", &[])?;
+        self.directory(&top, &[])?;
         self.out.write_all(&walt_tar::END).and_then(|()| self.out.flush()).map_err(failed)
     }
 
@@ -143,7 +143,7 @@ impl Packer {
 
     /// Writes what is in a directory. `pending` are directories above that are left out unless something in them
     /// is not.
-    fn directory(&mut self, dir: &Path, below: &str, pending: &[(Vec<u8>, Metadata)]) -> Packed<bool> {
+    fn directory(&mut self, dir: &Path, pending: &[(Vec<u8>, Metadata)]) -> Packed<bool> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| (dir.to_owned(), e))? {
             names.push(entry.map_err(|e| (dir.to_owned(), e))?.file_name());
@@ -152,19 +152,17 @@ impl Packer {
         let mut written = false;
         for name in names {
             let path = dir.join(&name);
-            let text = name.to_string_lossy();
-            let text = if below.is_empty() { text.into_owned() } else { format!("{below}/{text}") };
-            let left_out = self.ignore.matches(&text);
+            let inner = path.strip_prefix(&self.dir).unwrap_or(&path).as_os_str().as_bytes().to_vec();
+            let left_out = self.ignore.matches(&inner);
             let meta = fs::symlink_metadata(&path).map_err(|e| (path.clone(), e))?;
             if left_out && !(meta.is_dir() && self.ignore.has_exceptions()) {
                 continue;
             }
-            let inner = path.strip_prefix(&self.dir).unwrap_or(&path).as_os_str().as_bytes().to_vec();
             let above: &[(Vec<u8>, Metadata)] = if written { &[] } else { pending };
             if left_out {
                 let mut more = above.to_vec();
                 more.push((inner, meta));
-                written |= self.directory(&path, &text, &more)?;
+                written |= self.directory(&path, &more)?;
                 continue;
             }
             for (name, meta) in above {
@@ -173,7 +171,7 @@ impl Packer {
             written = true;
             self.entry(&path, inner, &meta).map_err(|e| (path.clone(), e))?;
             if meta.is_dir() {
-                self.directory(&path, &text, &[])?;
+                self.directory(&path, &[])?;
             }
         }
         Ok(written)
@@ -240,9 +238,15 @@ mod tests {
     use super::*;
 
     fn packed(files: &[&str], ignore: &str) -> Vec<String> {
+        let files: Vec<&[u8]> = files.iter().map(|f| f.as_bytes()).collect();
+        let names = packed_bytes(&files, ignore.as_bytes());
+        names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
+    }
+
+    fn packed_bytes(files: &[&[u8]], ignore: &[u8]) -> Vec<Vec<u8>> {
         let dir = tempfile::tempdir().unwrap();
         for file in files {
-            let path = dir.path().join(file);
+            let path = dir.path().join(std::ffi::OsStr::from_bytes(file));
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, file).unwrap();
         }
@@ -263,9 +267,9 @@ mod tests {
             assert_eq!((header.uid, header.gid), (0, 0));
             let padded = header.size.next_multiple_of(512) as usize;
             input = &input[padded..];
-            names.push(String::from_utf8(header.path).unwrap());
+            names.push(header.path);
         }
-        names.retain(|n| !n.is_empty() && n != "Dockerfile" && n != ".dockerignore");
+        names.retain(|n| !n.is_empty() && n != b"Dockerfile" && n != b".dockerignore");
         names
     }
 
@@ -279,6 +283,13 @@ mod tests {
     }
 
     #[test]
+    fn names_are_bytes() {
+        let files = [&b"d/G\xe4rten"[..], b"d/G\xf6rten", b"d/G\xfcrten"];
+        assert_eq!(packed_bytes(&files, b"*\n!d/G\xf6*"), [&b"d"[..], b"d/G\xf6rten"]);
+        assert_eq!(packed_bytes(&files, b"d/G\xe4rten"), [&b"d"[..], b"d/G\xf6rten", b"d/G\xfcrten"]);
+    }
+
+    #[test]
     fn which_file_is_the_dockerfile() {
         let dir = tempfile::tempdir().unwrap();
         assert!(Context::find(dir.path()).unwrap_err().text().contains("no Dockerfile"));
@@ -289,6 +300,6 @@ mod tests {
         fs::write(dir.path().join(".dockerignore"), "y").unwrap();
         let context = Context::find(dir.path()).unwrap();
         assert_eq!(context.dockerfile, b"2");
-        assert!(context.ignore.matches("x") && !context.ignore.matches("y"));
+        assert!(context.ignore.matches(b"x") && !context.ignore.matches(b"y"));
     }
 }

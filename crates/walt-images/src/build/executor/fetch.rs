@@ -79,8 +79,8 @@ impl<H: Host> Executor<'_, H> {
         let view = self.view(layer.as_slice()).await?;
         let identity = identity(&view).ok_or_else(|| failed("it was not fetched".into()))?;
         let path = match remote {
-            Remote::File { .. } => format!("{PLACE}/{CONTENT}"),
-            Remote::Git { subdir, .. } => format!("{PLACE}/{CONTENT}/{subdir}"),
+            Remote::File { .. } => format!("{PLACE}/{CONTENT}").into_bytes(),
+            Remote::Git { subdir, .. } => format!("{PLACE}/{CONTENT}/{subdir}").into_bytes(),
         };
         Ok(Found { identity, content: Fetched { view, path } })
     }

@@ -80,6 +80,12 @@ impl<H: Host> Executor<'_, H> {
                 What::Cache { dir, locked: *sharing != Sharing::Shared }
             }
             MountKind::Tmpfs { size } => What::Tmpfs(*size),
+            MountKind::Ssh => {
+                self.host
+                    .line("Note: the mount of type ssh is left out: there is no key of yours here.".into())
+                    .await;
+                return Ok(None);
+            }
             MountKind::Secret { id, env, file, required, mode, uid, gid } => {
                 let Some(bytes) = self.order.secrets.get(id) else {
                     if *required {
@@ -90,7 +96,13 @@ impl<H: Host> Executor<'_, H> {
                     return Ok(None);
                 };
                 if let Some(name) = env {
-                    let text = String::from_utf8_lossy(bytes);
+                    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+                    let Some(text) = text else {
+                        let why = format!(
+                            "the secret '{id}' is not text, as a variable must be: mount it as a file"
+                        );
+                        return Err(Error::Dockerfile { line, why });
+                    };
                     secrets.env.push(format!("{name}={text}"));
                 }
                 if !file {

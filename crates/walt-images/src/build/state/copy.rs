@@ -74,18 +74,21 @@ impl State {
                 Some(value) => Some(self.word(line, value)?),
                 None => None,
             };
-            let needed =
-                || value.clone().ok_or_else(|| wrong(line, format!("--{} needs a value", flag.name)));
-            let switch = || match value.as_deref() {
+            // An empty value is as if the option was not given.
+            let needed = || match &value {
+                Some(value) => Ok(Some(value.clone()).filter(|v| !v.is_empty())),
+                None => Err(wrong(line, format!("--{} needs a value", flag.name))),
+            };
+            let switch = || match value.as_ref().map(|v| v.to_ascii_lowercase()).as_deref() {
                 None | Some("true") => Ok(true),
                 Some("false") => Ok(false),
                 Some(other) => Err(wrong(line, format!("--{}={other}: use true or false", flag.name))),
             };
             match flag.name.as_str() {
-                "from" if !add => copy.from = Some(needed()?),
-                "chown" => copy.chown = Some(needed()?),
+                "from" if !add => copy.from = needed()?,
+                "chown" => copy.chown = needed()?,
                 "chmod" => {
-                    let text = needed()?;
+                    let Some(text) = needed()? else { continue };
                     let why = format!(
                         "--chmod={text}: use an octal number up to 7777, or changes as chmod has them: u=rwX,go=rX"
                     );
@@ -93,8 +96,8 @@ impl State {
                 }
                 "link" => copy.link = switch()?,
                 "parents" if !add => copy.parents = switch()?,
-                "exclude" => copy.exclude.push(needed()?),
-                "checksum" if add => copy.checksum = Some(needed()?),
+                "exclude" => copy.exclude.extend(needed()?),
+                "checksum" if add => copy.checksum = needed()?,
                 "keep-git-dir" if add => keep_git_dir = switch()?,
                 "unpack" if add => copy.unpack = Some(switch()?),
                 other => return Err(wrong(line, format!("{what} has no option '--{other}'"))),

@@ -1,10 +1,10 @@
 //! `RUN`: the command, its environment, what is mounted for it.
 
-use super::{Globals, PATH, PREDEFINED, State, at, wrong};
+use super::{Globals, PATH, PREDEFINED, Scope, State, at, wrong};
 use crate::build::{
     Result,
     dockerfile::{Command, Flag},
-    expand::Variables,
+    expand::{self, Variables},
     lines::{self, HereDoc},
     mounts::{self, Mount},
 };
@@ -40,7 +40,10 @@ impl State {
         for flag in flags {
             let value = flag.value.as_deref().unwrap_or_default();
             match flag.name.as_str() {
-                "mount" => all.push(at(line, mounts::parse(&self.word(line, value)?, self.workdir()))?),
+                "mount" => {
+                    let expand = &|text: &str| expand::word(text, self.escape, &Scope(&self.env, &self.args));
+                    all.push(at(line, mounts::parse(value, self.workdir(), expand))?);
+                }
                 "network" => {
                     network = match self.word(line, value)?.as_str() {
                         "default" => true,

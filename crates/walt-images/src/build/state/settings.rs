@@ -6,19 +6,35 @@ use serde_json::{Value, json};
 /// Widest range of ports that `EXPOSE` takes.
 const MAX_PORTS: u32 = 65_536;
 
-/// `80`, `80/udp`, `80-82/tcp` as the entries of a configuration.
+/// `80`, `80/udp`, `80-82/tcp` as the entries of a configuration. Addresses and ports of a host before it, as in
+/// `127.0.0.1:8080:80`, mean nothing in an image.
 pub(super) fn port_range(text: &str) -> std::result::Result<Vec<String>, String> {
     let why = || format!("'{text}' is no port: use 80, 80/udp or 80-82/tcp");
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(why());
-    }
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n < MAX_PORTS).ok_or_else(why);
-    let (first, last) = (number(first)?, number(last)?);
-    if first > last {
-        return Err(why());
+    let (host, inside) = match text.rsplit_once(':') {
+        Some((host, inside)) => (Some(host), inside),
+        None => (None, text),
+    };
+    let (ports, protocol) = inside.split_once('/').unwrap_or((inside, ""));
+    let protocol = match protocol.to_ascii_lowercase() {
+        none if none.is_empty() => "tcp".to_owned(),
+        known if matches!(known.as_str(), "tcp" | "udp" | "sctp") => known,
+        _ => return Err(why()),
+    };
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n < MAX_PORTS);
+        Some((number(first)?, number(last)?)).filter(|(first, last)| first <= last)
+    };
+    let (first, last) = range(ports).ok_or_else(why)?;
+    if let Some(host) = host {
+        let (address, ports) = host.rsplit_once(':').unwrap_or(("", host));
+        let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+        let known = address.is_empty() || address.parse::<std::net::IpAddr>().is_ok();
+        let fits = ports.is_empty()
+            || range(ports).is_some_and(|(from, to)| to - from == last - first || first == last);
+        if !known || !fits {
+            return Err(why());
+        }
     }
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
@@ -45,6 +61,9 @@ pub(super) fn is_signal(text: &str) -> bool {
 
 /// A duration as Go writes it, in nanoseconds: `1m30s`, `500ms`.
 fn duration(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
     let mut total = 0f64;
     let mut rest = text;
     while !rest.is_empty() {
@@ -70,10 +89,8 @@ fn duration(text: &str) -> Option<u64> {
 
 pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result::Result<Value, String> {
     let Some(test) = test else {
-        return match flags.is_empty() {
-            true => Ok(json!({"Test": ["NONE"]})),
-            false => Err("HEALTHCHECK NONE takes no option".into()),
-        };
+        // Options mean nothing then.
+        return Ok(json!({"Test": ["NONE"]}));
     };
     let words = match test {
         Command::Shell(text) => vec!["CMD-SHELL".to_owned(), text.clone()],
@@ -81,12 +98,13 @@ pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result
     };
     let mut value = json!({"Test": words});
     for flag in flags {
-        let text = flag.value.as_deref().unwrap_or_default();
+        let text = flag.value.as_deref().ok_or_else(|| format!("--{} needs a value", flag.name))?;
         let key = match flag.name.as_str() {
             "interval" => "Interval",
             "timeout" => "Timeout",
             "start-period" => "StartPeriod",
             "start-interval" => "StartInterval",
+            "retries" if text.is_empty() => continue,
             "retries" => {
                 let count: u32 = text.parse().map_err(|_| format!("--retries={text} is no number"))?;
                 value["Retries"] = json!(count);
@@ -94,9 +112,14 @@ pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result
             }
             other => return Err(format!("HEALTHCHECK has no option '--{other}'")),
         };
+        if text.is_empty() {
+            continue;
+        }
         let nanoseconds =
             duration(text).ok_or_else(|| format!("--{}={text} is no duration as 1m30s", flag.name))?;
-        value[key] = json!(nanoseconds);
+        if nanoseconds > 0 {
+            value[key] = json!(nanoseconds);
+        }
     }
     Ok(value)
 }

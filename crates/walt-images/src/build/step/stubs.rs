@@ -1,6 +1,9 @@
 //! Mount points that an image lacks.
 
-use crate::hold::{Error, Result};
+use crate::{
+    hold::{Error, Result},
+    layer::disk::split,
+};
 use rustix::fs::{AtFlags, FileType, Mode as FileMode, OFlags, ResolveFlags, Timespec, Timestamps};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
 use walt_sys::userns;
@@ -14,9 +17,9 @@ pub(super) struct Stubs {
     /// Who root is in the tree.
     owner: u32,
     /// Path, whether it is a directory.
-    made: Vec<(String, bool)>,
+    made: Vec<(Vec<u8>, bool)>,
     /// Directories that something was made in: their times before, and after.
-    touched: BTreeMap<String, (Timespec, Timespec)>,
+    touched: BTreeMap<Vec<u8>, (Timespec, Timespec)>,
 }
 
 impl Stubs {
@@ -27,43 +30,43 @@ impl Stubs {
         Ok(Self { root: fd, owner, made: Vec::new(), touched: BTreeMap::new() })
     }
 
-    fn at(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    fn at(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        let path = if path.is_empty() { "." } else { path };
+        let path = if path.is_empty() { b"." } else { path };
         rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, FileMode::empty(), how)
     }
 
-    fn stat(&self, path: &str) -> rustix::io::Result<rustix::fs::Stat> {
+    fn stat(&self, path: &[u8]) -> rustix::io::Result<rustix::fs::Stat> {
         rustix::fs::fstat(self.at(path, OFlags::PATH)?)
     }
 
     /// Where a path leads with symbolic links followed inside the tree; names that do not exist stay.
-    fn real(&self, path: &str) -> rustix::io::Result<String> {
-        let names = |path: &str| {
-            path.split('/')
+    fn real(&self, path: &[u8]) -> rustix::io::Result<Vec<u8>> {
+        let names = |path: &[u8]| {
+            path.split(|b| *b == b'/')
                 .rev()
-                .filter(|n| !n.is_empty() && *n != ".")
-                .map(str::to_owned)
+                .filter(|n| !matches!(*n, b"" | b"."))
+                .map(<[u8]>::to_vec)
                 .collect::<Vec<_>>()
         };
-        let (mut left, mut at, mut links) = (names(path), String::new(), 0);
+        let (mut left, mut at, mut links) = (names(path), Vec::new(), 0);
         while let Some(name) = left.pop() {
-            if name == ".." {
-                at.truncate(at.rfind('/').unwrap_or(0));
+            if name == b".." {
+                at = split(&at).0.to_vec();
                 continue;
             }
-            let next = if at.is_empty() { name } else { format!("{at}/{name}") };
+            let next = join(&at, &name);
             let link = self
                 .at(&next, OFlags::PATH | OFlags::NOFOLLOW)
                 .and_then(|fd| rustix::fs::readlinkat(fd, "", Vec::new()));
             match link {
                 Ok(target) => {
                     links += 1;
-                    let Ok(target) = target.into_string() else { return Err(rustix::io::Errno::ILSEQ) };
+                    let target = target.into_bytes();
                     if links > MAX_LINKS {
                         return Err(rustix::io::Errno::LOOP);
                     }
-                    if target.starts_with('/') {
+                    if target.starts_with(b"/") {
                         at.clear();
                     }
                     left.extend(names(&target));
@@ -89,11 +92,11 @@ impl Stubs {
 
     fn make_as_root(&mut self, target: &str, dir: bool) -> Result<()> {
         let failed = |e: rustix::io::Errno| Error::io("make the mount point", Path::new(target), e.into());
-        let real = self.real(target).map_err(failed)?;
-        let mut at = String::new();
-        let names: Vec<&str> = real.split('/').filter(|n| !n.is_empty()).collect();
+        let real = self.real(target.as_bytes()).map_err(failed)?;
+        let mut at = Vec::new();
+        let names: Vec<&[u8]> = real.split(|b| *b == b'/').filter(|n| !n.is_empty()).collect();
         for (i, name) in names.iter().enumerate() {
-            let next = if at.is_empty() { (*name).to_owned() } else { format!("{at}/{name}") };
+            let next = join(&at, name);
             match self.at(&next, OFlags::PATH | OFlags::NOFOLLOW) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::NOENT) => {
@@ -126,7 +129,7 @@ impl Stubs {
 
     fn remove_as_root(&mut self) {
         while let Some((path, is_dir)) = self.made.pop() {
-            let (dir, name) = path.rsplit_once('/').unwrap_or(("", &path));
+            let (dir, name) = split(&path);
             let Ok(parent) = self.at(dir, OFlags::PATH | OFlags::DIRECTORY) else { continue };
             let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
             let kind = FileType::from_raw_mode(stat.st_mode);
@@ -149,6 +152,10 @@ impl Stubs {
             }
         }
     }
+}
+
+fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 fn time(stat: rustix::fs::Stat) -> Timespec {

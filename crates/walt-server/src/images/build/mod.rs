@@ -234,7 +234,7 @@ async fn build(
     }
     let received = receive::all(app, open, from).await?;
     say.line("** Verifying the repository").await;
-    let file = build::Dockerfile::parse(&received.dockerfile).map_err(failure)?;
+    let file = build::Dockerfile::read(&received.dockerfile).map_err(failure)?;
     for note in &file.notes {
         say.note(note).await;
     }

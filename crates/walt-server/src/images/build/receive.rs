@@ -19,8 +19,8 @@ const QUEUE: usize = 16;
 
 /// All that was received.
 pub struct Received {
-    /// Text of the Dockerfile.
-    pub dockerfile: String,
+    /// The Dockerfile.
+    pub dockerfile: Vec<u8>,
     /// Contents by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// The context, not in the store yet.
@@ -99,7 +99,5 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
         Ok(e) => anyhow::Error::new(e).into(),
         Err(e) => e.into(),
     })?;
-    let dockerfile =
-        String::from_utf8(dockerfile).map_err(|_| refused("the Dockerfile is not text in UTF-8"))?;
     Ok(Received { dockerfile, secrets, context })
 }

@@ -1,0 +1,5 @@
+FROM pc-x86-64-mini AS a
+ENTRYPOINT ["e"]
+CMD ["c"]
+FROM a
+ENTRYPOINT []
