@@ -36,6 +36,7 @@ pub mod build;
 mod check;
 mod commit;
 mod compose;
+mod compression;
 mod config;
 pub mod container;
 mod diff;

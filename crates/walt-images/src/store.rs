@@ -267,8 +267,8 @@ impl Store {
         }
     }
 
-    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip or zstd (seen from
-    /// its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
+    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip, bzip2, xz or zstd
+    /// (seen from its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
     pub fn import_tar(&self, tar: impl Read + Send) -> Result<LayerInfo> {
         self.keep_layer(self.unpack_tar(tar)?)
     }

@@ -208,7 +208,8 @@ fn read_block(input: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
     Ok(true)
 }
 
-fn checksum_fits(block: &[u8; BLOCK]) -> bool {
+/// Is this block a header: does its checksum fit?
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
     let Some(wanted) = number(&block[148..156]) else { return false };
     // The field itself counts as spaces. Half a million at most: 512 bytes.
     let (mut unsigned, mut signed) = (8 * i32::from(b' '), 8 * i32::from(b' '));
@@ -257,7 +258,7 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
             }
             return Ok(None);
         }
-        if !checksum_fits(&block) {
+        if !is_header(&block) {
             return Err(Error("a header's checksum is wrong; this is not a tar, or it is damaged".into()));
         }
         let size = number(&block[124..136])

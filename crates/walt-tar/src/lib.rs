@@ -15,7 +15,9 @@ mod header;
 pub mod local;
 mod sparse;
 
-pub use header::{BLOCK, Dialect, Header, MAX_PATH, Time, Type, read_header, write_header, write_header_as};
+pub use header::{
+    BLOCK, Dialect, Header, MAX_PATH, Time, Type, is_header, read_header, write_header, write_header_as,
+};
 pub use sparse::{MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, write_file};
 
 /// The end of an archive: two blocks of zeros.

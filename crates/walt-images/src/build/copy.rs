@@ -13,12 +13,14 @@ use super::{
 use crate::{
     Kind, Time, View,
     compose::{Composer, Last, Meta},
+    compression::{Compression, Plain, plain},
     layer::disk::split,
 };
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
     fs::File,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, Read},
     path::PathBuf,
     sync::Arc,
 };
@@ -43,6 +45,8 @@ pub(crate) struct Copier<'a> {
     pub fetched: BTreeMap<Remote, Fetched>,
     /// Now: the time of what is made here.
     pub now: i64,
+    /// What the user should know of, a sentence without its end each.
+    pub notes: RefCell<Vec<String>>,
 }
 
 /// Something that was fetched.
@@ -75,6 +79,10 @@ struct Place<'a> {
 impl Copier<'_> {
     fn wrong(&self, why: impl Into<String>) -> Error {
         Error::Dockerfile { line: self.line, why: why.into() }
+    }
+
+    fn note(&self, note: String) {
+        self.notes.borrow_mut().push(note);
     }
 
     fn view(&self) -> Result<&Arc<View>> {
@@ -335,8 +343,19 @@ impl Copier<'_> {
         if entry.kind != Kind::Dir {
             if entry.kind == Kind::File && unpack {
                 let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
-                if let Some(mut tar) = archive(file).map_err(|e| self.unreadable(view, item.number, e))? {
-                    return self.extract(composer, &mut tar, dest, made, owner);
+                let shown = String::from_utf8_lossy(&item.name).into_owned();
+                match archive(file, &item.name).map_err(|e| self.unreadable(view, item.number, e))? {
+                    Found::Tar(mut tar) => {
+                        self.extract(composer, &mut tar, dest, made, owner)?;
+                        if tar.has_rest() {
+                            self.note(format!("'{shown}': what follows the end of the archive is ignored"));
+                        }
+                        return Ok(());
+                    }
+                    Found::File(Some(why)) => {
+                        self.note(format!("'{shown}' is copied and not unpacked: {why}"));
+                    }
+                    Found::File(None) => {}
                 }
             }
             let to = self.file_place(composer, dest, directory, &item.name, made)?;
@@ -468,43 +487,88 @@ fn content(mut file: File) -> io::Result<blake3::Hash> {
     }
 }
 
-/// The tar in a file, whatever it is compressed with; none if it is no tar.
-fn archive(file: File) -> io::Result<Option<Box<dyn Read>>> {
-    let mut input = BufReader::with_capacity(CHUNK, file);
-    let start = input.fill_buf()?;
-    let is = |magic: &[u8]| start.starts_with(magic);
-    let plain: Box<dyn Read> = if is(b"\x1f\x8b") {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if is(b"\x28\xb5\x2f\xfd") {
-        Box::new(zstd::stream::read::Decoder::with_buffer(input)?)
-    } else if is(b"BZh") {
-        Box::new(bzip2::bufread::MultiBzDecoder::new(input))
-    } else if is(b"\xfd7zXZ\0") {
-        Box::new(lzma_rust2::XzReader::new(input, true))
-    } else {
-        Box::new(input)
-    };
-    // A compressed file that holds no tar is an ordinary file.
-    let mut plain = BufReader::with_capacity(CHUNK, plain);
-    let block = match fill(&mut plain) {
-        Ok(block) => block,
-        Err(_not_what_it_seemed) => return Ok(None),
-    };
-    let sum = |field: &[u8]| {
-        let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
-        u32::from_str_radix(text, 8).ok()
-    };
-    let is_tar = block.len() == walt_tar::BLOCK && {
-        let bytes = block.iter().enumerate();
-        let total: u32 = bytes.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
-        sum(&block[148..156]) == Some(total) && block[0] != 0
-    };
-    Ok(is_tar.then(|| Box::new(io::Cursor::new(block).chain(plain)) as Box<dyn Read>))
+/// What `ADD` makes of a file.
+enum Found {
+    /// A tar, without its compression.
+    Tar(Box<Plain<'static>>),
+    /// A file that is copied as it is; one that looks like an archive, for this reason.
+    File(Option<String>),
 }
 
-/// The first block, or what there is of it.
-fn fill(input: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut block = Vec::with_capacity(walt_tar::BLOCK);
-    input.take(walt_tar::BLOCK as u64).read_to_end(&mut block)?;
-    Ok(block)
+/// Names of archives that other programs unpack; `.tar.*` besides.
+const ARCHIVE_NAMES: [&[u8]; 12] = [
+    b".tar", b".tgz", b".taz", b".tbz", b".tbz2", b".tb2", b".txz", b".tlz", b".tzst", b".tzo", b".tlz4",
+    b".cpio",
+];
+
+/// Does a name promise an archive? That of a zip file does not: no builder unpacks these.
+fn has_archive_name(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    let before_last = name.iter().rposition(|b| *b == b'.').map_or(&b""[..], |dot| &name[..dot]);
+    ARCHIVE_NAMES.iter().any(|end| name.ends_with(end)) || before_last.ends_with(b".tar")
+}
+
+/// Looks whether a file is a tar, whatever it is compressed with.
+fn archive(file: File, name: &[u8]) -> io::Result<Found> {
+    let mut content = plain(file)?;
+    let compression = content.compression;
+    // A compressed file that holds no tar is an ordinary file.
+    let (seems, why) = match content.start() {
+        Ok(start) if start.first_chunk().is_some_and(walt_tar::is_header) => {
+            return Ok(Found::Tar(Box::new(content)));
+        }
+        Ok(start) if start.get(257..262) == Some(b"ustar") => (true, "the tar in it is damaged".to_owned()),
+        Ok(start) if start.is_empty() || start.iter().all(|b| *b == 0) => {
+            (false, "it is an empty tar".into())
+        }
+        Ok(_) if compression == Compression::None => {
+            (false, "it is neither a tar nor one with gzip, bzip2, xz or zstd".into())
+        }
+        Ok(_) => (false, format!("what {} packed in it is not a tar", compression.name())),
+        Err(e) => (false, format!("it cannot be read as {}: {e}", compression.name())),
+    };
+    Ok(Found::File((seems || has_archive_name(name)).then_some(why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_looks_like_an_archive_and_is_none_is_told() {
+        let mut tar = Vec::new();
+        let header = walt_tar::Header { path: b"f".to_vec(), ..walt_tar::Header::file(0) };
+        walt_tar::write_header(&mut tar, &header);
+        tar.extend_from_slice(&walt_tar::END);
+        let zst = zstd::encode_all(tar.as_slice(), 1).unwrap();
+        let skippable = [b"\x50\x2a\x4d\x18\x04\0\0\0size".as_slice(), &zst].concat();
+        let text = zstd::encode_all(&b"a text"[..], 1).unwrap();
+        let mut damaged = tar.clone();
+        damaged[0] ^= 1;
+        for (name, content, why) in [
+            ("x", &tar, None),
+            ("x", &zst, None),
+            ("p.tar.zst", &skippable, None),
+            ("x.txt", &b"text".to_vec(), Some(None)),
+            ("x.zst", &text, Some(None)),
+            ("x.zip", &b"PK\x03\x04".to_vec(), Some(None)),
+            ("x", &damaged, Some(Some("damaged"))),
+            ("x.tzst", &text, Some(Some("what zstd packed in it is not a tar"))),
+            ("x.tar.lz", &b"LZIP\x01".to_vec(), Some(Some("gzip, bzip2, xz or zstd"))),
+            ("X.TAR.XZ", &b"\xfd7zXZ\0broken".to_vec(), Some(Some("cannot be read as xz"))),
+            ("e.tar", &walt_tar::END.to_vec(), Some(Some("an empty tar"))),
+        ] {
+            let path = std::env::temp_dir().join(format!("walt-archive-{}", std::process::id()));
+            File::create(&path).unwrap().write_all(content).unwrap();
+            let found = archive(File::open(&path).unwrap(), name.as_bytes()).unwrap();
+            std::fs::remove_file(path).unwrap();
+            match (found, why) {
+                (Found::Tar(_), None) | (Found::File(None), Some(None)) => {}
+                (Found::File(Some(said)), Some(Some(why))) => assert!(said.contains(why), "{name}: {said}"),
+                (Found::File(said), _) => panic!("{name}: {said:?}"),
+                (Found::Tar(_), _) => panic!("{name} is a tar"),
+            }
+        }
+    }
 }

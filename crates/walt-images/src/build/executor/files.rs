@@ -13,7 +13,7 @@ use crate::{
     compose::{Composed, Composer, Last, Meta},
     layer::disk::split,
 };
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 use walt_types::DiffId;
 
 /// Mode of a directory that `WORKDIR` makes.
@@ -88,8 +88,8 @@ impl<H: Host> Executor<'_, H> {
             false => None,
         };
         let view = self.view(layers).await?;
-        let now = self.order.now.0;
-        let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now };
+        let (now, notes) = (self.order.now.0, RefCell::default());
+        let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now, notes };
         let owner = copier.owner(&view)?;
         let digest = blocking(|| copier.digest(owner, &identities))?;
         let mut key = Key::of(layers, &format!("{copy:?}"));
@@ -108,6 +108,9 @@ impl<H: Host> Executor<'_, H> {
         }
         let mut composer = self.store.compose(&view)?;
         blocking(|| copier.apply(&mut composer))?;
+        for note in copier.notes.into_inner() {
+            self.host.line(format!("Note: {note}.")).await;
+        }
         self.keep(&key, composer).await
     }
 }
