@@ -29,7 +29,8 @@ use crate::{
     Prepared, SaveRules,
     error::{Context, Error, Result},
     layer::{
-        disk::{OPAQUE, Place, Root, Xattrs, as_path, is_overlay_xattr, split},
+        attributes::{self, Skipped},
+        disk::{OPAQUE, Place, Root, Xattrs, as_path, split},
         import::{MAX_APPARENT, MAX_ENTRIES},
         scan::Kind,
         skeleton::LayerInfo,
@@ -107,6 +108,7 @@ pub struct Composer<'a> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     entries: u64,
     apparent: u64,
+    skipped: Skipped,
     /// Nothing but a directory may be put over a directory.
     keep_directories: bool,
 }
@@ -129,6 +131,7 @@ impl Store {
             parent: None,
             entries: 0,
             apparent: 0,
+            skipped: Skipped::default(),
             keep_directories: false,
         })
     }
@@ -206,6 +209,19 @@ impl Composer<'_> {
         }
     }
 
+    /// Attributes of entries so far that were not set.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// Gives what is at `path`, in the current directory, its metadata.
+    fn dress(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let done = metadata(&self.place(path), meta, kind, &mut skipped);
+        self.skipped = skipped;
+        done.on("set the metadata of", self.root.show(path))
+    }
+
     fn note(&mut self, path: &[u8], kind: Kind, target: &[u8]) {
         self.upper.insert(path.to_vec(), Upper { kind, opaque: false, target: target.to_vec() });
     }
@@ -219,7 +235,7 @@ impl Composer<'_> {
         if opaque {
             place.set_xattr(OPAQUE.as_bytes(), b"y").on("mark as opaque", &show)?;
         }
-        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Dir)?;
         self.note(path, Kind::Dir, b"");
         if let (true, Some(upper)) = (opaque, self.upper.get_mut(path)) {
             upper.opaque = true;
@@ -359,11 +375,9 @@ impl Composer<'_> {
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
-fn metadata(place: &Place, meta: &Meta, kind: Kind) -> io::Result<()> {
+fn metadata(place: &Place, meta: &Meta, kind: Kind, skipped: &mut Skipped) -> io::Result<()> {
     place.chown(meta.uid, meta.gid)?;
-    for (name, value) in meta.xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name)) {
-        place.set_xattr(name, value)?;
-    }
+    attributes::set(&meta.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
     if kind != Kind::Symlink {
         place.chmod(meta.mode)?;
     }

@@ -64,7 +64,7 @@ pub use config::{History, ImageConfig, RootFs, RunConfig};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
-pub use layer::{scan::Kind, skeleton::LayerInfo};
+pub use layer::{attributes::Skipped, scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{Rule, SaveRules, When};
 pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Unpacked};
 pub use view::{Entry, INDEX_VERSION, View};

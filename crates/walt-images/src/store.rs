@@ -3,6 +3,7 @@
 use crate::{
     error::{Context, Error, Result},
     layer::{
+        attributes::Skipped,
         disk::{self, Place, Root, as_path, split},
         implied::{self, DirMeta},
         import,
@@ -104,12 +105,18 @@ impl Drop for Temporary {
 pub struct Unpacked {
     files: Temporary,
     info: LayerInfo,
+    skipped: Skipped,
 }
 
 impl Unpacked {
     /// Its digest, size and number of entries.
     pub fn info(&self) -> &LayerInfo {
         &self.info
+    }
+
+    /// Attributes of its files that were not set.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 }
 
@@ -276,8 +283,8 @@ impl Store {
     /// Unpacks a tar as [`Store::import_tar`] takes it. The layer is not in the store before [`Store::keep_layer`].
     pub fn unpack_tar(&self, tar: impl Read + Send) -> Result<Unpacked> {
         let files = self.temporary()?;
-        let info = import::import(tar, files.path())?;
-        Ok(Unpacked { files, info })
+        let (info, skipped) = import::import(tar, files.path())?;
+        Ok(Unpacked { files, info, skipped })
     }
 
     /// Unpacks the tar of the layer `expected`, and refuses another one. The layer is not in the store before

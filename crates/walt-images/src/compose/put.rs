@@ -1,6 +1,6 @@
 //! One entry put into the layer, or removed from the tree.
 
-use super::{Composer, Meta, is_below, metadata, refuse};
+use super::{Composer, Meta, is_below, refuse};
 use crate::{
     error::{Context, Result},
     layer::{
@@ -33,7 +33,7 @@ impl Composer<'_> {
         // Noted first: a file that cannot be finished is there.
         self.note(path, Kind::File, b"");
         write(&mut file)?;
-        metadata(&self.place(path), meta, Kind::File).on("set the metadata of", &show)
+        self.dress(path, meta, Kind::File)
     }
 
     /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
@@ -76,7 +76,7 @@ impl Composer<'_> {
                 place.remove_xattr(&name).on("remove an extended attribute of", &show)?;
             }
         }
-        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Dir)?;
         self.times.insert(path.to_vec(), meta.mtime);
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         fs::symlinkat(as_path(target), place.dir, as_path(place.name)).on("create link", &show)?;
-        metadata(&place, meta, Kind::Symlink).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Symlink)?;
         self.note(path, Kind::Symlink, target);
         Ok(())
     }
@@ -133,7 +133,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         place.mknod(file_type, if kind == Kind::Fifo { (0, 0) } else { rdev }).on("create device", &show)?;
-        metadata(&place, meta, kind).on("set the metadata of", &show)?;
+        self.dress(path, meta, kind)?;
         self.note(path, kind, b"");
         Ok(())
     }

@@ -4,13 +4,15 @@
 //! * `.wh.NAME` becomes the whiteout device 0:0, `.wh..wh..opq` the opaque mark of its directory; other names that
 //!   start with `.wh.` are refused, and so is a 0:0 device;
 //! * a whiteout beside an entry of the same name hides what lies below and keeps the entry, in either order;
-//! * overlayfs' own attributes are dropped;
+//! * attributes are set as [`super::attributes`] has it: those of overlayfs are dropped, those of other systems skipped;
+//! * the empty marks that aufs, docker's old file system, left at the top (`.wh..wh.aufs`, …) are passed over;
 //! * a name may occur once, directories may be repeated;
 //! * parents that the tar does not name are *implied*: their metadata is that of the layers below
 //!   ([`super::implied`]).
 
 use super::{
     ahead::{Ahead, read_ahead},
+    attributes::{self, Skipped},
     disk::{self, OPAQUE, Place, Root, as_path, split},
     implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
@@ -37,28 +39,29 @@ pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
 /// of the latter's directories.
-pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<LayerInfo> {
+pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, Skipped)> {
     let fs_dir = layer.join("fs");
     std::fs::create_dir(&fs_dir).on("create", &fs_dir)?;
     let mut skeleton = SkeletonWriter::create(&layer.join("skeleton"))?;
-    let ((entries, implied), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
+    let ((entries, implied, skipped), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
     let info = LayerInfo { diff_id: sum.diff_id, size: sum.size, entries };
     skeleton.finish(&info)?;
     write_implied(layer, &implied)?;
-    Ok(info)
+    Ok((info, skipped))
 }
 
-/// Makes the entries of a plain tar; their number, and the implied directories.
+/// Makes the entries of a plain tar; their number, the implied directories, and what of them was skipped.
 fn unpack(
     input: &mut Ahead,
     fs_dir: &Path,
     skeleton: &mut SkeletonWriter,
-) -> Result<(u64, BTreeSet<Vec<u8>>)> {
+) -> Result<(u64, BTreeSet<Vec<u8>>, Skipped)> {
     let mut unpacker = Unpacker {
         root: Root::open(fs_dir).on("open", fs_dir)?,
         parent: None,
         implied: BTreeSet::from([Vec::new()]),
         dir_times: Vec::new(),
+        skipped: Skipped::default(),
     };
     let (mut entries, mut apparent) = (0, 0u64);
     let mut raw = Vec::new();
@@ -84,16 +87,18 @@ fn unpack(
             let mut file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
             skeleton.file(&header.path, header.size)?;
             copy(input, &mut file, header.size, &path)?;
-            finish_file(&file, &header).on("set the metadata of", &path)?;
+            finish_file(&file, &header, &mut unpacker.skipped).on("set the metadata of", &path)?;
             let count = (header.size.next_multiple_of(BLOCK as u64) - header.size) as usize;
             let padding = &mut padding[..count];
             input.read_exact(padding).map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
             raw.extend_from_slice(padding);
         } else if let Some(file) = file {
-            finish_file(&file, &header).on("set the metadata of", unpacker.root.show(&header.path))?;
+            let path = unpacker.root.show(&header.path);
+            finish_file(&file, &header, &mut unpacker.skipped).on("set the metadata of", path)?;
         }
     }
-    Ok((entries, unpacker.finish()?))
+    let skipped = std::mem::take(&mut unpacker.skipped);
+    Ok((entries, unpacker.finish()?, skipped))
 }
 
 fn copy(input: &mut Ahead, file: &mut File, size: u64, path: &Path) -> Result<()> {
@@ -115,12 +120,19 @@ fn refuse(path: &[u8], why: &str) -> Error {
     Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
 }
 
+/// What aufs kept at the top of its directories, without bytes: docker passes over it, too.
+fn is_of_aufs(header: &Header) -> bool {
+    let top = header.path.split(|b| *b == b'/').next();
+    matches!(top, Some(b".wh..wh.aufs" | b".wh..wh.orph" | b".wh..wh.plnk")) && header.size == 0
+}
+
 struct Unpacker {
     root: Root,
     /// The last directory used: tars list a directory's files together.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
     dir_times: Vec<(Vec<u8>, Time)>,
+    skipped: Skipped,
 }
 
 impl Unpacker {
@@ -132,6 +144,9 @@ impl Unpacker {
             return Ok(None);
         }
         let (dir, name) = split(&header.path);
+        if is_of_aufs(header) {
+            return Ok(None);
+        }
         if dir.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
             return Err(refuse(&header.path, "a directory's name starts with '.wh.'"));
         }
@@ -187,8 +202,10 @@ impl Unpacker {
             Type::Fifo => place.mknod(FileType::Fifo, (0, 0)).on("create fifo", &show)?,
             Type::Dir => {} // done above
         }
-        metadata(&place, header).on("set the metadata of", &show)?;
-        Ok(None)
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let done = metadata(&self.place(name), header, &mut skipped).on("set the metadata of", &show);
+        self.skipped = skipped;
+        done.map(|()| None)
     }
 
     fn hard_link(&self, header: &Header, name: &[u8]) -> Result<()> {
@@ -271,13 +288,13 @@ impl Unpacker {
     /// Metadata of a directory entry; its time is set at the end, when nothing more is put into it.
     fn dir_metadata(&mut self, header: &Header) -> Result<()> {
         let show = self.root.show(&header.path);
-        if header.path.is_empty() {
-            let place = Place { dir: &self.root.fd, name: b"" };
-            metadata(&place, header).on("set the metadata of", &show)?;
-        } else {
-            let place = self.place(split(&header.path).1);
-            metadata(&place, header).on("set the metadata of", &show)?;
-        }
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let place = match header.path.is_empty() {
+            true => Place { dir: &self.root.fd, name: b"" },
+            false => self.place(split(&header.path).1),
+        };
+        metadata(&place, header, &mut skipped).on("set the metadata of", &show)?;
+        self.skipped = skipped;
         self.dir_times.push((header.path.clone(), header.mtime));
         Ok(())
     }
@@ -316,25 +333,19 @@ impl Unpacker {
 }
 
 /// [`metadata`] of a regular file that is open, once its bytes are written.
-fn finish_file(file: &File, header: &Header) -> io::Result<()> {
+fn finish_file(file: &File, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
     fs::fchown(file, Some(fs::Uid::from_raw(header.uid)), Some(fs::Gid::from_raw(header.gid)))?;
-    for (name, value) in &header.xattrs {
-        if !disk::is_overlay_xattr(name) {
-            fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
-        }
-    }
+    attributes::set(&header.xattrs, skipped, file, |name, value| {
+        Ok(fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?)
+    })?;
     fs::fchmod(file, Mode::from_raw_mode(header.mode))?;
     Ok(fs::futimens(file, &disk::timestamps(header.mtime))?)
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
-pub(crate) fn metadata(place: &Place, header: &Header) -> io::Result<()> {
+fn metadata(place: &Place, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
     place.chown(header.uid, header.gid)?;
-    for (name, value) in &header.xattrs {
-        if !disk::is_overlay_xattr(name) {
-            place.set_xattr(name, value)?;
-        }
-    }
+    attributes::set(&header.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
     if header.kind != Type::Symlink {
         place.chmod(header.mode)?;
     }

@@ -1,6 +1,7 @@
 //! Layers: the tar format, the skeleton, unpacking, and writing a directory down as a layer.
 
 pub(crate) mod ahead;
+pub(crate) mod attributes;
 pub(crate) mod disk;
 pub(crate) mod implied;
 pub(crate) mod import;

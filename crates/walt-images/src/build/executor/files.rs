@@ -111,6 +111,9 @@ impl<H: Host> Executor<'_, H> {
         for note in copier.notes.into_inner() {
             self.host.line(format!("Note: {note}.")).await;
         }
+        if let Some(note) = composer.skipped().note() {
+            self.host.line(format!("Note: {note}")).await;
+        }
         self.keep(&key, composer).await
     }
 }

@@ -239,6 +239,9 @@ async fn build(
         say.note(note).await;
     }
     let (unpacked, secrets) = (received.context, received.secrets);
+    if let Some(note) = unpacked.skipped().note() {
+        say.note(format!("Note: {note}")).await;
+    }
     let context = {
         let _writing = housekeeping::writing(app).await;
         let kept = crate::db::blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
