@@ -31,10 +31,12 @@ use crate::{
     layer::{
         attributes::{self, Skipped},
         disk::{OPAQUE, Place, Root, Xattrs, as_path, split},
+        holes,
         import::{MAX_APPARENT, MAX_ENTRIES},
         scan::Kind,
         skeleton::LayerInfo,
     },
+    stop,
     store::{Store, Temporary},
     view::{Entry, View},
 };
@@ -255,6 +257,7 @@ impl Composer<'_> {
         if !path.is_empty() && path.split(|b| *b == b'/').any(odd) || path.len() >= MAX_LENGTH {
             return Err(refuse(path, "it is not a path below the root"));
         }
+        stop::check()?;
         self.entries += 1;
         self.apparent = self.apparent.saturating_add(size);
         if self.entries > MAX_ENTRIES {
@@ -313,6 +316,7 @@ impl Composer<'_> {
         let view = self.view.clone();
         let paths: Vec<Vec<u8>> = self.upper.keys().filter(|p| !p.is_empty()).cloned().collect();
         for path in paths {
+            stop::check()?;
             let Some(kind) = self.upper.get(&path).map(|u| u.kind) else { continue };
             let Some(number) = self.below(&path) else { continue };
             let Some(entry) = view.entry(number).filter(|e| e.kind == kind) else { continue };
@@ -327,7 +331,7 @@ impl Composer<'_> {
                 Kind::File if stat.st_size.cast_unsigned() == entry.size => {
                     let ours = self.root.file(&path).on("open", &show)?;
                     let below = view.open(number).on("open below", &show)?;
-                    crate::commit::same_bytes(ours, below).on("compare", &show)?
+                    holes::same(&ours, &below, entry.size).on("compare", &show)?
                 }
                 _ => false,
             };
@@ -367,6 +371,8 @@ impl Composer<'_> {
         match self.store.prepare_commit(layer_dir, &self.view, rules)? {
             Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
             Prepared::Layer { info, .. } => {
+                // What is not wanted any more does not come into the store.
+                stop::check()?;
                 self.store.adopt_layer(layer_dir, &info.diff_id)?;
                 Ok(Composed::Layer(info))
             }

@@ -53,6 +53,7 @@ pub mod registry;
 mod save_rules;
 pub mod session;
 mod squash;
+pub mod stop;
 mod store;
 mod view;
 

@@ -143,6 +143,10 @@ fn outside(dir: &Path) -> Vec<String> {
     names
 }
 
+const HUGE: &str = "1099511627777";
+const PAX_1_0: Records =
+    &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "1")];
+
 #[test]
 fn hostile_layers_are_refused() {
     let state = state();
@@ -164,8 +168,16 @@ fn hostile_layers_are_refused() {
         ("does not have", vec![Item("h", b'1', "nowhere", 0, &[], b"")]),
         ("does not have", vec![plain(".wh.w", b'0'), Item("h", b'1', "w", 0, &[], b"")]),
         ("'..'", vec![Item("h", b'1', "../../etc/passwd", 0, &[], b"")]),
-        ("sparse", vec![plain("s", b'S')]),
-        ("sparse", vec![Item("s", b'0', "", 0, &[("GNU.sparse.major", "1")], b"")]),
+        ("damaged", vec![Item("s", b'0', "", 0, &[("GNU.sparse.major", "1")], b"")]),
+        (
+            "damaged",
+            vec![Item("s", b'0', "", 0, &[("GNU.sparse.map", "0,2"), ("GNU.sparse.size", "1")], b"xx")],
+        ),
+        ("sparse file is damaged", vec![Item("s", b'0', "", 0, PAX_1_0, b"1\n0\n2\n")]),
+        (
+            "1024 GiB",
+            vec![Item("s", b'0', "", 0, &[("GNU.sparse.map", "0,0"), ("GNU.sparse.size", HUGE)], b"")],
+        ),
         ("type", vec![plain("d", b'M')]),
         ("root", vec![file(".")]),
         ("damaged", vec![Item("p", b'0', "", 0, &[("mtime", "soon")], b"")]),

@@ -14,7 +14,11 @@ use crate::{
     Kind, Time, View,
     compose::{Composer, Last, Meta},
     compression::{Compression, Plain, plain},
-    layer::disk::split,
+    layer::{
+        disk::{as_path, split},
+        holes,
+    },
+    stop,
 };
 use std::{
     cell::RefCell,
@@ -30,8 +34,6 @@ use walt_types::patterns::{Patterns, is_pattern, name_matches};
 const DIR_MODE: u32 = 0o755;
 /// Mode of a file that was written down in the Dockerfile.
 const INLINE_MODE: u32 = 0o644;
-/// Bytes read at once.
-const CHUNK: usize = 1 << 18;
 /// Most files that the wildcards of one source may name.
 const MAX_MATCHES: usize = 100_000;
 
@@ -200,7 +202,8 @@ impl Copier<'_> {
                             if entry.kind == Kind::File {
                                 let file =
                                     view.open(number).map_err(|e| self.unreadable(&view, number, e))?;
-                                let digest = content(file).map_err(|e| self.unreadable(&view, number, e))?;
+                                let digest = holes::digest(&file, entry.size)
+                                    .map_err(|e| self.unreadable(&view, number, e))?;
                                 part(digest.as_bytes());
                             }
                             Ok(())
@@ -213,8 +216,8 @@ impl Copier<'_> {
     }
 
     fn unreadable(&self, view: &View, number: u32, e: io::Error) -> Error {
-        let path = String::from_utf8_lossy(&view.path(number)).into_owned();
-        Error::io("read", PathBuf::from(path).as_path(), e)
+        let path = PathBuf::from("/").join(as_path(&view.path(number)));
+        crate::Error::Io { what: "read", path, source: e }.into()
     }
 
     fn xattrs(&self, view: &View, number: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -232,6 +235,7 @@ impl Copier<'_> {
             if !name.is_empty() && (excluded.matches(&text) || excluded.matches(&whole)) {
                 continue;
             }
+            stop::check()?;
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
                 let mut below = name.clone();
@@ -295,7 +299,10 @@ impl Copier<'_> {
     }
 
     fn dirs(&self, composer: &mut Composer<'_>, path: &[u8], made: &Meta) -> Result<()> {
-        composer.make_dirs(path, made).map_err(|e| self.wrong(format!("the destination: {e}")))
+        composer.make_dirs(path, made).map_err(|e| match e {
+            e if e.is_stopped() => Error::Cancelled,
+            e => self.wrong(format!("the destination: {e}")),
+        })
     }
 
     /// Where a file goes: into the destination if that is a directory.
@@ -420,8 +427,8 @@ impl Copier<'_> {
         }
         match entry.kind {
             Kind::File => {
-                let mut file = view.open(number).map_err(|e| self.unreadable(view, number, e))?;
-                composer.put_file(to, &meta, entry.size, &mut file)?;
+                let file = view.open(number).map_err(|e| self.unreadable(view, number, e))?;
+                composer.put_content(to, &meta, entry.size, &file)?;
             }
             Kind::Symlink => composer.put_symlink(to, &meta, entry.target)?,
             kind => composer.put_node(to, &meta, kind, entry.rdev)?,
@@ -451,9 +458,9 @@ impl Copier<'_> {
             // The top of the archive is the destination, which is as it is.
             Ok(!header.path.is_empty())
         };
-        composer
-            .extract(tar, dest, &mut edit, &mut |_| ())
-            .map_err(|e| self.wrong(format!("the archive: {e}")))
+        composer.extract(tar, dest, &mut edit, &mut |_| ()).map_err(|e| {
+            if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("the archive: {e}")) }
+        })
     }
 }
 
@@ -474,17 +481,6 @@ fn below_pivot(pattern: &str, found: &str) -> String {
     let Some((before, _)) = pattern.split_once("/./") else { return found.to_owned() };
     let skip = before.split('/').filter(|n| !n.is_empty() && *n != ".").count();
     found.split('/').skip(skip).collect::<Vec<_>>().join("/")
-}
-
-fn content(mut file: File) -> io::Result<blake3::Hash> {
-    let mut hash = blake3::Hasher::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize()),
-            n => drop(hash.update(&buffer[..n])),
-        }
-    }
 }
 
 /// What `ADD` makes of a file.

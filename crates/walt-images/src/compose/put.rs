@@ -5,6 +5,7 @@ use crate::{
     error::{Context, Result},
     layer::{
         disk::{as_path, is_overlay_xattr, split},
+        holes,
         scan::Kind,
     },
 };
@@ -51,6 +52,14 @@ impl Composer<'_> {
                 Err(walt_tar::Unwritten::File(e)) => Err(e).on("write", &show),
                 Err(walt_tar::Unwritten::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
             }
+        })
+    }
+
+    /// [`Composer::put_file`] of what a file has, whose holes cost nothing.
+    pub(crate) fn put_content(&mut self, path: &[u8], meta: &Meta, size: u64, from: &File) -> Result<()> {
+        let show = self.root.show(path);
+        self.new_file(path, meta, size, &mut |file| {
+            holes::copy(from, file, size).on("copy the bytes of", &show)
         })
     }
 
@@ -171,8 +180,8 @@ impl Composer<'_> {
         let meta = self.lower_meta(number, &entry)?;
         match entry.kind {
             Kind::File => {
-                let mut file = view.open(number).on("open below", self.root.show(path))?;
-                self.put_file(path, &meta, entry.size, &mut file)
+                let file = view.open(number).on("open below", self.root.show(path))?;
+                self.put_content(path, &meta, entry.size, &file)
             }
             Kind::Symlink => self.put_symlink(path, &meta, entry.target),
             kind => self.put_node(path, &meta, kind, entry.rdev),

@@ -14,10 +14,14 @@ use super::{
     ahead::{Ahead, read_ahead},
     attributes::{self, Skipped},
     disk::{self, OPAQUE, Place, Root, as_path, split},
+    holes,
     implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    stop,
+};
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags},
@@ -27,16 +31,19 @@ use std::{
     collections::BTreeSet,
     ffi::OsStr,
     fs::File,
-    io::{self, BufRead, Read, Write},
-    os::unix::ffi::OsStrExt,
+    io::{self, BufRead, Read},
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
 };
-use walt_tar::{BLOCK, Header, Time, Type, read_header};
+use walt_tar::{BLOCK, Header, Region, Time, Type, read_header, read_regions};
 
 /// Most entries of one layer.
 pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
-/// Most bytes of one layer's files together, by their headers.
+/// Most bytes of one layer's files together, by their headers; holes count, since not all who get a layer have them.
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
+/// Zeros that are read at once become a hole from so many on: small holes would scatter the files of a layer.
+const MIN_HOLE: usize = 1 << 16;
+
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
 /// of the latter's directories.
 pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, Skipped)> {
@@ -71,22 +78,29 @@ fn unpack(
         skeleton.raw(&raw)?;
         raw.clear();
         let Some(header) = header else { break };
-        if header.sparse.is_some() {
-            // Export gives the same bytes again: the skeleton has no record for a file in pieces.
-            return Err(refuse(&header.path, "sparse entries are refused; make the tar without --sparse"));
-        }
+        stop::check()?;
         entries += 1;
-        apparent = apparent.saturating_add(header.size);
+        apparent = apparent.saturating_add(header.file_size());
         if entries > MAX_ENTRIES || apparent > MAX_APPARENT {
-            let limit = format!("it has more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
-            return Err(Error::Layer(limit));
+            let limit =
+                format!("with it there are more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
+            return Err(refuse(&header.path, &limit));
         }
         let file = unpacker.entry(&header)?;
-        if header.size > 0 {
+        if header.size > 0 || header.file_size() > 0 {
             let path = unpacker.root.show(&header.path);
-            let mut file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
-            skeleton.file(&header.path, header.size)?;
-            copy(input, &mut file, header.size, &path)?;
+            let file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
+            for (offset, length) in read_regions(input, &header, &mut raw)? {
+                skeleton.raw(&raw)?;
+                raw.clear();
+                match &header.sparse {
+                    None => skeleton.file(&header.path, length)?,
+                    Some(_) if length == 0 => continue,
+                    Some(_) => skeleton.part(&header.path, offset, length)?,
+                }
+                copy(input, &file, (offset, length), &path)?;
+            }
+            file.set_len(header.file_size()).on("write", &path)?;
             finish_file(&file, &header, &mut unpacker.skipped).on("set the metadata of", &path)?;
             let count = (header.size.next_multiple_of(BLOCK as u64) - header.size) as usize;
             let padding = &mut padding[..count];
@@ -101,15 +115,20 @@ fn unpack(
     Ok((entries, unpacker.finish()?, skipped))
 }
 
-fn copy(input: &mut Ahead, file: &mut File, size: u64, path: &Path) -> Result<()> {
-    let mut left = size;
+/// Writes a part of a file; what is zeros becomes a hole.
+fn copy(input: &mut Ahead, file: &File, (offset, length): Region, path: &Path) -> Result<()> {
+    let mut left = length;
     while left > 0 {
+        stop::check()?;
         let there = input.fill_buf().map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
         if there.is_empty() {
             return Err(Error::Layer("the tar ends in the middle of a file".into()));
         }
         let n = left.min(there.len() as u64) as usize;
-        file.write_all(&there[..n]).on("write", path)?;
+        let piece = &there[..n];
+        if n < MIN_HOLE || !holes::is_zero(piece) {
+            file.write_all_at(piece, offset + length - left).on("write", path)?;
+        }
         input.consume(n);
         left -= n as u64;
     }

@@ -3,6 +3,7 @@
 pub(crate) mod ahead;
 pub(crate) mod attributes;
 pub(crate) mod disk;
+pub(crate) mod holes;
 pub(crate) mod implied;
 pub(crate) mod import;
 pub(crate) mod scan;

@@ -31,6 +31,7 @@ use walt_images::{
     MAX_FOREIGN_LAYERS, Skipped,
     archive::{Archive, Spool},
     registry::manifest::may_have,
+    stop,
 };
 use walt_types::{DiffId, Model};
 
@@ -182,8 +183,9 @@ impl Found {
                 }
             }
             let (archive, app2, layer) = (archive.clone(), app.clone(), *layer);
-            let work =
-                tokio::task::spawn_blocking(move || app2.store.unpack_layer(archive.layer(number)?, &layer));
+            let told = events.clone();
+            let unpack = move || app2.store.unpack_layer(archive.layer(number)?, &layer);
+            let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
             let unpacked =
                 work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
             skipped.merge(unpacked.skipped());

@@ -54,7 +54,7 @@ impl<H: Host> Executor<'_, H> {
     /// Puts what was made into the store, and remembers it.
     async fn keep(&mut self, key: &str, composer: Composer<'_>) -> Result<Option<DiffId>> {
         let writing = self.host.writing().await;
-        let layer = match blocking(|| composer.finish())? {
+        let layer = match blocking(&self.cancelled, || composer.finish())? {
             Composed::Unchanged => None,
             Composed::Layer(info) => Some(info.diff_id),
         };
@@ -91,7 +91,7 @@ impl<H: Host> Executor<'_, H> {
         let (now, notes) = (self.order.now.0, RefCell::default());
         let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now, notes };
         let owner = copier.owner(&view)?;
-        let digest = blocking(|| copier.digest(owner, &identities))?;
+        let digest = blocking(&self.cancelled, || copier.digest(owner, &identities))?;
         let mut key = Key::of(layers, &format!("{copy:?}"));
         key.part(digest.as_bytes());
         let key = key.text();
@@ -107,7 +107,7 @@ impl<H: Host> Executor<'_, H> {
             copier.fetched.insert(remote, found.content);
         }
         let mut composer = self.store.compose(&view)?;
-        blocking(|| copier.apply(&mut composer))?;
+        blocking(&self.cancelled, || copier.apply(&mut composer))?;
         for note in copier.notes.into_inner() {
             self.host.line(format!("Note: {note}.")).await;
         }
