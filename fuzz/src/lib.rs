@@ -31,11 +31,12 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
     ("tar", walt_images::fuzzing::tar_headers),
+    ("decompress", walt_images::fuzzing::decompress),
     ("dockerfile", walt_images::fuzzing::dockerfile),
     ("patterns", patterns),
     ("layer", layer),

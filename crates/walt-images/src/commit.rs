@@ -6,24 +6,21 @@
 use crate::{
     error::{Context, Result},
     layer::{
-        disk::{self, OPAQUE, Place, Root, split},
+        disk::{self, OPAQUE, Place, Root, as_path, split},
+        holes,
         scan::{Attributes, Kind, Node, remove, scan},
         skeleton::LayerInfo,
         write::{check, write_layer},
     },
-    save_rules::{SaveRules, When},
+    save_rules::{EMPTIED, LOGIN_LOGS, SaveRules, When},
+    stop,
     store::Store,
     view::View,
 };
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, ftruncate, openat};
+use std::{collections::HashMap, fs::File, path::Path};
+use walt_tar::Time;
 
-/// Bytes compared at once.
-const CHUNK: usize = 1 << 16;
 const UNCHANGED: &str = "as it was";
 const SAME_AS_PLATFORM: &str = "the server puts this file there by itself";
 const NOT_IN_IMAGE: &str = "removed, and the image does not have it: the server puts it there by itself";
@@ -67,6 +64,7 @@ impl Store {
         let fs_dir = layer_dir.join("fs");
         let root = Root::open(&fs_dir).on("open", &fs_dir)?;
         let image = self.view(lower.layers(), None)?;
+        let mut emptied = empty_login_logs(&root)?;
         let mut nodes = scan(&root, Attributes::All)?;
         let mut decided =
             Decisions { root: &root, lower, image: &image, rules, reasons: vec![None; nodes.len()] };
@@ -75,13 +73,15 @@ impl Store {
         let kept: Vec<bool> = reasons.iter().map(Option::is_none).collect();
         check(&nodes.iter().zip(&kept).filter(|(_, k)| **k).map(|(n, _)| n.clone()).collect::<Vec<_>>())?;
         let with_root = kept[0];
-        let left_out = nodes
+        let mut left_out: Vec<LeftOut> = nodes
             .iter()
             .zip(&reasons)
             .filter_map(|(n, r)| {
                 r.filter(|r| *r != UNCHANGED).map(|reason| LeftOut { path: n.path.clone(), reason })
             })
             .collect();
+        emptied.retain(|log| left_out.iter().all(|other| other.path != log.path));
+        left_out.append(&mut emptied);
         if kept.iter().all(|k| !k) {
             return Ok(Prepared::Unchanged { left_out });
         }
@@ -96,6 +96,34 @@ impl Store {
         self.make_durable()?;
         Ok(Prepared::Layer { info, left_out })
     }
+}
+
+/// Empties logs of logins that are almost all holes, so that nobody pays for these; which.
+fn empty_login_logs(root: &Root) -> Result<Vec<LeftOut>> {
+    let mut emptied = Vec::new();
+    for path in LOGIN_LOGS {
+        let (dir, name) = split(path);
+        let Ok(dir) = root.at_with(dir, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS) else {
+            continue;
+        };
+        let place = Place { dir: &dir, name };
+        let Ok(stat) = place.stat() else { continue };
+        let (size, there) =
+            (stat.st_size.cast_unsigned(), stat.st_blocks.cast_unsigned().saturating_mul(512));
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        if !is_file || size.saturating_sub(there) < holes::MIN_HOLES {
+            continue;
+        }
+        let show = root.show(path);
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = openat(&dir, as_path(name), flags, Mode::empty()).on("open", &show)?;
+        ftruncate(&file, 0).on("empty", &show)?;
+        place
+            .set_mtime(Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 })
+            .on("set the time of", &show)?;
+        emptied.push(LeftOut { path: path.to_vec(), reason: EMPTIED });
+    }
+    Ok(emptied)
 }
 
 /// Keeps what is to be saved; the root stays as the top of the tree.
@@ -168,6 +196,7 @@ impl Decisions<'_> {
         }
         let alone = self.as_linked_below(nodes, &covered);
         for i in (0..nodes.len()).rev() {
+            stop::check()?;
             let node = &mut nodes[i];
             if node.opaque
                 && !self.image.find(&node.path).is_some_and(|n| kind(self.image, n) == Some(Kind::Dir))
@@ -295,7 +324,7 @@ impl Decisions<'_> {
             let show = self.root.show(&node.path);
             let ours = self.root.file(&node.path).on("open", &show)?;
             let theirs = view.open(n).on("open below", &show)?;
-            if !same_bytes(ours, theirs).on("compare", &show)? {
+            if !holes::same(&ours, &theirs, node.size).on("compare", &show)? {
                 return Ok(false);
             }
         }
@@ -305,18 +334,4 @@ impl Decisions<'_> {
 
 fn kind(view: &View, n: u32) -> Option<Kind> {
     view.entry(n).map(|e| e.kind)
-}
-
-pub(crate) fn same_bytes(mut a: File, mut b: File) -> io::Result<bool> {
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let n = a.read(&mut left)?;
-        b.read_exact(&mut right[..n]).or_else(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Ok(()),
-            _ => Err(e),
-        })?;
-        if n == 0 || left[..n] != right[..n] {
-            return Ok(n == 0);
-        }
-    }
 }

@@ -29,11 +29,14 @@ use crate::{
     Prepared, SaveRules,
     error::{Context, Error, Result},
     layer::{
-        disk::{OPAQUE, Place, Root, Xattrs, as_path, is_overlay_xattr, split},
+        attributes::{self, Skipped},
+        disk::{OPAQUE, Place, Root, Xattrs, as_path, split},
+        holes,
         import::{MAX_APPARENT, MAX_ENTRIES},
         scan::Kind,
         skeleton::LayerInfo,
     },
+    stop,
     store::{Store, Temporary},
     view::{Entry, View},
 };
@@ -107,6 +110,7 @@ pub struct Composer<'a> {
     parent: Option<(Vec<u8>, OwnedFd)>,
     entries: u64,
     apparent: u64,
+    skipped: Skipped,
     /// Nothing but a directory may be put over a directory.
     keep_directories: bool,
 }
@@ -129,6 +133,7 @@ impl Store {
             parent: None,
             entries: 0,
             apparent: 0,
+            skipped: Skipped::default(),
             keep_directories: false,
         })
     }
@@ -206,6 +211,19 @@ impl Composer<'_> {
         }
     }
 
+    /// Attributes of entries so far that were not set.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
+    }
+
+    /// Gives what is at `path`, in the current directory, its metadata.
+    fn dress(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let done = metadata(&self.place(path), meta, kind, &mut skipped);
+        self.skipped = skipped;
+        done.on("set the metadata of", self.root.show(path))
+    }
+
     fn note(&mut self, path: &[u8], kind: Kind, target: &[u8]) {
         self.upper.insert(path.to_vec(), Upper { kind, opaque: false, target: target.to_vec() });
     }
@@ -219,7 +237,7 @@ impl Composer<'_> {
         if opaque {
             place.set_xattr(OPAQUE.as_bytes(), b"y").on("mark as opaque", &show)?;
         }
-        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Dir)?;
         self.note(path, Kind::Dir, b"");
         if let (true, Some(upper)) = (opaque, self.upper.get_mut(path)) {
             upper.opaque = true;
@@ -239,6 +257,7 @@ impl Composer<'_> {
         if !path.is_empty() && path.split(|b| *b == b'/').any(odd) || path.len() >= MAX_LENGTH {
             return Err(refuse(path, "it is not a path below the root"));
         }
+        stop::check()?;
         self.entries += 1;
         self.apparent = self.apparent.saturating_add(size);
         if self.entries > MAX_ENTRIES {
@@ -297,6 +316,7 @@ impl Composer<'_> {
         let view = self.view.clone();
         let paths: Vec<Vec<u8>> = self.upper.keys().filter(|p| !p.is_empty()).cloned().collect();
         for path in paths {
+            stop::check()?;
             let Some(kind) = self.upper.get(&path).map(|u| u.kind) else { continue };
             let Some(number) = self.below(&path) else { continue };
             let Some(entry) = view.entry(number).filter(|e| e.kind == kind) else { continue };
@@ -311,7 +331,7 @@ impl Composer<'_> {
                 Kind::File if stat.st_size.cast_unsigned() == entry.size => {
                     let ours = self.root.file(&path).on("open", &show)?;
                     let below = view.open(number).on("open below", &show)?;
-                    crate::commit::same_bytes(ours, below).on("compare", &show)?
+                    holes::same(&ours, &below, entry.size).on("compare", &show)?
                 }
                 _ => false,
             };
@@ -351,6 +371,8 @@ impl Composer<'_> {
         match self.store.prepare_commit(layer_dir, &self.view, rules)? {
             Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
             Prepared::Layer { info, .. } => {
+                // What is not wanted any more does not come into the store.
+                stop::check()?;
                 self.store.adopt_layer(layer_dir, &info.diff_id)?;
                 Ok(Composed::Layer(info))
             }
@@ -359,11 +381,9 @@ impl Composer<'_> {
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
-fn metadata(place: &Place, meta: &Meta, kind: Kind) -> io::Result<()> {
+fn metadata(place: &Place, meta: &Meta, kind: Kind, skipped: &mut Skipped) -> io::Result<()> {
     place.chown(meta.uid, meta.gid)?;
-    for (name, value) in meta.xattrs.iter().filter(|(name, _)| !is_overlay_xattr(name)) {
-        place.set_xattr(name, value)?;
-    }
+    attributes::set(&meta.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
     if kind != Kind::Symlink {
         place.chmod(meta.mode)?;
     }

@@ -1,16 +1,11 @@
 //! How two trees differ.
 
 use crate::{
-    layer::scan::Kind,
+    layer::{holes, scan::Kind},
+    stop,
     view::{Entry, View},
 };
-use std::{
-    cmp::Ordering,
-    io::{self, Read},
-};
-
-/// Bytes compared at once.
-const CHUNK: usize = 1 << 16;
+use std::{cmp::Ordering, io};
 
 /// What became of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +41,7 @@ pub struct Difference {
 pub fn diff(old: &View, new: &View, sink: &mut dyn FnMut(Difference) -> bool) -> io::Result<()> {
     let mut pending = vec![(Some(old.root()), Some(new.root()))];
     while let Some((before, after)) = pending.pop() {
+        stop::check_io()?;
         let known = (
             before.and_then(|n| old.entry(n).map(|e| (n, e))),
             after.and_then(|n| new.entry(n).map(|e| (n, e))),
@@ -105,7 +101,9 @@ fn compare(
         what.push("type");
     } else if old.same_object(a, new, b) {
         return Ok(what);
-    } else if x.kind == Kind::File && (x.size != y.size || !same_content(old, a, new, b)?) {
+    } else if x.kind == Kind::File
+        && (x.size != y.size || !holes::same(&old.open(a)?, &new.open(b)?, x.size)?)
+    {
         what.push("content");
     } else if x.target != y.target {
         what.push("target");
@@ -125,30 +123,4 @@ fn compare(
         what.push("time");
     }
     Ok(what)
-}
-
-fn same_content(old: &View, a: u32, new: &View, b: u32) -> io::Result<bool> {
-    let (mut one, mut two) = (old.open(a)?, new.open(b)?);
-    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
-    loop {
-        let n = fill(&mut one, &mut left)?;
-        let m = fill(&mut two, &mut right)?;
-        if left[..n] != right[..m] {
-            return Ok(false);
-        }
-        if n == 0 {
-            return Ok(true);
-        }
-    }
-}
-
-fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut at = 0;
-    while at < buffer.len() {
-        match file.read(&mut buffer[at..])? {
-            0 => break,
-            n => at += n,
-        }
-    }
-    Ok(at)
 }

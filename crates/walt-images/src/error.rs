@@ -48,6 +48,9 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
+    /// The work is not wanted any more ([`crate::stop`]).
+    #[error("it was cancelled")]
+    Stopped,
     /// An image has more layers than can be mounted.
     #[error("an image can have {max} layers at most, this one would have {count}")]
     TooManyLayers {
@@ -56,6 +59,19 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+}
+
+impl Error {
+    /// Did the work end because nobody wants it any more?
+    pub fn is_stopped(&self) -> bool {
+        let inner =
+            |e: &io::Error| e.get_ref().and_then(|e| e.downcast_ref::<Self>()).is_some_and(Self::is_stopped);
+        match self {
+            Self::Stopped => true,
+            Self::Io { source, .. } => inner(source),
+            _ => false,
+        }
+    }
 }
 
 impl From<walt_tar::Error> for Error {

@@ -2,7 +2,8 @@
 
 use crate::{
     error::{Context, Error, Result},
-    layer::{disk::Root, skeleton::Record, write::read_payload},
+    layer::{disk::Root, holes::read_payload, skeleton::Record},
+    stop,
     store::Store,
 };
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
-    os::unix::fs::MetadataExt,
     path::Path,
 };
 use walt_types::{DiffId, Hash256, ImageId};
@@ -56,12 +56,15 @@ impl Store {
         let mut out = HoldBack { inner: out, hash: Sha256::new(), held: Vec::new(), count: 0 };
         let mut buffer = Vec::new();
         let what = "write the tar of";
+        // The sparse file whose parts come: one has many.
+        let mut sparse: Option<(Vec<u8>, File)> = None;
         while let Some(record) = skeleton.next()? {
+            stop::check()?;
             match record {
                 Record::Raw(bytes) => out.put(&bytes).on(what, &fs_dir)?,
                 Record::File { path, size } => {
                     let show = root.show(&path);
-                    let mut file = root.file(&path).on("open", &show)?;
+                    let file = root.file(&path).on("open", &show)?;
                     let meta = file.metadata().on("read the metadata of", &show)?;
                     if meta.len() != size {
                         return Err(Error::Damaged {
@@ -69,8 +72,20 @@ impl Store {
                             why: format!("its size is not {size} bytes"),
                         });
                     }
-                    read_payload(&mut file, size, meta.blocks(), &mut buffer, &mut |b| out.put(b))
-                        .on(what, &show)?;
+                    read_payload(&file, 0, size, &mut buffer, &mut |b| out.put(b)).on(what, &show)?;
+                }
+                Record::Part { path, offset, length } => {
+                    let show = root.show(&path);
+                    if sparse.as_ref().is_none_or(|(open, _)| *open != path) {
+                        sparse = Some((path.clone(), root.file(&path).on("open", &show)?));
+                    }
+                    let Some((_, file)) = &sparse else { continue };
+                    let size = file.metadata().on("read the metadata of", &show)?.len();
+                    if offset.checked_add(length).is_none_or(|end| end > size) {
+                        let why = format!("it ends before byte {length} behind {offset}");
+                        return Err(Error::Damaged { path: show, why });
+                    }
+                    read_payload(file, offset, length, &mut buffer, &mut |b| out.put(b)).on(what, &show)?;
                 }
             }
         }

@@ -21,6 +21,16 @@ pub fn tar_headers(mut bytes: &[u8]) {
     }
 }
 
+/// Most bytes that are unpacked of one input.
+const MAX_PLAIN: u64 = 1 << 20;
+
+/// Undoes a compression.
+pub fn decompress(bytes: &[u8]) {
+    if let Ok(plain) = crate::compression::plain(bytes) {
+        let _ = std::io::copy(&mut plain.take(MAX_PLAIN), &mut std::io::sink());
+    }
+}
+
 /// Unpacks a layer into a directory; whether it was accepted.
 pub fn unpack(bytes: &[u8], layer: &Path) -> bool {
     import::import(bytes, layer).is_ok()

@@ -3,9 +3,15 @@
 use crate::{
     error::{Context, Result},
     layer::scan::Kind,
+    stop,
     view::View,
 };
-use std::{collections::HashMap, io::Write, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
 use walt_tar::{Dialect, Header, Time, Type, write_file, write_header};
 
 impl View {
@@ -23,7 +29,9 @@ impl View {
     ) -> Result<()> {
         let mut first_names: HashMap<u32, Vec<u8>> = HashMap::new();
         let mut pending = vec![(number, name.to_vec())];
+        let out = &mut Watched(out);
         while let Some((number, path)) = pending.pop() {
+            stop::check()?;
             for child in self.children(number).iter().rev() {
                 pending.push((*child, crate::compose::join(&path, self.name(*child))));
             }
@@ -88,5 +96,18 @@ impl View {
         let mut bytes = Vec::new();
         write_header(&mut bytes, &header);
         out.write_all(&bytes).on("copy", &show)
+    }
+}
+
+/// Writes as long as the work is wanted.
+struct Watched<'a>(&'a mut dyn Write);
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stop::check_io()?;
+        self.0.write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

@@ -112,6 +112,14 @@ pub const RULES: &[Rule] = &[
     rule("var/lib/systemd/catalog/database", When::SameContent, CACHE),
 ];
 
+/// Logs of logins with a record at the place of each user's number: `useradd -u 1000000000` makes of them files of
+/// hundreds of gigabytes, of which all is a hole. Those with large holes are kept as empty files, by builds too: that is
+/// what a program makes of a log that is not there, and an image with the holes cannot be used elsewhere.
+pub(crate) const LOGIN_LOGS: [&[u8]; 3] = [b"var/log/lastlog", b"var/log/faillog", b"var/log/tallylog"];
+/// Why such a log is empty.
+pub(crate) const EMPTIED: &str =
+    "a log of logins that is large and almost all of it holes: kept as an empty file";
+
 /// Which rules a commit applies.
 #[derive(Debug, Clone, Copy)]
 pub struct SaveRules {

@@ -13,6 +13,7 @@ use crate::{
         skeleton::LayerInfo,
         write::write_layer,
     },
+    stop,
     store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, Store},
     view::View,
 };
@@ -90,6 +91,7 @@ impl Store {
             let to_path = view.path(dir);
             let to = root.dir(&to_path).on("open", root.show(&to_path))?;
             for &number in view.children(dir) {
+                stop::check()?;
                 let (Some(entry), name) = (view.entry(number), view.name(number)) else { continue };
                 let path = view.path(number);
                 let what = "make the squashed layer's name";
@@ -127,6 +129,7 @@ impl Store {
         let nodes = scan(&root, Attributes::All)?;
         let info = write_layer(temporary.path(), &root, &nodes, true)?;
         self.make_durable()?;
+        stop::check()?;
         self.adopt_layer(temporary.path(), &info.diff_id)?;
         Ok(info)
     }

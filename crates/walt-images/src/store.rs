@@ -4,6 +4,7 @@ use crate::{
     attributed::Attributed,
     error::{Context, Error, Result},
     layer::{
+        attributes::Skipped,
         disk::{self, Place, Root, as_path, split},
         implied::{self, DirMeta},
         import,
@@ -110,12 +111,18 @@ impl Drop for Temporary {
 pub struct Unpacked {
     files: Temporary,
     info: LayerInfo,
+    skipped: Skipped,
 }
 
 impl Unpacked {
     /// Its digest, size and number of entries.
     pub fn info(&self) -> &LayerInfo {
         &self.info
+    }
+
+    /// Attributes of its files that were not set.
+    pub fn skipped(&self) -> &Skipped {
+        &self.skipped
     }
 }
 
@@ -273,8 +280,8 @@ impl Store {
         }
     }
 
-    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip or zstd (seen from
-    /// its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
+    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip, bzip2, xz or zstd
+    /// (seen from its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
     pub fn import_tar(&self, tar: impl Read + Send) -> Result<LayerInfo> {
         self.keep_layer(self.unpack_tar(tar)?)
     }
@@ -282,8 +289,8 @@ impl Store {
     /// Unpacks a tar as [`Store::import_tar`] takes it. The layer is not in the store before [`Store::keep_layer`].
     pub fn unpack_tar(&self, tar: impl Read + Send) -> Result<Unpacked> {
         let files = self.temporary()?;
-        let info = import::import(tar, files.path())?;
-        Ok(Unpacked { files, info })
+        let (info, skipped) = import::import(tar, files.path())?;
+        Ok(Unpacked { files, info, skipped })
     }
 
     /// Unpacks the tar of the layer `expected`, and refuses another one. The layer is not in the store before

@@ -77,6 +77,61 @@ fn tar(items: &[Item]) -> Vec<u8> {
     out
 }
 
+/// What other systems, other file systems and old engines write into layers means nothing here, and is given back.
+#[test]
+fn marks_of_other_systems_are_kept_and_not_set() {
+    let state = state();
+    let large = "v".repeat(60_000);
+    let foreign: Records = &[
+        ("SCHILY.xattr.com.apple.provenance", "\u{1}\0x"),
+        ("SCHILY.xattr.system.nfs4_acl", "A::OWNER@:rw"),
+        ("SCHILY.xattr.btrfs.compression", "zstd"),
+        ("SCHILY.xattr.user.large", &large),
+        ("SCHILY.xattr.user.kept", "v"),
+        ("RHT.security.selinux", "system_u:object_r:bin_t:s0"),
+        ("SCHILY.fflags", "uarch"),
+        ("LIBARCHIVE.creationtime", "1"),
+    ];
+    let tar = tar(&[
+        plain("label", b'V'),
+        plain(".wh..wh.aufs", b'0'),
+        plain(".wh..wh.plnk/", b'5'),
+        Item("acl", b'A', "", 0, &[], b"user::rwx"),
+        Item("d/", b'D', "", 0, foreign, b"Yf\0\0"),
+        Item("d/f", b'0', "", 0, foreign, b"content"),
+        Item("l", b'2', "d/f", 0, &[("SCHILY.xattr.user.x", "y")], b""),
+    ]);
+    let unpacked = state.store.unpack_tar(tar.as_slice()).unwrap();
+    let note = unpacked.skipped().note().unwrap();
+    assert!(note.starts_with("13 attributes of files (RHT.security.selinux, SCHILY.fflags, "), "{note}");
+    let info = state.store.keep_layer(unpacked).unwrap();
+    let mut back = Vec::new();
+    state.store.export_layer(&info.diff_id, &mut back).unwrap();
+    assert!(back == tar, "the layer is given back as it was");
+    let view = state.store.view(&[info.diff_id], None).unwrap();
+    let names: Vec<_> = view.children(view.root()).iter().map(|n| view.name(*n).to_vec()).collect();
+    assert_eq!(names, [b"d".to_vec(), b"l".to_vec()]);
+    for path in ["d", "d/f"] {
+        let xattrs = view.xattrs(view.find(path.as_bytes()).unwrap()).unwrap();
+        assert_eq!(xattrs, [(b"user.kept".to_vec(), b"v".to_vec())], "{path}");
+    }
+    // The same as an archive that is copied into an image.
+    let mut composer = state.store.compose(&view).unwrap();
+    let mut outer: &[u8] = &tar[1024..];
+    let unknown = composer.extract(&mut outer, b"new", &mut |_| Ok(true), &mut |_| ());
+    assert!(unknown.unwrap_err().to_string().contains(".wh."), "what aufs left is no file of an archive");
+    let mut composer = state.store.compose(&view).unwrap();
+    composer.extract(&mut &tar[1536..], b"new", &mut |_| Ok(true), &mut |_| ()).unwrap();
+    assert!(composer.skipped().note().unwrap().starts_with("13 attributes"));
+    // What a program's rights are is not passed over, and the message is about the file of the image.
+    let items = [Item("d/f", b'0', "", 0, &[("SCHILY.xattr.security.capability", "odd")], b"x")];
+    let error = import(&state, &items).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cannot set the metadata of /d/f: its attribute 'security.capability'"),
+        "{error}"
+    );
+}
+
 fn import(state: &State, items: &[Item]) -> Result<LayerInfo> {
     state.store.import_tar(tar(items).as_slice())
 }
@@ -88,6 +143,10 @@ fn outside(dir: &Path) -> Vec<String> {
     names
 }
 
+const HUGE: &str = "1099511627777";
+const PAX_1_0: Records =
+    &[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.realsize", "1")];
+
 #[test]
 fn hostile_layers_are_refused() {
     let state = state();
@@ -98,7 +157,8 @@ fn hostile_layers_are_refused() {
         ("hides nothing", vec![plain(".wh.", b'0')]),
         ("hides nothing", vec![plain(".wh..", b'0')]),
         ("hides nothing", vec![plain(".wh...", b'0')]),
-        ("not known", vec![plain(".wh..wh.plnk", b'0')]),
+        ("not known", vec![plain(".wh..wh.other", b'0')]),
+        ("starts with '.wh.'", vec![file(".wh..wh.plnk/1.2")]),
         ("empty file", vec![file(".wh.x")]),
         ("empty file", vec![plain(".wh.x", b'5')]),
         ("starts with '.wh.'", vec![file(".wh.d/x")]),
@@ -108,9 +168,17 @@ fn hostile_layers_are_refused() {
         ("does not have", vec![Item("h", b'1', "nowhere", 0, &[], b"")]),
         ("does not have", vec![plain(".wh.w", b'0'), Item("h", b'1', "w", 0, &[], b"")]),
         ("'..'", vec![Item("h", b'1', "../../etc/passwd", 0, &[], b"")]),
-        ("sparse", vec![plain("s", b'S')]),
-        ("sparse", vec![Item("s", b'0', "", 0, &[("GNU.sparse.major", "1")], b"")]),
-        ("type", vec![plain("d", b'D')]),
+        ("damaged", vec![Item("s", b'0', "", 0, &[("GNU.sparse.major", "1")], b"")]),
+        (
+            "damaged",
+            vec![Item("s", b'0', "", 0, &[("GNU.sparse.map", "0,2"), ("GNU.sparse.size", "1")], b"xx")],
+        ),
+        ("sparse file is damaged", vec![Item("s", b'0', "", 0, PAX_1_0, b"1\n0\n2\n")]),
+        (
+            "1024 GiB",
+            vec![Item("s", b'0', "", 0, &[("GNU.sparse.map", "0,0"), ("GNU.sparse.size", HUGE)], b"")],
+        ),
+        ("type", vec![plain("d", b'M')]),
         ("root", vec![file(".")]),
         ("damaged", vec![Item("p", b'0', "", 0, &[("mtime", "soon")], b"")]),
     ];
@@ -308,7 +376,7 @@ fn hostile_archives_on_an_image() {
         ("map of a sparse file is damaged", sparse("9223372036854775808")),
         ("PAX", tar(&[Item("p", b'0', "", 0, &[("path", "q"), ("mtime", "soon")], b"")])),
         ("damaged", tar(&[Item("p", b'0', "", 0, &[("size", "-1")], b"")])),
-        ("not known", tar(&[plain("p", b'D')])),
+        ("not known", tar(&[plain("p", b'M')])),
         ("checksum", vec![7; 1024]),
         ("ends in the middle", tar(&[Item("f", b'0', "", 0, &[], &[1; 4000])])[..2048].to_vec()),
     ];

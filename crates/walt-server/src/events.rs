@@ -20,6 +20,10 @@ impl Events {
         let (tx, rx) = mpsc::channel(QUEUE);
         (Self(tx), rx)
     }
+    /// Whether nobody reads them any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
     /// A result, for standard output.
     pub async fn out(&self, text: impl Into<String>) {
         self.send(Event::Out { text: text.into() }).await;

@@ -40,14 +40,21 @@ impl Failure {
     /// The answer to the caller; internal failures are logged here, with the request's id.
     pub fn into_api(self, request_id: &str) -> ApiError {
         match self {
-            Self::Api(error) => *error,
+            Self::Api(mut error) => {
+                if let Some(dir) = STATE_DIR.get() {
+                    error.message = without_store(&error.message, dir);
+                }
+                *error
+            }
             Self::Internal(error) => {
                 tracing::error!(request_id, "{error:#}");
+                let said = error.to_string();
+                let said = STATE_DIR.get().map_or(said.clone(), |dir| without_store(&said, dir));
                 let message = match STATE_DIR.get() {
                     Some(dir) if no_space(&error) => {
-                        format!("No space left on the server's disk, in {}: {error}", dir.display())
+                        format!("No space left on the server's disk, in {}: {said}", dir.display())
                     }
-                    _ => error.to_string(),
+                    _ => said,
                 };
                 // The client tells where the details are.
                 let mut answer = ApiError::new(ErrorCode::Internal, message);
@@ -70,6 +77,26 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
+/// A sentence for users, who are not concerned with where the server keeps its files: a path of an image's files is the
+/// one in the image, of others the name is left. The log has the whole.
+fn without_store(text: &str, state_dir: &std::path::Path) -> String {
+    let start = format!("{}/", state_dir.display());
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(&start) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + start.len()..];
+        let end = rest.find(|c: char| c.is_whitespace() || "'\")],;:".contains(c)).unwrap_or(rest.len());
+        let (path, behind) = rest.split_at(end);
+        match path.split_once("/fs").filter(|(_, inner)| inner.is_empty() || inner.starts_with('/')) {
+            Some((_, "")) => out.push('/'),
+            Some((_, inner)) => out.push_str(inner),
+            None => out.push_str(path.rsplit('/').next().unwrap_or(path)),
+        }
+        rest = behind;
+    }
+    out + rest
+}
+
 /// The request itself is wrong.
 pub fn bad_request(message: impl std::fmt::Display) -> Failure {
     ApiError::new(ErrorCode::BadRequest, message.to_string()).into()
@@ -88,4 +115,27 @@ pub fn refused(message: impl std::fmt::Display) -> Failure {
 /// As [`refused`], with a hint.
 pub fn refused_hint(message: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     ApiError::new(ErrorCode::Refused, message.to_string()).hint(hint.to_string()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_not_told_where_the_server_keeps_files() {
+        let dir = std::path::Path::new("/var/lib/walt");
+        let layer = "f".repeat(64);
+        for (text, told) in [
+            (
+                "cannot open /var/lib/walt/images/tmp/12-3/fs/usr/bin/x: denied",
+                "cannot open /usr/bin/x: denied",
+            ),
+            ("cannot open /var/lib/walt/images/tmp/12-3/fs: denied", "cannot open /: denied"),
+            (&format!("at '/var/lib/walt/images/layers/{layer}/fs/a b'."), "at '/a b'."),
+            ("cannot write /var/lib/walt/images/views/ab (x), /etc/x", "cannot write ab (x), /etc/x"),
+            ("cannot read /home/var/lib/walts/x", "cannot read /home/var/lib/walts/x"),
+        ] {
+            assert_eq!(without_store(text, dir), told);
+        }
+    }
 }

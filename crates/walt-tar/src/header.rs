@@ -22,6 +22,9 @@ pub const MAX_PATH: usize = 4096;
 const MAX_NAME: usize = 255;
 /// Most bytes accepted after the end-of-archive marker: tar programs pad to 10 KiB, some to a megabyte.
 const MAX_TRAILER: u64 = 16 << 20;
+/// Records by which other systems keep what belongs to a file and has no place here: labels, lists of who may access
+/// it, flags. They are told as attributes of these names, which no file system has.
+const FOREIGN: [&[u8]; 4] = [b"RHT.security.", b"SCHILY.acl.", b"SCHILY.fflags", b"MSWINDOWS."];
 /// PAX prefix of an extended attribute (star, GNU tar, Go).
 const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
@@ -208,7 +211,8 @@ fn read_block(input: &mut impl Read, block: &mut [u8; BLOCK]) -> Result<bool> {
     Ok(true)
 }
 
-fn checksum_fits(block: &[u8; BLOCK]) -> bool {
+/// Is this block a header: does its checksum fit?
+pub fn is_header(block: &[u8; BLOCK]) -> bool {
     let Some(wanted) = number(&block[148..156]) else { return false };
     // The field itself counts as spaces. Half a million at most: 512 bytes.
     let (mut unsigned, mut signed) = (8 * i32::from(b' '), 8 * i32::from(b' '));
@@ -257,7 +261,7 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
             }
             return Ok(None);
         }
-        if !checksum_fits(&block) {
+        if !is_header(&block) {
             return Err(Error("a header's checksum is wrong; this is not a tar, or it is damaged".into()));
         }
         let size = number(&block[124..136])
@@ -266,7 +270,10 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
         match block[156] {
             b'L' => long_name = Some(text(&read_extended(input, raw, size)?).to_vec()),
             b'K' => long_link = Some(text(&read_extended(input, raw, size)?).to_vec()),
-            b'x' => pax = read_extended(input, raw, size)?,
+            // X: Solaris' name of the same.
+            b'x' | b'X' => pax = read_extended(input, raw, size)?,
+            // Labels of volumes (GNU); lists and attributes of Solaris, for the entry that comes.
+            b'V' | b'A' | b'E' => drop(read_extended(input, raw, size)?),
             // Global records are comments in practice (git archive); no unpacker applies paths from them.
             b'g' => drop(read_extended(input, raw, size)?),
             flag => {
@@ -279,6 +286,11 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
                         raw.extend_from_slice(&more);
                         Ok(more)
                     })?),
+                    // A directory with the names of what is in it (GNU, incremental).
+                    b'D' => {
+                        read_extended(input, raw, size)?;
+                        None
+                    }
                     _ => None,
                 };
                 return entry(&block, size, map, long_name, long_link, &pax).map(Some);
@@ -346,6 +358,8 @@ fn entry(
                     }
                     xattrs.retain(|(n, _): &(Vec<u8>, Vec<u8>)| n != name);
                     xattrs.push((name.to_vec(), value.to_vec()));
+                } else if FOREIGN.iter().any(|f| key.starts_with(f)) && key.len() <= MAX_NAME {
+                    xattrs.push((key.to_vec(), value.to_vec()));
                 }
             }
         }
@@ -362,7 +376,7 @@ fn entry(
         b'2' => Type::Symlink,
         b'3' => Type::Char,
         b'4' => Type::Block,
-        b'5' => Type::Dir,
+        b'5' | b'D' => Type::Dir,
         b'6' => Type::Fifo,
         b'S' => Type::File,
         other => {

@@ -15,8 +15,12 @@ mod header;
 pub mod local;
 mod sparse;
 
-pub use header::{BLOCK, Dialect, Header, MAX_PATH, Time, Type, read_header, write_header, write_header_as};
-pub use sparse::{MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, write_file};
+pub use header::{
+    BLOCK, Dialect, Header, MAX_PATH, Time, Type, is_header, read_header, write_header, write_header_as,
+};
+pub use sparse::{
+    MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, read_regions, write_file, write_map,
+};
 
 /// The end of an archive: two blocks of zeros.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];

@@ -440,7 +440,16 @@ impl Unpacker<'_, '_> {
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             match fs::setxattr(path.as_str(), OsStr::from_bytes(name), value, XattrFlags::empty()) {
                 // Not every file system, and not every user, has every attribute.
-                Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::ACCESS) => {}
+                Ok(())
+                | Err(
+                    Errno::PERM
+                    | Errno::NOTSUP
+                    | Errno::ACCESS
+                    | Errno::INVAL
+                    | Errno::TOOBIG
+                    | Errno::RANGE
+                    | Errno::NOSPC,
+                ) => {}
                 Err(e) => return Err(e).on("set an extended attribute of", show),
             }
         }

@@ -131,7 +131,7 @@ impl Records {
 }
 
 /// Reads the map with which a payload begins (PAX 1.0): the regions, and the bytes taken from the payload.
-fn read_map(input: &mut impl Read, payload: u64) -> Result<(Vec<Region>, u64)> {
+fn read_map(input: &mut impl Read, payload: u64, raw: &mut Vec<u8>) -> Result<(Vec<Region>, u64)> {
     let damaged = || Error(DAMAGED.into());
     let (mut taken, mut block, mut at) = (0u64, [0; BLOCK], BLOCK);
     let mut next = || -> Result<u64> {
@@ -143,6 +143,7 @@ fn read_map(input: &mut impl Read, payload: u64) -> Result<(Vec<Region>, u64)> {
                     return Err(damaged());
                 }
                 input.read_exact(&mut block).map_err(unreadable)?;
+                raw.extend_from_slice(&block);
                 at = 0;
             }
             let byte = block[at];
@@ -180,6 +181,22 @@ pub enum Unwritten {
     File(io::Error),
 }
 
+/// Where the bytes that follow a regular file's header belong. A map that comes before them is read, and its bytes are
+/// appended to `raw`; what is left of the payload then are the regions' bytes, and padding.
+pub fn read_regions(input: &mut impl Read, header: &Header, raw: &mut Vec<u8>) -> Result<Vec<Region>> {
+    match &header.sparse {
+        None => Ok(vec![(0, header.size)]),
+        Some(Sparse { map: Some(map), .. }) => Ok(map.clone()),
+        Some(sparse) => {
+            let (map, taken) = read_map(input, header.size, raw)?;
+            match in_order(&map, sparse.size) {
+                Some(bytes) if bytes == header.size - taken => Ok(map),
+                _ => Err(Error(DAMAGED.into())),
+            }
+        }
+    }
+}
+
 /// Reads what follows a regular file's header, padding included, and writes it to `file`, which is new and empty. Holes
 /// stay holes, and blocks of zeros become holes. `progress` is told the bytes taken from the stream, step by step.
 ///
@@ -190,24 +207,11 @@ pub fn read_file(
     file: &mut File,
     progress: &mut dyn FnMut(u64),
 ) -> std::result::Result<(), Unwritten> {
-    let mut payload = header.size;
-    let given;
-    let map: &[Region] = match &header.sparse {
-        None => &[(0, header.size)],
-        Some(Sparse { map: Some(map), .. }) => map,
-        Some(sparse) => {
-            let (map, taken) = read_map(input, payload)?;
-            payload -= taken;
-            if in_order(&map, sparse.size) != Some(payload) {
-                return Err(Error(DAMAGED.into()).into());
-            }
-            given = map;
-            &given
-        }
-    };
+    let map = read_regions(input, header, &mut Vec::new())?;
+    let payload: u64 = map.iter().map(|region| region.1).sum();
     let mut buffer = vec![0; CHUNK.min(usize::try_from(payload).unwrap_or(CHUNK)).max(BLOCK)];
     for (offset, length) in map {
-        let (mut at, end) = (*offset, offset + length);
+        let (mut at, end) = (offset, offset + length);
         while at < end {
             // Up to a border, so that zeros are seen in blocks of the file.
             let want = (end - at).min((buffer.len() - at as usize % HOLE.min(buffer.len())) as u64) as usize;
@@ -284,6 +288,17 @@ pub fn holes(file: &File, size: u64, blocks: u64) -> io::Result<Option<Vec<Regio
     Ok(Some(map))
 }
 
+/// The map with which the payload of a sparse file begins (PAX 1.0), padded.
+pub fn write_map(map: &[Region]) -> Vec<u8> {
+    let mut text = format!("{}\n", map.len());
+    for (offset, length) in map {
+        text.push_str(&format!("{offset}\n{length}\n"));
+    }
+    let mut text = text.into_bytes();
+    text.resize(text.len().next_multiple_of(BLOCK), 0);
+    text
+}
+
 /// Writes a regular file's entry: headers, bytes, padding. `header.size` is the file's size, `blocks` its allocation
 /// in 512 bytes; holes are not written. `progress` is told the bytes read from the file, step by step.
 ///
@@ -300,11 +315,7 @@ pub fn write_file(
     let map = if dialect == Dialect::Gnu { None } else { holes(file, size, blocks)? };
     let mut text = Vec::new();
     if let Some(map) = &map {
-        text.extend_from_slice(format!("{}\n", map.len()).as_bytes());
-        for (offset, length) in map {
-            text.extend_from_slice(format!("{offset}\n{length}\n").as_bytes());
-        }
-        text.resize(text.len().next_multiple_of(BLOCK), 0);
+        text = write_map(map);
         header.size = text.len() as u64 + map.iter().map(|r| r.1).sum::<u64>();
         header.sparse = Some(Sparse { size, map: None });
     }

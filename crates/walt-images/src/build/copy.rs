@@ -13,25 +13,27 @@ use super::{
 use crate::{
     Kind, Time, View,
     compose::{Composer, Last, Meta},
-    layer::disk::split,
+    layer::{
+        disk::{as_path, split},
+        holes,
+    },
+    stop,
 };
 use std::{
+    cell::RefCell,
     collections::BTreeMap,
-    ffi::OsStr,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
-    os::unix::ffi::OsStrExt,
-    path::Path,
+    io::{self, Read},
+    path::PathBuf,
     sync::Arc,
 };
 use walt_types::patterns::{Patterns, is_pattern, name_matches};
+
+mod archive;
 
 /// Mode of directories that are made on the way to a destination.
 const DIR_MODE: u32 = 0o755;
 /// Mode of a file that was written down in the Dockerfile.
 const INLINE_MODE: u32 = 0o644;
-/// Bytes read at once.
-const CHUNK: usize = 1 << 18;
 /// Most files that the wildcards of one source may name.
 const MAX_MATCHES: usize = 100_000;
 
@@ -45,6 +47,8 @@ pub(crate) struct Copier<'a> {
     pub fetched: BTreeMap<Remote, Fetched>,
     /// Now: the time of what is made here.
     pub now: i64,
+    /// What the user should know of, a sentence without its end each.
+    pub notes: RefCell<Vec<String>>,
 }
 
 /// Something that was fetched.
@@ -77,6 +81,10 @@ struct Place<'a> {
 impl Copier<'_> {
     fn wrong(&self, why: impl Into<String>) -> Error {
         Error::Dockerfile { line: self.line, why: why.into() }
+    }
+
+    fn note(&self, note: String) {
+        self.notes.borrow_mut().push(note);
     }
 
     fn view(&self) -> Result<&Arc<View>> {
@@ -192,7 +200,8 @@ impl Copier<'_> {
                             if entry.kind == Kind::File {
                                 let file =
                                     view.open(number).map_err(|e| self.unreadable(&view, number, e))?;
-                                let digest = content(file).map_err(|e| self.unreadable(&view, number, e))?;
+                                let digest = holes::digest(&file, entry.size)
+                                    .map_err(|e| self.unreadable(&view, number, e))?;
                                 part(digest.as_bytes());
                             }
                             Ok(())
@@ -205,7 +214,8 @@ impl Copier<'_> {
     }
 
     fn unreadable(&self, view: &View, number: u32, e: io::Error) -> Error {
-        Error::io("read", Path::new(OsStr::from_bytes(&view.path(number))), e)
+        let path = PathBuf::from("/").join(as_path(&view.path(number)));
+        crate::Error::Io { what: "read", path, source: e }.into()
     }
 
     fn xattrs(&self, view: &View, number: u32) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
@@ -221,6 +231,7 @@ impl Copier<'_> {
             if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&joined(&start, &name))) {
                 continue;
             }
+            stop::check()?;
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
                 pending.push((*child, joined(&name, view.name(*child))));
@@ -279,7 +290,10 @@ impl Copier<'_> {
     }
 
     fn dirs(&self, composer: &mut Composer<'_>, path: &[u8], made: &Meta) -> Result<()> {
-        composer.make_dirs(path, made).map_err(|e| self.wrong(format!("the destination: {e}")))
+        composer.make_dirs(path, made).map_err(|e| match e {
+            e if e.is_stopped() => Error::Cancelled,
+            e => self.wrong(format!("the destination: {e}")),
+        })
     }
 
     /// Where a file goes: into the destination if that is a directory.
@@ -327,8 +341,19 @@ impl Copier<'_> {
         if entry.kind != Kind::Dir {
             if entry.kind == Kind::File && unpack {
                 let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
-                if let Some(mut tar) = archive(file).map_err(|e| self.unreadable(view, item.number, e))? {
-                    return self.extract(composer, &mut tar, dest, made, owner);
+                let shown = String::from_utf8_lossy(&item.name).into_owned();
+                match archive::archive(file, &item.name).map_err(|e| self.unreadable(view, item.number, e))? {
+                    archive::Found::Tar(mut tar) => {
+                        self.extract(composer, &mut tar, dest, made, owner)?;
+                        if tar.has_rest() {
+                            self.note(format!("'{shown}': what follows the end of the archive is ignored"));
+                        }
+                        return Ok(());
+                    }
+                    archive::Found::File(Some(why)) => {
+                        self.note(format!("'{shown}' is copied and not unpacked: {why}"));
+                    }
+                    archive::Found::File(None) => {}
                 }
             }
             let to = self.file_place(composer, dest, directory, &item.name, made)?;
@@ -393,8 +418,8 @@ impl Copier<'_> {
         }
         match entry.kind {
             Kind::File => {
-                let mut file = view.open(number).map_err(|e| self.unreadable(view, number, e))?;
-                composer.put_file(to, &meta, entry.size, &mut file)?;
+                let file = view.open(number).map_err(|e| self.unreadable(view, number, e))?;
+                composer.put_content(to, &meta, entry.size, &file)?;
             }
             Kind::Symlink => composer.put_symlink(to, &meta, entry.target)?,
             kind => composer.put_node(to, &meta, kind, entry.rdev)?,
@@ -424,9 +449,9 @@ impl Copier<'_> {
             // The top of the archive is the destination, which is as it is.
             Ok(!header.path.is_empty())
         };
-        composer
-            .extract(tar, dest, &mut edit, &mut |_| ())
-            .map_err(|e| self.wrong(format!("the archive: {e}")))
+        composer.extract(tar, dest, &mut edit, &mut |_| ()).map_err(|e| {
+            if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("the archive: {e}")) }
+        })
     }
 }
 
@@ -449,132 +474,5 @@ fn below_pivot(pattern: &str, found: &[u8]) -> Vec<u8> {
     found.split(|b| *b == b'/').skip(skip).collect::<Vec<_>>().join(&b'/')
 }
 
-fn content(mut file: File) -> io::Result<blake3::Hash> {
-    let mut hash = blake3::Hasher::new();
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize()),
-            n => drop(hash.update(&buffer[..n])),
-        }
-    }
-}
-
-/// The tar in a file, whatever it is compressed with; none if it is no tar.
-fn archive(file: File) -> io::Result<Option<Box<dyn Read>>> {
-    let mut input = BufReader::with_capacity(CHUNK, file);
-    let start = input.fill_buf()?;
-    let is = |magic: &[u8]| start.starts_with(magic);
-    let plain: Box<dyn Read> = if is(b"\x1f\x8b") {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if is(b"\x28\xb5\x2f\xfd") {
-        Box::new(zstd::stream::read::Decoder::with_buffer(input)?)
-    } else if is(b"BZh") {
-        Box::new(bzip2::bufread::MultiBzDecoder::new(input))
-    } else if is(b"\xfd7zXZ\0") {
-        Box::new(lzma_rust2::XzReader::new(input, true))
-    } else {
-        Box::new(input)
-    };
-    // A compressed file that holds no tar is an ordinary file.
-    let mut plain = BufReader::with_capacity(CHUNK, plain);
-    let block = match fill(&mut plain) {
-        Ok(block) => block,
-        Err(_not_what_it_seemed) => return Ok(None),
-    };
-    let sum = |field: &[u8]| {
-        let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
-        u32::from_str_radix(text, 8).ok()
-    };
-    let is_tar = block.len() == walt_tar::BLOCK && {
-        let bytes = block.iter().enumerate();
-        let total: u32 = bytes.map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
-        sum(&block[148..156]) == Some(total) && block[0] != 0
-    };
-    Ok(is_tar.then(|| Box::new(io::Cursor::new(block).chain(plain)) as Box<dyn Read>))
-}
-
-/// The first block, or what there is of it.
-fn fill(input: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut block = Vec::with_capacity(walt_tar::BLOCK);
-    input.take(walt_tar::BLOCK as u64).read_to_end(&mut block)?;
-    Ok(block)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Composed, NewEntry, NewKind, Store};
-
-    /// Names in ISO-8859-1 that would be one name if they were read as UTF-8.
-    const NAMES: [&[u8]; 3] = [b"G\xe4rten.txt", b"G\xf6rten.txt", b"G\xfcrten.txt"];
-
-    fn store(dir: &Path) -> (Store, Arc<View>) {
-        let store = Store::open(dir).unwrap();
-        let file = |name: &&[u8]| NewEntry {
-            path: [b"d/\xff/", *name].concat(),
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            kind: NewKind::File(name.to_vec()),
-        };
-        let layer = store.build_layer(NAMES.iter().map(file).collect(), None).unwrap().diff_id;
-        let view = store.view(&[layer], None).unwrap();
-        (store, view)
-    }
-
-    /// What a `COPY` to `/w/` makes in an empty image.
-    fn copied(from: Option<&str>, source: &str, parents: bool, exclude: &[&str]) -> Vec<Vec<u8>> {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let (store, source_view) = store(dir.path());
-        let empty = store.build_layer(Vec::new(), None).unwrap().diff_id;
-        let view = store.view(&[empty], None).unwrap();
-        let copy = Copy {
-            add: false,
-            from: from.map(str::to_owned),
-            sources: vec![Origin::Path(source.to_owned())],
-            dest: "/w/".into(),
-            chown: None,
-            chmod: None,
-            link: false,
-            parents,
-            exclude: exclude.iter().map(|e| (*e).to_owned()).collect(),
-            unpack: None,
-            checksum: None,
-        };
-        let fetched = BTreeMap::new();
-        let copier = Copier { line: 1, copy: &copy, source: Some(source_view), fetched, now: 0 };
-        let mut composer = store.compose(&view).unwrap();
-        copier.apply(&mut composer).unwrap();
-        let Composed::Layer(info) = composer.finish().unwrap() else { panic!("nothing was copied") };
-        let made = store.view(&[empty, info.diff_id], None).unwrap();
-        let mut all = Vec::new();
-        for number in 0..made.len() {
-            if made.entry(number).is_some_and(|e| e.kind == Kind::File) {
-                let mut text = Vec::new();
-                made.open(number).unwrap().read_to_end(&mut text).unwrap();
-                let path = made.path(number);
-                assert_eq!(split(&path).1, text, "each has its own content");
-                all.push(path);
-            }
-        }
-        all.sort();
-        all
-    }
-
-    fn below(dir: &[u8], names: &[&[u8]]) -> Vec<Vec<u8>> {
-        names.iter().map(|name| [dir, name].concat()).collect()
-    }
-
-    #[test]
-    fn names_are_bytes() {
-        for from in [None, Some("stage")] {
-            assert_eq!(copied(from, "d/*/*.txt", false, &[]), below(b"w/", &NAMES));
-            assert_eq!(copied(from, "d", false, &[]), below(b"w/\xff/", &NAMES));
-            assert_eq!(copied(from, "d/?/G?rten*", false, &[]), below(b"w/", &NAMES));
-            assert_eq!(copied(from, "d/?/../?/*", true, &[]), below(b"w/d/\xff/", &NAMES));
-        }
-        assert_eq!(copied(None, "./d/./*/*.txt", true, &[]), below(b"w/\xff/", &NAMES));
-        assert_eq!(copied(None, "d/*/*", false, &["**/G\u{fffd}*", "d/\u{fffd}"]), below(b"w/", &NAMES));
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use super::{
     state::{Action, BuildArgs, Globals, PATH, State},
     step::StepSpec,
 };
-use crate::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View};
+use crate::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, stop};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -152,8 +152,10 @@ struct Executor<'a, H> {
     empty: Option<DiffId>,
 }
 
-/// Runs blocking work; on a worker thread of the runtime, its other tasks are moved elsewhere first.
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
+/// Runs blocking work, which ends soon after the build is not wanted any more; on a worker thread of the runtime, its other tasks are moved elsewhere first.
+fn blocking<T>(cancelled: &watch::Receiver<bool>, work: impl FnOnce() -> T) -> T {
+    let cancelled = cancelled.clone();
+    let work = || stop::unless(move || *cancelled.borrow(), work);
     match tokio::runtime::Handle::try_current().map(|h| h.runtime_flavor()) {
         Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
@@ -242,7 +244,7 @@ impl<H: Host> Executor<'_, H> {
             return Ok(layer);
         }
         let writing = self.host.writing().await;
-        let layer = blocking(|| self.store.build_layer(Vec::new(), None))?.diff_id;
+        let layer = blocking(&self.cancelled, || self.store.build_layer(Vec::new(), None))?.diff_id;
         self.host.pin(layer);
         drop(writing);
         self.empty = Some(layer);
@@ -255,7 +257,7 @@ impl<H: Host> Executor<'_, H> {
             [] => vec![self.empty().await?],
             some => some.to_vec(),
         };
-        Ok(blocking(|| self.store.view(&layers, None))?)
+        Ok(blocking(&self.cancelled, || self.store.view(&layers, None))?)
     }
 
     /// The configuration that `FROM name` starts with.
@@ -334,7 +336,7 @@ impl<H: Host> Executor<'_, H> {
             None => {
                 let view = self.view(layers).await?;
                 let writing = self.host.writing().await;
-                let layer = blocking(|| self.store.squash(&view))?.diff_id;
+                let layer = blocking(&self.cancelled, || self.store.squash(&view))?.diff_id;
                 self.host.pin(layer);
                 self.host.remember(&key, Some(&layer));
                 drop(writing);

@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// The image store.
     #[error(transparent)]
-    Store(#[from] crate::Error),
+    Store(crate::Error),
     /// The container of a command.
     #[error(transparent)]
     Container(#[from] crate::hold::Error),
@@ -72,6 +72,12 @@ pub enum Error {
     /// The user went away, or does not want it any more.
     #[error("the build was cancelled")]
     Cancelled,
+}
+
+impl From<crate::Error> for Error {
+    fn from(e: crate::Error) -> Self {
+        if e.is_stopped() { Self::Cancelled } else { Self::Store(e) }
+    }
 }
 
 impl Error {

@@ -4,6 +4,7 @@ use super::{Composer, Last, Meta, join, refuse};
 use crate::{
     error::{Context, Error, Result},
     layer::{disk::split, implied::IMPLIED_MODE, scan::Kind},
+    stop,
 };
 use std::io::{BufReader, Read};
 use walt_tar::{Header, Type, Unwritten, read_file, read_header};
@@ -79,13 +80,16 @@ impl Composer<'_> {
             }
             Type::File => {
                 let show = self.root.show(&path);
-                self.new_file(&path, &meta, header.file_size(), &mut |file| match read_file(
-                    input, header, file, progress,
+                let mut stopped = Ok(());
+                let mut input = Watched(input, &mut stopped);
+                let done = self.new_file(&path, &meta, header.file_size(), &mut |file| match read_file(
+                    &mut input, header, file, progress,
                 ) {
                     Ok(()) => Ok(()),
                     Err(Unwritten::Tar(e)) => Err(refuse(&header.path, &e.0)),
                     Err(Unwritten::File(e)) => Err(e).on("write", &show),
-                })
+                });
+                stopped.and(done)
             }
             Type::HardLink => {
                 let target = self.resolve(&join(into, &header.link), Last::Keep)?;
@@ -96,5 +100,18 @@ impl Composer<'_> {
             Type::Block => self.put_node(&path, &meta, Kind::Block, header.rdev),
             Type::Fifo => self.put_node(&path, &meta, Kind::Fifo, (0, 0)),
         }
+    }
+}
+
+/// Reads on as long as the work is wanted; what ended it is kept.
+struct Watched<'a, R>(&'a mut R, &'a mut Result<()>);
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Err(e) = stop::check() {
+            *self.1 = Err(e);
+            return Err(std::io::Error::other("it was cancelled"));
+        }
+        self.0.read(buffer)
     }
 }

@@ -1,10 +1,11 @@
 //! One entry put into the layer, or removed from the tree.
 
-use super::{Composer, Meta, is_below, metadata, refuse};
+use super::{Composer, Meta, is_below, refuse};
 use crate::{
     error::{Context, Result},
     layer::{
         disk::{as_path, is_overlay_xattr, split},
+        holes,
         scan::Kind,
     },
 };
@@ -33,7 +34,7 @@ impl Composer<'_> {
         // Noted first: a file that cannot be finished is there.
         self.note(path, Kind::File, b"");
         write(&mut file)?;
-        metadata(&self.place(path), meta, Kind::File).on("set the metadata of", &show)
+        self.dress(path, meta, Kind::File)
     }
 
     /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
@@ -51,6 +52,14 @@ impl Composer<'_> {
                 Err(walt_tar::Unwritten::File(e)) => Err(e).on("write", &show),
                 Err(walt_tar::Unwritten::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
             }
+        })
+    }
+
+    /// [`Composer::put_file`] of what a file has, whose holes cost nothing.
+    pub(crate) fn put_content(&mut self, path: &[u8], meta: &Meta, size: u64, from: &File) -> Result<()> {
+        let show = self.root.show(path);
+        self.new_file(path, meta, size, &mut |file| {
+            holes::copy(from, file, size).on("copy the bytes of", &show)
         })
     }
 
@@ -76,7 +85,7 @@ impl Composer<'_> {
                 place.remove_xattr(&name).on("remove an extended attribute of", &show)?;
             }
         }
-        metadata(&place, meta, Kind::Dir).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Dir)?;
         self.times.insert(path.to_vec(), meta.mtime);
         Ok(())
     }
@@ -112,7 +121,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         fs::symlinkat(as_path(target), place.dir, as_path(place.name)).on("create link", &show)?;
-        metadata(&place, meta, Kind::Symlink).on("set the metadata of", &show)?;
+        self.dress(path, meta, Kind::Symlink)?;
         self.note(path, Kind::Symlink, target);
         Ok(())
     }
@@ -133,7 +142,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         place.mknod(file_type, if kind == Kind::Fifo { (0, 0) } else { rdev }).on("create device", &show)?;
-        metadata(&place, meta, kind).on("set the metadata of", &show)?;
+        self.dress(path, meta, kind)?;
         self.note(path, kind, b"");
         Ok(())
     }
@@ -171,8 +180,8 @@ impl Composer<'_> {
         let meta = self.lower_meta(number, &entry)?;
         match entry.kind {
             Kind::File => {
-                let mut file = view.open(number).on("open below", self.root.show(path))?;
-                self.put_file(path, &meta, entry.size, &mut file)
+                let file = view.open(number).on("open below", self.root.show(path))?;
+                self.put_content(path, &meta, entry.size, &file)
             }
             Kind::Symlink => self.put_symlink(path, &meta, entry.target),
             kind => self.put_node(path, &meta, kind, entry.rdev),

@@ -1,9 +1,12 @@
 //! Reading a tar ahead: decompression and the sum go on in a thread of their own, while files are made of what came.
 
-use crate::error::{Error, Result};
+use crate::{
+    compression::plain,
+    error::{Error, Result},
+};
 use sha2::{Digest, Sha256};
 use std::{
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, Read},
     sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     thread,
 };
@@ -61,7 +64,7 @@ impl Read for Ahead {
     }
 }
 
-/// Lets `work` read the plain tar that `tar` is (gzip, zstd or plain) to its end, and gives its sum.
+/// Lets `work` read the plain tar that `tar` is (plain or compressed, see [`crate::compression`]) to its end, and gives its sum.
 ///
 /// # Errors
 /// Those of `work`, which is told of what cannot be read.
@@ -121,17 +124,4 @@ fn fill(tar: &mut impl Read, chunk: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
-}
-
-/// Undoes gzip or zstd compression, seen from the first bytes.
-pub(crate) fn plain<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut input = BufReader::with_capacity(CHUNK, input);
-    let start = input.fill_buf()?;
-    Ok(if start.starts_with(&[0x1f, 0x8b]) {
-        Box::new(flate2::bufread::MultiGzDecoder::new(input))
-    } else if start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(zstd::Decoder::with_buffer(input)?)
-    } else {
-        Box::new(input)
-    })
 }

@@ -89,9 +89,9 @@ impl Root {
         Ok(file)
     }
 
-    /// A name for messages.
+    /// A name for messages: that in the image. Where the layer is in the store is nobody's concern.
     pub fn show(&self, path: &[u8]) -> PathBuf {
-        self.path.join(as_path(path))
+        Path::new("/").join(as_path(path))
     }
 }
 
@@ -200,6 +200,14 @@ pub(crate) fn timestamps(mtime: Time) -> Timestamps {
 /// Is this a whiteout: a character device 0:0?
 pub(crate) fn is_whiteout(stat: &fs::Stat) -> bool {
     fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Room below which a disk counts as full, in bytes.
+const MIN_ROOM: u64 = 1 << 20;
+
+/// Has the file system of `fd` room for more files?
+pub(crate) fn has_room(fd: impl AsFd) -> bool {
+    fs::fstatvfs(fd).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) > MIN_ROOM && s.f_favail > 0)
 }
 
 /// Makes everything of the file system of `fd` durable.

@@ -4,18 +4,24 @@
 //! * `.wh.NAME` becomes the whiteout device 0:0, `.wh..wh..opq` the opaque mark of its directory; other names that
 //!   start with `.wh.` are refused, and so is a 0:0 device;
 //! * a whiteout beside an entry of the same name hides what lies below and keeps the entry, in either order;
-//! * overlayfs' own attributes are dropped;
+//! * attributes are set as [`super::attributes`] has it: those of overlayfs are dropped, those of other systems skipped;
+//! * the empty marks that aufs, docker's old file system, left at the top (`.wh..wh.aufs`, …) are passed over;
 //! * a name may occur once, directories may be repeated;
 //! * parents that the tar does not name are *implied*: their metadata is that of the layers below
 //!   ([`super::implied`]).
 
 use super::{
     ahead::{Ahead, read_ahead},
+    attributes::{self, Skipped},
     disk::{self, OPAQUE, Place, Root, as_path, split},
+    holes,
     implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    stop,
+};
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags},
@@ -25,40 +31,44 @@ use std::{
     collections::BTreeSet,
     ffi::OsStr,
     fs::File,
-    io::{self, BufRead, Read, Write},
-    os::unix::ffi::OsStrExt,
+    io::{self, BufRead, Read},
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
 };
-use walt_tar::{BLOCK, Header, Time, Type, read_header};
+use walt_tar::{BLOCK, Header, Region, Time, Type, read_header, read_regions};
 
 /// Most entries of one layer.
 pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
-/// Most bytes of one layer's files together, by their headers.
+/// Most bytes of one layer's files together, by their headers; holes count, since not all who get a layer have them.
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
+/// Zeros that are read at once become a hole from so many on: small holes would scatter the files of a layer.
+const MIN_HOLE: usize = 1 << 16;
+
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
 /// of the latter's directories.
-pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<LayerInfo> {
+pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, Skipped)> {
     let fs_dir = layer.join("fs");
     std::fs::create_dir(&fs_dir).on("create", &fs_dir)?;
     let mut skeleton = SkeletonWriter::create(&layer.join("skeleton"))?;
-    let ((entries, implied), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
+    let ((entries, implied, skipped), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
     let info = LayerInfo { diff_id: sum.diff_id, size: sum.size, entries };
     skeleton.finish(&info)?;
     write_implied(layer, &implied)?;
-    Ok(info)
+    Ok((info, skipped))
 }
 
-/// Makes the entries of a plain tar; their number, and the implied directories.
+/// Makes the entries of a plain tar; their number, the implied directories, and what of them was skipped.
 fn unpack(
     input: &mut Ahead,
     fs_dir: &Path,
     skeleton: &mut SkeletonWriter,
-) -> Result<(u64, BTreeSet<Vec<u8>>)> {
+) -> Result<(u64, BTreeSet<Vec<u8>>, Skipped)> {
     let mut unpacker = Unpacker {
         root: Root::open(fs_dir).on("open", fs_dir)?,
         parent: None,
         implied: BTreeSet::from([Vec::new()]),
         dir_times: Vec::new(),
+        skipped: Skipped::default(),
     };
     let (mut entries, mut apparent) = (0, 0u64);
     let mut raw = Vec::new();
@@ -68,43 +78,57 @@ fn unpack(
         skeleton.raw(&raw)?;
         raw.clear();
         let Some(header) = header else { break };
-        if header.sparse.is_some() {
-            // Export gives the same bytes again: the skeleton has no record for a file in pieces.
-            return Err(refuse(&header.path, "sparse entries are refused; make the tar without --sparse"));
-        }
+        stop::check()?;
         entries += 1;
-        apparent = apparent.saturating_add(header.size);
+        apparent = apparent.saturating_add(header.file_size());
         if entries > MAX_ENTRIES || apparent > MAX_APPARENT {
-            let limit = format!("it has more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
-            return Err(Error::Layer(limit));
+            let limit =
+                format!("with it there are more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
+            return Err(refuse(&header.path, &limit));
         }
         let file = unpacker.entry(&header)?;
-        if header.size > 0 {
+        if header.size > 0 || header.file_size() > 0 {
             let path = unpacker.root.show(&header.path);
-            let mut file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
-            skeleton.file(&header.path, header.size)?;
-            copy(input, &mut file, header.size, &path)?;
-            finish_file(&file, &header).on("set the metadata of", &path)?;
+            let file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
+            for (offset, length) in read_regions(input, &header, &mut raw)? {
+                skeleton.raw(&raw)?;
+                raw.clear();
+                match &header.sparse {
+                    None => skeleton.file(&header.path, length)?,
+                    Some(_) if length == 0 => continue,
+                    Some(_) => skeleton.part(&header.path, offset, length)?,
+                }
+                copy(input, &file, (offset, length), &path)?;
+            }
+            file.set_len(header.file_size()).on("write", &path)?;
+            finish_file(&file, &header, &mut unpacker.skipped).on("set the metadata of", &path)?;
             let count = (header.size.next_multiple_of(BLOCK as u64) - header.size) as usize;
             let padding = &mut padding[..count];
             input.read_exact(padding).map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
             raw.extend_from_slice(padding);
         } else if let Some(file) = file {
-            finish_file(&file, &header).on("set the metadata of", unpacker.root.show(&header.path))?;
+            let path = unpacker.root.show(&header.path);
+            finish_file(&file, &header, &mut unpacker.skipped).on("set the metadata of", path)?;
         }
     }
-    Ok((entries, unpacker.finish()?))
+    let skipped = std::mem::take(&mut unpacker.skipped);
+    Ok((entries, unpacker.finish()?, skipped))
 }
 
-fn copy(input: &mut Ahead, file: &mut File, size: u64, path: &Path) -> Result<()> {
-    let mut left = size;
+/// Writes a part of a file; what is zeros becomes a hole.
+fn copy(input: &mut Ahead, file: &File, (offset, length): Region, path: &Path) -> Result<()> {
+    let mut left = length;
     while left > 0 {
+        stop::check()?;
         let there = input.fill_buf().map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
         if there.is_empty() {
             return Err(Error::Layer("the tar ends in the middle of a file".into()));
         }
         let n = left.min(there.len() as u64) as usize;
-        file.write_all(&there[..n]).on("write", path)?;
+        let piece = &there[..n];
+        if n < MIN_HOLE || !holes::is_zero(piece) {
+            file.write_all_at(piece, offset + length - left).on("write", path)?;
+        }
         input.consume(n);
         left -= n as u64;
     }
@@ -115,12 +139,19 @@ fn refuse(path: &[u8], why: &str) -> Error {
     Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
 }
 
+/// What aufs kept at the top of its directories, without bytes: docker passes over it, too.
+fn is_of_aufs(header: &Header) -> bool {
+    let top = header.path.split(|b| *b == b'/').next();
+    matches!(top, Some(b".wh..wh.aufs" | b".wh..wh.orph" | b".wh..wh.plnk")) && header.size == 0
+}
+
 struct Unpacker {
     root: Root,
     /// The last directory used: tars list a directory's files together.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
     dir_times: Vec<(Vec<u8>, Time)>,
+    skipped: Skipped,
 }
 
 impl Unpacker {
@@ -132,6 +163,9 @@ impl Unpacker {
             return Ok(None);
         }
         let (dir, name) = split(&header.path);
+        if is_of_aufs(header) {
+            return Ok(None);
+        }
         if dir.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
             return Err(refuse(&header.path, "a directory's name starts with '.wh.'"));
         }
@@ -187,8 +221,10 @@ impl Unpacker {
             Type::Fifo => place.mknod(FileType::Fifo, (0, 0)).on("create fifo", &show)?,
             Type::Dir => {} // done above
         }
-        metadata(&place, header).on("set the metadata of", &show)?;
-        Ok(None)
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let done = metadata(&self.place(name), header, &mut skipped).on("set the metadata of", &show);
+        self.skipped = skipped;
+        done.map(|()| None)
     }
 
     fn hard_link(&self, header: &Header, name: &[u8]) -> Result<()> {
@@ -271,13 +307,13 @@ impl Unpacker {
     /// Metadata of a directory entry; its time is set at the end, when nothing more is put into it.
     fn dir_metadata(&mut self, header: &Header) -> Result<()> {
         let show = self.root.show(&header.path);
-        if header.path.is_empty() {
-            let place = Place { dir: &self.root.fd, name: b"" };
-            metadata(&place, header).on("set the metadata of", &show)?;
-        } else {
-            let place = self.place(split(&header.path).1);
-            metadata(&place, header).on("set the metadata of", &show)?;
-        }
+        let mut skipped = std::mem::take(&mut self.skipped);
+        let place = match header.path.is_empty() {
+            true => Place { dir: &self.root.fd, name: b"" },
+            false => self.place(split(&header.path).1),
+        };
+        metadata(&place, header, &mut skipped).on("set the metadata of", &show)?;
+        self.skipped = skipped;
         self.dir_times.push((header.path.clone(), header.mtime));
         Ok(())
     }
@@ -316,25 +352,19 @@ impl Unpacker {
 }
 
 /// [`metadata`] of a regular file that is open, once its bytes are written.
-fn finish_file(file: &File, header: &Header) -> io::Result<()> {
+fn finish_file(file: &File, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
     fs::fchown(file, Some(fs::Uid::from_raw(header.uid)), Some(fs::Gid::from_raw(header.gid)))?;
-    for (name, value) in &header.xattrs {
-        if !disk::is_overlay_xattr(name) {
-            fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?;
-        }
-    }
+    attributes::set(&header.xattrs, skipped, file, |name, value| {
+        Ok(fs::fsetxattr(file, OsStr::from_bytes(name), value, XattrFlags::empty())?)
+    })?;
     fs::fchmod(file, Mode::from_raw_mode(header.mode))?;
     Ok(fs::futimens(file, &disk::timestamps(header.mtime))?)
 }
 
 /// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
-pub(crate) fn metadata(place: &Place, header: &Header) -> io::Result<()> {
+fn metadata(place: &Place, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
     place.chown(header.uid, header.gid)?;
-    for (name, value) in &header.xattrs {
-        if !disk::is_overlay_xattr(name) {
-            place.set_xattr(name, value)?;
-        }
-    }
+    attributes::set(&header.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
     if header.kind != Type::Symlink {
         place.chmod(header.mode)?;
     }

@@ -1,7 +1,9 @@
 //! Layers: the tar format, the skeleton, unpacking, and writing a directory down as a layer.
 
 pub(crate) mod ahead;
+pub(crate) mod attributes;
 pub(crate) mod disk;
+pub(crate) mod holes;
 pub(crate) mod implied;
 pub(crate) mod import;
 pub(crate) mod scan;

@@ -1,7 +1,10 @@
 //! Reading a layer directory: every entry, parents first, names of a directory sorted byte-wise.
 
 use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr, split};
-use crate::error::{Context, Error, Result};
+use crate::{
+    error::{Context, Error, Result},
+    stop,
+};
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, OFlags},
@@ -41,7 +44,6 @@ pub(crate) struct Node {
     pub uid: u32,
     pub gid: u32,
     pub size: u64,
-    pub blocks: u64,
     pub mtime: Time,
     pub rdev: (u32, u32),
     pub ino: u64,
@@ -117,7 +119,6 @@ fn node(root: &Root, dir: &OwnedFd, path: Vec<u8>, parent: usize, attributes: At
         uid: stat.st_uid,
         gid: stat.st_gid,
         size: if kind == Kind::File { stat.st_size.cast_unsigned() } else { 0 },
-        blocks: stat.st_blocks.cast_unsigned(),
         mtime: Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 },
         rdev: (fs::major(stat.st_rdev), fs::minor(stat.st_rdev)),
         ino: stat.st_ino,
@@ -159,6 +160,7 @@ pub(crate) fn scan(root: &Root, attributes: Attributes) -> Result<Vec<Node>> {
     let fd = open(b"")?;
     pending.push((0, names(root, b"", &fd)?.into_iter(), Some(fd)));
     while let Some((parent, list, dir)) = pending.last_mut() {
+        stop::check()?;
         let Some(name) = list.next() else {
             pending.pop();
             continue;

@@ -6,6 +6,7 @@
 //!   0 end
 //!   1 raw:  u32 length, bytes of the tar as they are (headers, PAX records, padding, trailer)
 //!   2 file: u16 length, path below the layer's root, u64 size: here the tar has this file's bytes
+//!   3 part: as 2, and u64 offset: here the tar has `size` bytes of this file, a sparse one, from there on
 //! ```
 //! The idea is that of Go's tar-split. Limits: raw records of at most [`MAX_RAW`] bytes.
 
@@ -87,6 +88,17 @@ impl SkeletonWriter {
         self.out.write_all(&record).on("write the skeleton", &self.path)
     }
 
+    /// Notes that the tar has `length` bytes of the file `path` from `offset` on here.
+    pub fn part(&mut self, path: &[u8], offset: u64, length: u64) -> Result<()> {
+        self.flush()?;
+        let mut record = vec![3];
+        record.extend_from_slice(&(path.len() as u16).to_le_bytes());
+        record.extend_from_slice(path);
+        record.extend_from_slice(&length.to_le_bytes());
+        record.extend_from_slice(&offset.to_le_bytes());
+        self.out.write_all(&record).on("write the skeleton", &self.path)
+    }
+
     /// Ends the stream and writes the header: only a finished skeleton has its magic number.
     pub fn finish(mut self, info: &LayerInfo) -> Result<()> {
         self.flush()?;
@@ -107,6 +119,7 @@ impl SkeletonWriter {
 pub(crate) enum Record {
     Raw(Vec<u8>),
     File { path: Vec<u8>, size: u64 },
+    Part { path: Vec<u8>, offset: u64, length: u64 },
 }
 
 pub(crate) struct SkeletonReader {
@@ -167,14 +180,20 @@ pub(crate) fn read_record(input: &mut impl Read) -> io::Result<Option<Record>> {
             input.read_exact(&mut bytes)?;
             Ok(Some(Record::Raw(bytes)))
         }
-        2 => {
+        kind @ (2 | 3) => {
             let mut length = [0; 2];
             input.read_exact(&mut length)?;
             let mut path = vec![0; usize::from(u16::from_le_bytes(length))];
             input.read_exact(&mut path)?;
             let mut size = [0; 8];
             input.read_exact(&mut size)?;
-            Ok(Some(Record::File { path, size: u64::from_le_bytes(size) }))
+            let size = u64::from_le_bytes(size);
+            if kind == 2 {
+                return Ok(Some(Record::File { path, size }));
+            }
+            let mut offset = [0; 8];
+            input.read_exact(&mut offset)?;
+            Ok(Some(Record::Part { path, offset: u64::from_le_bytes(offset), length: size }))
         }
         _ => Err(io::Error::other("a record has an unknown type")),
     }

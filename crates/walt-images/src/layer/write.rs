@@ -2,30 +2,30 @@
 //!
 //! The bytes depend on the tree alone: parents first, the opaque mark of a directory before its whiteouts, these
 //! before the other names, each group sorted byte-wise; the first name of an inode is the file, later ones are hard
-//! links; no user or group names; holes are zeros. Docker, podman and umoci unpack it.
+//! links; no user or group names; holes are zeros, but for those of files that have a gigabyte of them ([`holes`]).
+//! Docker, podman and umoci unpack it.
 
 use super::{
     disk::{Root, split},
+    holes,
     implied::write_implied,
     import::MAX_APPARENT,
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::error::{Context, Error, Result};
-use rustix::fs::SeekFrom;
+use crate::{
+    error::{Context, Error, Result},
+    stop,
+};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
-    io::{self, Read},
+    io,
     path::Path,
 };
-use walt_tar::{BLOCK, Header, Time, Type, write_header};
+use walt_tar::{BLOCK, Header, Region, Sparse, Time, Type, write_header, write_map};
 use walt_types::{DiffId, Hash256};
-
-/// Bytes of a file read and hashed at once.
-const CHUNK: usize = 1 << 18;
-static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// Time of the whiteouts in a tar: they have none of their own.
 const WHITEOUT_MTIME: Time = Time { sec: 0, nsec: 0 };
@@ -52,64 +52,42 @@ impl Sink {
         self.skeleton.raw(bytes)
     }
 
-    fn payload(&mut self, root: &Root, node: &Node) -> Result<()> {
+    /// A regular file: header, bytes, padding. A file with large holes is a sparse one in the tar.
+    fn file(&mut self, root: &Root, node: &Node, header: &mut Header) -> Result<()> {
         let show = root.show(&node.path);
-        let mut file = root.file(&node.path).on("open", &show)?;
-        self.skeleton.file(&node.path, node.size)?;
+        let file = root.file(&node.path).on("open", &show)?;
+        let Some(map) = holes::map(&file, node.size).on("read", &show)? else {
+            self.header(header)?;
+            self.skeleton.file(&node.path, node.size)?;
+            self.payload(&file, (0, node.size)).on("read", &show)?;
+            return self.padding(node.size);
+        };
+        let text = write_map(&map);
+        let bytes = text.len() as u64 + map.iter().map(|region| region.1).sum::<u64>();
+        header.sparse = Some(Sparse { size: node.size, map: None });
+        header.size = bytes;
+        self.header(header)?;
+        self.raw(&text)?;
+        for region in map.into_iter().filter(|region| region.1 > 0) {
+            self.skeleton.part(&node.path, region.0, region.1)?;
+            self.payload(&file, region).on("read", &show)?;
+        }
+        self.padding(bytes)
+    }
+
+    fn payload(&mut self, file: &File, (offset, length): Region) -> io::Result<()> {
         let hash = &mut self.hash;
-        read_payload(&mut file, node.size, node.blocks, &mut self.buffer, &mut |bytes| {
+        holes::read_payload(file, offset, length, &mut self.buffer, &mut |bytes| {
             hash.update(bytes);
             Ok(())
-        })
-        .on("read", &show)?;
-        self.size += node.size;
-        let padding = node.size.next_multiple_of(BLOCK as u64) - node.size;
-        self.raw(&ZEROS[..padding as usize])
+        })?;
+        self.size += length;
+        Ok(())
     }
-}
 
-/// Gives exactly `size` bytes of a file to `sink`; holes are not read. `blocks` is the file's allocation in 512 bytes.
-pub(crate) fn read_payload(
-    file: &mut File,
-    size: u64,
-    blocks: u64,
-    buffer: &mut Vec<u8>,
-    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    buffer.resize(CHUNK, 0);
-    let changed = || io::Error::other("its size changed while it was read");
-    let sparse = blocks.saturating_mul(512) < size && size > CHUNK as u64;
-    let mut at = 0;
-    while at < size {
-        let mut end = size;
-        if sparse {
-            let data = match rustix::fs::seek(&*file, SeekFrom::Data(at)) {
-                Ok(data) => data.min(size),
-                Err(rustix::io::Errno::NXIO) => size,
-                Err(e) => return Err(e.into()),
-            };
-            while at < data {
-                let n = (data - at).min(CHUNK as u64);
-                sink(&ZEROS[..n as usize])?;
-                at += n;
-            }
-            if at == size {
-                break;
-            }
-            end = rustix::fs::seek(&*file, SeekFrom::Hole(at))?.min(size);
-            rustix::fs::seek(&*file, SeekFrom::Start(at))?;
-        }
-        while at < end {
-            let want = (end - at).min(CHUNK as u64) as usize;
-            let n = file.read(&mut buffer[..want])?;
-            if n == 0 {
-                return Err(changed());
-            }
-            sink(&buffer[..n])?;
-            at += n as u64;
-        }
+    fn padding(&mut self, bytes: u64) -> Result<()> {
+        self.raw(&[0; BLOCK][..(bytes.next_multiple_of(BLOCK as u64) - bytes) as usize])
     }
-    Ok(())
 }
 
 /// Checks what the format cannot hold: names, apparent size. Sockets must be gone.
@@ -123,12 +101,15 @@ pub(crate) fn check(nodes: &[Node]) -> Result<()> {
             )));
         }
         apparent = apparent.saturating_add(node.size);
-        if apparent > MAX_APPARENT {
-            let (name, max) = (String::from_utf8_lossy(&node.path), MAX_APPARENT >> 30);
-            return Err(Error::Commit(format!(
-                "with /{name} the files are larger than {max} GiB (holes count, a tar has them as zeros); remove it"
-            )));
-        }
+    }
+    let largest = nodes.iter().max_by_key(|node| node.size);
+    if let Some(largest) = largest.filter(|_| apparent > MAX_APPARENT) {
+        let (name, max) = (String::from_utf8_lossy(&largest.path), MAX_APPARENT >> 30);
+        return Err(Error::Commit(format!(
+            "its files are larger than {max} GiB together (holes count); the largest is /{name} with {} GiB: remove it, \
+             or make it smaller",
+            largest.size >> 30
+        )));
     }
     Ok(())
 }
@@ -155,6 +136,7 @@ pub(crate) fn write_layer(layer: &Path, root: &Root, nodes: &[Node], with_root: 
     let mut first_names: HashMap<u64, usize> = HashMap::new();
     let mut pending = vec![0];
     while let Some(position) = pending.pop() {
+        stop::check()?;
         let node = &nodes[position];
         if position > 0 || with_root {
             one(&mut sink, root, nodes, position, &mut first_names)?;
@@ -164,7 +146,7 @@ pub(crate) fn write_layer(layer: &Path, root: &Root, nodes: &[Node], with_root: 
         }
         pending.extend(children[position].iter().rev());
     }
-    sink.raw(&ZEROS[..2 * BLOCK])?;
+    sink.raw(&walt_tar::END)?;
     let diff_id = DiffId(Hash256(sink.hash.finalize().into()));
     let info = LayerInfo { diff_id, size: sink.size, entries: sink.entries };
     sink.skeleton.finish(&info)?;
@@ -243,9 +225,8 @@ fn one(
         Kind::Fifo => header.kind = Type::Fifo,
         Kind::Socket | Kind::Whiteout => return Ok(()),
     }
-    sink.header(&header)?;
-    if node.size > 0 {
-        sink.payload(root, node)?;
+    match node.size {
+        0 => sink.header(&header),
+        _ => sink.file(root, node, &mut header),
     }
-    Ok(())
 }

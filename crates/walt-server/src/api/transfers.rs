@@ -22,7 +22,10 @@ use futures_util::{
 };
 use std::{
     io::{self, Read, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -33,6 +36,7 @@ use walt_api::{
     Event,
     transfer::{ClientMessage, MAX_FRAME, Open, Path, ServerMessage, Source, What},
 };
+use walt_images::stop;
 
 /// Frames that may wait in each direction before the sender waits.
 const QUEUE: usize = 16;
@@ -47,6 +51,21 @@ pub struct Channel {
     from: SplitStream<WebSocket>,
     events: Events,
     forwarder: JoinHandle<()>,
+    gone: Arc<GoneFlag>,
+}
+
+/// Whether the client of a transfer has gone, for threads that work for it.
+#[derive(Debug, Default)]
+pub struct GoneFlag(AtomicBool);
+
+impl GoneFlag {
+    /// Whether it has.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Bytes of the client, for a thread that reads.
@@ -117,7 +136,12 @@ impl Channel {
                 }
             }
         });
-        Self { to, from, events, forwarder }
+        Self { to, from, events, forwarder, gone: Arc::default() }
+    }
+
+    /// Tells threads that work for the client whether it has gone.
+    pub fn gone(&self) -> Arc<GoneFlag> {
+        self.gone.clone()
     }
 
     /// Where the operation writes what happens.
@@ -156,8 +180,10 @@ impl Channel {
     ) -> Outcome<T> {
         let _gone = self.to.send(text(&ServerMessage::Ready { top: Path(top.to_vec()), busybox })).await;
         let (sender, queue) = mpsc::channel(QUEUE);
+        let gone = self.gone();
         let mut task = tokio::task::spawn_blocking(move || {
-            work(&mut Incoming { queue, current: Bytes::new(), ended: false })
+            let mut tar = Incoming { queue, current: Bytes::new(), ended: false };
+            stop::unless(move || gone.is_set(), || work(&mut tar))
         });
         let mut sender = Some(sender);
         while let Some(queue) = &sender {
@@ -174,11 +200,14 @@ impl Channel {
                     let _ended = queue.send(None).await;
                     sender = None;
                 }
-                None | Some(Err(_) | Ok(Message::Close(_))) => return Err(refused(GONE)),
+                None | Some(Err(_) | Ok(Message::Close(_))) => {
+                    self.gone.set();
+                    return Err(refused(GONE));
+                }
                 Some(Ok(_)) => {}
             }
         }
-        joined(task.await)
+        self.unless_gone(task).await
     }
 
     /// Waits for `work` in a thread of its own, unless the client goes.
@@ -187,6 +216,7 @@ impl Channel {
             tokio::select! {
                 done = &mut work => return joined(done),
                 message = self.message() => if message.is_none() {
+                    self.gone.set();
                     return Err(refused(GONE));
                 },
             }
@@ -200,9 +230,10 @@ impl Channel {
         work: impl FnOnce(&mut dyn Write) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
         let to = self.to.clone();
+        let gone = self.gone();
         let task = tokio::task::spawn_blocking(move || {
             let mut out = Outgoing { to, buffer: Vec::with_capacity(MAX_FRAME) };
-            let done = work(&mut out)?;
+            let done = stop::unless(move || gone.is_set(), || work(&mut out))?;
             out.flush().map_err(|e| anyhow::Error::new(e).context("the client went away"))?;
             Ok(done)
         });
@@ -211,7 +242,7 @@ impl Channel {
 
     /// Says how it ended, and waits a little for the client to see it.
     async fn finish(self, outcome: Outcome<bool>) {
-        let Self { to, mut from, events, forwarder } = self;
+        let Self { to, mut from, events, forwarder, gone: _ } = self;
         drop(events);
         let _ = forwarder.await;
         let event = match outcome {

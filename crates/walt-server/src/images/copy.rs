@@ -17,7 +17,7 @@ use crate::{
 };
 use std::{io::Read, sync::Arc};
 use walt_api::transfer::{Found, Path, Placed, Source, SourceKind, TOP, place};
-use walt_images::{Composed, Composer, History, Kind, Last, SaveRules, View};
+use walt_images::{Composed, Composer, History, Kind, Last, SaveRules, Skipped, View};
 use walt_tar::Header;
 use walt_types::{DiffId, ImageId, UserName};
 
@@ -174,6 +174,8 @@ pub struct Made {
     pub image: ImageId,
     /// Whether its layers below the change had to be squashed.
     squashed: bool,
+    /// Attributes of its files that were not set.
+    skipped: Skipped,
     _pinned: Pinned,
 }
 
@@ -182,6 +184,9 @@ impl Made {
     pub async fn tell(&self, events: &Events) {
         if self.squashed {
             events.note(squashed_note()).await;
+        }
+        if let Some(note) = self.skipped.note() {
+            events.note(format!("Note: {note}")).await;
         }
     }
 }
@@ -206,6 +211,7 @@ impl Base {
         created: i64,
     ) -> Outcome<Option<Made>> {
         let mut pinned = app.pins.begin();
+        let skipped = composer.skipped().clone();
         let _changes = tokio::runtime::Handle::current().block_on(writing(app));
         let made = composer.finish_with(rules).map_err(anyhow::Error::new)?;
         let Composed::Layer(layer) = made else { return Ok(None) };
@@ -222,7 +228,7 @@ impl Base {
         config.push_layer(&layer.diff_id, history);
         let image = app.store.put_config(&config).map_err(anyhow::Error::new)?;
         pinned.image(image);
-        Ok(Some(Made { image, squashed, _pinned: pinned }))
+        Ok(Some(Made { image, squashed, skipped, _pinned: pinned }))
     }
 }
 

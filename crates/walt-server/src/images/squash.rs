@@ -11,7 +11,7 @@ use crate::{
     failure::{Outcome, not_found},
 };
 use std::sync::Arc;
-use walt_images::History;
+use walt_images::{History, stop};
 use walt_types::UserName;
 
 /// Squashes an image of the caller's; false if a node could not be rebooted.
@@ -48,8 +48,10 @@ pub async fn squash(
     let created = crate::now() as i64;
     let image = {
         let _changes = writing(app).await;
+        let told = events.clone();
         let made = crate::db::blocking(|| -> walt_images::Result<_> {
-            let layer = app.store.squash(&*app.store.view(&layers, None)?)?;
+            let squash = || app.store.squash(&*app.store.view(&layers, None)?);
+            let layer = stop::unless(move || told.is_gone(), squash)?;
             config.created = Some(crate::rfc3339(created));
             config.set_squashed(
                 &layer.diff_id,

@@ -24,7 +24,7 @@ use std::{
 };
 use walt_api::transfer::{ClientMessage, Found, Path, Placed, Source, SourceKind, place};
 use walt_core::ownership::Demand;
-use walt_images::SaveRules;
+use walt_images::{SaveRules, stop};
 use walt_sys::process::KillOnDrop;
 use walt_types::UserName;
 
@@ -354,26 +354,32 @@ pub async fn to_booted_image(
     let _tidy = After(app);
     let (server, author) = (app.clone(), by.clone());
     let (mut remote, _ends) = Remote::start(app, &row, &script)?;
-    let work = tokio::task::spawn_blocking(move || -> Outcome<_> {
-        let app = &*server;
-        // For the operation may be over before this is.
-        let _tidy = After(app);
-        let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
-        let is_dir = source.kind != SourceKind::File;
-        let destination = Destination::same_place(&composer, &path, is_dir, &top)?;
-        let mut stdout = remote.stdout()?;
-        drop(remote.stdin());
-        let extracted = destination.extract(&mut composer, &mut stdout, None);
-        drop(stdout);
-        match extracted {
-            // What the node says of it comes first: a tar that breaks off has a reason.
-            Err(e) => {
-                remote.finish("the files could not be read on the node")?;
-                return Err(refused(e));
-            }
-            Ok(()) => remote.finish("the files could not be read on the node")?,
-        }
-        base.finish(app, composer, &SaveRules::exact(), &author, created)
+    let gone = channel.gone();
+    let work = tokio::task::spawn_blocking(move || {
+        stop::unless(
+            move || gone.is_set(),
+            || -> Outcome<_> {
+                let app = &*server;
+                // For the operation may be over before this is.
+                let _tidy = After(app);
+                let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+                let is_dir = source.kind != SourceKind::File;
+                let destination = Destination::same_place(&composer, &path, is_dir, &top)?;
+                let mut stdout = remote.stdout()?;
+                drop(remote.stdin());
+                let extracted = destination.extract(&mut composer, &mut stdout, None);
+                drop(stdout);
+                match extracted {
+                    // What the node says of it comes first: a tar that breaks off has a reason.
+                    Err(e) => {
+                        remote.finish("the files could not be read on the node")?;
+                        return Err(refused(e));
+                    }
+                    Ok(()) => remote.finish("the files could not be read on the node")?,
+                }
+                base.finish(app, composer, &SaveRules::exact(), &author, created)
+            },
+        )
     });
     let made = channel.unless_gone(work).await?;
     let Some(made) = made else {

@@ -31,7 +31,7 @@ use std::{
     sync::Arc,
 };
 use walt_api::versions::show_path;
-use walt_images::{Change, Composer, Kind, SaveRules, View, diff};
+use walt_images::{Change, Composer, Kind, SaveRules, View, diff, stop};
 use walt_tar::{Header, Type};
 use walt_types::{ImageId, UserName};
 
@@ -186,19 +186,25 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let (server, author, image) = (app.clone(), by.clone(), base.image);
     events.out("** Building the image").await;
     let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
-    let made = tokio::task::spawn_blocking(move || -> Outcome<Option<Made>> {
-        let app = &*server;
-        // For the save may be over before this is: it is dropped when its client goes.
-        let _tidy = After(app);
-        let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
-        let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
-        drop(remote.stdin());
-        let received = receive(&mut composer, &mut input);
-        drop(input);
-        // What the node says comes first: answers that break off have a reason there.
-        remote.finish("the changes of the node cannot be read")?;
-        received?;
-        base.finish(app, composer, &SaveRules::standard(), &author, created)
+    let told = events.clone();
+    let made = tokio::task::spawn_blocking(move || {
+        stop::unless(
+            move || told.is_gone(),
+            || -> Outcome<Option<Made>> {
+                let app = &*server;
+                // For the save may be over before this is: it is dropped when its client goes.
+                let _tidy = After(app);
+                let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+                let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
+                drop(remote.stdin());
+                let received = receive(&mut composer, &mut input);
+                drop(input);
+                // What the node says comes first: answers that break off have a reason there.
+                remote.finish("the changes of the node cannot be read")?;
+                received?;
+                base.finish(app, composer, &SaveRules::standard(), &author, created)
+            },
+        )
     })
     .await
     .map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the save ended abnormally")))??;

@@ -28,9 +28,10 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::UnixStream, time::timeout};
 use walt_images::{
-    MAX_FOREIGN_LAYERS,
+    MAX_FOREIGN_LAYERS, Skipped,
     archive::{Archive, Spool},
     registry::manifest::may_have,
+    stop,
 };
 use walt_types::{DiffId, Model};
 
@@ -172,6 +173,7 @@ impl Found {
         may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(|e| refused(format!("{e}.")))?;
         let archive = Arc::new(archive);
         let mut pinned = app.pins.begin();
+        let mut skipped = Skipped::default();
         for (number, layer) in layers.iter().enumerate() {
             {
                 let _writing = writing(app).await;
@@ -181,10 +183,12 @@ impl Found {
                 }
             }
             let (archive, app2, layer) = (archive.clone(), app.clone(), *layer);
-            let work =
-                tokio::task::spawn_blocking(move || app2.store.unpack_layer(archive.layer(number)?, &layer));
+            let told = events.clone();
+            let unpack = move || app2.store.unpack_layer(archive.layer(number)?, &layer);
+            let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
             let unpacked =
                 work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
+            skipped.merge(unpacked.skipped());
             let _writing = writing(app).await;
             blocking(|| app.store.keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
             pinned.layer(layer);
@@ -192,6 +196,9 @@ impl Found {
         let _writing = writing(app).await;
         let image = get::put_config(app, events, archive.config_bytes(), layers.len()).await?;
         pinned.image(image);
+        if let Some(note) = skipped.note() {
+            events.note(format!("Note: {note}")).await;
+        }
         let created = get::created(&config).unwrap_or_else(|| crate::now() as i64);
         Ok(Got::new(image, created, pinned))
     }

@@ -15,7 +15,7 @@ use crate::{
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use walt_api::RegistryCredentials;
 use walt_images::{
-    ImageConfig, MAX_LAYERS,
+    ImageConfig, MAX_LAYERS, Skipped,
     registry::{
         Error, LayerBlob, Registry,
         pull::{Progress, Pull, Resolved, resolve},
@@ -122,6 +122,7 @@ impl Found {
         };
         let progress = Progress::default();
         let order: Vec<DiffId> = layers.iter().map(|l| l.diff_id).collect();
+        let mut skipped = Skipped::default();
         let mut pull = Pull::start(&self.registry, &self.repository, &missing, app, &progress);
         let work = async {
             while let Some(first) = pull.next().await {
@@ -130,6 +131,7 @@ impl Found {
                 while let Some(next) = pull.ready() {
                     come.push(next.map_err(|e| told(&self.label, e))?);
                 }
+                come.iter().for_each(|u| skipped.merge(u.skipped()));
                 let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
                 let _writing = writing(app).await;
                 blocking(|| app.store.keep_layers(come, &order)).map_err(anyhow::Error::new)?;
@@ -139,6 +141,9 @@ impl Found {
             let _writing = writing(app).await;
             let image = put_config(app, events, &self.resolved.config_bytes, layers.len()).await?;
             pinned.image(image);
+            if let Some(note) = skipped.note() {
+                events.note(format!("Note: {note}")).await;
+            }
             crate::fail::point("pull-config");
             Ok(image)
         };

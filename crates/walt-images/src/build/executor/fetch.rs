@@ -43,7 +43,8 @@ impl<H: Host> Executor<'_, H> {
         let failed = |why: String| at(line)(format!("{}: {why}", remote.url()));
         let nothing = self.view(&[]).await?;
         let dir = self.new_dir("fetch")?;
-        let place = blocking(|| self.store.prepare_upper(&dir.join("layer"), &nothing))?.join(PLACE);
+        let place =
+            blocking(&self.cancelled, || self.store.prepare_upper(&dir.join("layer"), &nothing))?.join(PLACE);
         std::fs::create_dir(&place).map_err(|e| Error::io("make", &place, e))?;
         std::os::unix::fs::chown(&place, Some(USER), Some(USER)).map_err(|e| Error::io("give", &place, e))?;
         // It runs programs of this machine.

@@ -13,7 +13,7 @@ use crate::{
     compose::{Composed, Composer, Last, Meta},
     layer::disk::split,
 };
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 use walt_types::DiffId;
 
 /// Mode of a directory that `WORKDIR` makes.
@@ -54,7 +54,7 @@ impl<H: Host> Executor<'_, H> {
     /// Puts what was made into the store, and remembers it.
     async fn keep(&mut self, key: &str, composer: Composer<'_>) -> Result<Option<DiffId>> {
         let writing = self.host.writing().await;
-        let layer = match blocking(|| composer.finish())? {
+        let layer = match blocking(&self.cancelled, || composer.finish())? {
             Composed::Unchanged => None,
             Composed::Layer(info) => Some(info.diff_id),
         };
@@ -88,10 +88,10 @@ impl<H: Host> Executor<'_, H> {
             false => None,
         };
         let view = self.view(layers).await?;
-        let now = self.order.now.0;
-        let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now };
+        let (now, notes) = (self.order.now.0, RefCell::default());
+        let mut copier = Copier { line: step.line, copy, source, fetched: BTreeMap::new(), now, notes };
         let owner = copier.owner(&view)?;
-        let digest = blocking(|| copier.digest(owner, &identities))?;
+        let digest = blocking(&self.cancelled, || copier.digest(owner, &identities))?;
         let mut key = Key::of(layers, &format!("{copy:?}"));
         key.part(digest.as_bytes());
         let key = key.text();
@@ -107,7 +107,13 @@ impl<H: Host> Executor<'_, H> {
             copier.fetched.insert(remote, found.content);
         }
         let mut composer = self.store.compose(&view)?;
-        blocking(|| copier.apply(&mut composer))?;
+        blocking(&self.cancelled, || copier.apply(&mut composer))?;
+        for note in copier.notes.into_inner() {
+            self.host.line(format!("Note: {note}.")).await;
+        }
+        if let Some(note) = composer.skipped().note() {
+            self.host.line(format!("Note: {note}")).await;
+        }
         self.keep(&key, composer).await
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Executor, Host, Key, at, blocking, is_cancelled, shown};
 use crate::{
-    ImageConfig, Prepared, SaveRules, View,
+    ImageConfig, LeftOut, Prepared, SaveRules, View,
     build::{
         Error, Result,
         accounts::Accounts,
@@ -11,6 +11,7 @@ use crate::{
         state::Run,
         step::{self, Ended, Secrets, StepMount, StepSpec, What},
     },
+    save_rules::EMPTIED,
 };
 use std::{
     path::{Path, PathBuf},
@@ -137,7 +138,7 @@ impl<H: Host> Executor<'_, H> {
         let view = self.view(layers).await?;
         let account = Accounts::of(&view).find(&run.user).map_err(at(step.line))?;
         let dir = self.new_dir("step")?;
-        blocking(|| self.store.prepare_upper(&dir.join("layer"), &view))?;
+        blocking(&self.cancelled, || self.store.prepare_upper(&dir.join("layer"), &view))?;
         trees.push(view.clone());
         let container = self.host.container(self.number, run.network, image, &trees);
         let mut spec = container.await.map_err(at(step.line))?;
@@ -168,19 +169,28 @@ impl<H: Host> Executor<'_, H> {
     /// Makes a layer of what a container has left on top of `view`, if it is anything.
     pub(super) async fn kept(&mut self, dir: &Path, view: &Arc<View>) -> Result<Option<DiffId>> {
         let layer_dir = dir.join("layer");
-        let prepared = blocking(|| self.store.prepare_commit(&layer_dir, view, &SaveRules::exact()))?;
+        let prepared =
+            blocking(&self.cancelled, || self.store.prepare_commit(&layer_dir, view, &SaveRules::exact()))?;
         let layer = match prepared {
             Prepared::Unchanged { .. } => None,
-            Prepared::Layer { info, .. } => {
+            Prepared::Layer { info, left_out } => {
+                for LeftOut { path, reason } in left_out.iter().filter(|l| l.reason == EMPTIED) {
+                    let path = String::from_utf8_lossy(path);
+                    self.host.line(format!("Note: /{path} is {reason}.")).await;
+                }
                 let writing = self.host.writing().await;
-                blocking(|| self.store.adopt_layer(&layer_dir, &info.diff_id))?;
+                // What is not wanted any more does not come into the store.
+                if *self.cancelled.borrow() {
+                    return Err(Error::Cancelled);
+                }
+                blocking(&self.cancelled, || self.store.adopt_layer(&layer_dir, &info.diff_id))?;
                 self.host.pin(info.diff_id);
                 drop(writing);
                 Some(info.diff_id)
             }
         };
         // What is left (trees that were shown, empty directories) is of no use; the build's end removes it at the latest.
-        let _ = blocking(|| std::fs::remove_dir_all(dir));
+        let _ = blocking(&self.cancelled, || std::fs::remove_dir_all(dir));
         Ok(layer)
     }
 

@@ -188,7 +188,7 @@ pub async fn serve(
     user: &UserName,
     open: OpenImageBuild,
     to: ToClient,
-    mut from: FromClient,
+    from: FromClient,
 ) -> Outcome<i32> {
     let say = Say(to.clone());
     let target = {
@@ -204,7 +204,7 @@ pub async fn serve(
     let place = Workplace::make(app).await?;
     let (cancel, cancelled) = watch::channel(false);
     let made = {
-        let build = build(app, user, &open, &say, &mut from, &place, cancel, cancelled);
+        let build = build(app, user, &open, &say, from, &place, cancel, cancelled);
         build.await
     };
     let outcome = match made {
@@ -224,7 +224,7 @@ async fn build(
     user: &UserName,
     open: &OpenImageBuild,
     say: &Say,
-    from: &mut FromClient,
+    mut from: FromClient,
     place: &Workplace,
     cancel: watch::Sender<bool>,
     cancelled: watch::Receiver<bool>,
@@ -232,13 +232,16 @@ async fn build(
     if open.receiving {
         say.line("** Receiving the client directory content").await;
     }
-    let received = receive::all(app, open, from).await?;
+    let received = receive::all(app, open, &mut from).await?;
     say.line("** Verifying the repository").await;
     let file = build::Dockerfile::read(&received.dockerfile).map_err(failure)?;
     for note in &file.notes {
         say.note(note).await;
     }
     let (unpacked, secrets) = (received.context, received.secrets);
+    if let Some(note) = unpacked.skipped().note() {
+        say.note(format!("Note: {note}")).await;
+    }
     let context = {
         let _writing = housekeeping::writing(app).await;
         let kept = crate::db::blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
@@ -263,16 +266,16 @@ async fn build(
         now: (now, &now_text),
     };
     let mut server = Server { app, user, say, place, slot: None, noted: false };
-    let gone = async {
+    // A task of its own: this one is busy while files are hashed and copied.
+    let mut listening = tokio::task::JoinSet::new();
+    listening.spawn(async move {
         // The client has nothing more to say: what comes is its end.
         while from.next().await.is_some() {}
         cancel.send_replace(true);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        built = build::execute(&app.store, &mut server, &order, cancelled) => built.map_err(failure),
-        () = gone => Err(refused("the client has gone")),
-    }
+    });
+    let built = build::execute(&app.store, &mut server, &order, cancelled).await;
+    drop(listening);
+    built.map_err(failure)
 }
 
 /// A failure of a build, for its user. What is nobody's mistake goes to the log.

@@ -1,0 +1,273 @@
+//! What a stream is compressed with, and what it holds: one place decides, for layers, archives and all else.
+//!
+//! The bytes decide, not a name or a media type: registries have both wrong. A stream that begins with a tar header is a
+//! tar, whatever magic number its first file's name looks like. Streams of several parts are read as the formats' own
+//! tools read them:
+//!
+//! | format | parts | behind the last part |
+//! |---|---|---|
+//! | gzip  | members (RFC 1952 §2.2) | zeros are padding; anything else is ignored, [`Plain::has_rest`] says so |
+//! | bzip2 | streams | anything is ignored, likewise |
+//! | xz    | streams, zeros in multiples of four behind each ("The .xz File Format" §2) | an error |
+//! | zstd  | frames and skippable frames, in any order (RFC 8878 §3.1) | an error |
+
+use std::{
+    io::{self, BufRead, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use walt_tar::{BLOCK, is_header};
+
+/// Bytes read at once.
+const CHUNK: usize = 1 << 18;
+/// Most memory that one xz stream may ask for, in KiB; `xz -9` asks for 64 MiB.
+const XZ_MEMORY: u32 = 512 << 10;
+const GZIP: &[u8] = b"\x1f\x8b";
+const BZIP2: &[u8] = b"BZh";
+const XZ: &[u8] = b"\xfd7zXZ\0";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
+/// What follows `BZh` and the level: the start of a block (π), or of the end (√π).
+const BZIP2_PARTS: [&[u8]; 2] = [b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90"];
+/// Of zstd's skippable frames; the lowest four bits of the first byte are the writer's (`pzstd` puts sizes there).
+const ZSTD_SKIPPABLE: &[u8] = b"\x2a\x4d\x18";
+
+/// A format of compression.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compression {
+    None,
+    Gzip,
+    Bzip2,
+    Xz,
+    Zstd,
+}
+
+impl Compression {
+    /// For messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "a tar",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Xz => "xz",
+            Self::Zstd => "zstd",
+        }
+    }
+
+    /// What a stream with these first bytes is compressed with; [`BLOCK`] bytes decide, if there are as many.
+    pub fn of(start: &[u8]) -> Self {
+        let is_tar = start.first_chunk::<BLOCK>().is_some_and(is_header);
+        let is = |magic: &[u8]| start.starts_with(magic);
+        let bzip2 = || is(BZIP2) && start.get(4..10).is_some_and(|part| BZIP2_PARTS.contains(&part));
+        let skippable =
+            || start.get(1..4) == Some(ZSTD_SKIPPABLE) && start.first().is_some_and(|b| b & 0xf0 == 0x50);
+        match () {
+            () if is_tar => Self::None,
+            () if is(GZIP) => Self::Gzip,
+            () if is(ZSTD) || skippable() => Self::Zstd,
+            () if is(XZ) => Self::Xz,
+            () if bzip2() => Self::Bzip2,
+            () => Self::None,
+        }
+    }
+}
+
+/// A stream whose next bytes can be looked at, as many as one wants.
+struct Peek<R> {
+    inner: R,
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl<R: Read> Peek<R> {
+    fn new(inner: R) -> Self {
+        Self { inner, buffer: vec![0; CHUNK], at: 0, end: 0 }
+    }
+
+    /// The next `count` bytes, or what there is up to the end; `count` is [`BLOCK`] at most.
+    fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
+        if self.end - self.at < count {
+            self.buffer.copy_within(self.at..self.end, 0);
+            (self.at, self.end) = (0, self.end - self.at);
+            while self.end < count {
+                match self.inner.read(&mut self.buffer[self.end..]) {
+                    Ok(0) => break,
+                    Ok(n) => self.end += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        Ok(&self.buffer[self.at..self.end.min(self.at + count)])
+    }
+
+    /// Passes over zeros: how many.
+    fn zeros(&mut self) -> io::Result<u64> {
+        let mut count = 0;
+        loop {
+            let there = self.fill_buf()?;
+            let n = there.iter().take_while(|b| **b == 0).count();
+            let more = n > 0 && n == there.len();
+            self.consume(n);
+            count += n as u64;
+            if !more {
+                return Ok(count);
+            }
+        }
+    }
+}
+
+impl<R: Read> BufRead for Peek<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.peek(1)?;
+        Ok(&self.buffer[self.at..self.end])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.at = (self.at + count).min(self.end);
+    }
+}
+
+impl<R: Read> Read for Peek<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let there = self.fill_buf()?;
+        let n = there.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&there[..n]);
+        self.consume(n);
+        Ok(n)
+    }
+}
+
+/// One member or stream of several.
+enum Part<R: Read> {
+    Gzip(flate2::bufread::GzDecoder<Peek<R>>),
+    Bzip2(bzip2::bufread::BzDecoder<Peek<R>>),
+    Xz(lzma_rust2::XzReader<Peek<R>>),
+    /// Between parts.
+    None(Peek<R>),
+    Ended,
+}
+
+impl<R: Read> Part<R> {
+    fn next(self) -> Self {
+        match self {
+            Self::Gzip(decoder) => Self::None(decoder.into_inner()),
+            Self::Bzip2(decoder) => Self::None(decoder.into_inner()),
+            Self::Xz(decoder) => Self::None(decoder.into_inner()),
+            other => other,
+        }
+    }
+}
+
+/// A stream of parts, one behind the other. The formats' crates have such readers; they fail at padding, or where a part
+/// begins at the end of what was read at once.
+struct Parts<R: Read> {
+    compression: Compression,
+    part: Part<R>,
+    is_first: bool,
+    rest: Arc<AtomicBool>,
+}
+
+impl<R: Read> Parts<R> {
+    /// What comes behind a part.
+    fn next(&mut self, mut input: Peek<R>) -> io::Result<Part<R>> {
+        let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let padding = match (self.is_first, self.compression) {
+            (false, Compression::Gzip | Compression::Xz) => input.zeros()?,
+            _ => 0,
+        };
+        if self.compression == Compression::Xz && padding % 4 != 0 {
+            return wrong("the padding behind an xz stream is not a multiple of four bytes");
+        }
+        let start = input.peek(BLOCK)?;
+        if start.is_empty() && !self.is_first {
+            return Ok(Part::Ended);
+        }
+        // gzip takes what follows zeros for garbage, whatever it is.
+        let garbage = padding > 0 && self.compression == Compression::Gzip;
+        let fits = self.is_first || Compression::of(start) == self.compression && !garbage;
+        self.is_first = false;
+        Ok(match self.compression {
+            Compression::Gzip if fits => Part::Gzip(flate2::bufread::GzDecoder::new(input)),
+            Compression::Bzip2 if fits => Part::Bzip2(bzip2::bufread::BzDecoder::new(input)),
+            Compression::Xz if fits => Part::Xz(lzma_rust2::XzReader::new_mem_limit(input, false, XZ_MEMORY)),
+            Compression::Xz => return wrong("what follows an xz stream is not another one"),
+            _ => {
+                self.rest.store(true, Ordering::Relaxed);
+                Part::Ended
+            }
+        })
+    }
+}
+
+impl<R: Read> Read for Parts<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let n = match &mut self.part {
+                Part::Gzip(decoder) => decoder.read(buffer)?,
+                Part::Bzip2(decoder) => decoder.read(buffer)?,
+                Part::Xz(decoder) => decoder.read(buffer)?,
+                Part::None(_) => 0,
+                Part::Ended => return Ok(0),
+            };
+            if n > 0 {
+                return Ok(n);
+            }
+            self.part = match std::mem::replace(&mut self.part, Part::Ended).next() {
+                Part::None(input) => self.next(input)?,
+                other => other,
+            };
+        }
+    }
+}
+
+/// A stream without its compression.
+pub(crate) struct Plain<'a> {
+    /// What it was compressed with.
+    pub compression: Compression,
+    reader: Peek<Box<dyn Read + 'a>>,
+    rest: Arc<AtomicBool>,
+}
+
+impl Plain<'_> {
+    /// The first block, or what there is of it.
+    pub fn start(&mut self) -> io::Result<&[u8]> {
+        self.reader.peek(BLOCK)
+    }
+
+    /// Were there bytes behind the end, which were ignored? Known when all is read.
+    pub fn has_rest(&self) -> bool {
+        self.rest.load(Ordering::Relaxed)
+    }
+}
+
+impl Read for Plain<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
+/// Undoes a stream's compression, which is seen from its first bytes.
+///
+/// # Errors
+/// The stream cannot be read. What is wrong with its compression is an error of reading.
+pub(crate) fn plain<'a>(input: impl Read + 'a) -> io::Result<Plain<'a>> {
+    let mut input = Peek::new(input);
+    let compression = Compression::of(input.peek(BLOCK)?);
+    let rest = Arc::new(AtomicBool::new(false));
+    let reader: Box<dyn Read + 'a> = match compression {
+        Compression::None => Box::new(input),
+        // Its decoder knows frames of both kinds.
+        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(input)?),
+        _ => Box::new(Parts { compression, part: Part::None(input), is_first: true, rest: rest.clone() }),
+    };
+    Ok(Plain { compression, reader: Peek::new(reader), rest })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Which extended attributes of a tar are set on the disk: one table, a reason per line.
+//!
+//! A layer's skeleton keeps the tar's bytes, so that a layer with attributes that are not set here is still given back as
+//! it was. What mounts and nodes see is what the disk has.
+
+use super::disk::has_room;
+use rustix::io::Errno;
+use std::{collections::BTreeSet, io};
+
+/// Names of attributes that a note tells; the others are counted.
+const MAX_TOLD: usize = 4;
+/// Longest name that a note tells, in characters.
+const MAX_NAME: usize = 60;
+
+/// What becomes of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Left out without a word: it is ours to set.
+    Drop,
+    /// Set, or the entry is refused.
+    Must,
+    /// Set if the disk takes it, else skipped and counted.
+    Try,
+    /// Skipped and counted.
+    Skip,
+}
+
+/// The table: the first line counts whose prefix a name has. Names without such a prefix are of no Linux name space and
+/// are skipped: they are marks of other systems (`com.apple.provenance`), and records by which other tar programs keep
+/// what this system has no place for.
+const FATES: [(&[u8], Fate, &str); 10] = [
+    (b"trusted.overlay.", Fate::Drop, "overlayfs would take it for a mark of its own"),
+    (b"user.overlay.", Fate::Drop, "overlayfs would take it for a mark of its own"),
+    (b"security.capability", Fate::Must, "the rights of a program: without them it fails where nobody looks"),
+    (b"system.posix_acl_", Fate::Must, "who may read: without it, more may (the group's bits are its mask)"),
+    (b"security.evm", Fate::Skip, "signed for another file system's inode: a wrong one locks the file"),
+    (b"security.ima", Fate::Try, "a signature, which kernels without the key do not look at"),
+    (b"security.", Fate::Try, "a label, which means something under the same policy only"),
+    (b"trusted.", Fate::Try, "a mark of a file system of many machines (gluster, lustre)"),
+    (b"user.", Fate::Try, "an application's; disks have room for 4 KiB, and on links none"),
+    (b"system.", Fate::Skip, "made by the file system that it came from (nfs4_acl, cifs_acl, ntfs)"),
+];
+
+/// What becomes of the attribute of this name.
+pub(crate) fn fate(name: &[u8]) -> Fate {
+    FATES.iter().find(|(prefix, ..)| name.starts_with(prefix)).map_or(Fate::Skip, |(_, fate, _)| *fate)
+}
+
+/// Attributes that were not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Skipped {
+    count: u64,
+    names: BTreeSet<Vec<u8>>,
+}
+
+impl Skipped {
+    fn add(&mut self, name: &[u8]) {
+        self.count += 1;
+        if self.names.len() <= MAX_TOLD {
+            self.names.insert(name.to_vec());
+        }
+    }
+
+    /// Adds those of another place.
+    pub fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        for name in other.names.iter().take(MAX_TOLD + 1 - self.names.len().min(MAX_TOLD + 1)) {
+            self.names.insert(name.clone());
+        }
+    }
+
+    /// What the user should know of it, a sentence; none if nothing was skipped.
+    pub fn note(&self) -> Option<String> {
+        let told = |name: &Vec<u8>| {
+            String::from_utf8_lossy(name)
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(MAX_NAME)
+                .collect::<String>()
+        };
+        let names: Vec<String> = self.names.iter().take(MAX_TOLD).map(told).collect();
+        let more = if self.names.len() > MAX_TOLD { ", …" } else { "" };
+        let (what, are) = if self.count == 1 { ("attribute", "means") } else { ("attributes", "mean") };
+        (self.count > 0).then(|| {
+            format!(
+                "{} {what} of files ({}{more}) {are} nothing here: left out.",
+                self.count,
+                names.join(", ")
+            )
+        })
+    }
+}
+
+/// Does this answer of the kernel say that the place cannot have the attribute?
+fn is_no_place(e: &io::Error) -> bool {
+    let odd =
+        [Errno::NOTSUP, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::TOOBIG, Errno::RANGE, Errno::NOSPC];
+    Errno::from_io_error(e).is_some_and(|e| odd.contains(&e))
+}
+
+/// Has `set` set the attributes that the table says.
+///
+/// # Errors
+/// One that must be set was not; or the disk is full.
+pub(crate) fn set(
+    xattrs: &[(Vec<u8>, Vec<u8>)],
+    skipped: &mut Skipped,
+    dir: impl rustix::fd::AsFd,
+    set: impl Fn(&[u8], &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    for (name, value) in xattrs {
+        match fate(name) {
+            Fate::Drop => {}
+            Fate::Skip => skipped.add(name),
+            Fate::Must => set(name, value).map_err(|e| {
+                let name = String::from_utf8_lossy(name);
+                io::Error::new(e.kind(), format!("its attribute '{name}' cannot be set, and has to be: {e}"))
+            })?,
+            Fate::Try => match set(name, value) {
+                Ok(()) => {}
+                // "No space" is the answer of a full disk, too.
+                Err(e) if e.kind() == io::ErrorKind::StorageFull && !has_room(&dir) => return Err(e),
+                Err(e) if is_no_place(&e) => skipped.add(name),
+                Err(e) => return Err(e),
+            },
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_skipped_is_counted_and_what_must_be_set_is_not() {
+        let all =
+            |names: &[&str]| names.iter().map(|n| (n.as_bytes().to_vec(), b"v".to_vec())).collect::<Vec<_>>();
+        let dir = std::fs::File::open(".").unwrap();
+        let no = |errno: Errno| move |_: &[u8], _: &[u8]| Err(errno.into());
+        let mut skipped = Skipped::default();
+        let foreign = all(&[
+            "com.apple.provenance",
+            "system.nfs4_acl",
+            "SCHILY.fflags",
+            "security.evm",
+            "btrfs.compression",
+        ]);
+        set(&foreign, &mut skipped, &dir, |_, _| panic!("nothing is set")).unwrap();
+        let note = skipped.note().unwrap();
+        assert!(note.starts_with("5 attributes of files (SCHILY.fflags, btrfs.compression, "), "{note}");
+        assert!(note.ends_with(", …) mean nothing here: left out."), "{note}");
+        for errno in [Errno::NOTSUP, Errno::TOOBIG, Errno::PERM, Errno::NOSPC] {
+            let mut skipped = Skipped::default();
+            set(&all(&["user.x", "trusted.lov", "security.selinux"]), &mut skipped, &dir, no(errno)).unwrap();
+            assert_eq!(skipped.count, 3, "{errno}");
+            for must in ["security.capability", "system.posix_acl_access", "system.posix_acl_default"] {
+                let error = set(&all(&[must]), &mut skipped, &dir, no(errno)).unwrap_err().to_string();
+                assert!(error.contains(must), "{error}");
+            }
+        }
+        let mut skipped = Skipped::default();
+        assert!(set(&all(&["user.x"]), &mut skipped, &dir, no(Errno::IO)).is_err());
+        set(&all(&["trusted.overlay.opaque", "user.overlay.x"]), &mut skipped, &dir, no(Errno::IO)).unwrap();
+        assert_eq!(skipped.note(), None);
+    }
+}
