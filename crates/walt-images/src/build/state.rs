@@ -329,12 +329,13 @@ mod tests {
     use super::{copy::destination, *};
     use crate::build::chmod::Chmod;
     use crate::build::dockerfile::Dockerfile;
+    use crate::registry::Platform;
 
     /// Applies all instructions of the last stage to an image with some settings; the actions, and the state.
     fn apply(text: &str, given: &[(&str, &str)]) -> Result<(Vec<Action>, State)> {
         let file = Dockerfile::parse(text)?;
         let given: BuildArgs = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut globals = Globals::new(&file, &given, "amd64")?;
+        let mut globals = Globals::new(&file, &given, "amd64", &Platform::new("arm", "v6"))?;
         let base = json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
             "config": {"Env": ["BASE=1"], "WorkingDir": "/base", "Cmd": ["base"]},
