@@ -1,5 +1,6 @@
 //! Images to and from registries (Debian's docker-registry), a hub, and a podman daemon; credentials.
 
+mod from;
 mod index;
 mod layers;
 mod own;

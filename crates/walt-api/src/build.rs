@@ -3,6 +3,10 @@
 //! A terminal (see [`term`](crate::term)) whose input is one stream of bytes: the Dockerfile, the secrets in their
 //! order, then the context as a tar, then [`Eof`](crate::term::ClientMessage::Eof). Its output is what the build says;
 //! its status is 0 if the image was made. Closing the connection cancels the build.
+//!
+//! Where `FROM` needs a registry, the server asks for what the user has for it
+//! ([`ServerMessage::Credentials`](crate::term::ServerMessage::Credentials)), and only then: a Dockerfile does not tell which
+//! registries it needs.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -33,6 +37,12 @@ pub struct OpenImageBuild {
     /// Use no result of an earlier build.
     #[serde(default)]
     pub no_cache: bool,
+    /// Ask the registries anew what the names after `FROM` mean.
+    #[serde(default)]
+    pub pull: bool,
+    /// The client answers [`ServerMessage::Credentials`](crate::term::ServerMessage::Credentials).
+    #[serde(default)]
+    pub answers: bool,
     /// The context is a directory of the client's user: say that it is received.
     #[serde(default)]
     pub receiving: bool,

@@ -5,7 +5,7 @@
 //! [`ClientMessage`] or a [`ServerMessage`] as JSON. The server ends with [`ServerMessage::Exited`]
 //! or [`ServerMessage::Error`]. A client that goes away without a word leaves an image shell running.
 
-use crate::ApiError;
+use crate::{ApiError, RegistryCredentials};
 use serde::{Deserialize, Serialize};
 
 /// Channel byte: client to server, input of the program.
@@ -89,6 +89,13 @@ pub enum ClientMessage {
     Eof,
     /// Do not wait for the node's boot any longer: try now.
     Proceed,
+    /// Answer to [`ServerMessage::Credentials`].
+    Credentials {
+        /// The registry's label.
+        registry: String,
+        /// What the user has for it, if anything.
+        credentials: Option<RegistryCredentials>,
+    },
 }
 
 /// Text messages of the server.
@@ -117,6 +124,13 @@ pub enum ServerMessage {
     Exited {
         /// Its exit status; 128 + n if signal n ended it.
         status: i32,
+    },
+    /// What has the user for a registry? Asked only of clients that said they answer.
+    Credentials {
+        /// The registry's label.
+        registry: String,
+        /// What he had was not enough: he should be asked, if he is there.
+        needed: bool,
     },
     /// Nothing (more) runs, because of this.
     Error {

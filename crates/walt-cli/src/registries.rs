@@ -36,6 +36,20 @@ pub async fn find(context: &mut Context, registry: &RegistryInfo) -> Option<Regi
     credentials::find(registry, &mut |line| ui.note(&format!("Note: {line}"))).await
 }
 
+/// What the user has for a registry that the server asks about by its label: `needed`, he is asked if he is there.
+pub async fn answer(
+    context: &mut Context,
+    label: &str,
+    needed: bool,
+) -> Result<Option<RegistryCredentials>, Failure> {
+    let Some(registry) = info(context, label).await? else { return Ok(None) };
+    match needed {
+        false => Ok(find(context, &registry).await),
+        true if context.ui.interactive => ask(context, &registry).await.map(Some),
+        true => Ok(None),
+    }
+}
+
 /// What the user has for all registries, by label.
 pub async fn find_all(context: &mut Context) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
     let mut found = BTreeMap::new();

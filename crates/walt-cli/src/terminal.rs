@@ -177,6 +177,8 @@ pub async fn run(
             Some(Output::Message(ServerMessage::Exited { status })) => {
                 return Ok(Outcome { end: End::Exited(status), session });
             }
+            // Builds only.
+            Some(Output::Message(ServerMessage::Credentials { .. })) => continue,
             Some(Output::Message(ServerMessage::Error { error })) => return Err(error.into()),
             None => return Err(Error::Broken("the terminal ended without a status".to_owned()).into()),
         };

@@ -53,6 +53,12 @@ impl Events {
                     Event::Out { text } => drop(to.output(STDOUT, format!("{text}\n").as_bytes()).await),
                     Event::Note { text } => drop(to.message(&ServerMessage::Note { text }).await),
                     Event::Busy { label } => drop(to.message(&ServerMessage::Busy { label }).await),
+                    Event::Progress { label, done, total } => {
+                        let mb = |bytes: u64| bytes / 1_000_000;
+                        let of = if total == 0 { String::new() } else { format!("/{}", mb(total)) };
+                        let label = format!("{label} {}{of} MB", mb(done));
+                        let _ = to.message(&ServerMessage::Busy { label }).await;
+                    }
                     // How an operation ends is the terminal's own message.
                     _ => {}
                 }

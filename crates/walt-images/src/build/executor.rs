@@ -9,13 +9,13 @@ mod run;
 
 use super::{
     Dockerfile, Error, Result,
-    dockerfile::{self, Step},
-    platform,
+    dockerfile::{self, Stage, Step},
     remote::Remote,
     state::{Action, BuildArgs, Globals, PATH, State},
     step::StepSpec,
+    target,
 };
-use crate::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, stop};
+use crate::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, registry::Platform, stop};
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -46,8 +46,13 @@ pub trait Host: Send + Sync {
     fn writing(&self) -> impl Future<Output = Self::Writing<'_>> + Send;
     /// Keeps a layer, which is in the store, until the end of the build. Called with [`Host::writing`] held.
     fn pin(&self, layer: DiffId);
-    /// The image that `FROM name` means, or why there is none.
-    fn base(&self, name: &str) -> std::result::Result<ImageId, String>;
+    /// The image that `FROM name` means, or why there is none; it stays until the end of the build. One that is not
+    /// here is got for the first of these platforms that it is there for.
+    fn base(
+        &mut self,
+        name: &str,
+        platforms: &[Platform],
+    ) -> impl Future<Output = std::result::Result<ImageId, String>> + Send;
     /// What an earlier step of this key found: a layer, or that nothing changed. Called with
     /// [`Host::writing`] held.
     fn cached(&self, key: &str) -> std::result::Result<Option<Option<DiffId>>, String>;
@@ -86,8 +91,10 @@ pub struct Order<'a> {
     pub dir: &'a Path,
     /// The program that has the command `build-step`.
     pub program: &'a Path,
-    /// CPU architecture of images from scratch, in Go's names.
+    /// CPU architecture of this machine, in Go's names.
     pub architecture: &'a str,
+    /// What the result may be for, most wanted first: the first is what an image from scratch is for.
+    pub platforms: &'a [Platform],
     /// Now, in seconds since the epoch, and as RFC 3339.
     pub now: (i64, &'a str),
 }
@@ -101,15 +108,10 @@ pub async fn execute<H: Host>(
     order: &Order<'_>,
     cancelled: watch::Receiver<bool>,
 ) -> Result<ImageConfig> {
-    let globals = Globals::new(order.file, order.args, order.architecture)?;
-    let stages = &order.file.stages;
-    let target = match order.target {
-        None => stages.len() - 1,
-        Some(name) => order
-            .file
-            .stage_before(name, stages.len())
-            .ok_or_else(|| Error::Dockerfile { line: 1, why: format!("there is no stage '{name}'") })?,
-    };
+    let here = Platform::new(order.architecture, "");
+    let globals =
+        Globals::new(order.file, order.args, order.architecture, order.platforms.first().unwrap_or(&here))?;
+    let target = target::stage(order.file, order.target)?;
     let mut executor = Executor {
         store,
         host,
@@ -213,16 +215,11 @@ impl<H: Host> Executor<'_, H> {
             let base = self.globals.expand(stage.line, &stage.base, file.escape)?;
             let mut state = match file.stage_before(&base, number).filter(|_| !base.contains('/')) {
                 Some(other) => self.stage(other).await?.continued(),
-                None => State::new(self.image(stage.line, &base)?, file.escape),
-            };
-            if let Some(platform) = &stage.platform {
-                let wanted = self.globals.expand(stage.line, platform, file.escape)?;
-                let found = &state.config.architecture;
-                if !platform::is(&wanted, found) {
-                    let why = format!("'{base}' is for linux/{found}, not for {wanted}");
-                    return Err(Error::Dockerfile { line: stage.line, why });
+                None => {
+                    let wanted = self.wanted(stage)?;
+                    State::new(self.image(stage.line, &base, wanted.as_ref()).await?, file.escape)
                 }
-            }
+            };
             let name = stage.name.as_ref().map(|n| format!(" AS {n}")).unwrap_or_default();
             self.host.line(format!("FROM {base}{name}")).await;
             for text in state.triggers() {
@@ -260,25 +257,49 @@ impl<H: Host> Executor<'_, H> {
         Ok(blocking(&self.cancelled, || self.store.view(&layers, None))?)
     }
 
-    /// The configuration that `FROM name` starts with.
-    fn image(&mut self, line: usize, name: &str) -> Result<ImageConfig> {
+    /// What `FROM --platform` asks for.
+    fn wanted(&self, stage: &Stage) -> Result<Option<Platform>> {
+        let Some(text) = &stage.platform else { return Ok(None) };
+        let text = self.globals.expand_option(stage.line, text, self.order.file.escape)?;
+        if text.is_empty() {
+            return Ok(None);
+        }
+        Platform::parse(&text, &self.usual()).map(Some).map_err(at(stage.line))
+    }
+
+    /// What an image is for where nothing else is said.
+    fn usual(&self) -> Platform {
+        let first = self.order.platforms.first();
+        first.cloned().unwrap_or_else(|| Platform::new(self.order.architecture, ""))
+    }
+
+    /// The configuration that `FROM name` starts with; one for another platform than the `wanted` one is refused.
+    async fn image(&mut self, line: usize, name: &str, wanted: Option<&Platform>) -> Result<ImageConfig> {
         if name == "scratch" {
-            return Ok(ImageConfig {
-                architecture: self.order.architecture.to_owned(),
+            let mut config = ImageConfig {
                 os: "linux".into(),
                 config: Some(RunConfig { env: Some(vec![format!("PATH={PATH}")]), ..RunConfig::default() }),
                 ..ImageConfig::default()
-            });
+            };
+            wanted.unwrap_or(&self.usual()).put_into(&mut config);
+            return Ok(config);
         }
-        let image = self.host.base(name).map_err(at(line))?;
-        Ok(self.store.config(&image)?)
+        let platforms = wanted.map_or(self.order.platforms, std::slice::from_ref);
+        let image = self.host.base(name, platforms).await.map_err(at(line))?;
+        let config = self.store.config(&image)?;
+        if let (Some(wanted), Some(found)) = (wanted, Platform::of(&config))
+            && !wanted.takes(&found)
+        {
+            return Err(at(line)(format!("'{name}' is for {found}, not for {wanted}")));
+        }
+        Ok(config)
     }
 
     /// The tree of a stage or an image, by the name in `--from`.
     async fn tree(&mut self, line: usize, before: usize, name: &str) -> Result<Arc<View>> {
         let config = match self.order.file.stage_before(name, before) {
             Some(stage) => self.stage(stage).await?.config,
-            None => self.image(line, name)?,
+            None => self.image(line, name, None).await?,
         };
         let layers = config.layers()?;
         self.view(&layers).await

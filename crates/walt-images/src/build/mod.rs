@@ -20,14 +20,15 @@ pub mod fetch;
 mod flags;
 mod lines;
 mod mounts;
-mod platform;
 mod remote;
 mod state;
 pub mod step;
+mod target;
 
 pub use dockerfile::Dockerfile;
 pub use executor::{Host, Order, execute};
 pub use state::BuildArgs;
+pub use target::label;
 
 use std::path::{Path, PathBuf};
 
@@ -93,7 +94,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub(crate) fn fuzz(bytes: &[u8]) {
     let Ok(file) = Dockerfile::read(bytes) else { return };
     let args = BuildArgs::new();
-    let Ok(mut globals) = state::Globals::new(&file, &args, "amd64") else { return };
+    let here = crate::registry::Platform::new("amd64", "");
+    let Ok(mut globals) = state::Globals::new(&file, &args, "amd64", &here) else { return };
     for stage in &file.stages {
         let mut state = state::State::new(crate::ImageConfig::default(), file.escape);
         for step in &stage.steps {

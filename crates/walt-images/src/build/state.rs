@@ -217,10 +217,11 @@ impl State {
             }
             Instruction::User(user) => {
                 let user = self.word(line, user)?;
-                if user.is_empty() {
-                    return Err(wrong(line, "USER needs a name or a number"));
+                match user.trim() {
+                    // As BuildKit: a variable that an image of a family sets, and another one does not, is root.
+                    "" => drop(self.other().remove("User")),
+                    user => drop(self.other().insert("User".into(), json!(user))),
                 }
-                self.other().insert("User".into(), json!(user));
             }
             Instruction::Workdir(path) => {
                 let path = self.word(line, path)?;
@@ -329,12 +330,13 @@ mod tests {
     use super::{copy::destination, *};
     use crate::build::chmod::Chmod;
     use crate::build::dockerfile::Dockerfile;
+    use crate::registry::Platform;
 
     /// Applies all instructions of the last stage to an image with some settings; the actions, and the state.
     fn apply(text: &str, given: &[(&str, &str)]) -> Result<(Vec<Action>, State)> {
         let file = Dockerfile::parse(text)?;
         let given: BuildArgs = given.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let mut globals = Globals::new(&file, &given, "amd64")?;
+        let mut globals = Globals::new(&file, &given, "amd64", &Platform::new("arm", "v6"))?;
         let base = json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
             "config": {"Env": ["BASE=1"], "WorkingDir": "/base", "Cmd": ["base"]},
@@ -358,6 +360,7 @@ mod tests {
     fn settings_of_images() {
         for (text, key, value) in [
             ("ENV a=1\nENV BASE=2", "Env", json!(["BASE=2", "a=1"])),
+            ("USER a\nUSER ${none}", "User", Value::Null),
             ("CMD a b", "Cmd", json!(["/bin/sh", "-c", "a b"])),
             ("SHELL [\"s\", \"-x\"]\nCMD a b", "Cmd", json!(["s", "-x", "a b"])),
             ("ENTRYPOINT [\"e\"]", "Cmd", Value::Null),
@@ -458,7 +461,6 @@ mod tests {
             ("EXPOSE 9-8", "port"),
             ("STOPSIGNAL SIGX", "signal"),
             ("HEALTHCHECK --interval=x CMD y", "duration"),
-            ("USER $none", "USER needs"),
             ("LABEL a=${x:?why}", "why"),
         ] {
             match apply(&format!("FROM x\n{text}"), &[]) {

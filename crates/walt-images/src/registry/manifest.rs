@@ -55,6 +55,8 @@ pub struct IndexEntry {
     pub manifest: Descriptor,
     /// CPU architecture in Go's names; empty if the index does not tell.
     pub architecture: String,
+    /// What of it (`v7`); empty if the index does not tell.
+    pub variant: String,
     /// Operating system; empty if the index does not tell.
     pub os: String,
 }
@@ -95,6 +97,8 @@ struct RawDescriptor {
 struct RawPlatform {
     #[serde(default)]
     architecture: String,
+    #[serde(default)]
+    variant: String,
     #[serde(default)]
     os: String,
 }
@@ -155,7 +159,8 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
             let entry = |mut raw: RawDescriptor| {
                 let platform = raw.platform.take().unwrap_or_default();
                 let manifest = raw.check(MAX_DOCUMENT)?;
-                Ok(IndexEntry { manifest, architecture: platform.architecture, os: platform.os })
+                let RawPlatform { architecture, variant, os } = platform;
+                Ok(IndexEntry { manifest, architecture, variant, os })
             };
             Ok(Document::Index(entries.into_iter().map(entry).collect::<Result<_, String>>()?))
         }
@@ -325,6 +330,7 @@ mod tests {
         let entry = |architecture: &str, os: &str| IndexEntry {
             manifest: Descriptor { media_type: String::new(), digest: Hash256([0; 32]), size: 1 },
             architecture: architecture.into(),
+            variant: String::new(),
             os: os.into(),
         };
         let all = [

@@ -5,6 +5,7 @@
 //!   ├─ http      connections, TLS, redirects, bounds of time and size
 //!   └─ auth      challenges, tokens                                             (pure)
 //! manifest       manifests, indexes, what of an index fits a model of nodes     (pure)
+//! platform       which CPU an image is for, what of an index fits one            (pure)
 //! pull           resolve: which image; Downloads: its layers, beside each other, unpacked while they come
 //! push           layers that are not there yet; manifest
 //! gzip           compression on all CPUs
@@ -22,12 +23,14 @@ mod client;
 mod gzip;
 pub(crate) mod http;
 pub mod manifest;
+pub mod platform;
 pub mod pull;
 pub mod push;
 
 pub use auth::Credentials;
 pub use client::{MAX_PAGES, Registry, path_of};
 pub use http::{Endpoint, Limits, Protocol};
+pub use platform::{Platform, Wanted};
 
 use std::io;
 use walt_types::{DiffId, Hash256};

@@ -8,7 +8,7 @@
 //! Pieces that wait to be unpacked are in memory: a disk that is slower than the network holds the registry back.
 
 use super::{
-    Error, LayerBlob, Registry, Result,
+    Error, LayerBlob, Registry, Result, Wanted,
     manifest::{self, Document, IndexEntry, Manifest},
 };
 use crate::{ImageConfig, Store, config::parse as parse_config, store::Unpacked};
@@ -40,6 +40,8 @@ const PROGRESS: u64 = 1 << 20;
 /// What a name of a registry means.
 #[derive(Debug, Clone)]
 pub struct Resolved {
+    /// Digest of what the name stands for: the manifest, or the index that it is in.
+    pub named: Hash256,
     /// Digest of the manifest.
     pub manifest: Hash256,
     /// The configuration's bytes; their digest is the image's id.
@@ -50,8 +52,8 @@ pub struct Resolved {
     pub layers: Vec<LayerBlob>,
 }
 
-/// Looks at an image, by tag or digest, without getting its layers. Of an index it is the first image, ordered for
-/// `models` ([`manifest::order`]), that `fits`; the first at all if none does.
+/// Looks at an image, by tag or digest, without getting its layers. Of an index it is the first of the `wanted` images that
+/// `fits`; the first at all if none does.
 ///
 /// # Errors
 /// As for [`Registry::manifest`]; manifests and configurations that do not belong together are nonsense.
@@ -59,29 +61,27 @@ pub async fn resolve(
     registry: &Registry,
     repository: &str,
     reference: &str,
-    models: &[String],
+    wanted: Wanted<'_>,
     fits: impl Fn(&ImageConfig) -> bool,
 ) -> Result<Resolved> {
     let (bytes, digest) = registry.manifest(repository, reference).await?;
     let nonsense = |why| registry.http().nonsense(why);
     match manifest::parse(&bytes).map_err(nonsense)? {
-        Document::Image(image) => with_config(registry, repository, digest, &image).await,
+        Document::Image(image) => with_config(registry, repository, (digest, digest), &image).await,
         Document::Index(entries) => {
             let mut first = None;
-            for IndexEntry { manifest: entry, .. } in
-                manifest::order(&entries, models).into_iter().take(MAX_CANDIDATES)
+            for IndexEntry { manifest: entry, .. } in wanted.order(&entries).into_iter().take(MAX_CANDIDATES)
             {
-                let (bytes, digest) =
-                    registry.manifest(repository, &format!("sha256:{}", entry.digest)).await?;
+                let (bytes, own) = registry.manifest(repository, &format!("sha256:{}", entry.digest)).await?;
                 // An index in an index is allowed, and nobody needs it.
                 let Document::Image(image) = manifest::parse(&bytes).map_err(nonsense)? else { continue };
-                let resolved = with_config(registry, repository, digest, &image).await?;
+                let resolved = with_config(registry, repository, (digest, own), &image).await?;
                 if fits(&resolved.config) {
                     return Ok(resolved);
                 }
                 first.get_or_insert(resolved);
             }
-            first.ok_or_else(|| Error::Unfit(format!("{repository}:{reference} has no image for Linux")))
+            first.ok_or_else(|| Error::Unfit(format!("{repository}:{reference}: {}", wanted.lacks(&entries))))
         }
     }
 }
@@ -89,7 +89,7 @@ pub async fn resolve(
 async fn with_config(
     registry: &Registry,
     repository: &str,
-    digest: Hash256,
+    (named, manifest): (Hash256, Hash256),
     image: &Manifest,
 ) -> Result<Resolved> {
     let config_bytes = registry.document(repository, &image.config).await?;
@@ -97,7 +97,7 @@ async fn with_config(
     let config = parse_config(&config_bytes).map_err(|e| nonsense(e.to_string()))?;
     let diff_ids = config.layers().map_err(|e| nonsense(e.to_string()))?;
     let layers = manifest::pair(&image.layers, &diff_ids).map_err(nonsense)?;
-    Ok(Resolved { manifest: digest, config_bytes, config, layers })
+    Ok(Resolved { named, manifest, config_bytes, config, layers })
 }
 
 /// Bytes that were transferred.

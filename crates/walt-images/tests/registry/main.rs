@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use walt_images::{
     ImageConfig, RunConfig, Store,
     registry::{
-        Credentials, Endpoint, Error, Limits, Protocol, Registry, Result,
+        Credentials, Endpoint, Error, Limits, Protocol, Registry, Result, Wanted,
         manifest::digest_of,
         pull::{Progress, Pull, Resolved, resolve},
         push,
@@ -91,7 +91,7 @@ async fn publish(client: &Registry, store: &Arc<Stored>, image: &walt_types::Ima
 }
 
 async fn resolved(client: &Registry) -> Result<Resolved> {
-    resolve(client, "ann/x", "latest", &["pc-x86-64".into()], |_| true).await
+    resolve(client, "ann/x", "latest", Wanted::Models(&["pc-x86-64".into()]), |_| true).await
 }
 
 async fn fetch(client: &Arc<Registry>, store: &Arc<Stored>) -> Result<walt_types::ImageId> {

@@ -3,6 +3,7 @@
 //! Calls block for a few milliseconds at most; from async code they go through [`Db::with`], which
 //! tells the runtime so.
 
+mod bases;
 mod blobs;
 mod history;
 mod images;
@@ -13,6 +14,7 @@ mod nodes;
 mod schema;
 mod sessions;
 
+pub use bases::BaseRow;
 pub use blobs::BlobRow;
 pub use history::{By, HistoryRow};
 pub use images::{RefRow, forget_platform, platform, platforms, put_platform};

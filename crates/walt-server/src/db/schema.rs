@@ -161,6 +161,20 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (of_index, blob)
     ) STRICT;
 ",
+    "
+    -- Images that builds have got from registries, per user; nobody's until a name means them.
+    CREATE TABLE build_bases (
+        user TEXT NOT NULL,
+        name TEXT NOT NULL,                 -- as after FROM
+        platforms TEXT NOT NULL,            -- what it was wanted for, most wanted first
+        image_id TEXT NOT NULL,
+        place TEXT NOT NULL,                -- where it was found: label, repository, tag, digest
+        size INTEGER NOT NULL,              -- bytes of its layers as tars
+        used INTEGER NOT NULL,              -- when a build last used it
+        PRIMARY KEY (user, name, platforms)
+    ) STRICT;
+    CREATE INDEX build_bases_used ON build_bases (used);
+",
 ];
 
 /// Brings a database up to date.

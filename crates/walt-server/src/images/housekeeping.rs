@@ -4,7 +4,9 @@
 use super::pins::Pins;
 use crate::{
     App,
-    db::{self, BlobRow, Db, HistoryRow, IndexRow, ManifestRow, NodeRow, PushRow, RefRow, SessionRow},
+    db::{
+        self, BaseRow, BlobRow, Db, HistoryRow, IndexRow, ManifestRow, NodeRow, PushRow, RefRow, SessionRow,
+    },
 };
 use anyhow::Result;
 use std::{
@@ -24,8 +26,8 @@ const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// Pause between two tries to have the store alone.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what operations under
-/// way have pinned, and what open sessions, grants and platform layers in use point to.
+/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what builds keep, what
+/// operations under way have pinned, and what open sessions, grants and platform layers in use point to.
 pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     let (refs, sessions, grants, platforms) =
         db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
@@ -53,6 +55,7 @@ pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     // After the platform layers: an image that is kept only to go back to is not shown to nodes.
     live.images.extend(db.with(HistoryRow::images)?);
     live.images.extend(db.with(IndexRow::live_images)?);
+    live.images.extend(db.with(BaseRow::images)?);
     live.layers.extend(super::build::live_layers(db)?);
     pins.add_to(&mut live);
     let blobs = db.with(ManifestRow::blobs)?;

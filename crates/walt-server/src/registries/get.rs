@@ -17,11 +17,11 @@ use walt_api::RegistryCredentials;
 use walt_images::{
     ImageConfig, MAX_LAYERS, Skipped,
     registry::{
-        Error, LayerBlob, Registry,
+        Error, LayerBlob, Platform, Registry, Wanted,
         pull::{Progress, Pull, Resolved, resolve},
     },
 };
-use walt_types::{DiffId, ImageId, Model};
+use walt_types::{DiffId, Hash256, ImageId, Model};
 
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(250);
@@ -87,12 +87,45 @@ pub async fn look_with(
         !models.is_empty() && (wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
     };
     let repository = link.repository();
-    let resolved = resolve(&registry, &repository, &link.tag, &names, fits).await?;
+    let resolved = resolve(&registry, &repository, &link.tag, Wanted::Models(&names), fits).await?;
     let models = labels::check(&resolved.config);
     Ok(models.map(|models| Found { registry, label: config.label.clone(), repository, resolved, models }))
 }
 
+/// Looks at an image that a build starts from: it need not be one for nodes. Of an index, the one for the first of these
+/// platforms that it has.
+pub async fn look_base(
+    registry: Arc<Registry>,
+    config: &RegistryConfig,
+    repository: &str,
+    reference: &str,
+    platforms: &[Platform],
+) -> walt_images::registry::Result<Found> {
+    let fits = |image: &ImageConfig| {
+        Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.takes(&p)))
+    };
+    let resolved = resolve(&registry, repository, reference, Wanted::Platforms(platforms), fits).await?;
+    if !matches!(resolved.config.os.as_str(), "" | "linux") {
+        return Err(Error::Unfit(format!(
+            "{repository} is for the operating system '{}'",
+            resolved.config.os
+        )));
+    }
+    let models = models_of(&resolved.config);
+    Ok(Found { registry, label: config.label.clone(), repository: repository.to_owned(), resolved, models })
+}
+
 impl Found {
+    /// Digest of what was asked for: of the manifest, or of the index that it is in.
+    pub fn named(&self) -> Hash256 {
+        self.resolved.named
+    }
+
+    /// What it is for; none if it does not say.
+    pub fn platform(&self) -> Option<Platform> {
+        Platform::of(&self.resolved.config)
+    }
+
     /// When it was made, in seconds since the epoch.
     pub fn created(&self) -> Option<i64> {
         created(&self.resolved.config)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use walt_images::{
     ImageConfig, RunConfig,
-    registry::{Error, Registry, Result, pull::resolve, push},
+    registry::{Error, Registry, Result, Wanted, pull::resolve, push},
 };
 
 /// Name of the image.
@@ -52,7 +52,7 @@ pub fn parse(label: &str) -> Option<Metadata> {
 /// # Errors
 /// The registry fails, or his image is none.
 pub async fn read(registry: &Registry, user: &str) -> Result<Metadata> {
-    match resolve(registry, &format!("{user}/{REPOSITORY}"), "latest", &[], |_| true).await {
+    match resolve(registry, &format!("{user}/{REPOSITORY}"), "latest", Wanted::Models(&[]), |_| true).await {
         Ok(found) => Ok(found.config.label(LABEL).and_then(parse).unwrap_or_default()),
         Err(Error::NotFound { .. }) => Ok(Metadata::default()),
         Err(e) => Err(e),

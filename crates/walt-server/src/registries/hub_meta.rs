@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use std::sync::Arc;
 use walt_api::{ApiError, ErrorCode, RegistryCredentials};
-use walt_images::registry::{Error, Limits, MAX_PAGES, Registry, Result, path_of, pull::resolve};
+use walt_images::registry::{Error, Limits, MAX_PAGES, Registry, Result, Wanted, path_of, pull::resolve};
 use walt_types::PLATFORM_USER;
 
 /// Entries per page that are asked for.
@@ -90,7 +90,7 @@ async fn image(
     events: &Events,
 ) -> Result<Option<(String, Published)>> {
     let full = format!("{name}:{tag}");
-    match resolve(registry, &name, &tag, &[], |c| c.label(LABEL_MODELS).is_some()).await {
+    match resolve(registry, &name, &tag, Wanted::Models(&[]), |c| c.label(LABEL_MODELS).is_some()).await {
         Ok(found) if found.config.label(LABEL_MODELS).is_none() => Ok(None),
         Ok(found) => {
             let labels = found.config.config.and_then(|c| c.labels).unwrap_or_default();

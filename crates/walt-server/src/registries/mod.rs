@@ -5,6 +5,7 @@
 //! search   all places at once, each with its own bound
 //! get      one image into the store: checked first, then its layers beside each other
 //! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
+//! base     what a build starts from: as clone, and nobody's image
 //! publish  an image of the caller to a registry                 hub     what publishers say about their images
 //! hub_meta the same, written anew from what is there
 //! docker   the daemon's images, by its API
@@ -12,6 +13,7 @@
 //! ```
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
+pub mod base;
 pub mod clone;
 pub mod config;
 mod docker;

@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 use walt_api::{FoundImage, RegistryCredentials};
-use walt_images::registry::{Error, Registry, Result, pull::resolve};
+use walt_images::registry::{Error, Registry, Result, Wanted, pull::resolve};
 use walt_types::UserName;
 
 /// Questions to one registry at once.
@@ -198,7 +198,9 @@ async fn tags_of(
             continue;
         }
         // What cannot be read as an image is none.
-        match resolve(registry, &repository, &tag, &[], |c| c.label(LABEL_MODELS).is_some()).await {
+        match resolve(registry, &repository, &tag, Wanted::Models(&[]), |c| c.label(LABEL_MODELS).is_some())
+            .await
+        {
             Ok(image) => {
                 let label = |name: &str| image.config.label(name).map(str::to_owned);
                 finder.found(&link, "custom registry", label).await;

@@ -160,7 +160,7 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
 }
 
 /// The names of a repository, which differ by their tag.
-pub(super) fn repository(app: &App, user: &str, name: &str) -> Result<Vec<RefRow>> {
+pub fn repository(app: &App, user: &str, name: &str) -> Result<Vec<RefRow>> {
     let mut all = app.db.with(RefRow::all)?;
     all.retain(|r| r.reference.user() == user && r.reference.image().name() == name);
     Ok(all)
@@ -188,7 +188,7 @@ fn waiting(
 }
 
 /// Living indexes that names were pushed as.
-pub(super) fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
+pub fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
     app.db.with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
@@ -224,7 +224,7 @@ fn manifest_bytes(app: &App, image: &ImageId) -> Result<Vec<u8>> {
 }
 
 /// A manifest that is kept.
-pub(super) struct Stored {
+pub struct Stored {
     /// The manifest.
     pub document: Document,
     /// The image for nodes that it describes; none if it is something else.
@@ -232,7 +232,7 @@ pub(super) struct Stored {
 }
 
 /// A manifest, but no index, of a repository by its digest; `indexes` are those of its names.
-pub(super) fn manifest_in(
+pub fn manifest_in(
     app: &App,
     names: &[RefRow],
     indexes: &BTreeSet<Hash256>,

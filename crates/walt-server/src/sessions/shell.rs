@@ -317,7 +317,8 @@ async fn relay(
                         writer.request(&Request::Resize { rows, cols }).await
                     }
                     Some(Input::Message(ClientMessage::Eof)) => writer.request(&Request::Eof).await,
-                    Some(Input::Message(ClientMessage::Proceed)) => Ok(()),
+                    // Of other terminals.
+                    Some(Input::Message(ClientMessage::Proceed | ClientMessage::Credentials { .. })) => Ok(()),
                 };
                 if sent.is_err() {
                     break Err(holder_died());

@@ -5,6 +5,7 @@ use crate::commands::{Confirmed, Context};
 use crate::confirm::confirmed;
 use crate::error::Failure;
 use crate::fds::Output as Fd;
+use crate::registries;
 use crate::ui;
 use clap::{ArgGroup, Args};
 use std::collections::BTreeMap;
@@ -41,6 +42,9 @@ pub struct Build {
     /// carry all steps out anew
     #[arg(long)]
     no_cache: bool,
+    /// ask the registries anew what the names after FROM mean
+    #[arg(long)]
+    pull: bool,
     #[command(flatten)]
     confirmed: Confirmed,
 }
@@ -68,6 +72,8 @@ impl Build {
             build_args,
             target: self.target.clone(),
             no_cache: self.no_cache,
+            pull: self.pull,
+            answers: true,
             receiving: self.from_dir.is_some(),
             command: self.command(),
             yes: self.confirmed.yes,
@@ -201,8 +207,9 @@ impl Build {
         found: &BuildContext,
         secrets: &[(String, Vec<u8>)],
     ) -> Result<(), Failure> {
-        let ui = &mut context.ui;
         let stdout = Fd::new(&io::stdout())?;
+        // The server asks nothing before it has everything.
+        let mut free_sink = None;
         let mut sending = std::pin::pin!(async {
             sink.bytes(&found.dockerfile).await?;
             for (_, bytes) in secrets {
@@ -214,19 +221,22 @@ impl Build {
             }
             tar.end().await?;
             sink.message(&ClientMessage::Eof).await?;
-            Ok::<(), Failure>(())
+            Ok::<_, Failure>(sink)
         });
         let (mut wanted, mut sent) = (false, false);
         loop {
+            let ui = &mut context.ui;
             let message = tokio::select! {
                 message = stream.next() => message,
                 result = &mut sending, if wanted && !sent => {
                     sent = true;
                     match result {
+                        Ok(sink) => free_sink = Some(sink),
                         // What the server says about the end of the connection is better: go on reading.
-                        Err(Failure::Client(_)) | Ok(()) => continue,
+                        Err(Failure::Client(_)) => {}
                         Err(failure) => return Err(failure),
                     }
+                    continue;
                 }
                 interrupt = ui.signals.next() => {
                     ui.busy.clear();
@@ -245,6 +255,12 @@ impl Build {
                     ServerMessage::Busy { label } => ui.busy.label(&label),
                     ServerMessage::Note { text } => ui::note(&text),
                     ServerMessage::Started { .. } => wanted = true,
+                    ServerMessage::Credentials { registry, needed } => {
+                        let credentials = registries::answer(context, &registry, needed).await?;
+                        if let Some(sink) = &mut free_sink {
+                            sink.message(&ClientMessage::Credentials { registry, credentials }).await?;
+                        }
+                    }
                     ServerMessage::Exited { status: 0 } => return Ok(()),
                     ServerMessage::Exited { .. } => return Err(Failure::said()),
                     ServerMessage::Error { error } => return Err(error.into()),

@@ -6,6 +6,7 @@ use crate::build::{
     dockerfile::Dockerfile,
     expand::{self, Variables},
 };
+use crate::registry::Platform;
 use std::collections::BTreeSet;
 
 /// Arguments of the whole file: those before the first `FROM`, and the platform.
@@ -17,14 +18,19 @@ pub(crate) struct Globals<'a> {
 }
 
 impl<'a> Globals<'a> {
-    /// `architecture` in Go's names.
-    pub fn new(file: &Dockerfile, given: &'a BuildArgs, architecture: &str) -> Result<Self> {
+    /// `architecture` is that of this machine, in Go's names, `target` what the result is for.
+    pub fn new(
+        file: &Dockerfile,
+        given: &'a BuildArgs,
+        architecture: &str,
+        target: &Platform,
+    ) -> Result<Self> {
         let mut all = Self { values: Vec::new(), given, used: BTreeSet::new() };
-        for side in ["TARGET", "BUILD"] {
-            all.set(&format!("{side}PLATFORM"), format!("linux/{architecture}"));
+        for (side, platform) in [("TARGET", target), ("BUILD", &Platform::new(architecture, ""))] {
+            all.set(&format!("{side}PLATFORM"), platform.to_string());
             all.set(&format!("{side}OS"), "linux".into());
-            all.set(&format!("{side}ARCH"), architecture.into());
-            all.set(&format!("{side}VARIANT"), String::new());
+            all.set(&format!("{side}ARCH"), platform.architecture.clone());
+            all.set(&format!("{side}VARIANT"), platform.variant.clone());
         }
         for (line, pairs) in &file.globals {
             for (name, default) in pairs {
@@ -58,9 +64,14 @@ impl<'a> Globals<'a> {
         self.values.as_slice().value(name)
     }
 
+    /// Expands an option of `FROM`.
+    pub fn expand_option(&self, line: usize, text: &str, escape: char) -> Result<String> {
+        at(line, expand::word(text, escape, self.values.as_slice()))
+    }
+
     /// Expands what follows `FROM`.
     pub fn expand(&self, line: usize, text: &str, escape: char) -> Result<String> {
-        let found = at(line, expand::word(text, escape, self.values.as_slice()))?;
+        let found = self.expand_option(line, text, escape)?;
         match found.is_empty() {
             true => {
                 Err(wrong(line, format!("'{text}' names no image: is an ARG before FROM without a value?")))

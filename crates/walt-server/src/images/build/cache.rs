@@ -1,4 +1,4 @@
-//! Results of earlier steps: by the content that a step depends on, per user.
+//! Results of earlier steps: by the content that a step depends on, per user. And what was got for `FROM`.
 //!
 //! A key is a digest of the layers below, of the instruction with all that is expanded in it, and of the content that is
 //! copied. What it found is a layer, or that nothing changed. Caches of `RUN --mount=type=cache` are directories
@@ -16,7 +16,7 @@ use walt_types::{DiffId, UserName};
 
 /// How long a result that no build has used is kept.
 const KEEP: Duration = Duration::from_secs(14 * 86_400);
-/// Most bytes of layers of results, as tars; the ones unused for longest go first.
+/// Most bytes of layers of results and of images for `FROM`, as tars; the ones unused for longest go first.
 const MAX_BYTES: u64 = 20 << 30;
 /// How long a directory of a cache mount that no build has used is kept.
 const KEEP_MOUNT: Duration = Duration::from_secs(30 * 86_400);
@@ -74,29 +74,38 @@ pub fn live_layers(db: &Db) -> Result<Vec<DiffId>> {
 
 /// Forgets results that are old, or too many. Called by housekeeping.
 pub fn prune(app: &App) -> Result<()> {
-    let oldest = crate::now() as i64 - KEEP.as_secs() as i64;
-    app.db.transaction(|tx| -> Result<()> {
+    forget(&app.db, crate::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
+    prune_mounts(&mounts_dir(app))
+}
+
+/// Forgets what was not used since `oldest`, and what is unused for longest beyond `max` bytes.
+fn forget(db: &Db, oldest: i64, max: u64) -> Result<()> {
+    db.transaction(|tx| -> Result<()> {
         tx.execute("DELETE FROM build_cache WHERE used < ?1", [oldest])?;
+        tx.execute("DELETE FROM build_bases WHERE used < ?1", [oldest])?;
         let mut total = 0u64;
         let mut surplus = Vec::new();
         {
-            let mut statement = tx.prepare("SELECT key, size FROM build_cache ORDER BY used DESC, key")?;
-            let rows =
-                statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+            let mut statement = tx.prepare(
+                "SELECT 'build_cache', rowid, size, used FROM build_cache
+                 UNION ALL SELECT 'build_bases', rowid, size, used FROM build_bases ORDER BY used DESC, rowid",
+            )?;
+            let rows = statement.query_map([], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })?;
             for row in rows {
-                let (key, size) = row?;
+                let (table, id, size) = row?;
                 total = total.saturating_add(size.unsigned_abs());
-                if total > MAX_BYTES {
-                    surplus.push(key);
+                if total > max {
+                    surplus.push((table, id));
                 }
             }
         }
-        for key in surplus {
-            tx.execute("DELETE FROM build_cache WHERE key = ?1", [key])?;
+        for (table, id) in surplus {
+            tx.execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [id])?;
         }
         Ok(())
-    })?;
-    prune_mounts(&mounts_dir(app))
+    })
 }
 
 fn mounts_dir(app: &App) -> PathBuf {
@@ -136,4 +145,58 @@ fn prune_mounts(all: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::BaseRow;
+    use walt_types::{Hash256, ImageId};
+
+    #[test]
+    fn bases_are_kept_as_long_as_results() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path()).unwrap();
+        let ann: UserName = "ann".parse().unwrap();
+        let put = |number: u8, used: i64| {
+            let row = BaseRow {
+                user: ann.clone(),
+                name: format!("base{number}"),
+                platforms: "linux/amd64".into(),
+                image_id: ImageId(Hash256([number; 32])),
+                place: "lab:base".into(),
+                size: 100,
+            };
+            let result = (format!("key{number}"), None::<String>, 100, used);
+            db.with(|c| {
+                row.put(c)?;
+                c.execute("UPDATE build_bases SET used = ?2 WHERE name = ?1", (&row.name, used))?;
+                c.execute(
+                    "INSERT INTO build_cache (key, layer, size, used) VALUES (?1, ?2, ?3, ?4)",
+                    result,
+                )?;
+                Ok(())
+            })
+            .unwrap();
+        };
+        [(1, 10), (2, 20), (3, 30)].into_iter().for_each(|(number, used)| put(number, used));
+        let count = |table: &str| -> i64 {
+            let query = format!("SELECT count(*) FROM {table}");
+            db.with(|c| Ok(c.query_row(&query, [], |r| r.get(0))?)).unwrap()
+        };
+        forget(&db, 15, 1000).unwrap();
+        assert_eq!((count("build_bases"), count("build_cache")), (2, 2));
+        // Both of the last use fit, and nothing that was used before.
+        forget(&db, 15, 200).unwrap();
+        assert_eq!((count("build_bases"), count("build_cache")), (1, 1));
+        assert_eq!(db.with(BaseRow::images).unwrap(), [ImageId(Hash256([3; 32]))]);
+        let take = |user: &str, platforms: &str| {
+            db.with(|c| BaseRow::take(c, &user.parse().unwrap(), "base3", platforms)).unwrap()
+        };
+        assert!(take("ann", "linux/arm64").is_none() && take("bob", "linux/amd64").is_none());
+        assert_eq!(take("ann", "linux/amd64").unwrap().place, "lab:base");
+        // It was used just now.
+        forget(&db, 40, 200).unwrap();
+        assert_eq!((count("build_bases"), count("build_cache")), (1, 0));
+    }
 }

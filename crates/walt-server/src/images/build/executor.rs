@@ -1,20 +1,24 @@
 //! What the builder of `walt-images` needs of this server: references, the cache, containers' links, the network.
 
-use super::{Say, Slot, Workplace, cache};
+use super::{Asker, Say, Slot, Workplace, base::sentence, cache};
 use crate::{
     App,
-    db::{RefRow, SessionRow},
-    failure::Failure,
-    images::{emulation, housekeeping, own_reference},
+    db::SessionRow,
+    images::{emulation, housekeeping},
     network, sessions,
 };
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 use tokio::sync::RwLockReadGuard;
 use walt_images::{
     ImageConfig, View,
     build::{Host, step::StepSpec},
+    registry::Platform,
 };
-use walt_types::{DiffId, ImageId, ImageRef, UserName};
+use walt_types::{DiffId, ImageId, UserName};
 
 /// The server, as one build sees it.
 pub struct Server<'a> {
@@ -26,11 +30,11 @@ pub struct Server<'a> {
     pub slot: Option<Slot<'a>>,
     /// Whether the user was told that the image is for another CPU.
     pub noted: bool,
-}
-
-/// A failure as a sentence for the user; what is only for the log goes there.
-fn sentence(failure: Failure) -> String {
-    failure.into_api("build").message
+    /// Whether registries are asked anew.
+    pub pull: bool,
+    pub asker: &'a Asker<'a>,
+    /// What names after `FROM` meant in this build, by what they were wanted for.
+    pub bases: BTreeMap<(String, String), ImageId>,
 }
 
 impl Server<'_> {
@@ -61,23 +65,16 @@ impl Host for Server<'_> {
         self.place.pinned().layer(layer);
     }
 
-    fn base(&self, name: &str) -> Result<ImageId, String> {
-        let reference: ImageRef = match name.contains('/') {
-            false => own_reference(self.user, name).map_err(sentence)?,
-            true => name.parse().map_err(|_| {
-                format!(
-                    "'{name}' is not an image of this server: FROM takes your images by name, <user>/<name> and \
-                     waltplatform/<name>; get one from a registry with 'walt image clone' first"
-                )
-            })?,
-        };
-        match self.app.db.with(|c| RefRow::get(c, &reference)) {
-            Ok(Some(row)) => Ok(row.image_id),
-            Ok(None) => Err(format!(
-                "there is no image '{name}' on this server (tip: walt image show --all; 'walt image clone' gets one)"
-            )),
-            Err(e) => Err(sentence(e.into())),
+    async fn base(&mut self, name: &str, platforms: &[Platform]) -> Result<ImageId, String> {
+        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+        let key = (name.to_owned(), wanted.join(" "));
+        // A name has one meaning in a build.
+        if let Some(image) = self.bases.get(&key) {
+            return Ok(*image);
         }
+        let image = self.find_base(name, platforms).await?;
+        self.bases.insert(key, image);
+        Ok(image)
     }
 
     fn cached(&self, key: &str) -> Result<Option<Option<DiffId>>, String> {

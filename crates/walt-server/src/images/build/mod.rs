@@ -2,23 +2,26 @@
 //!
 //! ```text
 //! client ─ options, Dockerfile, secrets, context (tar) ─▶ receive ─▶ executor ─▶ land
-//!    ◀──────────── what the build says, as it comes ──────────────────┘
+//!    ◀──────────── what the build says, as it comes ──────────────────┤
+//!    ◀─── what has the user for a registry? ─── base: what FROM means ┘
 //! ```
 //! A build has a directory below `sessions/`, pinned like its layers; with the server's death the pins go, the step that
 //! runs ends by itself, and the next server sweeps the directory. The client that goes away cancels the build.
 //!
 //! Limits: a Dockerfile of 1 MiB, 64 secrets of 500 KiB each, and those of layers for the context.
 
+mod base;
 mod cache;
 mod executor;
 mod receive;
 
+pub use base::Asker;
 pub use cache::{live_layers, prune};
 
 use super::{first_images, land::Target};
 use crate::{
     App,
-    api::terminals::{FromClient, ToClient},
+    api::terminals::{FromClient, Input, ToClient},
     db::By,
     events::Events,
     failure::{Failure, Outcome, refused, refused_hint},
@@ -31,20 +34,21 @@ use crate::{
 use anyhow::Context;
 use executor::Server;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use walt_api::build::OpenImageBuild;
-use walt_api::term::STDOUT;
+use walt_api::term::{ClientMessage, STDOUT};
 use walt_images::{
     ImageConfig,
     build::{self, step},
+    registry::{Platform, platform},
 };
-use walt_types::{ImageId, UserName};
+use walt_types::{ImageId, Model, UserName};
 
 /// CPU architecture of images that start from scratch, in Go's names.
 const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -52,6 +56,8 @@ const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "
 const PREFIX: &str = "build-";
 /// How long the step of a build that nobody wants any more may take to end.
 const STEP_END_LIMIT: Duration = Duration::from_secs(60);
+/// Answers of a client that may wait to be read: more than were asked for are dropped.
+const ANSWERS: usize = 4;
 /// How often it is looked whether it has.
 const STEP_END_PAUSE: Duration = Duration::from_millis(50);
 
@@ -204,7 +210,7 @@ pub async fn serve(
     let place = Workplace::make(app).await?;
     let (cancel, cancelled) = watch::channel(false);
     let made = {
-        let build = build(app, user, &open, &say, from, &place, cancel, cancelled);
+        let build = build(app, user, &open, &target, &say, from, &place, cancel, cancelled);
         build.await
     };
     let outcome = match made {
@@ -223,6 +229,7 @@ async fn build(
     app: &Arc<App>,
     user: &UserName,
     open: &OpenImageBuild,
+    target: &Target,
     say: &Say,
     mut from: FromClient,
     place: &Workplace,
@@ -253,6 +260,7 @@ async fn build(
     let program = std::env::current_exe().context("where this program is")?;
     let now = crate::now() as i64;
     let now_text = crate::rfc3339(now);
+    let platforms = platforms(app, open, target, &file)?;
     let order = build::Order {
         file: &file,
         args: &open.build_args,
@@ -263,19 +271,53 @@ async fn build(
         dir: &dir,
         program: &program,
         architecture: ARCHITECTURE,
+        platforms: &platforms,
         now: (now, &now_text),
     };
-    let mut server = Server { app, user, say, place, slot: None, noted: false };
+    let (answer, answered) = mpsc::channel(ANSWERS);
+    let asker = Asker::new(say, open.answers, answered);
+    let (pull, bases) = (open.pull, BTreeMap::new());
+    let mut server = Server { app, user, say, place, slot: None, noted: false, pull, asker: &asker, bases };
     // A task of its own: this one is busy while files are hashed and copied.
     let mut listening = tokio::task::JoinSet::new();
     listening.spawn(async move {
-        // The client has nothing more to say: what comes is its end.
-        while from.next().await.is_some() {}
+        // The client only answers from here on: what comes else is its end.
+        while let Some(input) = from.next().await {
+            if let Input::Message(ClientMessage::Credentials { registry, credentials }) = input {
+                let _ = answer.try_send((registry, credentials));
+            }
+        }
         cancel.send_replace(true);
     });
     let built = build::execute(&app.store, &mut server, &order, cancelled).await;
     drop(listening);
     built.map_err(failure)
+}
+
+/// What the result is for, most wanted first: the models that its label names, else those of the nodes that use the name,
+/// else those of the image that the name means now; else this server's own CPU.
+fn platforms(
+    app: &App,
+    open: &OpenImageBuild,
+    target: &Target,
+    file: &build::Dockerfile,
+) -> Outcome<Vec<Platform>> {
+    let label = build::label(file, &open.build_args, open.target.as_deref(), LABEL_MODELS);
+    let mut models: Vec<Model> = label.as_deref().map(labels::models_in).unwrap_or_default();
+    if models.is_empty() {
+        models = target.users.iter().map(|n| n.facts.model.clone()).collect();
+    }
+    if models.is_empty()
+        && let Some(present) = &target.present
+    {
+        models = super::models_of(app, &present.image_id)?;
+    }
+    let names: Vec<String> = models.iter().map(ToString::to_string).collect();
+    let mut all = platform::of_models(&names);
+    if all.is_empty() {
+        all.push(Platform::new(ARCHITECTURE, ""));
+    }
+    Ok(all)
 }
 
 /// A failure of a build, for its user. What is nobody's mistake goes to the log.

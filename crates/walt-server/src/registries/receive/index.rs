@@ -219,6 +219,7 @@ mod tests {
         let entry = |architecture: &str| IndexEntry {
             manifest: Descriptor { media_type: String::new(), digest: Hash256([0; 32]), size: 1 },
             architecture: architecture.into(),
+            variant: String::new(),
             os: "linux".into(),
         };
         let models = |text: &str| -> Vec<Model> { text.split(' ').map(|m| m.parse().unwrap()).collect() };
