@@ -266,6 +266,8 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
         same(&live, &tree_of_dir(&overlay.0), "live mount, mount of the layers")?;
     }
 
+    layers_twice(&store, &layers, dir)?;
+
     let flat = store.squash(&view).unwrap();
     let flat = store.view(&[flat.diff_id], None).unwrap();
     same(&live, &tree_of_view(&flat), "live mount, view of the squashed layer")?;
@@ -304,6 +306,31 @@ fn roads(steps: &[Vec<Change>]) -> Result<(), TestCaseError> {
     second.put_config(&config).unwrap();
     let imported = second.view(&layers, None).unwrap();
     same(&live, &tree_of_view(&imported), "live mount, view of imported layers")
+}
+
+/// An image that has each layer twice or more, in several orders: what a container sees is what a node sees.
+fn layers_twice(store: &Store, layers: &[walt_types::DiffId], dir: &Path) -> Result<(), TestCaseError> {
+    let reversed: Vec<_> = layers.iter().rev().copied().collect();
+    for (i, orders) in [[layers, &reversed, layers], [&reversed, layers, &reversed]].iter().enumerate() {
+        let layers = orders.concat();
+        let view = store.view(&layers, None).unwrap();
+        let base = store.sessions_dir().join(format!("twice-{i}"));
+        store.prepare_upper(&base.join("layer"), &view).unwrap();
+        let target = dir.join("mnt");
+        fs::create_dir(base.join("work")).unwrap();
+        walt_sys::mount::overlay(&walt_sys::mount::Overlay {
+            lowers: layers.iter().rev().map(|layer| store.layer_fs(layer)).collect(),
+            base,
+            upper: "layer/fs".into(),
+            work: "work".into(),
+            target: target.clone(),
+            ids: None,
+        })
+        .unwrap();
+        let mounted = Overlay(target);
+        same(&tree_of_dir(&mounted.0), &tree_of_view(&view), "mount, view of layers that are there twice")?;
+    }
+    Ok(())
 }
 
 /// The cases that random trees reach too seldom to count on.

@@ -8,6 +8,7 @@ use crate::userns::{Namespaces, attach_mapped, become_for_files};
 use crate::{During, Error, Result};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,7 @@ pub fn unshare_mounts() -> Result<()> {
 /// What to overlay, and where.
 #[derive(Debug)]
 pub struct Overlay<'a> {
-    /// Lower directories, the top one first.
+    /// Lower directories, the top one first. One can be there more than once: see [`overlay`].
     pub lowers: Vec<PathBuf>,
     /// Directory that contains `upper`, `work` and the short names; one filesystem.
     pub base: PathBuf,
@@ -53,15 +54,23 @@ pub struct Overlay<'a> {
 
 /// Mounts an overlay in the caller's mount namespace.
 ///
+/// Of a lower directory that is there more than once, the topmost is given to the kernel, which takes none twice
+/// (`ELOOP`). The tree is the same. Let T be the topmost copy and C one below it. Wherever C would be looked at, no
+/// layer above C hides what is below, so none above T does, and T was looked at before. T has what C has: a file, a
+/// whiteout or an opaque directory in T ends the search before C, and a plain directory in T already gives the names
+/// that the one in C would. Changes between the two lie above C and below T, and stay.
+///
 /// Fails with `E2BIG` for more than [`MAX_LOWERS`] layers, otherwise with the answer of mount(2).
 pub fn overlay(o: &Overlay<'_>) -> Result<()> {
     let what = || format!("mount the overlay at {}", o.target.display());
-    if o.lowers.len() > MAX_LOWERS {
+    let mut seen = HashSet::new();
+    let all: Vec<&Path> = o.lowers.iter().map(PathBuf::as_path).filter(|lower| seen.insert(*lower)).collect();
+    if all.len() > MAX_LOWERS {
         return Err(Error { what: what(), source: io::Error::from_raw_os_error(libc::E2BIG) });
     }
     let links = o.base.join(LINKS);
     clear_names(&links).during(|| format!("name the layers in {}", links.display()))?;
-    let lowers: Vec<String> = (0..o.lowers.len()).map(|n| format!("{LINKS}/{n}")).collect();
+    let lowers: Vec<String> = (0..all.len()).map(|n| format!("{LINKS}/{n}")).collect();
     let base = if o.ids.is_some() { Path::new(LINKS).join(MAPPED_BASE) } else { PathBuf::new() };
     let options = format!(
         "lowerdir={},upperdir={},workdir={},{OVERLAY_OPTIONS}",
@@ -72,8 +81,8 @@ pub fn overlay(o: &Overlay<'_>) -> Result<()> {
     let options = CString::new(options).map_err(io::Error::from).during(what)?;
     // The options are relative: a thread that shares no working directory with the others mounts.
     let work = || match o.ids {
-        None => link_lowers(&links, &o.lowers).and_then(|()| mount_from(o, &options)),
-        Some(ids) => mount_mapped(o, &links, ids, &options),
+        None => link_lowers(&links, &all).and_then(|()| mount_from(o, &options)),
+        Some(ids) => mount_mapped(o, &all, &links, ids, &options),
     };
     std::thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|_| Err(io::Error::other("the mounting thread panicked")))
@@ -89,11 +98,17 @@ fn mount_from(o: &Overlay<'_>, options: &CString) -> io::Result<()> {
 }
 
 /// The overlay keeps what it was made of: the mounts that name its layers go again, whatever the outcome.
-fn mount_mapped(o: &Overlay<'_>, links: &Path, ids: &Namespaces, options: &CString) -> io::Result<()> {
-    let names: Vec<(PathBuf, &Path)> = (0..o.lowers.len())
+fn mount_mapped(
+    o: &Overlay<'_>,
+    lowers: &[&Path],
+    links: &Path,
+    ids: &Namespaces,
+    options: &CString,
+) -> io::Result<()> {
+    let names: Vec<(PathBuf, &Path)> = (0..lowers.len())
         .map(|n| links.join(n.to_string()))
         .chain([links.join(MAPPED_BASE)])
-        .zip(o.lowers.iter().map(PathBuf::as_path).chain([o.base.as_path()]))
+        .zip(lowers.iter().copied().chain([o.base.as_path()]))
         .collect();
     let mut attached = Vec::new();
     let mut attach = || {
@@ -128,7 +143,7 @@ fn clear_names(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn link_lowers(dir: &Path, lowers: &[PathBuf]) -> io::Result<()> {
+fn link_lowers(dir: &Path, lowers: &[&Path]) -> io::Result<()> {
     let mut numbered = lowers.iter().enumerate();
     numbered.try_for_each(|(n, lower)| std::os::unix::fs::symlink(lower, dir.join(n.to_string())))
 }
@@ -226,10 +241,52 @@ mod tests {
     }
 
     #[test]
+    fn a_lower_directory_can_be_there_twice() {
+        let base = tempfile::tempdir_in("/var/tmp").unwrap();
+        // Mapped, the tree is reached as another user.
+        std::fs::set_permissions(base.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let p = |s: &str| base.path().join(s);
+        for d in ["below/d", "twice/d", "between", "plain/layer/fs", "mapped/layer/fs", "root"] {
+            std::fs::create_dir_all(p(d)).unwrap();
+        }
+        for f in ["below/d/old", "below/gone", "twice/d/new"] {
+            std::fs::write(p(f), f).unwrap();
+        }
+        let whiteout = |path: &str| {
+            let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0));
+            rustix::fs::mknodat(rustix::fs::CWD, p(path), kind, mode, 0).unwrap();
+        };
+        // The layer in between undoes what the lower copy did, the upper copy does it again.
+        whiteout("twice/gone");
+        whiteout("between/d");
+        std::fs::write(p("between/gone"), "back").unwrap();
+        let mapped = Namespaces::new(0x7900_0000).unwrap();
+        for (name, ids) in [("plain", None), ("mapped", Some(&mapped))] {
+            std::fs::create_dir(p(name).join("work")).unwrap();
+            in_namespace(|| {
+                overlay(&Overlay {
+                    lowers: ["twice", "between", "twice", "below"].map(p).into(),
+                    base: p(name),
+                    upper: "layer/fs".into(),
+                    work: "work".into(),
+                    target: p("root"),
+                    ids,
+                })
+                .unwrap_or_else(|e| panic!("{name}: {e}"));
+                let seen = |dir: &str| -> Vec<_> {
+                    std::fs::read_dir(p(dir)).unwrap().map(|e| e.unwrap().file_name()).collect()
+                };
+                assert_eq!((seen("root"), seen("root/d")), (vec!["d".into()], vec!["new".into()]), "{name}");
+                unmount(&p("root")).unwrap();
+            });
+        }
+    }
+
+    #[test]
     fn too_many_layers() {
         let base = tempfile::tempdir_in("/var/tmp").unwrap();
         let o = Overlay {
-            lowers: vec!["/".into(); MAX_LOWERS + 1],
+            lowers: (0..=MAX_LOWERS).map(|n| format!("/{n}").into()).collect(),
             base: base.path().into(),
             upper: "u".into(),
             work: "w".into(),
