@@ -30,7 +30,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::Command,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use walt_images::Store;
 use walt_testkit::{Machine, TestServer, until};
@@ -38,6 +38,8 @@ use walt_types::ImageId;
 
 /// What nodes the images are for: without it no image is made.
 pub(super) const LABEL: &str = "LABEL walt.node.models=pc-x86-64";
+/// How long work may go on that nobody wants any more; a second, and what a busy machine needs to say so.
+const AT_ONCE: Duration = Duration::from_secs(4);
 /// Fewest Dockerfiles that are tried.
 const FEWEST: usize = 80;
 /// Keys of a configuration that are compared.
@@ -484,6 +486,7 @@ fn the_command_and_what_it_says() {
     until("the rest of the build to be removed", SOON, || {
         fs::read_dir(&sessions).unwrap().next().is_none().then_some(())
     });
+    holes(&server, &from_dir, &file);
     let check = server.server_command(&["check-store"]).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     assert!(!server.walt(USER, &["image", "show", "--names-only"]).ok().contains("slow"));
@@ -495,4 +498,31 @@ fn the_command_and_what_it_says() {
         .map(str::to_owned)
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// Files that seem to be large: what is in them counts; and ctrl-C while a step's files are hashed ends that at once.
+fn holes(server: &TestServer, from_dir: &[&str], file: &dyn Fn(&str)) {
+    file(&format!(
+        "FROM {MINI}\nRUN mkdir -p /var/log && truncate -s 278G /var/log/lastlog /big && echo end >>/big\n\
+         RUN test -e /var/log/lastlog && ! test -s /var/log/lastlog && tail -c 4 /big\n"
+    ));
+    let start = Instant::now();
+    let said = server.walt(USER, &[from_dir, &["large"]].concat()).ok();
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    assert!(said.contains("\nend\n") && said.contains("Note: /var/log/lastlog is a log of logins"), "{said}");
+    server.walt(USER, &["image", "remove", "large"]).ok();
+
+    // Each below what a tar has as a sparse file: minutes of hashing.
+    file(&format!("FROM {MINI}\nRUN for n in $(seq 150); do truncate -s 1000M /f$n; done; echo m''ade\n"));
+    let layers = || fs::read_dir(server.state_dir().join("images/layers")).unwrap().count();
+    let before = layers();
+    let mut client = server.terminal(USER, &[from_dir, &["slow"]].concat());
+    client.expect("made", SOON);
+    std::thread::sleep(Duration::from_millis(500));
+    client.send("\x03");
+    let (status, rest) = client.end(SOON);
+    assert!(!status.success(), "{rest}");
+    let sessions = server.state_dir().join("sessions");
+    until("the hashing to end", AT_ONCE, || fs::read_dir(&sessions).unwrap().next().is_none().then_some(()));
+    until("the layer of the context to go", SOON, || (layers() <= before).then_some(()));
 }

@@ -144,7 +144,8 @@ impl<R: Read> Read for Peek<R> {
 enum Part<R: Read> {
     Gzip(flate2::bufread::GzDecoder<Peek<R>>),
     Bzip2(bzip2::bufread::BzDecoder<Peek<R>>),
-    Xz(lzma_rust2::XzReader<Peek<R>>),
+    // Its state is several times that of the others.
+    Xz(Box<lzma_rust2::XzReader<Peek<R>>>),
     /// Between parts.
     None(Peek<R>),
     Ended,
@@ -192,7 +193,9 @@ impl<R: Read> Parts<R> {
         Ok(match self.compression {
             Compression::Gzip if fits => Part::Gzip(flate2::bufread::GzDecoder::new(input)),
             Compression::Bzip2 if fits => Part::Bzip2(bzip2::bufread::BzDecoder::new(input)),
-            Compression::Xz if fits => Part::Xz(lzma_rust2::XzReader::new_mem_limit(input, false, XZ_MEMORY)),
+            Compression::Xz if fits => {
+                Part::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(input, false, XZ_MEMORY)))
+            }
             Compression::Xz => return wrong("what follows an xz stream is not another one"),
             _ => {
                 self.rest.store(true, Ordering::Relaxed);

@@ -15,8 +15,8 @@ const MIN_SIZE: u64 = 1 << 20;
 ///
 /// A tar without that has zeros in the place of holes, and all that hash, pack or unpack it pay for them: 278 GB of
 /// `/var/log/lastlog` are six minutes of a CPU here, and a full disk elsewhere. GNU's sparse format 1.0 is read by GNU tar,
-/// libarchive, Go (docker, podman, umoci, containerd); what stores unpacked layers and makes their tars again (podman) may
-/// not push such a layer further. So that is for files that nobody could use otherwise.
+/// libarchive and Go (podman and umoci were tried); what stores unpacked layers and makes their tars again, as podman
+/// does, cannot push such a layer further. So that is for files that nobody could use otherwise.
 pub(crate) const MIN_HOLES: u64 = 1 << 30;
 /// Regions in a layer's tar begin and end at multiples of this, so that the tar depends less on the file system.
 const UNIT: u64 = 1 << 20;
