@@ -171,7 +171,7 @@ fn directory(names: &[(Vec<u8>, usize)], own: usize, above: usize, objects: &[Ob
     let dots = [(b".".to_vec(), own), (b"..".to_vec(), above)];
     for (name, object) in dots.iter().chain(names) {
         let length = 8 + padded(name.len());
-        if out.len() % block + length > block || out.len() % block == 0 && !out.is_empty() {
+        if out.len() % block + length > block {
             // The last entry of a block reaches to its end.
             let end = out.len().next_multiple_of(block);
             put16(&mut out, last + 4, (end - last) as u64);

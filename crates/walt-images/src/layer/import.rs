@@ -43,6 +43,8 @@ pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
 /// Zeros that are read at once become a hole from so many on: small holes would scatter the files of a layer.
 const MIN_HOLE: usize = 1 << 16;
+/// Holds for what is made in a directory (acl(5)).
+const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
 /// of the latter's directories.
@@ -69,6 +71,7 @@ fn unpack(
         implied: BTreeSet::from([Vec::new()]),
         dir_times: Vec::new(),
         skipped: Skipped::default(),
+        default_lists: Vec::new(),
     };
     let (mut entries, mut apparent) = (0, 0u64);
     let mut raw = Vec::new();
@@ -152,6 +155,8 @@ struct Unpacker {
     implied: BTreeSet<Vec<u8>>,
     dir_times: Vec<(Vec<u8>, Time)>,
     skipped: Skipped,
+    /// Access lists that what is made in a directory gets: they are set at the end.
+    default_lists: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Unpacker {
@@ -159,7 +164,7 @@ impl Unpacker {
     fn entry(&mut self, header: &Header) -> Result<Option<File>> {
         if header.path.is_empty() {
             self.implied.remove(b"".as_slice());
-            self.dir_metadata(header)?;
+            self.directory(header)?;
             return Ok(None);
         }
         let (dir, name) = split(&header.path);
@@ -190,7 +195,7 @@ impl Unpacker {
         if header.kind == Type::Dir {
             self.make_dir(&header.path)?;
             self.implied.remove(&header.path);
-            self.dir_metadata(header)?;
+            self.directory(header)?;
             return Ok(None);
         }
         if let Ok(stat) = place.stat() {
@@ -225,6 +230,16 @@ impl Unpacker {
         let done = metadata(&self.place(name), header, &mut skipped).on("set the metadata of", &show);
         self.skipped = skipped;
         done.map(|()| None)
+    }
+
+    /// A directory entry. What its default access list says of new files does not hold for those of the tar, which have
+    /// their own.
+    fn directory(&mut self, header: &Header) -> Result<()> {
+        let mut now = header.clone();
+        now.xattrs.retain(|(name, _)| name != DEFAULT_LIST);
+        let later = header.xattrs.iter().filter(|(name, _)| name == DEFAULT_LIST);
+        self.default_lists.extend(later.map(|(_, value)| (header.path.clone(), value.clone())));
+        self.dir_metadata(&now)
     }
 
     fn hard_link(&self, header: &Header, name: &[u8]) -> Result<()> {
@@ -335,11 +350,20 @@ impl Unpacker {
         }
     }
 
-    /// Sets the directories' times and gives the list of the implied ones.
+    /// Sets what directories have for new files, and their times; gives the list of the implied ones.
     fn finish(mut self) -> Result<BTreeSet<Vec<u8>>> {
         if self.implied.contains(b"".as_slice()) {
             self.parent = None;
             self.implied_metadata(b"")?;
+        }
+        for (path, value) in &self.default_lists {
+            let (dir, name) = split(path);
+            let what = "set the metadata of";
+            let fd = self.root.dir(dir).on(what, self.root.show(path))?;
+            let place = Place { dir: &fd, name };
+            let list = [(DEFAULT_LIST.to_vec(), value.clone())];
+            attributes::set(&list, &mut Skipped::default(), &fd, |name, value| place.set_xattr(name, value))
+                .on(what, self.root.show(path))?;
         }
         for (path, mtime) in &self.dir_times {
             let (dir, name) = split(path);
