@@ -84,6 +84,10 @@ chmod 700 "$root/root" "$root/etc/dropbear"
 chmod 1777 "$root/tmp" "$root/var/tmp"
 ln -s ../run "$root/var/run"
 cp "$work/busybox/bin/busybox" "$root/bin/busybox"
+# Debian's ash asks the terminal for its cursor behind each prompt (FEATURE_EDITING_ASK_TERMINAL; nothing switches it
+# off at run time), and whoever waits for the prompt at the end of a line waits for ever: the question becomes an empty
+# string. Its vi shares it, where it does not know the size of the terminal: it then takes 80x24.
+LC_ALL=C sed -i 's/\x1b\[6n/\x00[6n/g' "$root/bin/busybox"
 # names of the applets as links, in the directories that busybox itself names for them
 "$root/bin/busybox" --list-full | while read -r applet; do
     dir=${applet%/*}

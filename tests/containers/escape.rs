@@ -185,6 +185,8 @@ fn nothing_is_gained_from_an_image_with_its_os_started() {
     plant(&server, "pc-x86-64-default");
     nothing_is_gained(&server, "pc-x86-64-default", true);
     limits_cannot_be_changed(&server, "pc-x86-64-default");
+    // Its OS takes a while to start, and the image to come: what is to work there is tried on the same server.
+    super::services::start_and_far_users_own_their_files(&server, "pc-x86-64-default");
 }
 
 /// The session's root may write the files of its own control group: those that count are above it.

@@ -12,6 +12,7 @@ mod gone;
 mod history;
 mod hooks;
 mod mini;
+mod services;
 mod trees;
 mod users;
 

@@ -28,6 +28,8 @@ fn the_shell_is_alone_on_its_terminal() {
     let server = start();
     let mut shell = open(&server, MINI);
     assert_eq!(shell.must("echo $$; pwd; echo $HOME; hostname", SOON), "1\n/root\n/root\nimage-shell\n");
+    // Whoever waits for the prompt at the end of a line, as scripts do, gets it.
+    assert!(!shell.was_asked_for_cursor());
     assert_eq!(shell.must("test -t 0 && tty | grep -c /dev/", SOON), "1\n");
     shell.resize(21, 87);
     assert_eq!(shell.must("stty size", SOON), "21 87\n");

@@ -75,7 +75,7 @@ fn a_save_is_the_same_with_and_without_a_user_namespace() {
         restart(&mut server, namespaces);
         let map = server.walt_with_input(USER, &["image", "shell", MINI], "cat /proc/self/uid_map\n").ok();
         let numbers: Vec<u32> = map.split_whitespace().map(|n| n.parse().unwrap()).collect();
-        assert_eq!(numbers == [0, FIRST, SIZE], namespaces, "{numbers:?}");
+        assert_eq!(numbers[..3] == [0, FIRST, SIZE], namespaces, "{numbers:?}");
         let script = |what: &str| format!("{program}/tmp/deeds {what}\n");
         let run = |from: &str, to: &str, what: &str| {
             let save = format!("--save={to}");
@@ -249,10 +249,10 @@ fn sessions_go_on_as_they_began() {
         server.walt(USER, &["image", "shell", "--discard", MINI]).ok();
     }
     restart(&mut server, false);
-    let far = "touch /root/far; chown 0:70000 /root/far\n";
+    let far = "touch /root/far; chown 0:2147418112 /root/far\n";
     server.walt_with_input(USER, &["image", "shell", MINI, "--save=far"], far).ok();
     restart(&mut server, true);
     let ran = server.walt_with_input(USER, &["image", "shell", "far"], "cat /proc/self/uid_map\n");
     assert!(!own_map(&ran.ok()));
-    assert!(server.log().contains("/root/far belongs to a user above 65535"), "{}", server.log());
+    assert!(server.log().contains("/root/far belongs to a user above 2147418111"), "{}", server.log());
 }

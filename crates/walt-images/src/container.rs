@@ -101,7 +101,9 @@ pub fn bundle(spec: &HoldSpec, facts: &Facts) -> Value {
     });
     if let Some(users) = &spec.users {
         // Said again, though the namespace has it: runc 1.1 wants to read it here.
-        let map = json!([{"containerID": 0, "hostID": users.first, "size": userns::SIZE}]);
+        let map = userns::map(users.first)
+            .map(|e| json!({"containerID": e.inside, "hostID": e.outside, "size": e.count}));
+        let map = json!(map);
         (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = (map.clone(), map);
     }
     config
@@ -304,7 +306,10 @@ mod tests {
         let users = crate::session::Users { first: 1000, root: "/r".into() };
         let spec = HoldSpec { users: Some(users), ..spec(Mode::Os) };
         let config = bundle(&spec, &Facts { userns: Some("/proc/7/fd/8".into()), ..facts() });
-        let map = json!([{"containerID": 0, "hostID": 1000, "size": 65536}]);
+        let map = json!([
+            {"containerID": 0, "hostID": 1000, "size": 65536},
+            {"containerID": 65536, "hostID": 2_147_549_184u32, "size": 2_147_352_576},
+        ]);
         assert_eq!(config["linux"]["uidMappings"], map);
         assert_eq!(config["linux"]["gidMappings"], map);
         assert_eq!(config["linux"]["namespaces"][6], json!({"type": "user", "path": "/proc/7/fd/8"}));

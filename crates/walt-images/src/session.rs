@@ -82,7 +82,7 @@ pub struct HoldSpec {
 /// The user namespace of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Users {
-    /// Number of the container's root on the server; the [`walt_sys::userns::SIZE`] - 1 above it are the others.
+    /// Number of the container's root on the server; the others are as in [`walt_sys::userns::map`].
     pub first: u32,
     /// Where the tree is mounted, in the holder's mount namespace: an empty directory that `first` can reach, which
     /// the session's own is not. All holders may have the same one.

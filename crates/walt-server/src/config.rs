@@ -273,11 +273,11 @@ impl Config {
             bail!("containers.network {} overlaps network.walt-net.ip", containers.network_text());
         }
         let first = self.containers.first_user;
-        if !(userns::SIZE..=u32::MAX - USERS).contains(&first) {
+        if !(userns::SIZE..=userns::FAR - USERS).contains(&first) {
             bail!(
                 "containers.first-user: {first} must be {} to {}: {USERS} numbers from there are for users of containers",
                 userns::SIZE,
-                u32::MAX - USERS
+                userns::FAR - USERS
             );
         }
         for (key, dir) in [("state-dir", &self.state_dir), ("run-dir", &self.run_dir)] {

@@ -3,7 +3,11 @@
 //! ```text
 //! in the container 0..65535  ◀─ uid_map ─▶  on this machine first..first+65535
 //! on the disk      0..65535  ◀─ idmapped mount of layers and upper directory ─▶  first..first+65535
+//!                  65536..   ◀─ both ─▶  on this machine 2^31+65536..
 //! ```
+//! The users above 65535 are those of a directory service, which come from anywhere below 2^31: all namespaces have
+//! the same numbers for them, in the half of the numbers that no account has (uid_t as a signed number is negative).
+//!
 //! Files keep the numbers of the image: a mount with another mapping (mount_setattr(2), `MOUNT_ATTR_IDMAP`)
 //! translates them both ways, see [`crate::mount::Overlay::ids`].
 //!
@@ -21,13 +25,38 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// How many users and groups a namespace has: those that 16 bits can name, as user_namespaces(7) expects of a
-/// complete system (65534 is `nobody`).
+/// How many users and groups a namespace has of its own: those that 16 bits can name, as user_namespaces(7) expects of
+/// a complete system (65534 is `nobody`).
 pub const SIZE: u32 = 65_536;
+/// The users and groups of a namespace are those below this number. Above it, nothing is left on this machine that
+/// is not a special number (2^32-1 is no user, 2^32-2 is `nobody` of older NFS).
+pub const END: u32 = 0x7fff_0000;
+/// Number on this machine of user 0, if it were mapped as those from [`SIZE`] on are. Nobody has an account from here
+/// on: accounts are below, also those of directory services.
+pub const FAR: u32 = 0x8000_0000;
 /// Name of the directory in which [`probe`] works.
 const PROBE_DIR: &str = ".userns-probe";
 /// What the child of a probe says if it could not tell what is wrong.
 const UNKNOWN: i32 = 255;
+
+/// Numbers in a namespace, and those on this machine that they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The first one in the namespace.
+    pub inside: u32,
+    /// The first one on this machine.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// The users, and the groups, of the namespace whose root is `first` on this machine.
+pub const fn map(first: u32) -> [Extent; 2] {
+    [
+        Extent { inside: 0, outside: first, count: SIZE },
+        Extent { inside: SIZE, outside: FAR + SIZE, count: END - SIZE },
+    ]
+}
 
 /// A user namespace, and a network namespace that belongs to it: the root of the one may configure the other.
 ///
@@ -44,7 +73,7 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Makes both, by a child that lives for as long. `first` and the [`SIZE`] - 1 numbers above it should mean
-    /// nothing else on this machine.
+    /// nothing else on this machine, and are below [`FAR`].
     pub fn new(first: u32) -> Result<Self> {
         let what = || format!("make a user namespace of the users {first} and above");
         let child = Sleeper::start(libc::CLONE_NEWUSER | libc::CLONE_NEWNET, &[]).during(what)?;
@@ -94,10 +123,12 @@ impl Sleeper {
 
     /// Says which users and groups there are in its user namespace.
     fn map(&self, first: u32) -> io::Result<()> {
-        let line = format!("0 {first} {SIZE}\n");
+        // All at once: the kernel takes one write.
+        let lines: String =
+            map(first).iter().map(|e| format!("{} {} {}\n", e.inside, e.outside, e.count)).collect();
         ["uid_map", "gid_map"]
             .iter()
-            .try_for_each(|name| std::fs::write(format!("/proc/{}/{name}", self.pid), &line))
+            .try_for_each(|name| std::fs::write(format!("/proc/{}/{name}", self.pid), &lines))
     }
 
     /// Lets it mount, and waits for its end.

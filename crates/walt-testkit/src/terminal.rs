@@ -38,6 +38,8 @@ struct Screen {
 #[derive(Debug, Default)]
 struct State {
     text: String,
+    /// All that came, with what is no text.
+    raw: Vec<u8>,
     ended: bool,
 }
 
@@ -107,6 +109,12 @@ impl Terminal {
         let (status, output) = self.shell(command, limit);
         assert_eq!(status, 0, "`{command}` failed: {output}");
         output
+    }
+
+    /// Whether the program has asked the terminal where its cursor is: what it prints then follows its prompt.
+    pub fn was_asked_for_cursor(&self) -> bool {
+        let state = self.screen.state.lock().expect("not poisoned");
+        state.raw.windows(4).any(|bytes| bytes == b"\x1b[6n")
     }
 
     fn find(&mut self, what: &str, limit: Duration, end: impl Fn(&str) -> Option<usize>) -> String {
@@ -179,6 +187,7 @@ fn read(mut master: File, screen: &Screen) {
             state.ended = true;
         } else {
             state.text.push_str(&filter.text(&bytes[..n]));
+            state.raw.extend_from_slice(&bytes[..n]);
         }
         screen.changed.notify_all();
         if n == 0 {

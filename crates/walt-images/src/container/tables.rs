@@ -130,12 +130,28 @@ pub const READ_ONLY: [(&str, &str); 5] = [
     ("/proc/sysrq-trigger", "resets the server"),
 ];
 
+/// Settings of services that a container cannot give them, and whose absence systemd does not take on the chin as it
+/// does that of its other sandboxes: it would not start the service. In the order of the lines: a user namespace; a user
+/// that exists while the service runs (its directories are made of mounts; the service runs as root, or as the `User=`
+/// that it names); what is bound to other places (one list for read-only and writable; the service sees the image's
+/// own); memory in the place of a directory; a journal of its own; scheduling ahead of the server's own programs.
+const SERVICES: &str = "[Service]\nPrivateUsers=no\nDynamicUser=no\nBindReadOnlyPaths=\nTemporaryFileSystem=\n\
+                        LogNamespace=\nCPUSchedulingPolicy=other\nCPUSchedulingPriority=0\nIOSchedulingClass=best-effort\n";
+
 /// Files put into `/run` before the OS starts: path below `/run`, content, reason.
-pub const RUN_FILES: [(&str, &str, &str); 1] = [(
-    "systemd/journald.conf.d/50-walt.conf",
-    "[Journal]\nStorage=volatile\n",
-    "the journal of a session is not part of the image",
-)];
+pub const RUN_FILES: [(&str, &str, &str); 3] = [
+    (
+        "systemd/journald.conf.d/50-walt.conf",
+        "[Journal]\nStorage=volatile\n",
+        "the journal of a session is not part of the image",
+    ),
+    (
+        "systemd/system.control/service.d/zz-walt-container.conf",
+        SERVICES,
+        "daemons of Debian start: redis, haproxy, …",
+    ),
+    ("systemd/user/service.d/zz-walt-container.conf", SERVICES, "those of users, too"),
+];
 
 /// More of them where programs are emulated.
 pub const RUN_FILES_EMULATED: [(&str, &str, &str); 1] = [(

@@ -1,11 +1,13 @@
 //! Which containers have a user namespace, and with which numbers.
 //!
-//! Every session has a range of its own, by its slot: the kernel counts processes, pending signals and memory that is
-//! locked by user, so sessions do not take them from each other; and who got out of a container would be nobody to the
-//! processes of another. Ranges cost nothing, since files keep the image's numbers.
+//! Every session has a range of its own for the users 0 to 65535, by its slot: the kernel counts processes, pending
+//! signals and memory that is locked by user, so sessions do not take them from each other; and who got out of a
+//! container would be nobody to the processes of another. Ranges cost nothing, since files keep the image's numbers.
+//! The users above, of which there are two thousand millions, have the same numbers in all sessions
+//! ([`userns::map`]).
 //!
 //! Without: when the kernel or the file system cannot (asked once, at the start of the server), by configuration, for
-//! an image with owners that a range does not have, and for a session that began without.
+//! an image with owners of [`userns::END`] or above, and for a session that began without.
 
 use crate::{App, config};
 use std::path::PathBuf;
@@ -59,10 +61,10 @@ pub fn for_trees<'a>(app: &App, slot: u32, trees: impl IntoIterator<Item = &'a V
     if !app.user_namespaces.get().is_some_and(|answer| answer.used) {
         return None;
     }
-    if let Some(path) = trees.into_iter().find_map(|tree| beyond(tree, userns::SIZE)) {
+    if let Some(path) = trees.into_iter().find_map(|tree| beyond(tree, userns::END)) {
         tracing::info!(
             "a container runs without user namespace: {path} belongs to a user above {}",
-            userns::SIZE - 1
+            userns::END - 1
         );
         return None;
     }

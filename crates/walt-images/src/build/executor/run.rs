@@ -142,7 +142,7 @@ impl<H: Host> Executor<'_, H> {
         trees.push(view.clone());
         let container = self.host.container(self.number, run.network, image, &trees);
         let mut spec = container.await.map_err(at(step.line))?;
-        if [account.uid, account.gid].iter().chain(&account.groups).any(|id| *id >= userns::SIZE) {
+        if [account.uid, account.gid].iter().chain(&account.groups).any(|id| *id >= userns::END) {
             // Nobody of that number is in it.
             spec.users = None;
         }
