@@ -63,6 +63,19 @@ pub fn default_image_of(model: &Model) -> ImageRef {
 }
 
 #[cfg(test)]
+fn test_nodes() -> Vec<NodeFacts> {
+    [("va1", "alice/x"), ("vb1", "bob/x"), ("free1", "waltplatform/pc-x86-64-default"), ("va2", "alice/y")]
+        .into_iter()
+        .map(|(name, image)| NodeFacts {
+            name: name.parse().unwrap(),
+            model: "pc-x86-64".parse().unwrap(),
+            image: image.parse().unwrap(),
+            is_virtual: true,
+        })
+        .collect()
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use walt_types::node_set;
@@ -77,17 +90,4 @@ mod tests {
         assert_eq!(members("my-nodes,VB1"), "va1 va2 vb1");
         assert_eq!(members("free-nodes"), "free1");
     }
-}
-
-#[cfg(test)]
-fn test_nodes() -> Vec<NodeFacts> {
-    [("va1", "alice/x"), ("vb1", "bob/x"), ("free1", "waltplatform/pc-x86-64-default"), ("va2", "alice/y")]
-        .into_iter()
-        .map(|(name, image)| NodeFacts {
-            name: name.parse().unwrap(),
-            model: "pc-x86-64".parse().unwrap(),
-            image: image.parse().unwrap(),
-            is_virtual: true,
-        })
-        .collect()
 }
