@@ -111,6 +111,8 @@ pub struct Composer<'a> {
     entries: u64,
     apparent: u64,
     skipped: Skipped,
+    /// Lists of directories that entries made in them would get: set at the end, too.
+    inherited: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Nothing but a directory may be put over a directory.
     keep_directories: bool,
 }
@@ -134,6 +136,7 @@ impl Store {
             entries: 0,
             apparent: 0,
             skipped: Skipped::default(),
+            inherited: BTreeMap::new(),
             keep_directories: false,
         })
     }
@@ -219,7 +222,14 @@ impl Composer<'_> {
     /// Gives what is at `path`, in the current directory, its metadata.
     fn dress(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
         let mut skipped = std::mem::take(&mut self.skipped);
-        let done = metadata(&self.place(path), meta, kind, &mut skipped);
+        let later = meta.xattrs.iter().find(|(name, _)| kind == Kind::Dir && name == attributes::INHERITED);
+        let mut meta = meta.clone();
+        self.inherited.remove(path);
+        if let Some((_, list)) = later {
+            self.inherited.insert(path.to_vec(), list.clone());
+            meta.xattrs.retain(|(name, _)| name != attributes::INHERITED);
+        }
+        let done = metadata(&self.place(path), &meta, kind, &mut skipped);
         self.skipped = skipped;
         done.on("set the metadata of", self.root.show(path))
     }
@@ -361,6 +371,12 @@ impl Composer<'_> {
 
     /// As [`Composer::finish`], without what `rules` leave out.
     pub fn finish_with(self, rules: &SaveRules) -> Result<Composed> {
+        for (path, list) in self.inherited.iter().filter(|(path, _)| self.times.contains_key(*path)) {
+            let (dir, name) = split(path);
+            let what = "set the access list of";
+            let fd = self.root.dir(dir).on(what, self.root.show(path))?;
+            Place { dir: &fd, name }.set_xattr(attributes::INHERITED, list).on(what, self.root.show(path))?;
+        }
         for (path, mtime) in &self.times {
             let (dir, name) = split(path);
             let what = "set the time of";

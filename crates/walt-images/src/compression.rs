@@ -141,6 +141,10 @@ impl<R: Read> Read for Peek<R> {
 }
 
 /// One member or stream of several.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one of them is in use at a time, and it is never moved while it is read"
+)]
 enum Part<R: Read> {
     Gzip(flate2::bufread::GzDecoder<Peek<R>>),
     Bzip2(bzip2::bufread::BzDecoder<Peek<R>>),

@@ -41,6 +41,10 @@ const FATES: [(&[u8], Fate, &str); 10] = [
     (b"system.", Fate::Skip, "made by the file system that it came from (nfs4_acl, cifs_acl, ntfs)"),
 ];
 
+/// What new entries of a directory get as their list of who may access them. A directory gets it when it has all its
+/// entries, which have lists of their own or none.
+pub(crate) const INHERITED: &[u8] = b"system.posix_acl_default";
+
 /// What becomes of the attribute of this name.
 pub(crate) fn fate(name: &[u8]) -> Fate {
     FATES.iter().find(|(prefix, ..)| name.starts_with(prefix)).map_or(Fate::Skip, |(_, fate, _)| *fate)

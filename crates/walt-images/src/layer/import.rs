@@ -43,8 +43,6 @@ pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
 /// Zeros that are read at once become a hole from so many on: small holes would scatter the files of a layer.
 const MIN_HOLE: usize = 1 << 16;
-/// Holds for what is made in a directory (acl(5)).
-const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
 /// of the latter's directories.
@@ -236,8 +234,8 @@ impl Unpacker {
     /// their own.
     fn directory(&mut self, header: &Header) -> Result<()> {
         let mut now = header.clone();
-        now.xattrs.retain(|(name, _)| name != DEFAULT_LIST);
-        let later = header.xattrs.iter().filter(|(name, _)| name == DEFAULT_LIST);
+        now.xattrs.retain(|(name, _)| name != attributes::INHERITED);
+        let later = header.xattrs.iter().filter(|(name, _)| name == attributes::INHERITED);
         self.default_lists.extend(later.map(|(_, value)| (header.path.clone(), value.clone())));
         self.dir_metadata(&now)
     }
@@ -361,7 +359,7 @@ impl Unpacker {
             let what = "set the metadata of";
             let fd = self.root.dir(dir).on(what, self.root.show(path))?;
             let place = Place { dir: &fd, name };
-            let list = [(DEFAULT_LIST.to_vec(), value.clone())];
+            let list = [(attributes::INHERITED.to_vec(), value.clone())];
             attributes::set(&list, &mut Skipped::default(), &fd, |name, value| place.set_xattr(name, value))
                 .on(what, self.root.show(path))?;
         }
