@@ -1,3 +1,3 @@
-#: fails walt image clone
+#: fails is not one of this server's registries
 #: differs buildah would ask a registry.
 FROM registry.invalid/some/image:1
