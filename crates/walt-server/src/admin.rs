@@ -4,7 +4,7 @@ use crate::{
     App, StateLock,
     config::Config,
     events::Events,
-    failure::{Outcome, refused},
+    failure::{Outcome, unusable},
     images::{
         default_image, emulation,
         housekeeping::{After, writing},
@@ -32,7 +32,7 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
             let _tidy = After(app);
             let _changes = writing(app).await;
             let imported = crate::db::blocking(|| default_image::import(app, &name, Path::new(&dir)));
-            let id = imported.map_err(|e| refused(format!("{e:#}")))?;
+            let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
             Ok(true)
         }

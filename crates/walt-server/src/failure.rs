@@ -112,6 +112,24 @@ pub fn refused(message: impl std::fmt::Display) -> Failure {
     ApiError::new(ErrorCode::Refused, message.to_string()).into()
 }
 
+/// What the caller gave cannot be used, for these reasons; a full disk is the server's failure.
+pub fn unusable(error: anyhow::Error) -> Failure {
+    if no_space(&error) { Failure::Internal(error) } else { refused(reasons(&error)) }
+}
+
+/// The sentence of an error and of what caused it; what a sentence says itself of its cause is not repeated.
+fn reasons(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
 /// As [`refused`], with a hint.
 pub fn refused_hint(message: impl std::fmt::Display, hint: impl std::fmt::Display) -> Failure {
     ApiError::new(ErrorCode::Refused, message.to_string()).hint(hint.to_string()).into()
@@ -120,6 +138,21 @@ pub fn refused_hint(message: impl std::fmt::Display, hint: impl std::fmt::Displa
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_the_callers_mistake() {
+        let error = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            let inner = walt_images::Error::Io { what: "create", path: "/x".into(), source };
+            anyhow::Error::new(inner).context("cannot import rootfs.tar")
+        };
+        assert!(matches!(unusable(error(28)), Failure::Internal(_)));
+        let Failure::Api(told) = unusable(error(2)) else { panic!("a missing file is") };
+        assert_eq!(
+            told.message,
+            "cannot import rootfs.tar: cannot create /x: No such file or directory (os error 2)"
+        );
+    }
 
     #[test]
     fn users_are_not_told_where_the_server_keeps_files() {

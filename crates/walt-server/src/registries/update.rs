@@ -19,7 +19,7 @@ use crate::{
     App,
     db::{By, NodeRow, RefRow},
     events::Events,
-    failure::{Outcome, refused},
+    failure::{Outcome, refused, unusable},
     images::{
         actions::reboot_users,
         default_image::{self, Standing, Stored, UPDATE_COMMAND},
@@ -180,7 +180,7 @@ impl Update<'_> {
         let _tidy = After(app);
         let _writing = writing(app).await;
         let stored = crate::db::blocking(|| default_image::store(app, name, &made.results()));
-        let (Stored { image, created }, _) = stored.map_err(|e| refused(format!("{e:#}")))?;
+        let (Stored { image, created }, _) = stored.map_err(unusable)?;
         let by = By::new(self.caller, UPDATE_COMMAND);
         let users = land_all(app, &targets, image, created, &by).await?;
         Ok((targets.into_iter().map(|t| t.reference).collect(), users))
