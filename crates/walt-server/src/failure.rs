@@ -42,7 +42,12 @@ impl Failure {
         match self {
             Self::Api(mut error) => {
                 if let Some(dir) = STATE_DIR.get() {
-                    error.message = without_store(&error.message, dir);
+                    let told = without_store(&error.message, dir);
+                    // Where to make room is said also where the disk is not the whole of the sentence.
+                    if told != error.message {
+                        let full = format!("No space left on the server's disk, in {}", dir.display());
+                        error.message = told.replace("No space left on device", &full);
+                    }
                 }
                 *error
             }
@@ -78,7 +83,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// A sentence for users, who are not concerned with where the server keeps its files: a path of an image's files is the
-/// one in the image, of others the name is left. The log has the whole.
+/// one in the image, others are not told. The log has the whole.
 fn without_store(text: &str, state_dir: &std::path::Path) -> String {
     let start = format!("{}/", state_dir.display());
     let (mut out, mut rest) = (String::new(), text);
@@ -90,7 +95,10 @@ fn without_store(text: &str, state_dir: &std::path::Path) -> String {
         match path.split_once("/fs").filter(|(_, inner)| inner.is_empty() || inner.starts_with('/')) {
             Some((_, "")) => out.push('/'),
             Some((_, inner)) => out.push_str(inner),
-            None => out.push_str(path.rsplit('/').next().unwrap_or(path)),
+            None if path.starts_with("images/") || path.starts_with("sessions/") => {
+                out.push_str("in the image store");
+            }
+            None => out.push_str("in the state directory"),
         }
         rest = behind;
     }
@@ -165,7 +173,15 @@ mod tests {
             ),
             ("cannot open /var/lib/walt/images/tmp/12-3/fs: denied", "cannot open /: denied"),
             (&format!("at '/var/lib/walt/images/layers/{layer}/fs/a b'."), "at '/a b'."),
-            ("cannot write /var/lib/walt/images/views/ab (x), /etc/x", "cannot write ab (x), /etc/x"),
+            (
+                "cannot create the skeleton /var/lib/walt/sessions/a/skeleton: denied",
+                "cannot create the skeleton in the image store: denied",
+            ),
+            (
+                "cannot write /var/lib/walt/images/views/ab (x), /etc/x",
+                "cannot write in the image store (x), /etc/x",
+            ),
+            ("cannot read /var/lib/walt/keys/id: x", "cannot read in the state directory: x"),
             ("cannot read /home/var/lib/walts/x", "cannot read /home/var/lib/walts/x"),
         ] {
             assert_eq!(without_store(text, dir), told);
