@@ -373,7 +373,9 @@ impl TestServer {
         let tail: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
         eprintln!("--- last lines of the server's log");
         tail.iter().rev().for_each(|line| eprintln!("{line}"));
-        let keep = target().join("walt-test-failures").join(self.slot.number.to_string());
+        // By the test's name: the next one that fails has the same slot.
+        let test = std::thread::current().name().unwrap_or("unnamed").replace("::", "-");
+        let keep = target().join("walt-test-failures").join(format!("{test}-{}", self.slot.number));
         let _ = fs::remove_dir_all(&keep);
         if fs::create_dir_all(&keep).is_err() {
             return;
@@ -382,9 +384,19 @@ impl TestServer {
         for node in fs::read_dir(self.state_dir().join("nodes")).into_iter().flatten().flatten() {
             for file in fs::read_dir(node.path()).into_iter().flatten().flatten() {
                 let name = format!("{}-{}", node.file_name().display(), file.file_name().display());
-                if file.file_type().is_ok_and(|t| t.is_file()) {
-                    let _ = fs::copy(file.path(), keep.join(name));
+                if !file.file_type().is_ok_and(|t| t.is_file()) {
+                    continue;
                 }
+                if let Ok(console) = fs::read(file.path())
+                    && name.ends_with("console.log")
+                {
+                    // Where only the output of the tests is kept, this is all there is to know a guest's end from.
+                    eprintln!("--- last lines of {name}");
+                    let console = String::from_utf8_lossy(&console);
+                    let lines: Vec<&str> = console.lines().rev().take(LOG_LINES).collect();
+                    lines.iter().rev().for_each(|line| eprintln!("{}", line.escape_debug()));
+                }
+                let _ = fs::copy(file.path(), keep.join(name));
             }
         }
         eprintln!("--- logs and consoles are in {}", keep.display());
