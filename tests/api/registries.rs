@@ -3,6 +3,7 @@
 mod from;
 mod index;
 mod layers;
+mod layout;
 mod own;
 
 use serde_json::Value;

@@ -1,11 +1,12 @@
 //! `FROM` of images that are not on the server.
 
+use super::layout::Layout;
 use super::{ANN, BOB, SOON, clean, is_installed, line, run, server_with, walt_at};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use walt_images::registry::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of};
+use walt_images::registry::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use walt_testkit::{DockerRegistry, Ran, TestServer};
 
 /// What the image is built for, in the label that every build here has.
@@ -13,38 +14,30 @@ const PC: &str = "LABEL walt.node.models=pc-x86-64\n";
 
 /// An OCI layout of an index: an image for each of these platforms, with the file `arch` that tells it; the digest.
 fn layout(dir: &Path, platforms: &[(&str, &str)], more: &str) -> String {
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let add = |media_type: &str, bytes: &[u8]| {
-        let digest = digest_of(bytes).to_string();
-        fs::write(blobs.join(&digest), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
-    };
+    let layout = Layout::new(dir);
     let files = tempfile::tempdir().unwrap();
     let entry = |(architecture, variant): &(&str, &str)| {
         fs::write(files.path().join("arch"), format!("{architecture}{variant}{more}")).unwrap();
         let tar =
             Command::new("tar").arg("-C").arg(files.path()).args(["-cf", "-", "arch"]).output().unwrap();
-        let tar = add("application/vnd.oci.image.layer.v1.tar", &tar.stdout);
+        let tar = layout.add("application/vnd.oci.image.layer.v1.tar", &tar.stdout);
         let mut platform = json!({ "architecture": architecture, "os": "linux" });
         if !variant.is_empty() {
             platform["variant"] = json!(variant);
         }
         let mut config = platform.clone();
         config["rootfs"] = json!({ "type": "layers", "diff_ids": [tar["digest"]] });
-        let config = add(OCI_CONFIG, config.to_string().as_bytes());
+        let config = layout.add_json(OCI_CONFIG, &config);
         let manifest =
             json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [tar] });
-        let mut manifest = add(OCI_MANIFEST, manifest.to_string().as_bytes());
+        let mut manifest = layout.add_json(OCI_MANIFEST, &manifest);
         manifest["platform"] = platform;
         manifest
     };
     let entries: Vec<Value> = platforms.iter().map(entry).collect();
     let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
-    let index = add(OCI_INDEX, index.to_string().as_bytes());
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    fs::write(dir.join("index.json"), json!({ "schemaVersion": 2, "manifests": [index] }).to_string())
-        .unwrap();
+    let index = layout.add_json(OCI_INDEX, &index);
+    layout.end(&index);
     index["digest"].as_str().unwrap().to_owned()
 }
 

@@ -1,5 +1,6 @@
 //! Indexes (docker: manifest lists) that are pushed to the server's own registry.
 
+use super::layout::{descriptor, digest};
 use super::{ANN, BOB, LIMIT, SOON, clean, id_of, is_installed, line, run, server_with, walt_at};
 use serde_json::{Value, json};
 use std::fs;
@@ -7,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use walt_images::registry::manifest::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, digest_of};
+use walt_images::registry::manifest::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use walt_testkit::{OwnRegistry, TestServer, until};
 
 /// A server with the image `ann/mine`, its registry, and ann's login.
@@ -16,15 +17,6 @@ struct Scene {
     server: TestServer,
     registry: OwnRegistry,
     auth: PathBuf,
-}
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", digest_of(bytes))
-}
-
-/// What points to bytes.
-fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
-    json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() })
 }
 
 /// An entry of an index: what points to a manifest, for a platform.

@@ -1,5 +1,6 @@
 //! Images of a registry that have more layers than ours can have.
 
+use super::layout::Layout;
 use super::{ANN, clean, id_of, is_installed, line, run, server_with};
 use serde_json::{Value, json};
 use std::fs;
@@ -7,19 +8,13 @@ use std::path::Path;
 use std::process::Command;
 use walt_images::{
     MAX_FOREIGN_LAYERS, MAX_LAYERS,
-    registry::manifest::{OCI_CONFIG, OCI_MANIFEST, digest_of},
+    registry::manifest::{OCI_CONFIG, OCI_MANIFEST},
 };
 use walt_testkit::{DockerRegistry, OwnRegistry};
 
 /// An OCI layout of an image; each of its layers has the file `n`, with the layer's number, and one of its own.
 fn layout(dir: &Path, layers: usize) {
-    let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).unwrap();
-    let add = |media_type: &str, bytes: &[u8]| {
-        let digest = digest_of(bytes).to_string();
-        fs::write(blobs.join(&digest), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() })
-    };
+    let layout = Layout::new(dir);
     let files = tempfile::tempdir().unwrap();
     let tars: Vec<Value> = (1..=layers)
         .map(|number| {
@@ -32,7 +27,7 @@ fn layout(dir: &Path, layers: usize) {
                 .arg(files.path())
                 .args(["--mtime=@0", "-cf", "-", "n", &own])
                 .output();
-            add("application/vnd.oci.image.layer.v1.tar", &tar.unwrap().stdout)
+            layout.add("application/vnd.oci.image.layer.v1.tar", &tar.unwrap().stdout)
         })
         .collect();
     let config = json!({
@@ -40,12 +35,10 @@ fn layout(dir: &Path, layers: usize) {
         "config": { "Labels": { "walt.node.models": "pc-x86-64" } },
         "rootfs": { "type": "layers", "diff_ids": tars.iter().map(|t| &t["digest"]).collect::<Vec<_>>() },
     });
-    let config = add(OCI_CONFIG, config.to_string().as_bytes());
+    let config = layout.add_json(OCI_CONFIG, &config);
     let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": tars });
-    let manifest = add(OCI_MANIFEST, manifest.to_string().as_bytes());
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let index = json!({ "schemaVersion": 2, "manifests": [manifest] });
-    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    let manifest = layout.add_json(OCI_MANIFEST, &manifest);
+    layout.end(&manifest);
 }
 
 #[test]
