@@ -59,7 +59,7 @@ fn class(name: &[u8]) -> Option<Class> {
 /// Why nodes get a file without its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LeftBehind {
-    /// There is no room for it: it is too large, or all of them are.
+    /// It does not fit: the file itself, or all such files together, are too large.
     Size,
     /// Its attributes are too large, or not such as Linux makes.
     Attributes,

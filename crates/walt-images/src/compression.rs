@@ -130,13 +130,18 @@ impl<R: Read> BufRead for Peek<R> {
     }
 }
 
+/// `Read::read` of what is a [`BufRead`] first of all.
+pub(crate) fn read_buffered(input: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
+    let there = input.fill_buf()?;
+    let n = there.len().min(buffer.len());
+    buffer[..n].copy_from_slice(&there[..n]);
+    input.consume(n);
+    Ok(n)
+}
+
 impl<R: Read> Read for Peek<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let there = self.fill_buf()?;
-        let n = there.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&there[..n]);
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buffer)
     }
 }
 

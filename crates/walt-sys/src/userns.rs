@@ -29,7 +29,7 @@ use std::path::Path;
 /// a complete system (65534 is `nobody`).
 pub const SIZE: u32 = 65_536;
 /// The users and groups of a namespace are those below this number. Above it, nothing is left on this machine that
-/// is not a special number (2^32-1 is no user, 2^32-2 is `nobody` of older NFS).
+/// is not a special number (2^32-1 is not a user, 2^32-2 is `nobody` of older NFS).
 pub const END: u32 = 0x7fff_0000;
 /// Number on this machine of user 0, if it were mapped as those from [`SIZE`] on are. Nobody has an account from here
 /// on: accounts are below, also those of directory services.

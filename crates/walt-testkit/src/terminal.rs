@@ -38,7 +38,7 @@ struct Screen {
 #[derive(Debug, Default)]
 struct State {
     text: String,
-    /// All that came, with what is no text.
+    /// All bytes that came, also those that are not text.
     raw: Vec<u8>,
     ended: bool,
 }

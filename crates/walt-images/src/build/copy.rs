@@ -87,6 +87,11 @@ impl Copier<'_> {
         self.notes.borrow_mut().push(note);
     }
 
+    /// What the store says of `what`, as a mistake in this line; work that is not wanted any more is cancelled.
+    fn failed(&self, what: &str, e: &crate::Error) -> Error {
+        if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
+    }
+
     fn view(&self) -> Result<&Arc<View>> {
         self.source.as_ref().ok_or_else(|| self.wrong("there is nothing to copy from"))
     }
@@ -290,10 +295,7 @@ impl Copier<'_> {
     }
 
     fn dirs(&self, composer: &mut Composer<'_>, path: &[u8], made: &Meta) -> Result<()> {
-        composer.make_dirs(path, made).map_err(|e| match e {
-            e if e.is_stopped() => Error::Cancelled,
-            e => self.wrong(format!("the destination: {e}")),
-        })
+        composer.make_dirs(path, made).map_err(|e| self.failed("the destination", &e))
     }
 
     /// Where a file goes: into the destination if that is a directory.
@@ -449,9 +451,7 @@ impl Copier<'_> {
             // The top of the archive is the destination, which is as it is.
             Ok(!header.path.is_empty())
         };
-        composer.extract(tar, dest, &mut edit, &mut |_| ()).map_err(|e| {
-            if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("the archive: {e}")) }
-        })
+        composer.extract(tar, dest, &mut edit, &mut |_| ()).map_err(|e| self.failed("the archive", &e))
     }
 }
 

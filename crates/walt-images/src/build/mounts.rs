@@ -143,7 +143,7 @@ impl Fields {
         match self.text(name) {
             None => Ok(default),
             Some(text) => {
-                u32::from_str_radix(&text, radix).map_err(|_| format!("{name}={text} is no number"))
+                u32::from_str_radix(&text, radix).map_err(|_| format!("{name}={text} is not a number"))
             }
         }
     }
@@ -213,7 +213,7 @@ pub(crate) fn parse(text: &str, workdir: &str, expand: Expand<'_>) -> Result<Mou
         "tmpfs" => {
             let size = match fields.text("size") {
                 None => None,
-                Some(text) => Some(bytes(&text).ok_or_else(|| format!("size={text} is no size"))?),
+                Some(text) => Some(bytes(&text).ok_or_else(|| format!("size={text} is not a size"))?),
             };
             Mount { target, kind: MountKind::Tmpfs { size }, read_only: false }
         }
@@ -284,7 +284,7 @@ fn bytes(text: &str) -> Option<u64> {
         None => digits.parse::<u64>().ok()?.checked_mul(factor),
         Some(_) => {
             let number: f64 = digits.parse().ok()?;
-            // What is larger is no size of memory, and would not be exact.
+            // A larger number is not a size of memory, and would not be exact.
             Some(number * factor as f64).filter(|n| (0.0..9e15).contains(n)).map(|n| n as u64)
         }
     }

@@ -1,7 +1,7 @@
 //! Reading a tar ahead: decompression and the sum go on in a thread of their own, while files are made of what came.
 
 use crate::{
-    compression::plain,
+    compression::{plain, read_buffered},
     error::{Error, Result},
 };
 use sha2::{Digest, Sha256};
@@ -56,11 +56,7 @@ impl BufRead for Ahead {
 
 impl Read for Ahead {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let there = self.fill_buf()?;
-        let n = there.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&there[..n]);
-        self.consume(n);
-        Ok(n)
+        read_buffered(self, buffer)
     }
 }
 

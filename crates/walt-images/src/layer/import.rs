@@ -90,7 +90,7 @@ fn unpack(
         let file = unpacker.entry(&header)?;
         if header.size > 0 || header.file_size() > 0 {
             let path = unpacker.root.show(&header.path);
-            let file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is no file"))?;
+            let file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is not a file"))?;
             for (offset, length) in read_regions(input, &header, &mut raw)? {
                 skeleton.raw(&raw)?;
                 raw.clear();

@@ -110,7 +110,7 @@ impl Platform {
     }
 }
 
-/// The platforms of images that all these models of nodes boot, best first; none if there is no such.
+/// The platforms of images that all these models of nodes boot, best first. It is empty if no platform suits them all.
 pub fn of_models(models: &[String]) -> Vec<Platform> {
     let of = |model: &String| -> Vec<Platform> {
         // Boards before the second have the CPU ARM1176.

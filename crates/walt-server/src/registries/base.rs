@@ -129,7 +129,7 @@ enum Without {
     Stranger(String),
     /// It cannot be reached.
     Away(String),
-    /// It fails, or its image is no use.
+    /// It fails, or its image cannot be used.
     Failed(String),
 }
 

@@ -106,7 +106,7 @@ pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result
             "start-interval" => "StartInterval",
             "retries" if text.is_empty() => continue,
             "retries" => {
-                let count: u32 = text.parse().map_err(|_| format!("--retries={text} is no number"))?;
+                let count: u32 = text.parse().map_err(|_| format!("--retries={text} is not a number"))?;
                 value["Retries"] = json!(count);
                 continue;
             }

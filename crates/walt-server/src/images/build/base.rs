@@ -81,7 +81,7 @@ impl<'a> Asker<'a> {
         let answer = async {
             loop {
                 let (label, credentials) = answered.recv().await?;
-                // An answer that came too late is none to this question.
+                // A late answer belongs to an earlier question.
                 if label == registry.label {
                     return credentials;
                 }
