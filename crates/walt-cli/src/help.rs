@@ -82,22 +82,15 @@ fn about(command: &Command) -> String {
 }
 
 fn list(command: &Command) -> String {
+    let shown: Vec<&Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).collect();
     let mut rows = Vec::new();
-    for shown in command.get_subcommands().filter(|c| !c.is_hide_set()) {
-        let name = shown.get_name();
-        rows.push((name.to_owned(), about(shown)));
-        rows.extend(
-            shown.get_visible_aliases().map(|alias| (alias.to_owned(), format!("the same as '{name}'"))),
-        );
+    for c in &shown {
+        let name = c.get_name();
+        rows.push((name.to_owned(), about(c)));
+        rows.extend(c.get_visible_aliases().map(|alias| (alias.to_owned(), format!("the same as '{name}'"))));
     }
-    rows_in_order(command, rows)
-}
-
-/// An alias stands where its own name belongs, if the commands are sorted by name.
-fn rows_in_order(command: &Command, mut rows: Vec<(String, String)>) -> String {
-    let names: Vec<&str> =
-        command.get_subcommands().filter(|c| !c.is_hide_set()).map(Command::get_name).collect();
-    if names.is_sorted() {
+    // An alias stands where its own name belongs, if the commands are sorted by name.
+    if shown.is_sorted_by_key(|c| c.get_name()) {
         rows.sort();
     }
     two_columns(rows)

@@ -23,30 +23,3 @@ impl From<SetError> for Failure {
         Self::Failed { message: error.to_string(), hint: error.hint().map(str::to_owned) }
     }
 }
-
-#[cfg(test)]
-pub mod samples {
-    //! Nodes for tests.
-
-    use std::collections::BTreeMap;
-    use walt_api::{Node, NodeState};
-
-    /// A booted virtual node with this image.
-    pub fn node(name: &str, image: &str) -> Node {
-        Node {
-            name: name.into(),
-            model: "pc-x86-64".into(),
-            is_virtual: true,
-            image: image.into(),
-            booted: true,
-            ip: "192.168.183.2".into(),
-            mac: "52:54:00:00:00:01".parse().unwrap(),
-            config: BTreeMap::from([("netsetup".into(), "LAN".into())]),
-            owner: image.split('/').next().unwrap().into(),
-            state: NodeState::Booted,
-            booted_text: "yes".into(),
-            boot_seconds: Some(3.5),
-            last_console_line: None,
-        }
-    }
-}

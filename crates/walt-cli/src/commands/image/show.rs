@@ -6,9 +6,7 @@ use crate::ui;
 use crate::ui::table::{compact_models, table, truth};
 use clap::Args;
 use walt_api::{Image, ImageList};
-
-/// Owner of the default images.
-const PLATFORM: &str = "waltplatform";
+use walt_types::PLATFORM_USER;
 
 /// `walt image show`
 #[derive(Debug, Args)]
@@ -89,14 +87,14 @@ fn text(images: &[Image], user: &str) -> String {
     text += &section(
         "Images of other users:",
         &["user", "name", "created", "clonable_link"],
-        rows(&|i| i.user != user && i.user != PLATFORM, &|i| {
+        rows(&|i| i.user != user && i.user != PLATFORM_USER, &|i| {
             vec![i.user.clone(), short(&i.fullname).into(), i.created.clone(), link(i)]
         }),
     );
     text += &section(
         "Images of the platform:",
         &["name", "created", "clonable_link"],
-        rows(&|i| i.user == PLATFORM && user != PLATFORM, &|i| {
+        rows(&|i| i.user == PLATFORM_USER && user != PLATFORM_USER, &|i| {
             vec![short(&i.fullname).into(), i.created.clone(), link(i)]
         }),
     );

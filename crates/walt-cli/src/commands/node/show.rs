@@ -6,9 +6,7 @@ use crate::ui;
 use crate::ui::table::table;
 use clap::Args;
 use walt_api::{Node, NodeList, NodeState};
-
-/// Owner of free nodes.
-const FREE: &str = "waltplatform";
+use walt_types::PLATFORM_USER;
 
 /// `walt node show`
 #[derive(Debug, Args)]
@@ -68,12 +66,12 @@ fn text(nodes: &[Node], user: &str) -> String {
     text += &section(
         "Free nodes:",
         &["name", "type", "model", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner == FREE && user != FREE, &|n| cells(n, None)),
+        rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
     );
     text += &section(
         "Nodes of other users:",
         &["name", "type", "model", "image_owner", "clonable_image_link", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner != FREE && n.owner != user, &|n| {
+        rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
             cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
         }),
     );
@@ -119,7 +117,26 @@ fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sets::samples::node;
+    use std::collections::BTreeMap;
+
+    /// A booted virtual node with this image.
+    fn node(name: &str, image: &str) -> Node {
+        Node {
+            name: name.into(),
+            model: "pc-x86-64".into(),
+            is_virtual: true,
+            image: image.into(),
+            booted: true,
+            ip: "192.168.183.2".into(),
+            mac: "52:54:00:00:00:01".parse().unwrap(),
+            config: BTreeMap::from([("netsetup".into(), "LAN".into())]),
+            owner: image.split('/').next().unwrap().into(),
+            state: NodeState::Booted,
+            booted_text: "yes".into(),
+            boot_seconds: Some(3.5),
+            last_console_line: None,
+        }
+    }
 
     #[test]
     fn sections() {
