@@ -37,7 +37,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("node-link", node_link),
     ("tar", walt_images::fuzzing::tar_headers),
     ("decompress", walt_images::fuzzing::decompress),
-    ("dockerfile", walt_images::fuzzing::dockerfile),
+    ("dockerfile", walt_build::fuzzing::dockerfile),
     ("patterns", patterns),
     ("layer", layer),
     ("compose", compose),

@@ -1,7 +1,7 @@
 //! What registries, and files with credentials, say.
 
 use walt_client::credentials::{authfile, config};
-use walt_images::registry::{
+use walt_registry::{
     auth::{Challenge, parse_token},
     manifest::{self, Document, MAX_BLOB, MAX_DOCUMENT},
 };

@@ -3,9 +3,8 @@
 
 use crate::{
     ImageConfig, Store,
-    config::parse,
     error::{Context, Error, Result},
-    layer::disk::split,
+    paths::split,
     store::Temporary,
 };
 use serde::Deserialize;
@@ -123,7 +122,7 @@ impl Archive {
 
     /// The image's configuration.
     pub fn config(&self) -> Result<ImageConfig> {
-        parse(&self.config)
+        ImageConfig::parse(&self.config)
     }
 
     /// Its bytes.

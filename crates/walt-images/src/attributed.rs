@@ -15,10 +15,8 @@ mod ext4;
 
 use crate::{
     error::{Context, Result},
-    layer::{
-        disk::{Xattrs, as_path},
-        scan::Kind,
-    },
+    layer::{disk::Xattrs, scan::Kind},
+    paths::as_path,
     store::{NewEntry, NewKind},
     view::View,
 };

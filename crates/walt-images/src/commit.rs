@@ -6,12 +6,13 @@
 use crate::{
     error::{Context, Result},
     layer::{
-        disk::{self, OPAQUE, Place, Root, as_path, split},
+        disk::{self, OPAQUE, Place, Root},
         holes,
         scan::{Attributes, Kind, Node, remove, scan},
         skeleton::LayerInfo,
         write::{check, write_layer},
     },
+    paths::{as_path, split},
     save_rules::{EMPTIED, LOGIN_LOGS, SaveRules, When},
     stop,
     store::Store,

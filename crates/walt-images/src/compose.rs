@@ -30,12 +30,13 @@ use crate::{
     error::{Context, Error, Result},
     layer::{
         attributes::{self, Skipped},
-        disk::{OPAQUE, Place, Root, Xattrs, as_path, split},
+        disk::{OPAQUE, Place, Root, Xattrs},
         holes,
         import::{MAX_APPARENT, MAX_ENTRIES},
         scan::Kind,
         skeleton::LayerInfo,
     },
+    paths::{as_path, split},
     stop,
     store::{Store, Temporary},
     view::{Entry, View},
@@ -144,15 +145,6 @@ impl Store {
 
 fn refuse(path: &[u8], why: &str) -> Error {
     Error::Commit(format!("/{}: {why}", String::from_utf8_lossy(path)))
-}
-
-/// A path and a name below it.
-pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    match (dir.is_empty(), name.is_empty()) {
-        (true, _) => name.to_vec(),
-        (_, true) => dir.to_vec(),
-        _ => [dir, b"/", name].concat(),
-    }
 }
 
 /// Is this path below `dir`?

@@ -35,11 +35,16 @@ const ZSTD_SKIPPABLE: &[u8] = b"\x2a\x4d\x18";
 
 /// A format of compression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Compression {
+pub enum Compression {
+    /// Not compressed.
     None,
+    /// RFC 1952.
     Gzip,
+    /// bzip2(1).
     Bzip2,
+    /// xz(1).
     Xz,
+    /// RFC 8878.
     Zstd,
 }
 
@@ -239,7 +244,7 @@ impl<R: Read> Read for Parts<R> {
 }
 
 /// A stream without its compression.
-pub(crate) struct Plain<'a> {
+pub struct Plain<'a> {
     /// What it was compressed with.
     pub compression: Compression,
     reader: Peek<Box<dyn Read + 'a>>,
@@ -268,7 +273,7 @@ impl Read for Plain<'_> {
 ///
 /// # Errors
 /// The stream cannot be read. What is wrong with its compression is an error of reading.
-pub(crate) fn plain<'a>(input: impl Read + 'a) -> io::Result<Plain<'a>> {
+pub fn plain<'a>(input: impl Read + 'a) -> io::Result<Plain<'a>> {
     let mut input = Peek::new(input);
     let compression = Compression::of(input.peek(BLOCK)?);
     let rest = Arc::new(AtomicBool::new(false));

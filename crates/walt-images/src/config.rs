@@ -141,7 +141,7 @@ impl Store {
     }
 
     fn write_config(&self, bytes: &[u8], coming: Option<&DiffId>) -> Result<ImageId> {
-        let config = parse(bytes)?;
+        let config = ImageConfig::parse(bytes)?;
         let layers = config.layers()?;
         if layers.len() > MAX_LAYERS {
             return Err(Error::TooManyLayers { count: layers.len(), max: MAX_LAYERS });
@@ -175,14 +175,23 @@ impl Store {
 
     /// A stored configuration.
     pub fn config(&self, image: &ImageId) -> Result<ImageConfig> {
-        parse(&self.config_bytes(image)?)
+        ImageConfig::parse(&self.config_bytes(image)?)
     }
 }
 
-pub(crate) fn parse(bytes: &[u8]) -> Result<ImageConfig> {
-    if bytes.len() > MAX_CONFIG {
-        return Err(Error::Layer(format!("the image configuration is larger than {} MiB", MAX_CONFIG >> 20)));
+impl ImageConfig {
+    /// Reads a configuration of at most [`MAX_CONFIG`] bytes.
+    ///
+    /// # Errors
+    /// It is larger, or not one of an OCI image.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > MAX_CONFIG {
+            return Err(Error::Layer(format!(
+                "the image configuration is larger than {} MiB",
+                MAX_CONFIG >> 20
+            )));
+        }
+        serde_json::from_slice(bytes)
+            .map_err(|e| Error::Layer(format!("the image configuration is not valid: {e}")))
     }
-    serde_json::from_slice(bytes)
-        .map_err(|e| Error::Layer(format!("the image configuration is not valid: {e}")))
 }

@@ -65,8 +65,3 @@ pub fn index(bytes: &[u8]) {
 pub fn skeleton(mut bytes: &[u8]) {
     while let Ok(Some(_)) = skeleton::read_record(&mut bytes) {}
 }
-
-/// Reads a Dockerfile and expands what its instructions name, as far as that goes without files and images.
-pub fn dockerfile(bytes: &[u8]) {
-    crate::build::fuzz(bytes);
-}

@@ -8,7 +8,7 @@
 //! <state>/images/blobs/<hex digest>               compressed layers of images that were pushed to us, as they came
 //! <state>/images/views/<view id>                  index files
 //! <state>/images/tmp/                             layers being made; emptied at start
-//! <state>/sessions/<id>/layer/fs                  a session's upper directory; the rest: [`session`]
+//! <state>/sessions/<id>/layer/fs                  a session's upper directory; the rest is walt-container's
 //! ```
 //!
 //! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
@@ -34,26 +34,21 @@
 pub mod archive;
 mod attributed;
 mod blobs;
-pub mod build;
 mod check;
 mod commit;
 mod compose;
-mod compression;
+pub mod compression;
 mod config;
-pub mod container;
 mod diff;
-pub mod emulation;
 mod error;
 mod export;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gc;
-pub mod hold;
 mod layer;
 mod pack;
-pub mod registry;
+pub mod paths;
 mod save_rules;
-pub mod session;
 mod squash;
 pub mod stop;
 mod store;
@@ -68,8 +63,8 @@ pub use config::{History, ImageConfig, RootFs, RunConfig};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
-pub use layer::{attributes::Skipped, scan::Kind, skeleton::LayerInfo};
-pub use save_rules::{Rule, SaveRules, When};
-pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Unpacked};
+pub use layer::{attributes::Skipped, holes::digest as file_digest, scan::Kind, skeleton::LayerInfo};
+pub use save_rules::{EMPTIED, Rule, SaveRules, When};
+pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Temporary, Unpacked};
 pub use view::{Entry, INDEX_VERSION, View};
 pub use walt_tar::Time;

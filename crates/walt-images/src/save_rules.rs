@@ -117,8 +117,7 @@ pub const RULES: &[Rule] = &[
 /// what a program makes of a log that is not there, and an image with the holes cannot be used elsewhere.
 pub(crate) const LOGIN_LOGS: [&[u8]; 3] = [b"var/log/lastlog", b"var/log/faillog", b"var/log/tallylog"];
 /// Why such a log is empty.
-pub(crate) const EMPTIED: &str =
-    "a log of logins that is large and almost all of it holes: kept as an empty file";
+pub const EMPTIED: &str = "a log of logins that is large and almost all of it holes: kept as an empty file";
 
 /// Which rules a commit applies.
 #[derive(Debug, Clone, Copy)]

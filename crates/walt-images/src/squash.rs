@@ -5,14 +5,14 @@
 
 use crate::{
     History, ImageConfig,
-    config::parse,
     error::{Context, Error, Result},
     layer::{
-        disk::{Place, Root, as_path, split},
+        disk::{Place, Root},
         scan::{Attributes, Kind, scan},
         skeleton::LayerInfo,
         write::write_layer,
     },
+    paths::{as_path, split},
     stop,
     store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, Store},
     view::View,
@@ -61,7 +61,7 @@ impl Store {
     ///
     /// The caller keeps housekeeping away until something refers to the image.
     pub fn put_foreign_config(&self, bytes: &[u8]) -> Result<ImageId> {
-        let mut config = parse(bytes)?;
+        let mut config = ImageConfig::parse(bytes)?;
         let layers = config.layers()?;
         if layers.len() <= MAX_LAYERS {
             return self.put_config_bytes(bytes);

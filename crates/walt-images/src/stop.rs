@@ -31,7 +31,7 @@ pub fn unless<T>(stop: impl Fn() -> bool + 'static, work: impl FnOnce() -> T) ->
 ///
 /// # Errors
 /// It is not.
-pub(crate) fn check() -> Result<()> {
+pub fn check() -> Result<()> {
     let question = QUESTION.with_borrow(Clone::clone);
     if question.is_some_and(|stop| stop()) { Err(Error::Stopped) } else { Ok(()) }
 }

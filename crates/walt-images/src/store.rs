@@ -5,13 +5,14 @@ use crate::{
     error::{Context, Error, Result},
     layer::{
         attributes::Skipped,
-        disk::{self, Place, Root, as_path, split},
+        disk::{self, Place, Root},
         implied::{self, DirMeta},
         import,
         scan::{Attributes, Kind, scan},
         skeleton::{LayerInfo, SkeletonReader},
         write::write_layer,
     },
+    paths::{as_path, split},
     view::{View, ViewCache},
 };
 use rustix::{
@@ -84,7 +85,7 @@ pub enum NewKind {
 
 /// Something below `images/tmp` that is removed unless it was renamed away.
 #[derive(Debug)]
-pub(crate) struct Temporary {
+pub struct Temporary {
     path: PathBuf,
     making: Arc<Mutex<BTreeSet<OsString>>>,
 }
@@ -243,7 +244,7 @@ impl Store {
     }
 
     /// A name below `images/tmp` that nobody has; what is made there goes with it.
-    pub(crate) fn temporary_name(&self) -> Temporary {
+    pub fn temporary_name(&self) -> Temporary {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         self.guard(self.images.join("tmp").join(format!("{}-{number}", std::process::id())))
     }

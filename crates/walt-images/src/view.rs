@@ -11,9 +11,10 @@ use crate::{
     Time,
     error::{Context, Error, Result},
     layer::{
-        disk::{Place, Root, Xattrs, is_overlay_xattr, split},
+        disk::{Place, Root, Xattrs, is_overlay_xattr},
         scan::Kind,
     },
+    paths::split,
     store::{MAX_LAYERS, Store},
 };
 use rustix::fd::OwnedFd;

@@ -116,7 +116,7 @@ pub fn down(config: Config) -> Result<()> {
     let stopped = nodes::vnode::stop_all(&app)?;
     let closed = runtime()?.block_on(sessions::stop_all(&app))?;
     network::down(&app.config)?;
-    walt_images::emulation::remove(&emulation::owner(&app.config))?;
+    walt_container::emulation::remove(&emulation::owner(&app.config))?;
     walt_sys::process::Cgroup::new(format!("{}/x", app.cgroup_root().trim_start_matches('/')))
         .remove_empty_parents()?;
     println!("Stopped {stopped} node(s) and {closed} shell session(s); the network is as it was.");

@@ -26,7 +26,6 @@ pub mod keys;
 mod lock;
 pub mod netboot;
 mod network;
-pub mod nfs;
 mod node_logs;
 pub mod nodes;
 mod peers;
@@ -70,7 +69,7 @@ pub struct App {
     /// What nodes may read, in memory.
     pub grants: GrantCache,
     /// The NFS server, once it serves.
-    pub nfs: OnceLock<Arc<nfs::Server>>,
+    pub nfs: OnceLock<Arc<walt_nfsd::Server>>,
     /// For which boots of nodes `/persist` was swept.
     pub sweeps: nodes::sweep::Sweeps,
     /// Virtual nodes that this server keeps running.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use walt_images::registry::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use walt_registry::manifest::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use walt_testkit::{DockerRegistry, Ran, TestServer};
 
 /// What the image is built for, in the label that every build here has.

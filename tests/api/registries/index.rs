@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use walt_images::registry::manifest::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use walt_registry::manifest::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use walt_testkit::{OwnRegistry, TestServer, until};
 
 /// A server with the image `ann/mine`, its registry, and ann's login.

@@ -6,10 +6,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use walt_images::{
-    MAX_FOREIGN_LAYERS, MAX_LAYERS,
-    registry::manifest::{OCI_CONFIG, OCI_MANIFEST},
-};
+use walt_images::{MAX_FOREIGN_LAYERS, MAX_LAYERS};
+use walt_registry::manifest::{OCI_CONFIG, OCI_MANIFEST};
 use walt_testkit::{DockerRegistry, OwnRegistry};
 
 /// An OCI layout of an image; each of its layers has the file `n`, with the layer's number, and one of its own.

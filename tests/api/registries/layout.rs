@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use walt_images::registry::manifest::digest_of;
+use walt_registry::manifest::digest_of;
 
 pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", digest_of(bytes))

@@ -1,9 +1,11 @@
 //! A tar put on top of a view.
 
-use super::{Composer, Last, Meta, join, refuse};
+use super::{Composer, Last, Meta, refuse};
+use crate::paths::join;
 use crate::{
     error::{Context, Error, Result},
-    layer::{disk::split, implied::IMPLIED_MODE, scan::Kind},
+    layer::{implied::IMPLIED_MODE, scan::Kind},
+    paths::split,
     stop,
 };
 use std::io::{BufReader, Read};

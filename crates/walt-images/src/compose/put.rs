@@ -3,11 +3,8 @@
 use super::{Composer, Meta, is_below, refuse};
 use crate::{
     error::{Context, Result},
-    layer::{
-        disk::{as_path, is_overlay_xattr, split},
-        holes,
-        scan::Kind,
-    },
+    layer::{disk::is_overlay_xattr, holes, scan::Kind},
+    paths::{as_path, split},
 };
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use std::{
@@ -56,7 +53,7 @@ impl Composer<'_> {
     }
 
     /// [`Composer::put_file`] of what a file has, whose holes cost nothing.
-    pub(crate) fn put_content(&mut self, path: &[u8], meta: &Meta, size: u64, from: &File) -> Result<()> {
+    pub fn put_content(&mut self, path: &[u8], meta: &Meta, size: u64, from: &File) -> Result<()> {
         let show = self.root.show(path);
         self.new_file(path, meta, size, &mut |file| {
             holes::copy(from, file, size).on("copy the bytes of", &show)

@@ -1,11 +1,8 @@
 //! What the merged tree has: entries of the layer that is made, and of the view below it.
 
-use super::{Composer, Last, MAX_LENGTH, MAX_NAME, join, refuse};
-use crate::{
-    error::Result,
-    layer::{disk::split, scan::Kind},
-    view::MAX_LINKS,
-};
+use super::{Composer, Last, MAX_LENGTH, MAX_NAME, refuse};
+use crate::paths::join;
+use crate::{error::Result, layer::scan::Kind, paths::split, view::MAX_LINKS};
 use walt_tar::MAX_PATH;
 
 impl Composer<'_> {

@@ -4,6 +4,7 @@
 //! layer leads inside the layer or nowhere. Extended attributes and times of links need a path, and get
 //! `/proc/self/fd/<directory>/<name>` with the calls that do not follow the last component.
 
+use crate::paths::as_path;
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags},
@@ -42,18 +43,6 @@ pub(crate) struct Root {
 pub(crate) struct Place<'a> {
     pub dir: &'a OwnedFd,
     pub name: &'a [u8],
-}
-
-/// Splits a path in directory and last name.
-pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
-}
-
-pub(crate) fn as_path(bytes: &[u8]) -> &Path {
-    Path::new(OsStr::from_bytes(bytes))
 }
 
 impl Root {

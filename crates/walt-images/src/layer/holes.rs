@@ -128,7 +128,7 @@ pub(crate) fn same(a: &File, b: &File, size: u64) -> io::Result<bool> {
 }
 
 /// A digest of a file's content, whatever of its zeros are holes.
-pub(crate) fn digest(file: &File, size: u64) -> io::Result<blake3::Hash> {
+pub fn digest(file: &File, size: u64) -> io::Result<blake3::Hash> {
     let (mut hash, mut buffer) = (blake3::Hasher::new(), Vec::new());
     hash.update(&size.to_le_bytes());
     pieces(file, 0, size, &mut buffer, &mut |at, piece| {

@@ -1,8 +1,9 @@
 //! Directories that a layer's tar does not name: their metadata is that of the layers below, to be had when those are
 //! there.
 
-use super::disk::{OPAQUE, Place, Root, split};
+use super::disk::{OPAQUE, Place, Root};
 use crate::error::{Context, Result};
+use crate::paths::split;
 use rustix::{
     fs::{self, FileType, OFlags, ResolveFlags},
     io::Errno,

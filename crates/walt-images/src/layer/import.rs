@@ -13,11 +13,12 @@
 use super::{
     ahead::{Ahead, read_ahead},
     attributes::{self, Skipped},
-    disk::{self, OPAQUE, Place, Root, as_path, split},
+    disk::{self, OPAQUE, Place, Root},
     holes,
     implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
 };
+use crate::paths::{as_path, split};
 use crate::{
     error::{Context, Error, Result},
     stop,

@@ -1,6 +1,7 @@
 //! Reading a layer directory: every entry, parents first, names of a directory sorted byte-wise.
 
-use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr, split};
+use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr};
+use crate::paths::{as_path, split};
 use crate::{
     error::{Context, Error, Result},
     stop,
@@ -107,7 +108,7 @@ fn node(root: &Root, dir: &OwnedFd, path: Vec<u8>, parent: usize, attributes: At
         opaque = place.xattr(OPAQUE.as_bytes()).on(what, root.show(&path))?.as_deref() == Some(b"y");
     }
     let target = if kind == Kind::Symlink {
-        let target = fs::readlinkat(dir, disk::as_path(place.name), Vec::new());
+        let target = fs::readlinkat(dir, as_path(place.name), Vec::new());
         target.on("read the link", root.show(&path))?.into_bytes()
     } else {
         Vec::new()

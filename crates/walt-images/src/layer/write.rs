@@ -6,13 +6,14 @@
 //! Docker, podman and umoci unpack it.
 
 use super::{
-    disk::{Root, split},
+    disk::Root,
     holes,
     implied::write_implied,
     import::MAX_APPARENT,
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
 };
+use crate::paths::split;
 use crate::{
     error::{Context, Error, Result},
     stop,

@@ -3,7 +3,7 @@
 use super::parsed;
 use anyhow::Result;
 use rusqlite::{Connection, Row};
-use walt_images::registry::LayerBlob;
+use walt_registry::LayerBlob;
 use walt_types::DiffId;
 
 /// Most blobs of one layer that are looked up, newest first.

@@ -270,7 +270,7 @@ mod tests {
         for name in names() {
             let config = recipe_config(&name).unwrap();
             assert!(
-                walt_images::emulation::foreign(&config.architecture).is_ok(),
+                walt_container::emulation::foreign(&config.architecture).is_ok(),
                 "{name}: {}",
                 config.architecture
             );

@@ -2,7 +2,7 @@
 //!
 //! The server registers qemu-user with the kernel where the distribution has not, under a name with the hash of its
 //! run directory, so that servers on one machine do not take it away from each other; `walt-server down` removes it.
-//! Containers that outlive the server keep it themselves ([`walt_images::session::HoldSpec::emulated`]).
+//! Containers that outlive the server keep it themselves ([`walt_container::session::HoldSpec::emulated`]).
 
 use crate::{
     App,
@@ -10,10 +10,8 @@ use crate::{
     failure::{Outcome, refused},
 };
 use std::sync::{Mutex, PoisonError};
-use walt_images::{
-    ImageConfig,
-    emulation::{self, Emulation},
-};
+use walt_container::emulation::{self, Emulation};
+use walt_images::ImageConfig;
 
 /// What this server has set up, for as long as it runs.
 #[derive(Debug, Default)]

@@ -29,10 +29,8 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
-use walt_images::{
-    ImageConfig,
-    emulation::{self, Emulation},
-};
+use walt_container::emulation::{self, Emulation};
+use walt_images::ImageConfig;
 use walt_sys::process::KillOnDrop;
 
 /// Who registers emulators for recipes: this and the number of a process.

@@ -8,10 +8,6 @@ use crate::{
     db::{NodeRow, blocking},
     failure::Failure,
     images::{self, platform},
-    nfs::{
-        self, Durability, Exports, MountError, MountKind,
-        view::{ReadView, ViewEntry},
-    },
     run::NFS_PORT,
 };
 use anyhow::{Context, Result};
@@ -26,6 +22,10 @@ use std::{
 use walt_core::settings;
 use walt_images::{Kind, View};
 use walt_nfs::{FileType, Status};
+use walt_nfsd::{
+    Durability, Exports, MountError, MountKind,
+    view::{ReadView, ViewEntry},
+};
 use walt_types::ViewId;
 
 /// A view as NFS reads it.
@@ -199,17 +199,17 @@ impl Exports for Answers {
         peer: Ipv4Addr,
         node: &str,
         what: MountKind,
-    ) -> std::result::Result<nfs::Export, MountError> {
+    ) -> std::result::Result<walt_nfsd::Export, MountError> {
         let node = self.node(peer, node)?;
         let export = match what {
             MountKind::View => {
                 let view = self.view_of(&node).map_err(|e| MountError::Failed(format!("{e:?}")))?;
-                nfs::Export::View(Arc::new(Served(view)))
+                walt_nfsd::Export::View(Arc::new(Served(view)))
             }
             MountKind::Persist => {
                 let found = self.persist_of(&node).map_err(|e| MountError::Failed(format!("{e:#}")))?;
                 let (export_id, dir) = found.ok_or(MountError::NotFound)?;
-                nfs::Export::Persist { export_id, dir }
+                walt_nfsd::Export::Persist { export_id, dir }
             }
         };
         self.0.grants.forget(peer);
@@ -239,15 +239,15 @@ pub fn serve(
     portmap: Option<TcpListener>,
     udp: Option<UdpSocket>,
 ) -> Result<()> {
-    let config = nfs::Config {
+    let config = walt_nfsd::Config {
         dir: app.config.state_dir.join("nfs"),
         durability: Durability::Full,
         sync_data: File::sync_data,
         reserved_ports_only: true,
         mappings: walt_nfs::portmap::one_port(NFS_PORT),
-        limits: nfs::serve::Limits::default(),
+        limits: walt_nfsd::serve::Limits::default(),
     };
-    let server = blocking(|| nfs::Server::new(Arc::new(Answers(app.clone())), &config))?;
+    let server = blocking(|| walt_nfsd::Server::new(Arc::new(Answers(app.clone())), &config))?;
     for listener in std::iter::once(listener).chain(portmap) {
         server.serve_tcp(listener).context("cannot serve NFS")?;
     }

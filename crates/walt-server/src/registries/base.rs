@@ -16,7 +16,7 @@ use super::{
     open_one_of_all,
 };
 use crate::{App, images::build::Asker};
-use walt_images::registry::{Error, Platform};
+use walt_registry::{Error, Platform};
 use walt_types::{DEFAULT_TAG, Hash256};
 
 /// Longest name.

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use serde::Deserialize;
 use std::path::PathBuf;
-use walt_images::registry::{Endpoint, Protocol as Wire};
+use walt_registry::{Endpoint, Protocol as Wire};
 
 /// Host of the docker hub: its registry, its search, and its name in files with credentials.
 const HUB_HOST: &str = "index.docker.io";

@@ -30,9 +30,9 @@ use tokio::{net::UnixStream, time::timeout};
 use walt_images::{
     MAX_FOREIGN_LAYERS, Skipped,
     archive::{Archive, Spool},
-    registry::manifest::may_have,
     stop,
 };
+use walt_registry::manifest::may_have;
 use walt_types::{DiffId, Model};
 
 /// Location of the daemon's images in links.

@@ -14,12 +14,10 @@ use crate::{
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use walt_api::RegistryCredentials;
-use walt_images::{
-    ImageConfig, MAX_LAYERS, Skipped,
-    registry::{
-        Error, LayerBlob, Platform, Registry, Wanted,
-        pull::{Progress, Pull, Resolved, resolve},
-    },
+use walt_images::{ImageConfig, MAX_LAYERS, Skipped};
+use walt_registry::{
+    Error, LayerBlob, Platform, Registry, Wanted,
+    pull::{Progress, Pull, Resolved, resolve},
 };
 use walt_types::{DiffId, Hash256, ImageId, Model};
 
@@ -80,7 +78,7 @@ pub async fn look_with(
     config: &RegistryConfig,
     link: &Link,
     wanted: &[Model],
-) -> walt_images::registry::Result<Outcome<Found>> {
+) -> walt_registry::Result<Outcome<Found>> {
     let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     let fits = |image: &ImageConfig| {
         let models = models_of(image);
@@ -100,7 +98,7 @@ pub async fn look_base(
     repository: &str,
     reference: &str,
     platforms: &[Platform],
-) -> walt_images::registry::Result<Found> {
+) -> walt_registry::Result<Found> {
     let fits = |image: &ImageConfig| {
         Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.takes(&p)))
     };
@@ -133,7 +131,7 @@ impl Found {
 
     /// The image's id.
     pub fn image(&self) -> ImageId {
-        ImageId(walt_images::registry::manifest::digest_of(&self.resolved.config_bytes))
+        ImageId(walt_registry::manifest::digest_of(&self.resolved.config_bytes))
     }
 
     /// Gets the layers that are not here.

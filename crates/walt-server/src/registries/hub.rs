@@ -6,10 +6,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use walt_images::{
-    ImageConfig, RunConfig,
-    registry::{Error, Registry, Result, Wanted, pull::resolve, push},
-};
+use walt_images::{ImageConfig, RunConfig};
+use walt_registry::{Error, Registry, Result, Wanted, pull::resolve, push};
 
 /// Name of the image.
 pub const REPOSITORY: &str = "walt_metadata";

@@ -19,7 +19,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use std::sync::Arc;
 use walt_api::{ApiError, ErrorCode, RegistryCredentials};
-use walt_images::registry::{Error, Limits, MAX_PAGES, Registry, Result, Wanted, path_of, pull::resolve};
+use walt_registry::{Error, Limits, MAX_PAGES, Registry, Result, Wanted, path_of, pull::resolve};
 use walt_types::PLATFORM_USER;
 
 /// Entries per page that are asked for.

@@ -41,7 +41,7 @@ use crate::{
 use config::{Kind, RegistryConfig};
 use std::{sync::Arc, time::Duration};
 use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
-use walt_images::registry::{self, Credentials, Limits, Registry};
+use walt_registry::{Credentials, Limits, Registry};
 use walt_types::UserName;
 
 /// The registries, as clients have to know them.
@@ -76,10 +76,13 @@ const PLACE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// What one place of several answers within [`PLACE`].
-async fn in_time<T>(label: &str, work: impl Future<Output = registry::Result<T>>) -> registry::Result<T> {
+async fn in_time<T>(
+    label: &str,
+    work: impl Future<Output = walt_registry::Result<T>>,
+) -> walt_registry::Result<T> {
     let late = |_| {
         let why = format!("it takes longer than {} s", PLACE.as_secs());
-        Err(registry::Error::Unreachable { registry: label.to_owned(), why })
+        Err(walt_registry::Error::Unreachable { registry: label.to_owned(), why })
     };
     tokio::time::timeout(PLACE, work).await.unwrap_or_else(late)
 }
@@ -107,17 +110,17 @@ fn open_with(
 fn open_one_of_all(
     registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
-) -> registry::Result<Arc<Registry>> {
+) -> walt_registry::Result<Arc<Registry>> {
     let limits = Limits { answer: ANSWER, ..Limits::default() };
-    open_with(registry, credentials, limits).map_err(|_| registry::Error::Unreachable {
+    open_with(registry, credentials, limits).map_err(|_| walt_registry::Error::Unreachable {
         registry: registry.label.clone(),
         why: "TLS cannot be used".into(),
     })
 }
 
 /// The line that one registry of several costs; what the others have goes on to count.
-fn ignored(label: &str, error: &registry::Error) -> String {
-    use registry::Error;
+fn ignored(label: &str, error: &walt_registry::Error) -> String {
+    use walt_registry::Error;
     tracing::info!("{label}: {error}");
     let why = match error {
         Error::Credentials { given: false, .. } => {
@@ -130,8 +133,8 @@ fn ignored(label: &str, error: &registry::Error) -> String {
 }
 
 /// An error of a registry as its user is told.
-fn told(label: &str, error: registry::Error) -> Failure {
-    use registry::Error;
+fn told(label: &str, error: walt_registry::Error) -> Failure {
+    use walt_registry::Error;
     let api = |code, message: String| ApiError::new(code, message);
     match error {
         Error::Credentials { given, .. } => {

@@ -18,7 +18,7 @@ use crate::{
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use walt_api::RegistryCredentials;
-use walt_images::registry::{
+use walt_registry::{
     LayerBlob, Registry,
     pull::Progress,
     push::{self, Known},

@@ -26,7 +26,8 @@ use axum::{
 use http_body_util::BodyExt;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
-use walt_images::{NewBlob, registry::manifest};
+use walt_images::NewBlob;
+use walt_registry::manifest;
 use walt_types::{Hash256, UserName};
 
 /// Longest time between two pieces of an upload.

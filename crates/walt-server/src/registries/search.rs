@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 use walt_api::{FoundImage, RegistryCredentials};
-use walt_images::registry::{Error, Registry, Result, Wanted, pull::resolve};
+use walt_registry::{Error, Registry, Result, Wanted, pull::resolve};
 use walt_types::UserName;
 
 /// Questions to one registry at once.

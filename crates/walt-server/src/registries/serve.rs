@@ -33,7 +33,7 @@ use tokio::{
     io::AsyncReadExt,
     sync::{Semaphore, mpsc},
 };
-use walt_images::registry::{LayerBlob, manifest};
+use walt_registry::{LayerBlob, manifest};
 use walt_types::{DiffId, Hash256, ImageId, ImageName, UserName};
 
 /// Layers that are sent at once.

@@ -33,7 +33,7 @@ use std::{
     sync::Arc,
 };
 use walt_api::RegistryCredentials;
-use walt_images::registry::Error;
+use walt_registry::Error;
 use walt_types::{DEFAULT_TAG, ImageRef, PLATFORM_USER, UserName};
 
 /// Updates all default images; false if not all was done.

@@ -30,11 +30,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use walt_images::{
-    Store,
+use walt_container::{
     hold::{self, Client},
     session::{Phase, SessionDir},
 };
+use walt_images::Store;
 use walt_types::{ImageRef, UserName};
 
 /// Pause between two tries to reach a holder that starts.
@@ -78,8 +78,8 @@ async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
         match Client::connect(&dir).await {
             Ok(client) => return Ok(Some(client)),
             // One that an earlier server has started just before it was killed takes its time to answer.
-            Err(hold::Error::Io { .. }) if !hold::is_held(&dir) => return Ok(None),
-            Err(hold::Error::Io { .. }) if start.elapsed() < hold::START_LIMIT => {
+            Err(walt_container::Error::Io { .. }) if !hold::is_held(&dir) => return Ok(None),
+            Err(walt_container::Error::Io { .. }) if start.elapsed() < hold::START_LIMIT => {
                 tokio::time::sleep(HOLDER_PAUSE).await;
             }
             Err(e) => return Err(e).context("the session's holder does not answer"),

@@ -14,8 +14,8 @@ use anyhow::Context;
 use std::{collections::BTreeSet, fs::File, io::Write, os::unix::fs::DirBuilderExt, sync::Arc};
 use tokio::sync::mpsc;
 use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
-use walt_images::{
-    Kind, View, container,
+use walt_container::{
+    bundle,
     hold::{
         self, Client,
         client::Incoming,
@@ -23,6 +23,7 @@ use walt_images::{
     },
     session::{self, HoldSpec, Mode, SPEC_VERSION, SessionDir},
 };
+use walt_images::{Kind, View};
 use walt_types::{ImageRef, UserName};
 
 /// Name of the file, in a session's directory, that keeps a script from standard input.
@@ -107,7 +108,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
 
 /// Whether the image lets its operating system be started.
 fn has_hooks(view: &View) -> bool {
-    [container::OS_START, container::OS_SHUTDOWN].iter().all(|hook| {
+    [bundle::OS_START, bundle::OS_SHUTDOWN].iter().all(|hook| {
         view.resolve(hook.trim_start_matches('/').as_bytes())
             .and_then(|n| view.entry(n))
             .is_some_and(|e| e.kind == Kind::File && e.mode & 0o111 != 0)

@@ -12,10 +12,8 @@
 use crate::{App, config};
 use std::path::PathBuf;
 use walt_api::UserNamespaces;
-use walt_images::{
-    View,
-    session::{SessionDir, Users},
-};
+use walt_container::session::{SessionDir, Users};
+use walt_images::View;
 use walt_sys::userns;
 
 /// Where holders mount their trees, below the run directory: every holder its own, in its own mount namespace.

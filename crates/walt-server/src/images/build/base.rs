@@ -28,7 +28,7 @@ use std::{
 };
 use tokio::sync::mpsc;
 use walt_api::{RegistryCredentials, term::ServerMessage};
-use walt_images::registry::Platform;
+use walt_registry::Platform;
 use walt_types::{Hash256, ImageId, ImageName, ImageRef, UserName};
 
 /// How long a client may take to say what it finds for a registry: helpers of other programs may be asked for it.

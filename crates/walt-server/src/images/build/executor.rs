@@ -13,11 +13,9 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::RwLockReadGuard;
-use walt_images::{
-    ImageConfig, View,
-    build::{Host, step::StepSpec},
-    registry::Platform,
-};
+use walt_build::{Host, step::StepSpec};
+use walt_images::{ImageConfig, View};
+use walt_registry::Platform;
 use walt_types::{DiffId, ImageId, UserName};
 
 /// The server, as one build sees it.

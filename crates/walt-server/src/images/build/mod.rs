@@ -43,11 +43,9 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use walt_api::build::OpenImageBuild;
 use walt_api::term::{ClientMessage, STDOUT};
-use walt_images::{
-    ImageConfig,
-    build::{self, step},
-    registry::{Platform, platform},
-};
+use walt_build::step;
+use walt_images::ImageConfig;
+use walt_registry::{Platform, platform};
 use walt_types::{ImageId, Model, UserName};
 
 /// CPU architecture of images that start from scratch, in Go's names.
@@ -166,7 +164,7 @@ pub fn step(dir: &Path) -> i32 {
 
 /// `walt-server build-fetch`.
 pub fn fetch() -> i32 {
-    build::fetch::run()
+    walt_build::fetch::run()
 }
 
 /// What a build says, to its client.
@@ -241,7 +239,7 @@ async fn build(
     }
     let received = receive::all(app, open, &mut from).await?;
     say.line("** Verifying the repository").await;
-    let file = build::Dockerfile::read(&received.dockerfile).map_err(failure)?;
+    let file = walt_build::Dockerfile::read(&received.dockerfile).map_err(failure)?;
     for note in &file.notes {
         say.note(note).await;
     }
@@ -261,7 +259,7 @@ async fn build(
     let now = crate::now() as i64;
     let now_text = crate::rfc3339(now);
     let platforms = platforms(app, open, target, &file)?;
-    let order = build::Order {
+    let order = walt_build::Order {
         file: &file,
         args: &open.build_args,
         target: open.target.as_deref(),
@@ -289,7 +287,7 @@ async fn build(
         }
         cancel.send_replace(true);
     });
-    let built = build::execute(&app.store, &mut server, &order, cancelled).await;
+    let built = walt_build::execute(&app.store, &mut server, &order, cancelled).await;
     drop(listening);
     built.map_err(failure)
 }
@@ -300,9 +298,9 @@ fn platforms(
     app: &App,
     open: &OpenImageBuild,
     target: &Target,
-    file: &build::Dockerfile,
+    file: &walt_build::Dockerfile,
 ) -> Outcome<Vec<Platform>> {
-    let label = build::label(file, &open.build_args, open.target.as_deref(), LABEL_MODELS);
+    let label = walt_build::label(file, &open.build_args, open.target.as_deref(), LABEL_MODELS);
     let mut models: Vec<Model> = label.as_deref().map(labels::models_in).unwrap_or_default();
     if models.is_empty() {
         models = target.users.iter().map(|n| n.facts.model.clone()).collect();
@@ -321,13 +319,13 @@ fn platforms(
 }
 
 /// A failure of a build, for its user. What is nobody's mistake goes to the log.
-fn failure(e: build::Error) -> Failure {
+fn failure(e: walt_build::Error) -> Failure {
     match e {
-        build::Error::Dockerfile { .. } | build::Error::Command { .. } | build::Error::Cancelled => {
-            refused(e)
-        }
-        build::Error::Container(_) => refused(e),
-        build::Error::Store(walt_images::Error::Layer(_) | walt_images::Error::Commit(_)) => refused(e),
+        walt_build::Error::Dockerfile { .. }
+        | walt_build::Error::Command { .. }
+        | walt_build::Error::Cancelled => refused(e),
+        walt_build::Error::Container(_) => refused(e),
+        walt_build::Error::Store(walt_images::Error::Layer(_) | walt_images::Error::Commit(_)) => refused(e),
         other => Failure::Internal(anyhow::Error::new(other)),
     }
 }

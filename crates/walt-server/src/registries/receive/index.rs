@@ -25,7 +25,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
-use walt_images::registry::manifest::{self, IndexEntry};
+use walt_registry::manifest::{self, IndexEntry};
 use walt_types::{Hash256, ImageId, Model};
 
 /// Most manifests that an index names.
@@ -212,7 +212,7 @@ fn best(images: &[(&IndexEntry, &[Model])], wanted: &BTreeSet<Model>) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walt_images::registry::manifest::Descriptor;
+    use walt_registry::manifest::Descriptor;
 
     #[test]
     fn the_image_that_fits_best() {

@@ -29,12 +29,10 @@ use std::{
     sync::Arc,
 };
 use tokio::time::timeout;
-use walt_images::{
-    ImageConfig, MAX_LAYERS, NewBlob,
-    registry::{
-        LayerBlob,
-        manifest::{self, Manifest},
-    },
+use walt_images::{ImageConfig, MAX_LAYERS, NewBlob};
+use walt_registry::{
+    LayerBlob,
+    manifest::{self, Manifest},
 };
 use walt_types::{DiffId, Hash256, ImageId};
 

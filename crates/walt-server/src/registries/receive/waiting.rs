@@ -4,7 +4,7 @@
 //! are in the store, and pinned.
 //!
 //! Limits: of one user, [`MAX_UPLOADS`] uploads and blobs that wait, and [`MAX_WAITING`] bytes of them, each of at most
-//! [`MAX_BLOB`](walt_images::registry::manifest::MAX_BLOB) bytes; [`MAX_MANIFESTS`] manifests of [`MAX_MANIFEST_BYTES`]
+//! [`MAX_BLOB`](walt_registry::manifest::MAX_BLOB) bytes; [`MAX_MANIFESTS`] manifests of [`MAX_MANIFEST_BYTES`]
 //! together; what nobody has touched for [`KEEP`] is dropped.
 
 use crate::{db::Document, images::pins::Pinned};

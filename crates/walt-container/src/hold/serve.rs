@@ -1,0 +1,238 @@
+//! The holder's socket: one task that hears and one that speaks for each connection.
+
+use super::console::Input;
+use super::holder::Holder;
+use super::life;
+use super::protocol::{Event, Kind, Request, VERSION, parse, read_frame, write_frame, write_message};
+use crate::session::{Mode, Phase};
+use crate::{Error, Result};
+use std::rc::Rc;
+use tokio::io::BufReader;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+/// Answers that may wait for a client to read; then its requests wait.
+const ANSWERS: usize = 16;
+
+/// What the speaking task is told.
+#[derive(Debug)]
+enum Say {
+    Event(Event),
+    /// Become the attached connection.
+    Attach,
+    /// The holder ends after this one.
+    Last(Event),
+}
+
+/// Serves connections until the holder ends.
+pub async fn accept(holder: &Rc<Holder>, listener: &UnixListener) {
+    let mut number = 0;
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                number += 1;
+                tokio::task::spawn_local(connection(Rc::clone(holder), stream, number));
+            }
+            Err(e) => {
+                // Out of descriptors, most likely: let those that are open go on.
+                super::log(format_args!("cannot accept a client: {e}"));
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+async fn connection(holder: Rc<Holder>, stream: UnixStream, number: u64) {
+    let (from, to) = stream.into_split();
+    let (say, queue) = mpsc::channel(ANSWERS);
+    let speaking = tokio::task::spawn_local(speak(Rc::clone(&holder), to, queue, number));
+    if let Err(e) = hear(&holder, from, &say, number).await {
+        // The client is told; whether it listens is its affair.
+        let _ = say.send(Say::Event(Event::Refused { error: e.to_string() })).await;
+    }
+    if holder.attached.get() == number {
+        holder.attached.set(0);
+        holder.output.borrow_mut().detach();
+        holder.notify();
+    }
+    drop(say);
+    // It may be blocked on a client that does not read but has not closed: then it ends with the holder.
+    let _ = speaking.await;
+}
+
+async fn hear(holder: &Rc<Holder>, from: OwnedReadHalf, say: &mpsc::Sender<Say>, number: u64) -> Result<()> {
+    let mut from = BufReader::new(from);
+    while let Some((kind, body)) = read_frame(&mut from).await? {
+        match kind {
+            Kind::Stdin => input(holder, Input::Data(body)).await,
+            Kind::Message => request(holder, parse(&body)?, say, number).await?,
+            Kind::Stdout | Kind::Stderr => return Err(Error::Protocol("output from a client".into())),
+        }
+    }
+    Ok(())
+}
+
+async fn input(holder: &Rc<Holder>, item: Input) {
+    let to = holder.console.borrow().as_ref().map(|c| c.input.clone());
+    if let Some(to) = to {
+        // An error means that the shell reads no more.
+        let _ = to.send(item).await;
+    }
+}
+
+fn resize(holder: &Holder, rows: u16, cols: u16) {
+    if let Some(master) = holder.console.borrow().as_ref().and_then(|c| c.master.as_ref()) {
+        // A terminal that is gone has no size.
+        let _ = walt_sys::pty::set_size(master.get_ref(), rows, cols);
+    }
+    if let Some(tty) = &mut holder.spec.borrow_mut().tty {
+        (tty.rows, tty.cols) = (rows, cols);
+    }
+}
+
+async fn request(holder: &Rc<Holder>, request: Request, say: &mpsc::Sender<Say>, number: u64) -> Result<()> {
+    let answer = match request {
+        Request::Attach { size } => {
+            if let Some((rows, cols)) = size {
+                resize(holder, rows, cols);
+            }
+            holder.attached.set(number);
+            let _ = say.send(Say::Attach).await;
+            holder.notify();
+            return Ok(());
+        }
+        Request::Eof => {
+            input(holder, Input::Eof).await;
+            return Ok(());
+        }
+        Request::Resize { rows, cols } => {
+            resize(holder, rows, cols);
+            return Ok(());
+        }
+        Request::Status => Say::Event(Event::Status { state: holder.state.borrow().clone() }),
+        Request::Stop | Request::Seal | Request::Discard | Request::Restart => {
+            // Goes on to its end even if the client hangs up meanwhile.
+            let (holder, say) = (Rc::clone(holder), say.clone());
+            tokio::task::spawn_local(async move {
+                let answer = operate(&holder, &request).await;
+                let last = matches!(answer, Say::Last(_));
+                if say.send(answer).await.is_err() && last {
+                    holder.finished.notify_one();
+                }
+            });
+            return Ok(());
+        }
+    };
+    let _ = say.send(answer).await;
+    Ok(())
+}
+
+async fn operate(holder: &Rc<Holder>, request: &Request) -> Say {
+    let result = match request {
+        Request::Discard => life::discard(holder).await.map(|()| Say::Last(Event::Discarded)),
+        Request::Seal => life::seal(holder).await.map(|notes| Say::Last(Event::Sealed { notes })),
+        Request::Restart => life::restart(holder).await.map(|notes| Say::Event(Event::Started { notes })),
+        _ => life::stop(holder).await.map(|notes| Say::Event(Event::Stopped { notes })),
+    };
+    result.unwrap_or_else(|e| Say::Event(Event::Refused { error: e.to_string() }))
+}
+
+/// What an attached client has been told about the present shell.
+#[derive(Debug, Default)]
+struct Told {
+    started: bool,
+    ended: bool,
+}
+
+async fn speak(holder: Rc<Holder>, mut to: OwnedWriteHalf, mut queue: mpsc::Receiver<Say>, number: u64) {
+    let hello = Event::Hello { version: VERSION, state: holder.state.borrow().clone() };
+    let mut broken = write_message(&mut to, &hello).await.is_err();
+    let mut changed = holder.changed.subscribe();
+    let mut told: Option<Told> = None;
+    loop {
+        changed.borrow_and_update();
+        if told.is_some() && holder.attached.get() != number {
+            told = None;
+            broken |= write_message(&mut to, &Event::Replaced).await.is_err();
+        }
+        if let Some(told) = &mut told
+            && !broken
+        {
+            match next_for_attached(&holder, told) {
+                Some(Next::Event(event)) => {
+                    broken = write_message(&mut to, &event).await.is_err();
+                    continue;
+                }
+                Some(Next::Piece(piece)) => {
+                    broken = write_frame(&mut to, piece.kind, &piece.bytes).await.is_err();
+                    // Readers of the shell may wait for room.
+                    holder.notify();
+                    continue;
+                }
+                None => {}
+            }
+        }
+        tokio::select! {
+            biased;
+            said = queue.recv() => match said {
+                None => return,
+                Some(Say::Attach) => {
+                    let truncated = holder.output.borrow_mut().attach();
+                    told = Some(Told::default());
+                    broken |= write_message(&mut to, &Event::Attached { truncated }).await.is_err();
+                }
+                Some(Say::Event(event)) => {
+                    if matches!(event, Event::Started { .. }) && told.is_some() {
+                        told = Some(Told { started: true, ended: false });
+                    }
+                    broken |= write_message(&mut to, &event).await.is_err();
+                }
+                Some(Say::Last(event)) => {
+                    let _ = write_message(&mut to, &event).await;
+                    holder.finished.notify_one();
+                }
+            },
+            _ = changed.changed() => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Next {
+    Event(Event),
+    Piece(Rc<super::output::Piece>),
+}
+
+/// In order: that the shell runs, its output, that it ended.
+fn next_for_attached(holder: &Holder, told: &mut Told) -> Option<Next> {
+    let state = holder.state.borrow();
+    if told.ended {
+        // A restart begins anew.
+        if matches!(state.phase, Phase::Starting | Phase::Running) && state.error.is_none() {
+            *told = Told::default();
+        } else {
+            return None;
+        }
+    }
+    if let Some(error) = &state.error {
+        told.ended = true;
+        return Some(Next::Event(Event::Failed { error: error.clone() }));
+    }
+    if state.phase > Phase::Starting && !told.started {
+        told.started = true;
+        return Some(Next::Event(Event::Started { notes: holder.start_notes.borrow().clone() }));
+    }
+    let mut output = holder.output.borrow_mut();
+    if let Some(piece) = output.next() {
+        return Some(Next::Piece(piece));
+    }
+    let status = state.shell_status.filter(|_| output.drained())?;
+    told.ended = true;
+    Some(Next::Event(Event::Exited { status }))
+}
+
+/// Whether a lone shell is the whole container.
+pub fn is_simple(holder: &Holder) -> bool {
+    holder.spec.borrow().mode == Mode::Simple
+}

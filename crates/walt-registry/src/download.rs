@@ -1,0 +1,109 @@
+//! One file from a web server, by its URL: what `ADD` of a Dockerfile asks for.
+
+use crate::{
+    Endpoint, Error, Limits, Protocol,
+    http::{Ask, Http},
+};
+use base64::Engine;
+use hyper::{
+    Method, StatusCode, Uri,
+    body::Body,
+    header::{AUTHORIZATION, HeaderValue, LAST_MODIFIED},
+};
+use percent_encoding::percent_decode_str;
+use sha2::{Digest, Sha256};
+use std::{fs::File, io::Write, time::SystemTime};
+
+/// What was downloaded.
+#[derive(Debug)]
+pub struct Downloaded {
+    /// Digest of the bytes.
+    pub sha256: [u8; 32],
+    /// When the file was changed last, if the server says that (RFC 9110, 8.8.2).
+    pub modified: Option<SystemTime>,
+}
+
+/// What a client of registries says, of a server that is not a registry.
+fn reason(e: Error) -> String {
+    match e {
+        Error::Unreachable { why, .. } => format!("it cannot be reached: {why}"),
+        Error::Nonsense { why, .. } => format!("the server answers nonsense: {why}"),
+        other => other.to_string(),
+    }
+}
+
+/// Writes the file that a URL names, of `max` bytes at most. Redirections and times have the bounds of [`Limits`].
+///
+/// # Errors
+/// The end of a sentence that names the URL: what is wrong with it, with its server, or with the disk.
+pub async fn download(url: &str, to: &mut File, max: u64) -> Result<Downloaded, String> {
+    let (http, ask) = request(url)?;
+    let mut answer = http.get(ask).await.map_err(reason)?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("the server answers {}", answer.status()));
+    }
+    let large = || format!("it has more than {max} bytes");
+    if answer.body().size_hint().lower() > max {
+        return Err(large());
+    }
+    let modified =
+        answer.headers().get(LAST_MODIFIED).and_then(|t| httpdate::parse_http_date(t.to_str().ok()?).ok());
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    while let Some(piece) = http.piece(answer.body_mut()).await.map_err(reason)? {
+        size += piece.len() as u64;
+        if size > max {
+            return Err(large());
+        }
+        hash.update(&piece);
+        to.write_all(&piece).map_err(|e| format!("cannot keep it: {e}"))?;
+    }
+    Ok(Downloaded { sha256: hash.finalize().into(), modified })
+}
+
+/// A client, and the request for a URL: what stands before `@` is for the server only.
+fn request(url: &str) -> Result<(Http, Ask), String> {
+    let (scheme, rest) = url.split_once("://").ok_or("it is not a URL")?;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let (user, authority) = authority.rsplit_once('@').map_or((None, authority), |(u, a)| (Some(u), a));
+    let url = format!("{}://{authority}{path}", scheme.to_ascii_lowercase());
+    let uri: Uri =
+        url.parse().map_err(|_| "it is not a URL: characters such as blanks are written as %20")?;
+    let host = uri.host().ok_or("it names no server")?.to_owned();
+    let http = |protocol| {
+        let port = uri.port_u16().unwrap_or(if protocol == Protocol::Http { 80 } else { 443 });
+        Http::new(Endpoint { host: host.clone(), port, protocol, ca: None }, Limits::default())
+            .map_err(reason)
+    };
+    // From http it may be redirected to https: whoever can be trusted is known to both, if anybody.
+    let http = match http(Protocol::Https) {
+        Err(_) if scheme.eq_ignore_ascii_case("http") => http(Protocol::Http)?,
+        other => other?,
+    };
+    let mut ask = Ask::new(Method::GET, url);
+    if let Some(user) = user {
+        let user = if user.contains(':') { user.to_owned() } else { format!("{user}:") };
+        let user: Vec<u8> = percent_decode_str(&user).collect();
+        let text = base64::engine::general_purpose::STANDARD.encode(user);
+        let value = HeaderValue::from_str(&format!("Basic {text}"));
+        let mut value = value.map_err(|_| "it has a password that cannot be sent")?;
+        value.set_sensitive(true);
+        ask.headers.insert(AUTHORIZATION, value);
+    }
+    Ok((http, ask))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_is_not_part_of_the_url() {
+        let (_, ask) = request("http://ann:a%3Ab@h:81/x?y").unwrap();
+        assert_eq!(ask.url, "http://h:81/x?y");
+        assert_eq!(ask.headers[AUTHORIZATION], "Basic YW5uOmE6Yg==");
+        assert!(request("http://h/a b").is_err_and(|why| why.contains("%20")));
+        let (_, ask) = request("http://h").unwrap();
+        assert_eq!((ask.url.as_str(), ask.headers.len()), ("http://h", 0));
+    }
+}

@@ -1,0 +1,141 @@
+//! A client of OCI registries (OCI distribution specification 1.1; Docker Registry HTTP API V2).
+//!
+//! ```text
+//! Registry  one registry, as one user: manifests, blobs, tags, the list of its repositories
+//!   ├─ http      connections, TLS, redirects, bounds of time and size
+//!   └─ auth      challenges, tokens                                             (pure)
+//! manifest       manifests, indexes, what of an index fits a model of nodes     (pure)
+//! platform       which CPU an image is for, what of an index fits one            (pure)
+//! pull           resolve: which image; Downloads: its layers, beside each other, unpacked while they come
+//! push           layers that are not there yet; manifest
+//! gzip           compression on all CPUs
+//! download       one file, by its URL
+//! ```
+//! Nothing that a registry says is believed: every answer has a bound, every blob is compared with the size and digest
+//! that promised it, every layer with the diff-id in the image's configuration. A registry that is slow or cut off fails
+//! after the times in [`Limits`]; downloads go on where they were cut.
+//!
+//! Limits: documents of [`manifest::MAX_DOCUMENT`], blobs of [`manifest::MAX_BLOB`], [`MAX_LAYERS`](walt_images::MAX_LAYERS)
+//! layers, [`pull::PARALLEL`] downloads and [`push::PARALLEL`] uploads at once, [`http::MAX_REDIRECTS`] redirections,
+//! [`MAX_PAGES`] pages of a list.
+
+pub mod auth;
+mod client;
+mod download;
+mod gzip;
+pub(crate) mod http;
+pub mod manifest;
+pub mod platform;
+pub mod pull;
+pub mod push;
+
+pub use auth::Credentials;
+pub use client::{MAX_PAGES, Registry, path_of};
+pub use download::{Downloaded, download};
+pub use http::{Endpoint, Limits, Protocol};
+pub use platform::{Platform, Wanted};
+
+use std::io;
+use walt_types::{DiffId, Hash256};
+
+/// Why a registry did not do what was asked. `Display` is a sentence without its final stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or it broke, or nothing came in time.
+    #[error("the registry {registry} cannot be reached: {why}")]
+    Unreachable {
+        /// Host and port.
+        registry: String,
+        /// The cause.
+        why: String,
+    },
+    /// It wants to know who asks.
+    #[error("{}", credentials_text(.registry, *.given))]
+    Credentials {
+        /// Host and port.
+        registry: String,
+        /// Whether some were given, and are wrong.
+        given: bool,
+    },
+    /// It does not have that.
+    #[error("the registry {registry} has no {what}")]
+    NotFound {
+        /// Host and port.
+        registry: String,
+        /// A manifest or a blob.
+        what: String,
+    },
+    /// It refused, or failed.
+    #[error("the registry {registry} answers {status} to {what}{}", said(.message))]
+    Refused {
+        /// Host and port.
+        registry: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// What it said about it; may be empty.
+        message: String,
+    },
+    /// What it says breaks the specification, one of our limits, or its own digests.
+    #[error("the registry {registry} answers nonsense: {why}")]
+    Nonsense {
+        /// Host and port.
+        registry: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The image is not one for nodes, or not for this server.
+    #[error("{0}")]
+    Unfit(String),
+    /// The store failed, or refused a layer.
+    #[error(transparent)]
+    Store(#[from] walt_images::Error),
+    /// A local file.
+    #[error("cannot {what}: {source}")]
+    Local {
+        /// What was tried.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Result of registry operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// May the same request succeed a moment later?
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
+            _ => false,
+        }
+    }
+}
+
+fn credentials_text(registry: &str, given: bool) -> String {
+    if given {
+        format!("the registry {registry} does not accept these credentials")
+    } else {
+        format!("the registry {registry} asks for credentials")
+    }
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// A layer as a blob of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// The layer.
+    pub diff_id: DiffId,
+    /// Digest of the blob.
+    pub digest: Hash256,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub media_type: String,
+}

@@ -1,0 +1,301 @@
+//! Getting an image: which one a name means, and its layers.
+//!
+//! ```text
+//! resolve    manifest, or index ─▶ the manifest that fits; configuration
+//! Pull       each layer ─▶ pieces (beside each other; goes on after a cut) ─▶ unpacked as they come, in order to the caller
+//! ```
+//! An unpacked layer has the right diff-id, and its blob the right digest and size. The caller puts it into the store.
+//! Pieces that wait to be unpacked are in memory: a disk that is slower than the network holds the registry back.
+
+use super::{
+    Error, LayerBlob, Registry, Result, Wanted,
+    manifest::{self, Document, IndexEntry, Manifest},
+};
+use hyper::{StatusCode, body::Bytes, header::CONTENT_RANGE};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::VecDeque,
+    io::{self, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::{JoinSet, spawn_blocking},
+};
+use walt_images::{ImageConfig, Store, Unpacked};
+use walt_types::Hash256;
+
+/// Layers that are got and unpacked at once.
+pub const PARALLEL: usize = 4;
+/// Pieces of one layer that wait to be unpacked; one is as much as hyper has read at once, half a megabyte at most.
+const PIECES: usize = 16;
+/// Images of an index that are looked at.
+const MAX_CANDIDATES: usize = 8;
+/// Progress after which a cut does not count as a repetition, in bytes.
+const PROGRESS: u64 = 1 << 20;
+
+/// What a name of a registry means.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Digest of what the name stands for: the manifest, or the index that it is in.
+    pub named: Hash256,
+    /// Digest of the manifest.
+    pub manifest: Hash256,
+    /// The configuration's bytes; their digest is the image's id.
+    pub config_bytes: Vec<u8>,
+    /// The configuration.
+    pub config: ImageConfig,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerBlob>,
+}
+
+/// Looks at an image, by tag or digest, without getting its layers. Of an index it is the first of the `wanted` images that
+/// `fits`; the first at all if none does.
+///
+/// # Errors
+/// As for [`Registry::manifest`]; manifests and configurations that do not belong together are nonsense.
+pub async fn resolve(
+    registry: &Registry,
+    repository: &str,
+    reference: &str,
+    wanted: Wanted<'_>,
+    fits: impl Fn(&ImageConfig) -> bool,
+) -> Result<Resolved> {
+    let (bytes, digest) = registry.manifest(repository, reference).await?;
+    let nonsense = |why| registry.http().nonsense(why);
+    match manifest::parse(&bytes).map_err(nonsense)? {
+        Document::Image(image) => with_config(registry, repository, (digest, digest), &image).await,
+        Document::Index(entries) => {
+            let mut first = None;
+            for IndexEntry { manifest: entry, .. } in wanted.order(&entries).into_iter().take(MAX_CANDIDATES)
+            {
+                let (bytes, own) = registry.manifest(repository, &format!("sha256:{}", entry.digest)).await?;
+                // An index in an index is allowed, and nobody needs it.
+                let Document::Image(image) = manifest::parse(&bytes).map_err(nonsense)? else { continue };
+                let resolved = with_config(registry, repository, (digest, own), &image).await?;
+                if fits(&resolved.config) {
+                    return Ok(resolved);
+                }
+                first.get_or_insert(resolved);
+            }
+            first.ok_or_else(|| Error::Unfit(format!("{repository}:{reference}: {}", wanted.lacks(&entries))))
+        }
+    }
+}
+
+async fn with_config(
+    registry: &Registry,
+    repository: &str,
+    (named, manifest): (Hash256, Hash256),
+    image: &Manifest,
+) -> Result<Resolved> {
+    let config_bytes = registry.document(repository, &image.config).await?;
+    let nonsense = |why: String| registry.http().nonsense(why);
+    let config = ImageConfig::parse(&config_bytes).map_err(|e| nonsense(e.to_string()))?;
+    let diff_ids = config.layers().map_err(|e| nonsense(e.to_string()))?;
+    let layers = manifest::pair(&image.layers, &diff_ids).map_err(nonsense)?;
+    Ok(Resolved { named, manifest, config_bytes, config, layers })
+}
+
+/// Bytes that were transferred.
+#[derive(Debug, Default, Clone)]
+pub struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// So far.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn counter(&self) -> Arc<AtomicU64> {
+        self.0.clone()
+    }
+}
+
+/// Layers on their way; dropping it stops the downloads.
+#[derive(Debug)]
+pub struct Pull {
+    layers: VecDeque<oneshot::Receiver<Result<Unpacked>>>,
+    /// Only to be dropped: the results come by `layers`.
+    _tasks: JoinSet<()>,
+}
+
+impl Pull {
+    /// Starts to get `layers` of a repository, and to unpack them.
+    pub fn start<S>(
+        registry: &Arc<Registry>,
+        repository: &str,
+        layers: &[LayerBlob],
+        store: &Arc<S>,
+        progress: &Progress,
+    ) -> Self
+    where
+        S: AsRef<Store> + Send + Sync + 'static,
+    {
+        let slots = Arc::new(Semaphore::new(PARALLEL));
+        let mut tasks = JoinSet::new();
+        let mut results = VecDeque::new();
+        for layer in layers {
+            let (sender, receiver) = oneshot::channel();
+            results.push_back(receiver);
+            let (slots, store) = (slots.clone(), store.clone());
+            let download = Download {
+                registry: registry.clone(),
+                repository: repository.to_owned(),
+                layer: layer.clone(),
+                progress: progress.clone(),
+                hash: Sha256::new(),
+                written: 0,
+            };
+            tasks.spawn(async move {
+                // In this order: the lowest is kept first. Invariant: nobody closes this semaphore.
+                let _slot = slots.acquire().await.expect("the semaphore is open");
+                // Nobody waits for it if it cannot be sent.
+                let _ = sender.send(get(download, store).await);
+            });
+        }
+        Self { layers: results, _tasks: tasks }
+    }
+
+    /// The next layer in the order given, unpacked; none after the last.
+    ///
+    /// # Errors
+    /// The download failed, or the bytes are not the right ones.
+    pub async fn next(&mut self) -> Option<Result<Unpacked>> {
+        let result = self.layers.front_mut()?.await;
+        self.layers.pop_front();
+        let ended = |_| Error::Local { what: "get a layer", source: io::Error::other("it was stopped") };
+        Some(result.map_err(ended).flatten())
+    }
+
+    /// [`Pull::next`] if there is no need to wait for it.
+    pub fn ready(&mut self) -> Option<Result<Unpacked>> {
+        let result = self.layers.front_mut()?.try_recv().ok()?;
+        self.layers.pop_front();
+        Some(result)
+    }
+}
+
+/// Gets a layer and unpacks it while it comes.
+async fn get<S>(mut download: Download, store: Arc<S>) -> Result<Unpacked>
+where
+    S: AsRef<Store> + Send + Sync + 'static,
+{
+    let (sender, pieces) = mpsc::channel(PIECES);
+    let diff_id = download.layer.diff_id;
+    let unpack = spawn_blocking(move || {
+        let reader = PieceReader { pieces, piece: Bytes::new() };
+        S::as_ref(&store).unpack_layer(reader, &diff_id)
+    });
+    let downloaded = download.run(&sender).await;
+    drop(sender);
+    let unpacked = unpack.await.map_err(|e| Error::Local { what: "unpack a layer", source: e.into() })?;
+    // Whatever was unpacked, the reason is what came from the registry.
+    downloaded?;
+    Ok(unpacked?)
+}
+
+/// Reads the pieces of a blob. A download that failed ends them too soon, and its error is told instead of that.
+struct PieceReader {
+    pieces: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for PieceReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let n = self.piece.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.piece.split_to(n));
+        Ok(n)
+    }
+}
+
+/// A blob on its way.
+struct Download {
+    registry: Arc<Registry>,
+    repository: String,
+    layer: LayerBlob,
+    progress: Progress,
+    hash: Sha256,
+    written: u64,
+}
+
+impl Download {
+    /// Gets the blob; after a cut it goes on where it was.
+    async fn run(&mut self, pieces: &mpsc::Sender<Bytes>) -> Result<()> {
+        let registry = self.registry.clone();
+        let limits = &registry.http().limits;
+        let (mut tries, mut pause, mut before) = (0, limits.pause, 0);
+        loop {
+            match self.once(pieces).await {
+                Ok(()) => break,
+                Err(e) if e.is_transient() => {
+                    if self.written >= before + PROGRESS {
+                        (tries, pause, before) = (0, limits.pause, self.written);
+                    }
+                    tries += 1;
+                    if tries > limits.repetitions {
+                        return Err(e);
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let digest = Hash256(self.hash.clone().finalize().into());
+        if digest != self.layer.digest {
+            let why = format!("the blob sha256:{} has the digest sha256:{digest}", self.layer.digest);
+            return Err(registry.http().nonsense(why));
+        }
+        Ok(())
+    }
+
+    async fn once(&mut self, pieces: &mpsc::Sender<Bytes>) -> Result<()> {
+        let http = self.registry.http();
+        let LayerBlob { digest, size, .. } = self.layer;
+        let offset = self.written;
+        if offset == size {
+            return Ok(());
+        }
+        let mut answer = self.registry.blob_from(&self.repository, &digest, offset).await?;
+        let mut skip = offset;
+        if answer.status() == StatusCode::PARTIAL_CONTENT {
+            let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
+            if !range.is_some_and(|r| r.starts_with(&format!("bytes {offset}-"))) {
+                return Err(http.nonsense("it sends another part of a blob than was asked for"));
+            }
+            skip = 0;
+        }
+        while let Some(mut piece) = http.piece(answer.body_mut()).await? {
+            // The registry began anew: these bytes are here.
+            let known = skip.min(piece.len() as u64);
+            skip -= known;
+            let new = piece.split_off(known as usize);
+            if self.written + new.len() as u64 > size {
+                return Err(http.nonsense(format!("the blob sha256:{digest} is longer than {size} bytes")));
+            }
+            self.hash.update(&new);
+            self.written += new.len() as u64;
+            self.progress.add(new.len() as u64);
+            // Where the layer cannot be unpacked nobody takes it, and the digest tells whether the registry is to blame.
+            let _ = pieces.send(new).await;
+        }
+        match self.written {
+            n if n == size => Ok(()),
+            n => Err(http.unreachable(format!("the blob sha256:{digest} ended after {n} of {size} bytes"))),
+        }
+    }
+}
