@@ -20,8 +20,8 @@ use std::path::Path;
 use std::sync::Arc;
 use walt_images::{NewEntry, NewKind, Store, View};
 use walt_netboot::ipxe;
-use walt_server::config::Config;
-use walt_server::nodes::link::{self, Lines};
+use walt_server::base::config::Config;
+use walt_server::edge::link::{self, Lines};
 use walt_types::Mac;
 
 /// Environment variable with the name of the target that the engine runs.

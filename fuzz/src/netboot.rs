@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use walt_netboot::{dhcp, dns, ra, tftp};
-use walt_server::netboot::files;
+use walt_server::edge::netboot::files;
 use walt_types::Mac;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 1);

@@ -5,7 +5,7 @@ use walt_registry::{
     auth::{Challenge, parse_token},
     manifest::{self, Document, MAX_BLOB, MAX_DOCUMENT},
 };
-use walt_server::registries::links::Link;
+use walt_server::services::registries::links::Link;
 
 /// Manifests, indexes, challenges, tokens, auth files, the client's configuration, links: any bytes may come as any of
 /// them.

@@ -4,10 +4,13 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 use walt_server::{
-    admin, check_store,
-    config::Config,
-    images::{self, LABEL_MODELS, default_image, recipe},
-    run, sessions, status,
+    actions::{admin, build, check_store, status},
+    base::config::Config,
+    run,
+    services::{
+        images::{LABEL_MODELS, default_image, recipe},
+        sessions,
+    },
 };
 
 /// Widths of columns: names of recipes, and of CPUs.
@@ -85,10 +88,10 @@ fn main() -> ExitCode {
         return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
     }
     if let Command::BuildStep { dir } = &arguments.command {
-        return ExitCode::from(u8::try_from(images::build::step(dir)).unwrap_or(1));
+        return ExitCode::from(u8::try_from(build::step(dir)).unwrap_or(1));
     }
     if let Command::BuildFetch = &arguments.command {
-        return ExitCode::from(u8::try_from(images::build::fetch()).unwrap_or(1));
+        return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
     }
     match dispatch(arguments) {
         Ok(true) => ExitCode::SUCCESS,

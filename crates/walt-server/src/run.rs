@@ -1,22 +1,25 @@
 //! Start of the server: state, recovery, adoption, services, and its end.
 
+use crate::actions;
+use crate::base::{
+    files::make_dir,
+    ports::{NFS_PORT, PORTMAP_PORT},
+    programs::find_program,
+    sockets::{bound, listen},
+};
 use crate::{
-    App, StateLock, api,
-    config::Config,
-    db::Db,
-    dns,
-    images::{self, housekeeping},
-    keys::Keys,
-    netboot, network,
-    nodes::{self, exports, link},
-    ports, recent, sessions,
+    App,
+    base::{config::Config, db::Db, keys::Keys, ports, recent_log, state_lock::StateLock},
+    edge::{api, dns, exports, link, netboot},
+    services::{
+        images::{self, housekeeping},
+        network, nodes, sessions,
+    },
 };
 use anyhow::{Context, Result};
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::Path,
+    net::TcpListener,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -27,12 +30,6 @@ use tokio::{
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Port of NFS and of its MOUNT protocol.
-pub const NFS_PORT: u16 = 2049;
-/// Port of the port mapper (RFC 1833).
-pub const PORTMAP_PORT: u16 = 111;
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 256;
 /// How often rules of other programs are looked at.
 const FIREWALL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long requests that run may go on after the order to end.
@@ -56,14 +53,14 @@ pub fn open(config: Config) -> Result<App> {
     let store = walt_images::Store::open(&config.state_dir).context("the image store cannot be used")?;
     let db = Db::open(&config.state_dir)?;
     let keys = Keys::open(&config.state_dir)?;
-    let token_key = db.meta("token-key", || crate::random::<32>().to_vec())?;
+    let token_key = db.meta("token-key", || crate::base::random::random::<32>().to_vec())?;
     Ok(App {
         db,
         store,
         keys,
         config,
         nfs: OnceLock::new(),
-        grants: exports::GrantCache::default(),
+        grants: nodes::grants::GrantCache::default(),
         hub: nodes::hub::Hub::default(),
         sweeps: nodes::sweep::Sweeps::default(),
         supervisors: nodes::vnode::Supervisors::default(),
@@ -79,18 +76,9 @@ pub fn open(config: Config) -> Result<App> {
         down: Notify::new(),
         ports_missing: ports::Missing::default(),
         user_namespaces: OnceLock::new(),
-        started: crate::now() as i64,
+        started: crate::base::time::now() as i64,
         token_key: token_key.try_into().map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
     })
-}
-
-pub(crate) fn make_dir(dir: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(dir)
-        .and_then(|()| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(mode)))
-        .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
 /// Serves in the foreground until SIGTERM, SIGINT or `walt-server down`.
@@ -101,9 +89,9 @@ pub fn run(config: Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WALT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let said = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(said).with(recent::Layer.with_filter(LevelFilter::WARN)).init();
+    tracing_subscriber::registry().with(said).with(recent_log::Layer.with_filter(LevelFilter::WARN)).init();
     let _lock = StateLock::take(&config.state_dir)?;
-    let _set_once = crate::failure::STATE_DIR.set(config.state_dir.clone());
+    let _set_once = crate::base::failure::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();
     check_programs(&config)?;
     let app = Arc::new(open(config)?);
@@ -137,24 +125,15 @@ fn check_programs(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Where a program is, by `PATH`.
-pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
-    if name.contains('/') {
-        return Some(name.into()).filter(|p: &std::path::PathBuf| p.is_file());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
-}
-
 async fn serve(app: Arc<App>) -> Result<()> {
-    crate::db::blocking(|| sessions::users::probe(&app));
+    crate::base::db::blocking(|| sessions::users::probe(&app));
     let container_dns = dns::Sockets::bind_containers(&app);
     network::up(&app)?;
     let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
     let link_listener = listen(&app.config, link::PORT, "the node link")?;
-    sessions::recover(&app).await.context("recovery of sessions")?;
-    images::build::sweep(&app).await;
-    crate::db::blocking(|| images::recipe::sweep(&app.config));
+    actions::session_save::recover(&app).await.context("recovery of sessions")?;
+    actions::build::sweep(&app).await;
+    crate::base::db::blocking(|| images::recipe::sweep(&app.config));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -188,44 +167,10 @@ async fn serve(app: Arc<App>) -> Result<()> {
 async fn watch_firewalls(app: Arc<App>) {
     loop {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
-        if let Err(e) = crate::db::blocking(|| network::beside_foreign_firewalls(&app.config)) {
+        if let Err(e) = crate::base::db::blocking(|| network::beside_foreign_firewalls(&app.config)) {
             tracing::warn!("{e:#}");
         }
     }
-}
-
-/// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)), broadcasts too.
-pub(crate) fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
-    bound_at(config, kind, Ipv4Addr::UNSPECIFIED, port)
-}
-
-/// A socket that only hears walt-net, at one address.
-pub(crate) fn bound_at(config: &Config, kind: Type, addr: Ipv4Addr, port: u16) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, kind, None)?;
-    socket.set_reuse_address(true)?;
-    socket.bind_device(Some(config.bridge().as_bytes()))?;
-    socket.bind(&SocketAddr::new(addr.into(), port).into())?;
-    Ok(socket)
-}
-
-/// A listener that only hears walt-net.
-///
-/// # Errors
-/// Who holds the port.
-pub(crate) fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
-    let make = || {
-        let socket = bound(config, Type::STREAM, port)?;
-        socket.listen(BACKLOG)?;
-        Ok::<_, std::io::Error>(socket.into())
-    };
-    make().with_context(|| {
-        let at = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
-        format!(
-            "{what} cannot listen on TCP port {port} of {}: {}",
-            config.bridge(),
-            ports::holder_text(at, "tcp")
-        )
-    })
 }
 
 /// The port mapper: needed by foreign images only, since ours name their ports; a port that is held by

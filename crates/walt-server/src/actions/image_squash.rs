@@ -1,0 +1,75 @@
+//! `walt image squash`: all layers of an image as one.
+
+use crate::{
+    App,
+    base::{
+        db::By,
+        events::Events,
+        failure::{Outcome, not_found},
+    },
+};
+use crate::{
+    actions::publish_ref::{Target, reboot_warning},
+    services::images::housekeeping::{After, writing},
+};
+use std::sync::Arc;
+use walt_images::{History, stop};
+use walt_types::UserName;
+
+/// Squashes an image of the caller's; false if a node could not be rebooted.
+pub async fn squash(
+    app: &Arc<App>,
+    caller: &UserName,
+    name: &str,
+    confirm: Option<&str>,
+    events: &Events,
+) -> Outcome<bool> {
+    let (target, present) = {
+        let _decision = app.decisions.lock().await;
+        let target = Target::plan(app, caller, name)?;
+        let present = target
+            .present
+            .clone()
+            .ok_or_else(|| not_found(format!("No such image '{name}'. (tip: walt image show)")))?;
+        (target, present)
+    };
+    let mut config = app.store.config(&present.image_id).map_err(anyhow::Error::new)?;
+    let layers = config.layers().map_err(anyhow::Error::new)?;
+    if layers.len() < 2 {
+        events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
+        return Ok(true);
+    }
+    if !target.users.is_empty() {
+        let warning = reboot_warning(target.users.len());
+        target.agreed_with(app, caller, "squash", confirm, false, warning)?;
+    }
+    events.busy("Squashing").await;
+    let _tidy = After(app);
+    let mut pinned = app.pins.begin();
+    let command = format!("walt image squash {}", target.reference.image());
+    let created = crate::base::time::now() as i64;
+    let image = {
+        let _changes = writing(app).await;
+        let told = events.clone();
+        let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
+            let squash = || app.store.squash(&*app.store.view(&layers, None)?);
+            let layer = stop::unless(move || told.is_gone(), squash)?;
+            config.created = Some(crate::base::time::rfc3339(created));
+            config.set_squashed(
+                &layer.diff_id,
+                History {
+                    created: config.created.clone(),
+                    created_by: Some(command.clone()),
+                    author: Some(caller.to_string()),
+                    ..History::default()
+                },
+            );
+            app.store.put_config(&config)
+        });
+        let image = made.map_err(anyhow::Error::new)?;
+        pinned.image(image);
+        image
+    };
+    let users = target.land(app, image, created, &By::new(caller, command)).await?;
+    crate::actions::images::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
+}

@@ -1,0 +1,221 @@
+//! `walt image history|rollback|prune|diff`: what names have meant.
+
+use crate::{
+    App,
+    base::{
+        db::{By, HistoryRow, RefRow, blocking},
+        events::Events,
+        failure::{Outcome, bad_request, not_found, refused, refused_hint},
+    },
+};
+use crate::{
+    actions::publish_ref::{Target, reboot_warning},
+    services::images::{find, own_reference},
+};
+use std::{collections::BTreeSet, sync::Arc};
+use walt_api::versions::{
+    FileChange, FileDifference, ImageDiff, ImageHistory, ImageVersion, MAX_DIFFERENCES, show_path,
+};
+use walt_images::{Change, Difference, Kind, View};
+use walt_types::{DiffId, ImageId, ImageRef, UserName};
+
+/// What a name of the caller's has meant.
+pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory> {
+    let row = find(app, &own_reference(caller, name)?)?;
+    let rows = app.db.with(|c| HistoryRow::of(c, &row.reference))?;
+    let mut below: BTreeSet<DiffId> = BTreeSet::new();
+    let mut versions = Vec::with_capacity(rows.len());
+    for row in rows.iter().rev() {
+        let layers = layers(app, &row.image_id)?;
+        let size = layers
+            .iter()
+            .filter(|l| !below.contains(l))
+            .map(|l| app.store.layer_info(l).map_or(0, |info| info.size))
+            .sum();
+        versions.push(ImageVersion {
+            version: row.version,
+            current: row.version == rows[0].version,
+            since: crate::base::time::local_time(row.since),
+            user: row.by.user.clone(),
+            command: row.by.command.clone(),
+            id: row.image_id.oci(),
+            layers: layers.len(),
+            size,
+        });
+        below = layers.into_iter().collect();
+    }
+    versions.reverse();
+    Ok(ImageHistory { fullname: row.reference.full(), versions })
+}
+
+fn layers(app: &App, image: &ImageId) -> Outcome<Vec<DiffId>> {
+    let config = app.store.config(image).map_err(anyhow::Error::new)?;
+    Ok(config.layers().map_err(anyhow::Error::new)?)
+}
+
+/// Lets a name mean again what it meant before; false if a node could not be rebooted.
+pub async fn roll_back(
+    app: &Arc<App>,
+    caller: &UserName,
+    name: &str,
+    version: Option<u32>,
+    confirm: Option<&str>,
+    events: &Events,
+) -> Outcome<bool> {
+    let (target, chosen, created) = {
+        let _decision = app.decisions.lock().await;
+        let reference = own_reference(caller, name)?;
+        let present = find(app, &reference)?;
+        let target = Target::of(app, reference)?;
+        let rows = app.db.with(|c| HistoryRow::of(c, &target.reference))?;
+        let image = target.reference.image();
+        let list = format!("'walt image history {image}' lists the versions.");
+        let chosen = match version {
+            Some(number) => rows.into_iter().find(|r| r.version == number).ok_or_else(|| {
+                refused_hint(format!("image {image} has no version {number}."), list.clone())
+            })?,
+            None => rows.into_iter().find(|r| r.image_id != present.image_id).ok_or_else(|| {
+                refused_hint(format!("image {image} has no earlier version."), list.clone())
+            })?,
+        };
+        if chosen.image_id == present.image_id {
+            return Err(refused(format!(
+                "image {image} is what it was in version {} already.",
+                chosen.version
+            )));
+        }
+        if !target.users.is_empty() {
+            let operation = format!("rollback {}", chosen.version);
+            let warning = reboot_warning(target.users.len());
+            target.agreed_with(app, caller, &operation, confirm, false, warning)?;
+        }
+        let created = made(app, &chosen.image_id)?.unwrap_or(chosen.since);
+        (target, chosen, created)
+    };
+    let command = format!("walt image rollback {} {}", target.reference.image(), chosen.version);
+    target.land_and_tell(app, chosen.image_id, created, &By::new(caller, command), events).await
+}
+
+/// When an image was made, by its configuration.
+fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
+    let config = app.store.config(image).map_err(anyhow::Error::new)?;
+    let time = config.created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    Ok(time.map(jiff::Timestamp::as_second))
+}
+
+/// Forgets the earlier versions of one name of the caller's, or of all. The caller holds the decisions.
+pub async fn prune(
+    app: &App,
+    caller: &UserName,
+    name: Option<&str>,
+    confirm: Option<&str>,
+    events: &Events,
+) -> Outcome<()> {
+    let references: Vec<ImageRef> = match name {
+        Some(name) => vec![find(app, &own_reference(caller, name)?)?.reference],
+        None => {
+            let rows = app.db.with(RefRow::all)?;
+            rows.into_iter().map(|r| r.reference).filter(|r| r.user() == caller.as_str()).collect()
+        }
+    };
+    let mut affected = Vec::new();
+    for reference in references {
+        let rows = app.db.with(|c| HistoryRow::of(c, &reference))?;
+        if rows.len() > 1 {
+            affected.push((reference, rows.len() - 1));
+        }
+    }
+    if affected.is_empty() {
+        events.out("There are no earlier versions: nothing to do.").await;
+        return Ok(());
+    }
+    let warnings: Vec<String> = affected
+        .iter()
+        .map(|(r, n)| format!("Image {}: {n} earlier version(s) would be lost for good.", r.image()))
+        .collect();
+    // What has come since is not agreed to.
+    let facts = warnings.join(" ");
+    app.confirmed(caller, "prune", &facts, confirm, warnings)?;
+    app.db.transaction(|tx| -> anyhow::Result<()> {
+        affected.iter().try_for_each(|(r, _)| HistoryRow::prune(tx, r).map(drop))
+    })?;
+    app.housekeeping.notify_one();
+    for (reference, count) in affected {
+        events.out(format!("Image {}: {count} earlier version(s) removed.", reference.image())).await;
+    }
+    Ok(())
+}
+
+/// How two images differ: names of the caller's or full names, with `@VERSION` behind them or without.
+pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Outcome<ImageDiff> {
+    // Nothing may remove what is being read.
+    let mut pinned = app.pins.begin();
+    let (from, to) = {
+        let _decision = app.decisions.lock().await;
+        let (from, to) = (version_of(app, caller, from)?, version_of(app, caller, to)?);
+        pinned.image(from.1);
+        pinned.image(to.1);
+        (from, to)
+    };
+    let (differences, truncated) = blocking(|| -> anyhow::Result<_> {
+        let view = |image: &ImageId| -> anyhow::Result<Arc<View>> {
+            Ok(app.store.view(&app.store.config(image)?.layers()?, None)?)
+        };
+        let (mut list, mut truncated) = (Vec::new(), false);
+        walt_images::diff(&*view(&from.1)?, &*view(&to.1)?, &mut |difference| {
+            truncated = list.len() == MAX_DIFFERENCES;
+            if !truncated {
+                list.push(express(&difference));
+            }
+            !truncated
+        })?;
+        Ok((list, truncated))
+    })?;
+    Ok(ImageDiff { from: from.0, to: to.0, differences, truncated })
+}
+
+fn version_of(app: &App, caller: &UserName, text: &str) -> Outcome<(String, ImageId)> {
+    let (name, version) = match text.rsplit_once('@') {
+        None => (text, None),
+        Some((name, number)) => {
+            let number: u32 = number
+                .parse()
+                .map_err(|_| bad_request(format!("'{text}': a number is expected behind the '@'.")))?;
+            (name, Some(number))
+        }
+    };
+    let reference = match name.contains('/') {
+        true => name.parse().map_err(|e| bad_request(format!("{e}.")))?,
+        false => own_reference(caller, name)?,
+    };
+    let row = find(app, &reference)?;
+    let Some(number) = version else { return Ok((row.reference.full(), row.image_id)) };
+    let rows = app.db.with(|c| HistoryRow::of(c, &reference))?;
+    let row = rows.iter().find(|r| r.version == number).ok_or_else(|| {
+        not_found(format!("image {} has no version {number}. (tip: walt image history)", reference.image()))
+    })?;
+    Ok((format!("{}@{number}", reference.full()), row.image_id))
+}
+
+fn express(difference: &Difference) -> FileDifference {
+    let (change, what) = match &difference.change {
+        Change::Added => (FileChange::Added, Vec::new()),
+        Change::Deleted => (FileChange::Deleted, Vec::new()),
+        Change::Changed(what) => (FileChange::Changed, what.iter().map(|w| (*w).to_owned()).collect()),
+    };
+    let kind = match difference.kind {
+        Kind::File => "file",
+        Kind::Dir => "directory",
+        Kind::Symlink => "symlink",
+        Kind::Char | Kind::Block => "device",
+        // The last two are in no view.
+        Kind::Fifo | Kind::Socket | Kind::Whiteout => "fifo",
+    };
+    FileDifference {
+        path: show_path(&difference.path),
+        change,
+        kind: kind.to_owned(),
+        size: difference.size,
+        what,
+    }
+}

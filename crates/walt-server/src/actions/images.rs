@@ -1,0 +1,277 @@
+//! What users do to references: remove, rename, duplicate, clone.
+
+use crate::actions::{self, clone, hub_meta, publish, search, update};
+use crate::{
+    App,
+    base::{
+        db::{By, NodeRow, RefRow},
+        events::Events,
+        failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
+    },
+    services::registries::{self, links::Link},
+};
+use crate::{
+    actions::{image_squash, image_versions, publish_ref::Target},
+    services::images::{find, first_images, labels, must_be_free, no_session, own_reference},
+};
+use std::sync::Arc;
+use walt_api::ImageAction;
+use walt_core::sentences;
+use walt_types::{ImageName, ImageRef, PLATFORM_USER, UserName};
+
+/// Carries out an action; false if not all of it was done (events have said why).
+pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: ImageAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let confirm = confirm.as_deref();
+    let decision = app.decisions.lock().await;
+    for note in first_images(app, caller)? {
+        events.note(note).await;
+    }
+    match action {
+        ImageAction::Remove { name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            not_in_use(app, &row)?;
+            app.db.transaction(|tx| RefRow::delete(tx, &row.reference))?;
+            app.housekeeping.notify_one();
+            Ok(true)
+        }
+        ImageAction::Rename { name, new_name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            let target = own_reference(caller, &new_name)?;
+            must_be_free(app, &target)?;
+            not_in_use(app, &row)?;
+            app.db.transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
+            Ok(true)
+        }
+        ImageAction::Duplicate { name, new_name } => {
+            let row = find(app, &own_reference(caller, &name)?)?;
+            let target = own_reference(caller, &new_name)?;
+            must_be_free(app, &target)?;
+            let by = By::new(caller, format!("walt image duplicate {name} {new_name}"));
+            app.db.transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
+            Ok(true)
+        }
+        ImageAction::Clone { link, name, force, credentials } if !link.starts_with("walt:") => {
+            drop(decision);
+            let link = Link::parse(&link).map_err(|e| bad_request(format!("{e}.")))?;
+            let request = clone::Request { link, name, force, credentials };
+            clone::clone(app, caller, request, events).await
+        }
+        ImageAction::Clone { link, name, force, .. } => {
+            let ClonePlan { found, target, wanted } = plan_clone(app, caller, &link, name.as_deref(), force)?;
+            if target.is(&found.image_id) {
+                events.out(target.unchanged()).await;
+                return Ok(true);
+            }
+            let by = By::new(caller, format!("walt image clone {link}"));
+            let row = RefRow { reference: target.reference.clone(), ..found };
+            app.db.transaction(|tx| row.put(tx, &by))?;
+            drop(decision);
+            app.housekeeping.notify_one();
+            let own = target.reference.image();
+            if own.to_string() != wanted {
+                events.note(format!("The image will be recorded as '{own}'.")).await;
+            }
+            let rebooted = reboot_users(app, &target.users, events).await?;
+            events.out(format!("Image \"{own}\" was cloned successfully (cf. walt image show).")).await;
+            Ok(rebooted)
+        }
+        ImageAction::Rollback { name, version } => {
+            drop(decision);
+            image_versions::roll_back(app, caller, &name, version, confirm, events).await
+        }
+        ImageAction::Prune { name } => {
+            image_versions::prune(app, caller, name.as_deref(), confirm, events).await?;
+            Ok(true)
+        }
+        ImageAction::Squash { name } => {
+            drop(decision);
+            image_squash::squash(app, caller, &name, confirm, events).await
+        }
+        ImageAction::FixOwner { user, sure } => fix_owner(app, caller, &user, sure, events).await,
+        ImageAction::Search { keyword, credentials } => {
+            drop(decision);
+            search::search(app, caller, keyword, credentials, events).await
+        }
+        ImageAction::Publish { name, registry, credentials } => {
+            drop(decision);
+            publish::publish(app, caller, &name, registry.as_deref(), credentials.as_ref(), events).await
+        }
+        ImageAction::RegistryLogin { registry, credentials } => {
+            drop(decision);
+            registries::login(app, &registry, &credentials, events).await
+        }
+        ImageAction::UpdateHubMeta { platform, credentials } => {
+            drop(decision);
+            hub_meta::update_hub_meta(app, platform, credentials.as_ref(), events).await
+        }
+        ImageAction::UpdateDefaultImages { credentials } => {
+            drop(decision);
+            update::update_default_images(app, caller, credentials, events).await
+        }
+    }
+}
+
+/// Gives all images of another user to the caller.
+async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events: &Events) -> Outcome<bool> {
+    if user == caller.as_str() {
+        return Err(refused(format!("the images of {user} are yours already.")));
+    }
+    let rows: Vec<RefRow> =
+        app.db.with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
+    if rows.is_empty() || user == PLATFORM_USER {
+        return Err(not_found(format!("there is no user '{user}' who has images.")));
+    }
+    let mut moves = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let target = ImageRef::of(caller, row.reference.image().clone());
+        if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
+            return Err(refused_hint(
+                format!("you have an image '{}' yourself.", target.image()),
+                "rename yours first ('walt image rename').",
+            ));
+        }
+        not_in_use(app, row)?;
+        moves.push(target);
+    }
+    if !sure {
+        let names: Vec<String> = moves.iter().map(|m| m.image().to_string()).collect();
+        events
+            .note(format!(
+                "This would make you the owner of all images of user '{user}' ({}); {user} would not have them \
+                 any more. It is meant for images of an account that is not used any more.",
+                names.join(", ")
+            ))
+            .await;
+        events
+            .note(format!("If you are sure: walt advanced fix-image-owner --yes-i-know-do-it-please {user}"))
+            .await;
+        return Ok(true);
+    }
+    app.db.transaction(|tx| -> anyhow::Result<()> {
+        rows.iter().zip(&moves).try_for_each(|(row, target)| RefRow::rename(tx, &row.reference, target))
+    })?;
+    for target in &moves {
+        events.out(format!("{}: now yours.", target.image())).await;
+    }
+    Ok(true)
+}
+
+/// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
+/// a client may go at any moment, and nodes must not stay with what their image is no more.
+pub async fn tell_and_reboot(
+    app: &Arc<App>,
+    users: Vec<NodeRow>,
+    said: impl Into<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    reboot(app, users, Some(said.into()), events).await
+}
+
+/// As [`tell_and_reboot`], without a word about the image.
+pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
+    reboot(app, users.to_vec(), None, events).await
+}
+
+async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, events: &Events) -> Outcome<bool> {
+    let (app, events) = (app.clone(), events.clone());
+    // Nothing is waited for before this: once the image has changed, the task is there.
+    let task = tokio::spawn(async move {
+        if let Some(said) = said {
+            events.out(said).await;
+        }
+        if users.is_empty() {
+            return Ok(true);
+        }
+        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+        events
+            .out(format!("Trying to reboot {} using this image...", sentences::items("node", &names)))
+            .await;
+        actions::nodes::reboot_nodes(&app, users, false, &events).await
+    });
+    task.await.map_err(|e| {
+        Failure::Internal(anyhow::Error::new(e).context("the reboot of nodes ended abnormally"))
+    })?
+}
+
+/// Nodes associated with a reference.
+pub fn nodes_using(app: &App, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
+    let rows = app.db.with(NodeRow::all)?;
+    Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
+}
+
+fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
+    let users = nodes_using(app, &row.reference)?;
+    if !users.is_empty() {
+        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+        return Err(refused_hint(
+            "Sorry, cannot proceed because the image is in use.",
+            format!("{}: associated with '{}'.", sentences::items("node", &names), row.reference.image()),
+        ));
+    }
+    no_session(app, &row.reference)
+}
+
+struct ClonePlan {
+    /// What is cloned.
+    found: RefRow,
+    /// The name that gets it.
+    target: Target,
+    wanted: String,
+}
+
+fn plan_clone(
+    app: &App,
+    caller: &UserName,
+    link: &str,
+    name: Option<&str>,
+    force: bool,
+) -> Outcome<ClonePlan> {
+    let form = || {
+        bad_request(format!(
+            "'{link}' is not a clonable link: use <location>:<user>/<name>[:<tag>], as 'walt image search' lists them."
+        ))
+    };
+    let (location, rest) = link.split_once(':').ok_or_else(form)?;
+    if location != "walt" {
+        return Err(form());
+    }
+    let source: ImageRef = rest.parse().map_err(|_| form())?;
+    if source.user() == caller.as_str() {
+        return Err(refused("this image is already in your working set."));
+    }
+    let found = app.db.with(|c| RefRow::get(c, &source))?.ok_or_else(|| {
+        if source.user() == PLATFORM_USER {
+            return find(app, &source).err().unwrap_or_else(|| not_found("No such remote image."));
+        }
+        not_found("No such remote image. (tip: walt image show --all)")
+    })?;
+    labels::check(&app.store.config(&found.image_id).map_err(anyhow::Error::new)?)?;
+    let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
+    let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
+    let target = Target::of(app, ImageRef::of(caller, image))?;
+    if target.present.is_some() {
+        target.fits(app, &found.image_id)?;
+        if !force {
+            return Err(refused_hint(
+                overwrite_warning(target.users.len()),
+                format!("to do it anyway: walt image clone --force {link} {}", target.reference.image()),
+            ));
+        }
+    }
+    Ok(ClonePlan { found, target, wanted })
+}
+
+/// The warning before an own image is overwritten.
+pub fn overwrite_warning(nodes: usize) -> String {
+    let reboot = match nodes {
+        0 => String::new(),
+        n => format!(" (and reboot {n} node(s))"),
+    };
+    format!("An image has the same name in your working set. This operation would overwrite it{reboot}.")
+}

@@ -1,0 +1,24 @@
+//! What users ask for, one file each: the only place for questions, for the lock of decisions, for the wording of
+//! results and for reboots.
+
+pub mod admin;
+pub mod build;
+pub mod check_store;
+pub mod clone;
+pub mod console;
+pub mod hub_meta;
+pub mod image_copy;
+pub mod image_squash;
+pub mod image_versions;
+pub mod images;
+pub mod node_copy;
+pub mod node_save;
+pub mod nodes;
+pub mod ping;
+pub mod publish;
+pub mod publish_ref;
+pub mod search;
+pub mod session_save;
+pub mod shell;
+pub mod status;
+pub mod update;

@@ -1,0 +1,346 @@
+//! Saving and discarding a session.
+//!
+//! The order of a save, each step durable before the next: the container is stopped and the overlay
+//! sealed; one pass over the upper directory hashes it and writes the skeleton; if the image has all the
+//! layers that it can have, they are squashed for the new one; the commit is recorded; the layer is renamed
+//! into the store; one transaction makes the image known, moves the reference and ends the session. Only
+//! then it is "saved". A crash before the record leaves the session as it was, to be resumed; after it,
+//! [`recover`] goes on.
+
+use crate::services::sessions::{dir_of, drop_session, of_image, own};
+use crate::{
+    App,
+    actions::images::{nodes_using, overwrite_warning, tell_and_reboot},
+    base::{
+        db::{By, Committing, NodeRow, RefRow, SessionRow, blocking},
+        events::Events,
+        fail_points,
+        failure::{Failure, Outcome, refused},
+    },
+    services::images::{
+        self,
+        housekeeping::{After, writing},
+    },
+};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use walt_api::SessionAction;
+use walt_images::{History, Prepared, SaveRules};
+use walt_types::{ImageRef, UserName};
+
+/// Carries out an action; false if not all of it was done (events have said why).
+pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: SessionAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    match action {
+        SessionAction::Save { session, name, yes } => {
+            save(app, caller, &session, name.as_deref(), yes, confirm.as_deref(), events).await
+        }
+        SessionAction::Discard { session } => {
+            let row = own(app, caller, &session)?;
+            drop_session(app, &row).await?;
+            Ok(true)
+        }
+        SessionAction::DiscardImage { image } => {
+            let row = of_image(app, &images::own_reference(caller, &image)?)?;
+            drop_session(app, &row).await?;
+            events
+                .out(format!(
+                    "The shell session of image {} was ended; its changes were dropped.",
+                    row.image.image()
+                ))
+                .await;
+            Ok(true)
+        }
+    }
+}
+
+/// What a save is going to do, as the user has agreed to it.
+struct Plan {
+    row: SessionRow,
+    target: ImageRef,
+    /// What the target means now; none if it is a new name.
+    present: Option<RefRow>,
+    users: Vec<NodeRow>,
+}
+
+fn plan(app: &App, caller: &UserName, session: &str, name: Option<&str>) -> Outcome<Plan> {
+    let row = own(app, caller, session)?;
+    let target = match name {
+        Some(name) => images::own_reference(caller, name)?,
+        None => row.image.clone(),
+    };
+    let present = app.db.with(|c| RefRow::get(c, &target))?;
+    if present.is_some() && target != row.image {
+        return Err(refused("Bad name: Image already exists."));
+    }
+    let users = if present.is_some() { nodes_using(app, &target)? } else { Vec::new() };
+    Ok(Plan { row, target, present, users })
+}
+
+async fn save(
+    app: &Arc<App>,
+    caller: &UserName,
+    session: &str,
+    name: Option<&str>,
+    yes: bool,
+    confirm: Option<&str>,
+    events: &Events,
+) -> Outcome<bool> {
+    let plan = {
+        let _decision = app.decisions.lock().await;
+        let plan = plan(app, caller, session, name)?;
+        if plan.present.is_some() && !yes {
+            let users: Vec<String> = plan.users.iter().map(|n| n.mac.to_string()).collect();
+            let image = plan.present.as_ref().map(|p| p.image_id.to_string()).unwrap_or_default();
+            let operation = format!("save {session} {}", plan.target.full());
+            let facts = format!("{image} {}", users.join(" "));
+            app.confirmed(caller, &operation, &facts, confirm, vec![overwrite_warning(plan.users.len())])?;
+        }
+        plan
+    };
+    // From here on the client may go: what was agreed to is done to the end.
+    let (app, events) = (app.clone(), events.clone());
+    let work = tokio::spawn(async move { commit(&app, plan, &events).await });
+    work.await.map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the save ended abnormally")))?
+}
+
+async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
+    events.busy("Saving").await;
+    let dir = dir_of(app, &plan.row.id);
+    if let Some(client) = crate::services::sessions::holder(app, &plan.row).await? {
+        let sealed = client.seal().await.map_err(|e| refused(format!("the session cannot be saved: {e}")))?;
+        for note in sealed {
+            events.note(note).await;
+        }
+    }
+    fail_points::point("save-sealed");
+    let tidy = After(app);
+    let changes = writing(app).await;
+    let mut config = app.store.config(&plan.row.image_id).map_err(anyhow::Error::new)?;
+    let lower = crate::actions::shell::view_of(app, &plan.row)?;
+    let layer_dir = dir.join("layer");
+    let rules = SaveRules::standard();
+    let prepared = blocking(|| app.store.prepare_commit(&layer_dir, &lower, &rules))
+        .map_err(|e| refused(format!("the session cannot be saved, and is kept: {e}")))?;
+    let layer = match prepared {
+        Prepared::Unchanged { .. } => {
+            drop(changes);
+            drop_session(app, &plan.row).await?;
+            let rest = match plan.present {
+                Some(_) => format!("image {} is left as it was", plan.target.image()),
+                None => "no image was made".into(),
+            };
+            events.out(format!("Nothing changed: {rest}.")).await;
+            return Ok(true);
+        }
+        Prepared::Layer { info, .. } => info,
+    };
+    fail_points::point("save-prepared");
+    let created = crate::base::time::now() as i64;
+    let comment = command_of(&plan.row.image);
+    let history = History {
+        created: Some(crate::base::time::rfc3339(created)),
+        created_by: Some(comment),
+        author: Some(plan.row.user.to_string()),
+        ..History::default()
+    };
+    config.created.clone_from(&history.created);
+    let squashed = blocking(|| app.store.make_room(&mut config, history.created.clone())).map_err(|e| {
+        refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
+    })?;
+    config.push_layer(&layer.diff_id, history);
+    let image_id = app.store.put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
+    fail_points::point("save-config");
+    let commit = Committing {
+        diff_id: layer.diff_id,
+        image_id,
+        target: plan.target.clone(),
+        expected: plan.present.as_ref().map(|p| p.image_id),
+        created,
+    };
+    let decision = app.decisions.lock().await;
+    let now = app.db.with(|c| RefRow::get(c, &plan.target))?.map(|r| r.image_id);
+    if now != commit.expected {
+        return Err(refused(format!(
+            "image {} was changed by somebody else meanwhile; the session is kept: save it under another name",
+            plan.target.image()
+        )));
+    }
+    app.db.with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
+    fail_points::point("save-recorded");
+    finish(app, &plan.row, &commit)?;
+    let users = nodes_using(app, &plan.target)?;
+    drop((decision, changes, tidy));
+    if squashed {
+        events.note(images::squashed_note()).await;
+    }
+    if plan.present.is_none() {
+        events.out(format!("New image {} saved.", plan.target.image())).await;
+        events
+            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
+            .await;
+        return Ok(true);
+    }
+    let unused = users.is_empty();
+    let updated = format!("Image {} updated.", plan.target.image());
+    let rebooted = tell_and_reboot(app, users, updated, events).await?;
+    if unused {
+        events
+            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
+            .await;
+    }
+    Ok(rebooted)
+}
+
+/// The command as the user typed it.
+fn command_of(image: &ImageRef) -> String {
+    format!("walt image shell {}", image.image())
+}
+
+/// The part of a commit that follows its record; recovery calls it again.
+fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
+    let dir = dir_of(app, &row.id);
+    blocking(|| app.store.adopt_layer(&dir.join("layer"), &commit.diff_id))?;
+    fail_points::point("save-adopted");
+    let by = By::new(&row.user, command_of(&row.image));
+    app.db.transaction(|tx| -> Result<()> {
+        let reference =
+            RefRow { reference: commit.target.clone(), image_id: commit.image_id, created: commit.created };
+        reference.put(tx, &by)?;
+        SessionRow::delete(tx, &row.id)
+    })?;
+    fail_points::point("save-referenced");
+    // The session is over; what is left of its directory is rubbish that housekeeping would remove too.
+    if let Err(e) =
+        blocking(|| crate::base::files::remove_tree(&crate::services::sessions::dir_of(app, &row.id)))
+    {
+        tracing::warn!("{e:#}");
+    }
+    Ok(())
+}
+
+/// Ends the commits that an earlier server had begun, then drops the rows whose directory is gone.
+///
+/// # Errors
+/// A commit cannot be ended.
+pub async fn recover(app: &Arc<App>) -> Result<()> {
+    let _decision = app.decisions.lock().await;
+    for row in app.db.with(SessionRow::all)? {
+        if let Some(commit) = &row.committing {
+            finish(app, &row, commit).with_context(|| format!("cannot end the save of {}", commit.target))?;
+            tracing::info!(image = %commit.target, "ended a save that an earlier server had begun");
+        } else if !dir_of(app, &row.id).is_dir() {
+            app.db.with(|c| SessionRow::delete(c, &row.id))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::Config;
+    use walt_images::{ImageConfig, NewEntry, NewKind};
+    use walt_types::DiffId;
+
+    fn file(path: &str, text: &str) -> NewEntry {
+        let kind = NewKind::File(text.into());
+        NewEntry { path: path.into(), mode: 0o644, uid: 0, gid: 0, kind }
+    }
+
+    fn image_of(layer: &DiffId) -> ImageConfig {
+        let mut config =
+            ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+        config.push_layer(layer, History::default());
+        config
+    }
+
+    /// A server whose predecessor was killed after it had recorded the commit of session `s`.
+    fn killed_server(dir: &std::path::Path) -> (Arc<App>, Committing) {
+        let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
+        let app = crate::run::open(config).unwrap();
+        let layer = app.store.build_layer(vec![file("old", "old")], None).unwrap();
+        let base = app.store.view(&[layer.diff_id], None).unwrap();
+        let platform = app.store.build_layer(vec![file("platform", "p")], Some(&base)).unwrap();
+        let mut config = image_of(&layer.diff_id);
+        let image_id = app.store.put_config(&config).unwrap();
+        let image: ImageRef = "alice/x".parse().unwrap();
+        let reference = RefRow { reference: image.clone(), image_id, created: 1 };
+        let row = SessionRow {
+            id: "s".into(),
+            user: "alice".parse().unwrap(),
+            image: image.clone(),
+            image_id,
+            platform: platform.diff_id,
+            slot: 0,
+            opened: 1,
+            used: 1,
+            committing: None,
+        };
+        let by = By::new("alice", "");
+        app.db.with(|c| reference.put(c, &by).and_then(|()| row.insert(c))).unwrap();
+        let view = super::super::shell::view_of(&app, &row).unwrap();
+        let layer_dir = dir_of(&app, "s").join("layer");
+        std::fs::create_dir_all(dir_of(&app, "s")).unwrap();
+        let upper = app.store.prepare_upper(&layer_dir, &view).unwrap();
+        std::fs::write(upper.join("new"), "new").unwrap();
+        let prepared = app.store.prepare_commit(&layer_dir, &view, &SaveRules::standard()).unwrap();
+        let Prepared::Layer { info, .. } = prepared else { panic!("{prepared:?}") };
+        config.push_layer(&info.diff_id, History::default());
+        let commit = Committing {
+            diff_id: info.diff_id,
+            image_id: app.store.put_config_before(&config, &info.diff_id).unwrap(),
+            target: image,
+            expected: Some(image_id),
+            created: 2,
+        };
+        app.db.with(|c| SessionRow::set_committing(c, "s", Some(&commit))).unwrap();
+        (Arc::new(app), commit)
+    }
+
+    async fn is_ended(app: &Arc<App>, commit: &Committing) {
+        recover(app).await.unwrap();
+        let now = app.db.with(|c| RefRow::get(c, &commit.target)).unwrap().unwrap();
+        assert_eq!(now.image_id, commit.image_id);
+        assert!(app.store.has_layer(&commit.diff_id));
+        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
+        assert!(!dir_of(app, "s").exists());
+        let layers = app.store.config(&now.image_id).unwrap().layers().unwrap();
+        let view = app.store.view(&layers, None).unwrap();
+        assert!(view.resolve(b"new").is_some() && view.resolve(b"old").is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_recorded_commit_is_ended_by_the_next_server() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, commit) = killed_server(dir.path());
+        is_ended(&app, &commit).await;
+        // Killed once more, after all of it: nothing is left to do.
+        recover(&app).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn also_when_the_layer_was_renamed_already() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, commit) = killed_server(dir.path());
+        app.store.adopt_layer(&dir_of(&app, "s").join("layer"), &commit.diff_id).unwrap();
+        is_ended(&app, &commit).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_session_without_record_is_kept_while_it_has_files() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (app, _) = killed_server(dir.path());
+        app.db.with(|c| SessionRow::set_committing(c, "s", None)).unwrap();
+        recover(&app).await.unwrap();
+        assert_eq!(app.db.with(SessionRow::all).unwrap().len(), 1);
+        std::fs::remove_dir_all(dir_of(&app, "s")).unwrap();
+        recover(&app).await.unwrap();
+        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,359 @@
+//! Opening a session, attaching to it, and the bytes between its holder and the client.
+
+use crate::services::sessions::{dir_of, drop_session, of_image, users};
+use crate::{
+    App,
+    base::{
+        db::{SessionRow, blocking},
+        fail_points,
+        failure::{Failure, Outcome, refused, refused_hint},
+        terminal::{FromClient, Input, ToClient},
+    },
+    services::sessions,
+    services::{
+        images::{self, platform},
+        network,
+    },
+};
+use anyhow::Context;
+use std::{collections::BTreeSet, fs::File, io::Write, os::unix::fs::DirBuilderExt, sync::Arc};
+use tokio::sync::mpsc;
+use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
+use walt_container::{
+    bundle,
+    hold::{
+        self, Client,
+        client::Incoming,
+        protocol::{Event, Request},
+    },
+    session::{self, HoldSpec, Mode, SPEC_VERSION, SessionDir},
+};
+use walt_images::{Kind, View};
+use walt_types::{ImageRef, UserName};
+
+/// Name of the file, in a session's directory, that keeps a script from standard input.
+const STDIN_SPOOL: &str = "stdin";
+/// Pieces of output that may wait for a slow client before the shell waits.
+const OUTPUT_QUEUE: usize = 16;
+
+/// Serves one client of an image shell; the shell's exit status. A client that goes leaves the session.
+pub async fn shell(
+    app: &Arc<App>,
+    user: &UserName,
+    open: OpenImageShell,
+    to: ToClient,
+    mut from: FromClient,
+) -> Outcome<i32> {
+    let image = images::own_reference(user, &open.image)?;
+    let row = if open.resume {
+        let row = of_image(app, &image)?;
+        if row.committing.is_some() {
+            return Err(refused(
+                "this session is being saved at this moment: look again with 'walt image show'",
+            ));
+        }
+        row
+    } else {
+        let row = begin(app, user, &image, &to).await?;
+        if let Err(failure) = start(app, &row, &open, &mut from).await {
+            drop_session(app, &row).await?;
+            return Err(failure);
+        }
+        row
+    };
+    app.db.with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    let status = attached(app, &row, open.tty.as_ref(), &to, &mut from).await;
+    app.db.with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    status
+}
+
+/// Records a new session on an image.
+async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient) -> Outcome<SessionRow> {
+    let _decision = app.decisions.lock().await;
+    for text in images::first_images(app, user)? {
+        to.message(&ServerMessage::Note { text }).await;
+    }
+    let found = images::find(app, image)?;
+    if app.db.with(|c| SessionRow::of_image(c, image))?.is_some() {
+        let name = image.image();
+        return Err(refused_hint(
+            format!("Cannot open image {name} because a shell session is already running."),
+            format!(
+                "'walt image shell --resume {name}' goes on with it, \
+                 'walt image shell --discard {name}' ends it and drops its changes"
+            ),
+        ));
+    }
+    let config = app.store.config(&found.image_id).map_err(anyhow::Error::new)?;
+    if let Some(text) = images::emulation::ready(app, &config)? {
+        to.message(&ServerMessage::Note { text }).await;
+    }
+    let platform = platform::of(app, &found.image_id).await?;
+    let taken: BTreeSet<u32> = app.db.with(SessionRow::all)?.iter().map(|s| s.slot).collect();
+    // Invariant: the set is finite.
+    let slot = (0..).find(|slot| !taken.contains(slot)).expect("a free slot");
+    let now = crate::base::time::now() as i64;
+    let row = SessionRow {
+        id: crate::base::random::random_uuid(),
+        user: user.clone(),
+        image: image.clone(),
+        image_id: found.image_id,
+        platform: platform.diff_id,
+        slot,
+        opened: now,
+        used: now,
+        committing: None,
+    };
+    app.db.with(|c| row.insert(c))?;
+    fail_points::point("shell-recorded");
+    Ok(row)
+}
+
+/// Whether the image lets its operating system be started.
+fn has_hooks(view: &View) -> bool {
+    [bundle::OS_START, bundle::OS_SHUTDOWN].iter().all(|hook| {
+        view.resolve(hook.trim_start_matches('/').as_bytes())
+            .and_then(|n| view.entry(n))
+            .is_some_and(|e| e.kind == Kind::File && e.mode & 0o111 != 0)
+    })
+}
+
+/// Makes the session's directory and starts its holder; a script is received completely before.
+async fn start(
+    app: &Arc<App>,
+    row: &SessionRow,
+    open: &OpenImageShell,
+    from: &mut FromClient,
+) -> Outcome<()> {
+    let dir = dir_of(app, &row.id);
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&dir)
+        .with_context(|| format!("cannot make {}", dir.display()))?;
+    let view = view_of(app, row)?;
+    blocking(|| app.store.prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
+    fail_points::point("shell-prepared");
+    let script = match &open.tty {
+        Some(_) => None,
+        None => {
+            let path = dir.join(STDIN_SPOOL);
+            let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+            receive_script(file, from).await?;
+            Some(path)
+        }
+    };
+    let spec = spec(app, row, open.tty.as_ref(), script)?;
+    hold_session(app, row, &spec).await
+}
+
+async fn hold_session(app: &App, row: &SessionRow, spec: &HoldSpec) -> Outcome<()> {
+    let exe = std::env::current_exe().context("where this program is")?;
+    hold::start(spec, &dir_of(app, &row.id), &exe)
+        .await
+        .map_err(|e| refused(format!("the shell cannot be started: {e}")))
+}
+
+async fn receive_script(mut file: File, from: &mut FromClient) -> Outcome<()> {
+    let mut size = 0;
+    loop {
+        match from.next().await {
+            Some(Input::Bytes(bytes)) => {
+                size += bytes.len();
+                if size > MAX_SCRIPT {
+                    return Err(refused(format!(
+                        "the script on standard input is larger than {MAX_SCRIPT} bytes"
+                    )));
+                }
+                file.write_all(&bytes).context("cannot keep the script")?;
+            }
+            Some(Input::Message(ClientMessage::Eof)) => return Ok(()),
+            Some(Input::Message(_)) => {}
+            None => return Err(refused("the client went before it had sent its script")),
+        }
+    }
+}
+
+/// What the holder is to do.
+fn spec(
+    app: &App,
+    row: &SessionRow,
+    tty: Option<&Tty>,
+    script: Option<std::path::PathBuf>,
+) -> Result<HoldSpec, Failure> {
+    let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+    let layers = config.layers().map_err(anyhow::Error::new)?;
+    let emulated = images::emulation::ready(app, &config)?.is_some();
+    let view = view_of(app, row)?;
+    let lowers = std::iter::once(&row.platform)
+        .chain(layers.iter().rev())
+        .map(|layer| app.store.layer_fs(layer))
+        .collect();
+    let env = config.config.and_then(|c| c.env).unwrap_or_default();
+    Ok(HoldSpec {
+        version: SPEC_VERSION,
+        container_id: row.id.clone(),
+        lowers,
+        runtime: app.config.containers.runtime.clone().into(),
+        runtime_root: app.config.run_dir.join("runc"),
+        cgroup: format!("{}/shell-{}", app.cgroup_root(), row.id),
+        mode: if has_hooks(&view) { Mode::Os } else { Mode::Simple },
+        tty: tty.map(|t| session::Tty { term: t.term.clone(), rows: t.rows, cols: t.cols }),
+        command: None,
+        stdin: script,
+        env,
+        network: Some(network::container_network(&app.config, row.slot)?),
+        memory_max: Some(sessions::memory_max()),
+        users: users::of(app, &SessionDir(dir_of(app, &row.id)), row.slot, &view),
+        emulated,
+    })
+}
+
+/// Carries bytes between holder and client until the shell ends or the client goes.
+async fn attached(
+    app: &Arc<App>,
+    row: &SessionRow,
+    tty: Option<&Tty>,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<i32> {
+    let client = match crate::services::sessions::holder(app, row).await? {
+        // A shell that has ended has something to say: its last output and its status. A script can have
+        // ended before this.
+        Some(client)
+            if client.state.phase < session::Phase::Stopped || client.state.shell_status.is_some() =>
+        {
+            client
+        }
+        found => {
+            // The container is gone (its holder died, or the server was taken down): a new one goes on
+            // over the same files. A script is not run a second time.
+            let spec = spec(app, row, tty, None)?;
+            match found {
+                Some(mut client) => {
+                    SessionDir(dir_of(app, &row.id)).write_spec(&spec).map_err(anyhow::Error::new)?;
+                    client
+                        .restart()
+                        .await
+                        .map_err(|e| refused(format!("the shell cannot be started: {e}")))?;
+                }
+                None => {
+                    made_whole(app, row)?;
+                    // One that an earlier server had started can have been the first.
+                    if let Err(failure) = hold_session(app, row, &spec).await
+                        && !hold::is_held(&dir_of(app, &row.id))
+                    {
+                        return Err(failure);
+                    }
+                }
+            }
+            crate::services::sessions::holder(app, row).await?.context("the session's holder has ended")?
+        }
+    };
+    let view = view_of(app, row)?;
+    let os = has_hooks(&view);
+    relay(client, row, os, tty, to, from).await
+}
+
+/// A server that was killed while it opened a session may have left half of an upper directory: as long as
+/// no holder was told to start, nobody has written to it, and it is made anew.
+fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
+    let dir = dir_of(app, &row.id);
+    if SessionDir(dir.clone()).has_spec() {
+        return Ok(());
+    }
+    let layer = dir.join("layer");
+    let view = view_of(app, row)?;
+    blocking(|| -> anyhow::Result<()> {
+        crate::base::files::remove_tree(&layer)?;
+        app.store.prepare_upper(&layer, &view)?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The tree that a session started from.
+pub fn view_of(app: &App, row: &SessionRow) -> Result<Arc<View>, Failure> {
+    let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+    let layers = config.layers().map_err(anyhow::Error::new)?;
+    Ok(app.store.view(&layers, Some(&row.platform)).map_err(anyhow::Error::new)?)
+}
+
+async fn relay(
+    client: Client,
+    row: &SessionRow,
+    os: bool,
+    tty: Option<&Tty>,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<i32> {
+    let (mut reader, mut writer) = client.split();
+    // Reading a frame must not be interrupted, so it has a task of its own.
+    let (queue, mut incoming) = mpsc::channel(OUTPUT_QUEUE);
+    let reading = tokio::spawn(async move {
+        while let Ok(Some(item)) = reader.next().await {
+            if queue.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    let size = tty.map(|t| (t.rows, t.cols));
+    writer.request(&Request::Attach { size }).await.map_err(anyhow::Error::new)?;
+    let outcome = loop {
+        tokio::select! {
+            item = incoming.recv() => match forward(item, row, os, to).await {
+                Ok(Some(status)) => break Ok(status),
+                Ok(None) => {}
+                Err(failure) => break Err(failure),
+            },
+            message = from.next() => {
+                let sent = match message {
+                    None => break Ok(1),
+                    Some(Input::Bytes(bytes)) => writer.input(&bytes).await,
+                    Some(Input::Message(ClientMessage::Resize { rows, cols })) => {
+                        writer.request(&Request::Resize { rows, cols }).await
+                    }
+                    Some(Input::Message(ClientMessage::Eof)) => writer.request(&Request::Eof).await,
+                    // Of other terminals.
+                    Some(Input::Message(ClientMessage::Proceed | ClientMessage::Credentials { .. })) => Ok(()),
+                };
+                if sent.is_err() {
+                    break Err(holder_died());
+                }
+            }
+        }
+    };
+    reading.abort();
+    outcome
+}
+
+fn holder_died() -> Failure {
+    refused_hint(
+        "the session's holder has ended",
+        "what was changed is kept: 'walt image shell --resume' goes on",
+    )
+}
+
+/// Tells the client what the holder says; the exit status once the shell has ended.
+async fn forward(item: Option<Incoming>, row: &SessionRow, os: bool, to: &ToClient) -> Outcome<Option<i32>> {
+    let listens = match item {
+        None => return Err(holder_died()),
+        Some(Incoming::Stdout(bytes)) => to.output(STDOUT, &bytes).await,
+        Some(Incoming::Stderr(bytes)) => to.output(STDERR, &bytes).await,
+        Some(Incoming::Event(event)) => match event {
+            Event::Started { notes } => {
+                for text in notes {
+                    to.message(&ServerMessage::Note { text }).await;
+                }
+                to.message(&ServerMessage::Started { session: Some(row.id.clone()), os }).await
+            }
+            Event::Exited { status } => return Ok(Some(status)),
+            Event::Failed { error } => return Err(refused(format!("the shell cannot be started: {error}"))),
+            Event::Replaced => {
+                return Err(refused("another client goes on with this session: it was resumed elsewhere"));
+            }
+            _ => true,
+        },
+    };
+    // A client that does not listen any more has gone: the session stays.
+    Ok(if listens { None } else { Some(1) })
+}

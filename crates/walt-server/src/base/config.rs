@@ -1,0 +1,357 @@
+//! `/etc/walt/server.conf`: every key optional, unknown keys refused with their line.
+
+use crate::base::{registry_config as registries, registry_config::RegistryConfig};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+use walt_sys::userns;
+
+/// Where the configuration is looked for when no `--config` is given; it may be absent.
+pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
+/// Longest interface name (`IFNAMSIZ` less the final NUL, netdevice(7)).
+const INTERFACE_NAME_MAX: usize = 15;
+/// Prefix lengths of networks we can serve: room for one node, and at most 16 bits of nodes.
+const PREFIX_RANGE: std::ops::RangeInclusive<u8> = 16..=30;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Networks.
+    pub network: Network,
+    /// Images, database, `/persist`, keys.
+    pub state_dir: PathBuf,
+    /// `walt.sock` and what does not outlive the machine's uptime.
+    pub run_dir: PathBuf,
+    /// Containers of image shells.
+    pub containers: Containers,
+    /// Virtual nodes.
+    pub virtual_nodes: VirtualNodes,
+    /// Limits.
+    pub limits: Limits,
+    /// Access to the API.
+    pub api: Api,
+    /// Where images come from and go to.
+    pub registries: Vec<RegistryConfig>,
+}
+
+/// Networks of the platform.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Network {
+    /// The network of the nodes.
+    pub walt_net: WaltNet,
+}
+
+/// The network of the nodes, owned by the server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct WaltNet {
+    /// Physical interface put into the bridge; none makes a virtual-only platform.
+    pub raw_device: Option<String>,
+    /// Address of the server on it, and its prefix length.
+    pub ip: Cidr,
+    /// Name of the bridge.
+    pub bridge: String,
+}
+
+/// Containers of image shells.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Containers {
+    /// OCI runtime program.
+    pub runtime: String,
+    /// Addresses of containers; the first one is the server's.
+    pub network: Cidr,
+    /// Whether containers have a user namespace where the kernel can.
+    pub user_namespaces: bool,
+    /// The first of [`USERS`] user and group numbers of this machine for the users in containers.
+    pub first_user: u32,
+}
+
+/// How many user namespaces of different numbers there are; further sessions share with others.
+pub const USER_RANGES: u32 = 1024;
+/// User and group numbers of the machine that are for containers.
+pub const USERS: u32 = USER_RANGES * userns::SIZE;
+/// Where they begin by default: systemd's list (UIDS-GIDS) has nothing above 0x7000_0000 and below 0x7ffe_0000;
+/// directory services such as sssd end at 2,000,200,000 (0x7738_2d40), subuid(5) at 600,100,000.
+const FIRST_USER: u32 = 0x7800_0000;
+
+/// Virtual nodes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct VirtualNodes {
+    /// How guests execute.
+    pub acceleration: Acceleration,
+}
+
+/// How guests execute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Acceleration {
+    /// KVM if a guest kernel really starts under it, else emulation.
+    #[default]
+    Auto,
+    /// KVM.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// Limits.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Limits {
+    /// How long a session that nobody is attached to is kept, like `7d` or `12h`.
+    pub session_keep: Span,
+    /// How long what an image name meant before is kept to go back to; until `walt image prune` if absent.
+    pub history_keep: Option<Span>,
+}
+
+/// Access to the API.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Api {
+    /// Only members of this group (and root) may connect; everybody if absent.
+    pub group: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            network: Network::default(),
+            state_dir: "/var/lib/walt".into(),
+            run_dir: "/run/walt".into(),
+            containers: Containers::default(),
+            virtual_nodes: VirtualNodes::default(),
+            limits: Limits::default(),
+            api: Api::default(),
+            registries: registries::default_registries(),
+        }
+    }
+}
+
+impl Default for WaltNet {
+    fn default() -> Self {
+        Self {
+            raw_device: None,
+            ip: Cidr { addr: Ipv4Addr::new(192, 168, 183, 1), prefix: 24 },
+            bridge: "walt-net".into(),
+        }
+    }
+}
+
+impl Default for Containers {
+    fn default() -> Self {
+        Self {
+            runtime: "runc".into(),
+            network: Cidr { addr: Ipv4Addr::new(10, 188, 0, 0), prefix: 24 },
+            user_namespaces: true,
+            first_user: FIRST_USER,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { session_keep: Span(7 * 86400), history_keep: None }
+    }
+}
+
+/// An IPv4 address with a prefix length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    /// The address as it was written.
+    pub addr: Ipv4Addr,
+    /// Prefix length in bits.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// The netmask.
+    pub fn mask(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(u32::MAX << (32 - u32::from(self.prefix)))
+    }
+    /// First address of the network.
+    pub fn network(self) -> Ipv4Addr {
+        self.addr & self.mask()
+    }
+    /// Addresses that a station may have, without network, broadcast and `self.addr`.
+    pub fn stations(self) -> impl Iterator<Item = Ipv4Addr> {
+        let first = self.network().to_bits();
+        let last = first | !self.mask().to_bits();
+        (first + 1..last).map(Ipv4Addr::from_bits).filter(move |a| *a != self.addr)
+    }
+    /// Whether an address belongs to the network.
+    pub fn contains(self, addr: Ipv4Addr) -> bool {
+        addr & self.mask() == self.network()
+    }
+    /// `network/prefix`.
+    pub fn network_text(self) -> String {
+        format!("{}/{}", self.network(), self.prefix)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let bad = || serde::de::Error::custom(format!("'{text}' is not of the form 192.168.183.1/24"));
+        let (addr, prefix) = text.split_once('/').ok_or_else(bad)?;
+        let cidr =
+            Self { addr: addr.parse().map_err(|_| bad())?, prefix: prefix.parse().map_err(|_| bad())? };
+        if !PREFIX_RANGE.contains(&cidr.prefix) {
+            return Err(serde::de::Error::custom(format!("the prefix length of '{text}' must be 16 to 30")));
+        }
+        Ok(cidr)
+    }
+}
+
+/// A time span in seconds, written with a unit: `30s`, `5m`, `12h`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub u64);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let bad = || serde::de::Error::custom(format!("'{text}' is not a time span like 30s, 5m, 12h or 7d"));
+        let unit = match text.chars().last() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86400,
+            _ => return Err(bad()),
+        };
+        let count: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
+        count.checked_mul(unit).map(Span).ok_or_else(bad)
+    }
+}
+
+impl Config {
+    /// Reads a file. Without `path`, [`DEFAULT_PATH`] is read if it exists.
+    ///
+    /// # Errors
+    /// The file cannot be read, or line and column of what is wrong in it.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |p| (p, true));
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !required => String::new(),
+            Err(e) => {
+                return Err(e).with_context(|| format!("cannot read the configuration {}", path.display()));
+            }
+        };
+        let config =
+            Self::parse(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?;
+        Ok(config)
+    }
+
+    /// Reads a text and checks it.
+    ///
+    /// # Errors
+    /// What is wrong, with its line where the reader knows it.
+    pub fn parse(text: &str) -> Result<Self> {
+        // An empty document is null in YAML, and null is not a map.
+        let blank = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'));
+        let config: Self = if blank { Self::default() } else { serde_norway::from_str(text)? };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let net = &self.network.walt_net;
+        let name_ok = !net.bridge.is_empty()
+            && net.bridge.len() <= INTERFACE_NAME_MAX
+            && net.bridge.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if !name_ok {
+            bail!("network.walt-net.bridge: '{}' must be 1 to 15 letters, digits and dashes", net.bridge);
+        }
+        let containers = self.containers.network;
+        if net.ip.contains(containers.network()) || containers.contains(net.ip.network()) {
+            bail!("containers.network {} overlaps network.walt-net.ip", containers.network_text());
+        }
+        let first = self.containers.first_user;
+        if !(userns::SIZE..=userns::FAR - USERS).contains(&first) {
+            bail!(
+                "containers.first-user: {first} must be {} to {}: {USERS} numbers from there are for users of containers",
+                userns::SIZE,
+                userns::FAR - USERS
+            );
+        }
+        for (key, dir) in [("state-dir", &self.state_dir), ("run-dir", &self.run_dir)] {
+            if !dir.is_absolute() {
+                bail!("{key}: '{}' must be an absolute path", dir.display());
+            }
+        }
+        if net.raw_device.is_some() {
+            bail!(
+                "network.walt-net.raw-device: physical networks are not supported by this version yet: leave it out"
+            );
+        }
+        registries::check(&self.registries)
+    }
+
+    /// Path of the API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("walt.sock")
+    }
+    /// Tells this server's objects in the kernel from those of others on the machine: 8 hexadecimal digits.
+    pub fn run_dir_hash(&self) -> String {
+        blake3::hash(self.run_dir.as_os_str().as_encoded_bytes()).to_hex()[..8].to_owned()
+    }
+    /// Address of the server on walt-net.
+    pub fn server_ip(&self) -> Ipv4Addr {
+        self.network.walt_net.ip.addr
+    }
+    /// Name of the bridge of walt-net.
+    pub fn bridge(&self) -> &str {
+        &self.network.walt_net.bridge
+    }
+    /// Address of the server towards its containers: the first one of their network.
+    pub fn container_gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.containers.network.network().to_bits() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_and_the_documented_file() {
+        for empty in ["", "# nothing\n\n"] {
+            assert_eq!(Config::parse(empty).unwrap().state_dir, Path::new("/var/lib/walt"));
+        }
+        let text = "network:\n  walt-net: {raw-device: null, ip: 192.168.184.1/24, bridge: wn2}\n\
+                    state-dir: /srv/w\nrun-dir: /run/w\ncontainers: {runtime: runc, network: 10.189.0.0/24, \
+                    user-namespaces: false, first-user: 1900000000}\n\
+                    virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d, history-keep: 90d}\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.bridge(), "wn2");
+        assert_eq!(config.limits.session_keep, Span(604_800));
+        assert_eq!(config.limits.history_keep, Some(Span(7_776_000)));
+        assert_eq!((config.containers.user_namespaces, config.containers.first_user), (false, 1_900_000_000));
+        assert_eq!(config.container_gateway(), Ipv4Addr::new(10, 189, 0, 1));
+        assert_eq!(config.network.walt_net.ip.stations().next(), Some(Ipv4Addr::new(192, 168, 184, 2)));
+    }
+
+    #[test]
+    fn mistakes_name_their_line() {
+        let error = format!("{:#}", Config::parse("state-dir: /x\nstat-dir: /y\n").unwrap_err());
+        assert!(error.contains("stat-dir") && error.contains("line 2"), "{error}");
+        for bad in [
+            "state-dir: x",
+            "limits: {session-keep: 7}",
+            "network: {walt-net: {ip: 1.2.3.4}}",
+            "network: {walt-net: {ip: 1.2.3.4/33}}",
+            "network: {walt-net: {bridge: 'a b'}}",
+            "containers: {network: 192.168.183.0/24}",
+            "containers: {first-user: 1000}",
+            "containers: {first-user: 4294000000}",
+        ] {
+            assert!(Config::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The stream of events an action answers with.
+
+use crate::base::terminal::ToClient;
+use tokio::{sync::mpsc, task::JoinHandle};
+use walt_api::{
+    Event, FoundImage,
+    term::{STDOUT, ServerMessage},
+};
+
+/// Events that may wait for a slow client before the action waits too.
+pub const QUEUE: usize = 64;
+
+/// Where an action writes what happens. A client that has gone makes writing a no-op.
+#[derive(Clone)]
+pub struct Events(mpsc::Sender<Event>);
+
+impl Events {
+    /// A new stream and its reading end.
+    pub fn channel() -> (Self, mpsc::Receiver<Event>) {
+        let (tx, rx) = mpsc::channel(QUEUE);
+        (Self(tx), rx)
+    }
+    /// Whether nobody reads them any more.
+    pub fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+    /// A result, for standard output.
+    pub async fn out(&self, text: impl Into<String>) {
+        self.send(Event::Out { text: text.into() }).await;
+    }
+    /// A note, for standard error.
+    pub async fn note(&self, text: impl Into<String>) {
+        self.send(Event::Note { text: text.into() }).await;
+    }
+    /// What the server is busy with.
+    pub async fn busy(&self, label: impl Into<String>) {
+        self.send(Event::Busy { label: label.into() }).await;
+    }
+    /// How much of something is done, in bytes; a `total` of 0 is not known.
+    pub async fn progress(&self, label: &str, done: u64, total: u64) {
+        self.send(Event::Progress { label: label.to_owned(), done, total }).await;
+    }
+    /// A result of a search.
+    pub async fn found(&self, image: FoundImage) {
+        self.send(Event::Found { image }).await;
+    }
+    /// A stream that a terminal shows: results as output, notes as notes.
+    pub fn to_terminal(to: ToClient) -> (Self, JoinHandle<()>) {
+        let (events, mut receiver) = Self::channel();
+        let forwarding = tokio::spawn(async move {
+            while let Some(event) = receiver.recv().await {
+                match event {
+                    Event::Out { text } => drop(to.output(STDOUT, format!("{text}\n").as_bytes()).await),
+                    Event::Note { text } => drop(to.message(&ServerMessage::Note { text }).await),
+                    Event::Busy { label } => drop(to.message(&ServerMessage::Busy { label }).await),
+                    Event::Progress { label, done, total } => {
+                        let mb = |bytes: u64| bytes / 1_000_000;
+                        let of = if total == 0 { String::new() } else { format!("/{}", mb(total)) };
+                        let label = format!("{label} {}{of} MB", mb(done));
+                        let _ = to.message(&ServerMessage::Busy { label }).await;
+                    }
+                    // How an operation ends is the terminal's own message.
+                    _ => {}
+                }
+            }
+        });
+        (events, forwarding)
+    }
+    async fn send(&self, event: Event) {
+        let _gone = self.0.send(event).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_action_waits_for_a_client_that_does_not_read() {
+        let (events, mut client) = Events::channel();
+        for n in 0..QUEUE {
+            events.out(n.to_string()).await;
+        }
+        tokio::select! {
+            biased;
+            () = events.out("one more") => panic!("there was room for more than {QUEUE}"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert_eq!(client.len(), QUEUE);
+        client.recv().await.unwrap();
+        events.out("room again").await;
+        // Nobody waits for a client that has gone.
+        drop(client);
+        events.out("unheard").await;
+    }
+}

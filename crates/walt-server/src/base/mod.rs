@@ -1,0 +1,22 @@
+//! The lowest floor: what everything above uses and what uses nothing of this program.
+//!
+//! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures
+//! without HTTP, fail points of crash tests.
+
+pub mod config;
+pub mod db;
+pub mod events;
+pub mod fail_points;
+pub mod failure;
+pub mod files;
+pub mod keys;
+pub mod ports;
+pub mod programs;
+pub mod random;
+pub mod recent_log;
+pub mod registry_config;
+pub mod sockets;
+pub mod state_lock;
+pub mod terminal;
+pub mod time;
+pub mod transfer;

@@ -1,0 +1,10 @@
+//! Programs of other packages.
+
+/// Where a program is, by `PATH`.
+pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    if name.contains('/') {
+        return Some(name.into()).filter(|p: &std::path::PathBuf| p.is_file());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|p| p.is_file())
+}

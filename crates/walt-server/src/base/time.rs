@@ -1,0 +1,21 @@
+//! The clock, and how times are written.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since the epoch.
+pub fn now() -> f64 {
+    // A clock before 1970 is not worth an error path: it reads as 1970.
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+/// `YYYY-MM-DD HH:MM:SS` in the server's local time.
+pub fn local_time(seconds: i64) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    jiff::Timestamp::from_second(seconds)
+        .map_or_else(|_| String::new(), |t| t.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// A time as RFC 3339 in UTC, as OCI configurations have it.
+pub fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |t| t.to_string())
+}

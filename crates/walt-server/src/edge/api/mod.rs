@@ -1,0 +1,328 @@
+//! HTTP over `walt.sock`: routing, who the caller is, and how answers are written.
+//!
+//! Handlers only read parameters and write answers; what is done is in `nodes`, `images` and `sessions`.
+
+mod identity;
+mod listener;
+pub mod terminals;
+pub mod transfers;
+
+use crate::actions::{self, image_versions};
+use crate::edge::api::identity::Caller;
+use crate::{
+    App,
+    actions::{check_store, status},
+    base::{
+        events::Events,
+        failure::{Failure, Outcome, bad_request},
+    },
+    edge::registry,
+    services::{images, nodes},
+};
+use anyhow::{Context, Result};
+use axum::{
+    Extension, Json, Router,
+    body::{Body, Bytes},
+    extract::{DefaultBodyLimit, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{
+    future::Future,
+    os::unix::fs::PermissionsExt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+use walt_api::{ApiError, Event, HEADER_CONFIRM, Info, MAX_BODY, PROTOCOL, route};
+
+/// Serves the API until `stop` resolves.
+///
+/// # Errors
+/// The socket cannot be made.
+pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let path = app.config.socket();
+    // The state's lock is ours, so whoever made this socket is gone.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot remove the old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let mode = if let Some(group) = &app.config.api.group {
+        let found = nix::unistd::Group::from_name(group)?
+            .with_context(|| format!("api.group: there is no group '{group}'"))?;
+        nix::unistd::chown(&path, None, Some(found.gid))?;
+        0o660
+    } else {
+        0o666
+    };
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    let router = Router::new()
+        .route(route::INFO, get(info))
+        .route(route::NODES, get(list_nodes))
+        .route(route::IMAGES, get(list_images))
+        .route(route::IMAGE_HISTORY, get(image_history))
+        .route(route::IMAGE_DIFF, get(image_diff))
+        .route(route::REGISTRIES, get(list_registries))
+        .route(route::REGISTRY_TOKEN, post(registry_token))
+        .route("/v2", any(registry::serve))
+        .route("/v2/", any(registry::serve))
+        .route("/v2/{*path}", any(registry::serve))
+        .route(route::NODE_ACTIONS, post(node_action))
+        .route(route::IMAGE_ACTIONS, post(image_action))
+        .route(route::SESSION_ACTIONS, post(session_action))
+        .route(route::ADMIN_ACTIONS, post(admin_action))
+        .route(route::STORE, get(store))
+        .route(route::STATUS, get(status_of))
+        .route(route::IMAGE_SHELL, get(terminals::image_shell))
+        .route(route::TRANSFER, get(transfers::transfer))
+        .route(route::NODE_TERMINAL, get(terminals::node_terminal))
+        .route(route::IMAGE_BUILD, get(terminals::image_build))
+        .fallback(async || answer_error(unknown_route().into()))
+        .layer(axum::middleware::from_fn(identity::identify))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(app);
+    let service = router.into_make_service_with_connect_info::<identity::Peer>();
+    axum::serve(listener::Bounded::new(listener), service)
+        .with_graceful_shutdown(stop)
+        .await
+        .context("the API's socket failed")
+}
+
+fn unknown_route() -> ApiError {
+    ApiError::new(walt_api::ErrorCode::NotFound, "there is no such route")
+        .hint("the client and the server may be of different versions")
+}
+
+/// A number that finds a request in the log.
+fn request_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn answer_error(failure: Failure) -> Response {
+    let error = failure.into_api(&request_id());
+    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, Json(error)).into_response()
+}
+
+fn answer<T: serde::Serialize>(outcome: Outcome<T>) -> Response {
+    outcome.map_or_else(answer_error, |value| Json(value).into_response())
+}
+
+async fn info(Extension(caller): Extension<Caller>) -> Response {
+    Json(Info { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, user: caller.user })
+        .into_response()
+}
+
+async fn list_nodes(State(app): State<Arc<App>>) -> Response {
+    answer(nodes::list(&app))
+}
+
+async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    Json(crate::services::registries::token_for(&app, &caller.user)).into_response()
+}
+
+async fn list_registries(State(app): State<Arc<App>>) -> Response {
+    Json(crate::services::registries::list(&app)).into_response()
+}
+
+#[derive(Deserialize)]
+struct ListImages {
+    #[serde(default)]
+    mine: u8,
+}
+
+async fn list_images(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListImages>,
+) -> Response {
+    answer(images::list(&app, (query.mine != 0).then_some(&caller.user)).await)
+}
+
+#[derive(Deserialize)]
+struct HistoryOf {
+    image: String,
+}
+
+async fn image_history(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<HistoryOf>,
+) -> Response {
+    answer(image_versions::history(&app, &caller.user, &query.image))
+}
+
+#[derive(Deserialize)]
+struct Diff {
+    from: String,
+    to: String,
+}
+
+async fn image_diff(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<Diff>,
+) -> Response {
+    answer(image_versions::diff(&app, &caller.user, &query.from, &query.to).await)
+}
+
+async fn node_action(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    act(&headers, &body, |action, confirm, events| async move {
+        actions::nodes::act(&app, &caller.user, action, confirm, &events).await
+    })
+    .await
+}
+
+async fn image_action(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    act(&headers, &body, |action, confirm, events| async move {
+        actions::images::act(&app, &caller.user, action, confirm, &events).await
+    })
+    .await
+}
+
+async fn session_action(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    act(&headers, &body, |action, confirm, events| async move {
+        actions::session_save::act(&app, &caller.user, action, confirm, &events).await
+    })
+    .await
+}
+
+async fn admin_action(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !caller.is_root {
+        return answer_error(root_only());
+    }
+    act(&headers, &body, |action, _, events| async move {
+        crate::actions::admin::act(&app, action, &events).await
+    })
+    .await
+}
+
+async fn store(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    if !caller.is_root {
+        return answer_error(root_only());
+    }
+    answer(check_store::look_beside_writers(&app).await)
+}
+
+async fn status_of(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    if !caller.is_root {
+        return answer_error(root_only());
+    }
+    answer(crate::base::db::blocking(|| status::of(&app)).map_err(Into::into))
+}
+
+fn root_only() -> Failure {
+    ApiError::new(walt_api::ErrorCode::Forbidden, "only root may do this").into()
+}
+
+/// Runs an action. What fails before the first event becomes the status of the answer; after it, the
+/// answer is a stream of events. The action is cancelled when the client goes.
+async fn act<A, F>(
+    headers: &HeaderMap,
+    body: &[u8],
+    action: impl FnOnce(A, Option<String>, Events) -> F,
+) -> Response
+where
+    A: DeserializeOwned,
+    F: Future<Output = Outcome<bool>> + Send + 'static,
+{
+    let parsed = match serde_json::from_slice(body) {
+        Ok(parsed) => parsed,
+        Err(e) => return answer_error(bad_request(format!("the request is not understood: {e}"))),
+    };
+    let confirm = headers.get(HEADER_CONFIRM).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let (events, mut receiver) = Events::channel();
+    let mut task = AbortOnDrop(tokio::spawn(action(parsed, confirm, events)));
+    let first = receiver.recv().await;
+    if first.is_none() {
+        // All senders are gone, so the action has ended without a word.
+        return match join(&mut task).await {
+            Ok(ok) => stream_of(vec![Event::Done { ok }]),
+            Err(failure) => answer_error(failure),
+        };
+    }
+    let body = Body::from_stream(futures_util::stream::unfold(
+        Streaming { next: first, receiver, task: Some(task) },
+        Streaming::step,
+    ));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Aborts an action when its answer is dropped because the client went.
+struct AbortOnDrop(JoinHandle<Outcome<bool>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn join(task: &mut AbortOnDrop) -> Outcome<bool> {
+    match (&mut task.0).await {
+        Ok(outcome) => outcome,
+        Err(e) => Err(Failure::Internal(anyhow::Error::new(e).context("the action ended abnormally"))),
+    }
+}
+
+struct Streaming {
+    next: Option<Event>,
+    receiver: mpsc::Receiver<Event>,
+    task: Option<AbortOnDrop>,
+}
+
+impl Streaming {
+    async fn step(mut self) -> Option<(Result<Bytes, std::convert::Infallible>, Self)> {
+        let event = match self.next.take() {
+            Some(event) => event,
+            None => match self.receiver.recv().await {
+                Some(event) => event,
+                None => match join(&mut self.task.take()?).await {
+                    Ok(ok) => Event::Done { ok },
+                    Err(failure) => Event::Error { error: failure.into_api(&request_id()) },
+                },
+            },
+        };
+        Some((Ok(line(&event)), self))
+    }
+}
+
+fn line(event: &Event) -> Bytes {
+    // Invariant: events are plain structs of strings, which JSON can always express.
+    let mut text = serde_json::to_vec(event).expect("an event is JSON");
+    text.push(b'\n');
+    text.into()
+}
+
+fn stream_of(events: Vec<Event>) -> Response {
+    let body: Vec<u8> = events.iter().flat_map(|e| line(e).to_vec()).collect();
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}

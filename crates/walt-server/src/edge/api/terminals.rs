@@ -1,0 +1,321 @@
+//! Terminals: WebSockets on which bytes flow between a client and a program.
+
+use crate::edge::api::{Caller, request_id};
+use crate::{
+    App,
+    actions::{console, ping},
+    base::failure::{Failure, Outcome, bad_request, refused},
+    services::nodes::ssh,
+};
+use crate::{
+    actions,
+    actions::nodes::{ownership_of_one, wait_booted},
+    base::terminal::{FromClient, Input, ToClient},
+};
+use axum::{
+    Extension,
+    extract::{
+        State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    response::Response,
+};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use serde::de::DeserializeOwned;
+use std::{
+    future::Future,
+    os::fd::OwnedFd,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, unix::AsyncFd},
+    process::{Child, Command},
+    sync::mpsc,
+};
+use walt_api::build::OpenImageBuild;
+use walt_api::term::{
+    ClientMessage, MAX_MESSAGE, NodeTerminal, OpenImageShell, OpenNodeTerminal, STDERR, STDOUT,
+    ServerMessage, Tty,
+};
+use walt_core::ownership::Demand;
+
+/// Bytes read from a program at once.
+const CHUNK: usize = 16 << 10;
+/// How long output of a program that has ended may still come (a background job holds its pipe).
+const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+async fn write_all(mut socket: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
+    while let Some(message) = queue.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+    let _ = socket.close().await;
+}
+
+/// Reads the opening message, runs `serve`, and tells the client how it ended.
+fn terminal<O, F>(
+    upgrade: WebSocketUpgrade,
+    serve: impl FnOnce(O, ToClient, FromClient) -> F + Send + 'static,
+) -> Response
+where
+    O: DeserializeOwned + Send,
+    F: Future<Output = Outcome<i32>> + Send,
+{
+    upgrade.max_message_size(2 * MAX_MESSAGE).on_upgrade(async move |socket| {
+        let (sink, mut stream) = socket.split();
+        let (to, messages) = ToClient::channel();
+        let writer = tokio::spawn(write_all(sink, messages));
+        let opening = match stream.next().await {
+            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
+            _ => Err("the first message must be text".into()),
+        };
+        let outcome = match opening {
+            Ok(open) => serve(open, to.clone(), FromClient::new(stream)).await,
+            Err(e) => Err(bad_request(format!("the opening message is not understood: {e}"))),
+        };
+        let last = match outcome {
+            Ok(status) => ServerMessage::Exited { status },
+            Err(failure) => ServerMessage::Error { error: failure.into_api(&request_id()) },
+        };
+        to.message(&last).await;
+        drop(to);
+        let _ = writer.await;
+    })
+}
+
+/// `walt image shell`.
+pub async fn image_shell(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    terminal(upgrade, move |open: OpenImageShell, to, from| async move {
+        actions::shell::shell(&app, &caller.user, open, to, from).await
+    })
+}
+
+/// `walt image build`.
+pub async fn image_build(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    terminal(upgrade, move |open: OpenImageBuild, to, from| async move {
+        actions::build::serve(&app, &caller.user, open, to, from).await
+    })
+}
+
+/// Programs on or about a node.
+pub async fn node_terminal(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    terminal(upgrade, move |open: OpenNodeTerminal, to, from| async move {
+        node(&app, &caller, open, to, from).await
+    })
+}
+
+async fn node(
+    app: &Arc<App>,
+    caller: &Caller,
+    open: OpenNodeTerminal,
+    to: ToClient,
+    mut from: FromClient,
+) -> Outcome<i32> {
+    let demand = match open.what {
+        NodeTerminal::Ping => Demand::Nothing,
+        _ => Demand::OwnedOrFree,
+    };
+    let row = ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
+    let remote = match &open.what {
+        NodeTerminal::Shell => None,
+        NodeTerminal::Run { command } => Some(command.as_str()),
+        NodeTerminal::Console => return console::serve(app, &row, &to, &mut from).await,
+        NodeTerminal::Ping => {
+            to.message(&ServerMessage::Started { session: None, os: false }).await;
+            return ping::serve(app, &row, &to, &mut from).await;
+        }
+    };
+    if !wait_for_boot(app, row.mac, &to, &mut from).await? {
+        return Ok(1);
+    }
+    let command = ssh::command(app, row.ip, remote, open.tty.is_some());
+    program(command, open.tty, &to, &mut from).await
+}
+
+/// Waits for the end of the node's boot; the client may say that it shall not. False: the client has gone.
+async fn wait_for_boot(
+    app: &Arc<App>,
+    mac: walt_types::Mac,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<bool> {
+    let macs = [mac];
+    let mut waiting = std::pin::pin!(wait_booted(app, &macs, None));
+    // Most nodes are booted: nothing is said about waiting then.
+    if let Ok(done) = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await {
+        return done.map(|_| true);
+    }
+    let label = "Node bootup notification pending".to_owned();
+    to.message(&ServerMessage::Busy { label }).await;
+    loop {
+        tokio::select! {
+            done = &mut waiting => return done.map(|_| true),
+            input = from.next() => match input {
+                None => return Ok(false),
+                Some(Input::Message(ClientMessage::Proceed)) => return Ok(true),
+                Some(_) => {}
+            },
+        }
+    }
+}
+
+fn exit_status(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+fn cannot_start(program: &str, e: &std::io::Error) -> Failure {
+    refused(format!("cannot start {program}: {e}; is it installed on the server?"))
+}
+
+/// Runs a program of the server for the client, in a terminal or with pipes, until one of them ends.
+async fn program(
+    mut command: std::process::Command,
+    tty: Option<Tty>,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<i32> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let Some(tty) = tty else {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = Command::from(command).kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
+        to.message(&ServerMessage::Started { session: None, os: false }).await;
+        return piped(child, to, from).await;
+    };
+    let pty = walt_sys::pty::open().map_err(anyhow::Error::new)?;
+    let size = |rows, cols| walt_sys::pty::set_size(&pty.master, rows, cols);
+    size(tty.rows, tty.cols).map_err(anyhow::Error::new)?;
+    command.env("TERM", &tty.term);
+    walt_sys::pty::attach(&mut command, pty.slave).map_err(anyhow::Error::new)?;
+    let mut command = Command::from(command);
+    let mut child = command.kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
+    // It holds the slave: the end of the output is seen only when nobody but the program does.
+    drop(command);
+    to.message(&ServerMessage::Started { session: None, os: false }).await;
+    let master = Master::new(pty.master)?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        tokio::select! {
+            read = master.read(&mut buffer) => match read {
+                Ok(0) | Err(_) => break,
+                Ok(n) => {
+                    if !to.output(STDOUT, &buffer[..n]).await {
+                        return Ok(1);
+                    }
+                }
+            },
+            input = from.next() => match input {
+                None => return Ok(1),
+                Some(Input::Bytes(bytes)) => {
+                    if master.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Input::Message(ClientMessage::Resize { rows, cols })) => {
+                    let _ = walt_sys::pty::set_size(&master.0, rows, cols);
+                }
+                Some(Input::Message(_)) => {}
+            },
+        }
+    }
+    let status = child.wait().await.map_err(anyhow::Error::new)?;
+    Ok(exit_status(status))
+}
+
+/// The master end of a terminal, as the runtime reads and writes it.
+struct Master(AsyncFd<OwnedFd>);
+
+impl Master {
+    fn new(fd: OwnedFd) -> Outcome<Self> {
+        rustix::io::ioctl_fionbio(&fd, true).map_err(anyhow::Error::new)?;
+        Ok(Self(walt_sys::async_fd(fd).map_err(anyhow::Error::new)?))
+    }
+    async fn read(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut ready = self.0.readable().await?;
+            if let Ok(done) = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?)) {
+                return done;
+            }
+        }
+    }
+    async fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
+        while !bytes.is_empty() {
+            let mut ready = self.0.writable().await?;
+            if let Ok(done) = ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
+                bytes = &bytes[done?..];
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn piped(mut child: Child, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {
+    // Invariant: all three were piped at the start.
+    let (stdin, stdout, stderr) = (
+        child.stdin.take().expect("piped"),
+        child.stdout.take().expect("piped"),
+        child.stderr.take().expect("piped"),
+    );
+    let outputs = [
+        tokio::spawn(copy_output(stdout, STDOUT, to.clone())),
+        tokio::spawn(copy_output(stderr, STDERR, to.clone())),
+    ];
+    let mut input = InputPump { stdin: Some(Box::new(stdin)) };
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status.map_err(anyhow::Error::new)?,
+            message = from.next() => match message {
+                None => return Ok(1),
+                Some(Input::Bytes(bytes)) => input.write(&bytes).await,
+                Some(Input::Message(ClientMessage::Eof)) => input.stdin = None,
+                Some(Input::Message(_)) => {}
+            },
+        }
+    };
+    for output in outputs {
+        let mut output = output;
+        if tokio::time::timeout(LAST_OUTPUT, &mut output).await.is_err() {
+            output.abort();
+        }
+    }
+    Ok(exit_status(status))
+}
+
+struct InputPump {
+    stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+}
+
+impl InputPump {
+    /// A program that has closed its input just gets no more.
+    async fn write(&mut self, bytes: &[u8]) {
+        if let Some(stdin) = &mut self.stdin
+            && (stdin.write_all(bytes).await.is_err() || stdin.flush().await.is_err())
+        {
+            self.stdin = None;
+        }
+    }
+}
+
+async fn copy_output(mut from: impl AsyncRead + Unpin, channel: u8, to: ToClient) {
+    let mut buffer = vec![0; CHUNK];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        if !to.output(channel, &buffer[..n]).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Transfers: WebSockets on which trees of files flow between a client and the server. See [`walt_api::transfer`].
+
+use crate::edge::api::{Caller, request_id};
+use crate::{
+    App,
+    base::failure::{Outcome, bad_request},
+};
+use crate::{
+    actions::{image_copy, node_copy},
+    base::transfer::{Channel, QUEUE},
+};
+use axum::{
+    Extension,
+    extract::{
+        State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    response::Response,
+};
+use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use std::{
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+use walt_api::{
+    Event,
+    transfer::{MAX_FRAME, Open, What},
+};
+
+async fn write_all(mut socket: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
+    while let Some(message) = queue.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
+        }
+    }
+    let _ = socket.close().await;
+}
+
+/// The route.
+pub async fn transfer(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade.max_message_size(2 * MAX_FRAME).on_upgrade(async move |socket| {
+        let (sink, mut stream) = socket.split();
+        let (to, queue) = mpsc::channel(QUEUE);
+        let writer = tokio::spawn(write_all(sink, queue));
+        let opening = match stream.next().await {
+            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
+            _ => Err("the first message must be text".into()),
+        };
+        let mut channel = Channel::new(to, stream);
+        let outcome = match opening {
+            Ok(open) => serve(&app, &caller, open, &mut channel).await,
+            Err(e) => Err(bad_request(format!("the opening message is not understood: {e}"))),
+        };
+        let last = match outcome {
+            Ok(ok) => Event::Done { ok },
+            Err(failure) => Event::Error { error: failure.into_api(&request_id()) },
+        };
+        channel.finish(last).await;
+        let _ = writer.await;
+    })
+}
+
+async fn serve(app: &Arc<App>, caller: &Caller, open: Open, channel: &mut Channel) -> Outcome<bool> {
+    let agreed = image_copy::Agreed { confirm: open.confirm, yes: open.yes };
+    match open.what {
+        What::ToImage { image, path, source } => {
+            image_copy::to_image(app, &caller.user, &image, path, source, agreed, channel).await
+        }
+        What::ToNode { node, path, source } => {
+            node_copy::to_node(app, &caller.user, &node, &path, &source, &agreed, channel).await
+        }
+        What::FromNode { node, path } => {
+            node_copy::from_node(app, &caller.user, &node, &path, &agreed, channel).await
+        }
+        What::NodeToImage { node, path } => {
+            node_copy::to_booted_image(app, &caller.user, &node, path, &agreed, channel).await
+        }
+        What::FromImage { image, path } => {
+            image_copy::from_image(app, &caller.user, &image, &path, channel).await
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The node link: the connection each node opens to the server and keeps (TCP [`PORT`]).
+//!
+//! Lines of text, at most [`LINE_MAX`] bytes. `→` is the node, `←` the server.
+//! ```text
+//! → REQ_NODE_LINK
+//! → HELLO 1 view=<id or -> boot_id=<uuid> uptime=<seconds>
+//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch>   or   ← GONE (its view is not known any more)
+//! ↔ BEAT                          each <beat> seconds; three missed end the link
+//! → BOOTED                        once the image's sshd answers on the node itself
+//! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
+//! → ACK <id> OK                   or   → ACK <id> KO <reason>
+//! → REBOOT FORCED <reason>        a hook of the image did not do what was acknowledged: the node does it by force
+//! → REBOOT FAILED <reason>        that was in vain, too: the boot goes on
+//! ```
+//! The acknowledgement of `REBOOT` says that it is begun. It came true when the node says hello with another boot id; what
+//! goes wrong on the way is told by the node, once for each of the two steps.
+//!
+//! A node is known by its address; the platform's rules tie addresses to nodes.
+
+use crate::services::nodes::hub::{LinkCommand, update_life};
+use crate::{App, base::db::NodeRow, edge::peers::Gate};
+use anyhow::{Context, Result, bail};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    time::timeout,
+};
+use walt_types::{Mac, ViewId};
+
+/// Port of the node link, and of log upload.
+pub const PORT: u16 = 12347;
+/// Longest line, in bytes.
+pub const LINE_MAX: u64 = 256;
+/// Interval of heartbeats.
+const BEAT: Duration = Duration::from_secs(10);
+/// Silence after which a link is dead.
+const DEAD: Duration = Duration::from_secs(30);
+/// Time for the first two lines.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections served at once; more wait in the kernel's queue.
+const CONNECTIONS_MAX: usize = 2048;
+/// Connections of one node: its link, one that replaces it, and streams of log lines. More are closed.
+const CONNECTIONS_PER_NODE: usize = 16;
+/// Version of the protocol.
+const VERSION: &str = "1";
+
+/// Serves links for ever.
+pub async fn serve(app: Arc<App>, listener: TcpListener) {
+    let gate = Gate::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
+    loop {
+        let ((stream, peer), _, admitted) = gate.next().await;
+        let app = app.clone();
+        tokio::spawn(async move {
+            if let Err(e) = connection(&app, stream, peer).await {
+                tracing::debug!(%peer, "node link: {e:#}");
+            }
+            drop(admitted);
+        });
+    }
+}
+
+/// The lines of a connection.
+pub struct Lines<R>(R);
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    /// Reads from here.
+    pub fn new(reader: R) -> Self {
+        Self(reader)
+    }
+
+    /// The next line without its end; none at the end of the stream.
+    ///
+    /// # Errors
+    /// A line of more than [`LINE_MAX`] bytes, or one without an end.
+    pub async fn next(&mut self) -> Result<Option<String>> {
+        let mut line = Vec::new();
+        (&mut self.0).take(LINE_MAX).read_until(b'\n', &mut line).await?;
+        match line.pop() {
+            None => Ok(None),
+            Some(b'\n') => Ok(Some(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned())),
+            Some(_) => bail!("a line is longer than {LINE_MAX} bytes or was cut"),
+        }
+    }
+}
+
+/// The node's first words about itself.
+#[derive(Debug)]
+pub struct Hello {
+    /// The view that it runs; none for an image that does not know.
+    pub view: Option<ViewId>,
+    /// The boot id of its kernel (random(4)): another one after each boot.
+    pub boot_id: String,
+    /// Seconds since the node's boot, if it tells them.
+    pub uptime: Option<f64>,
+}
+
+/// What a node says later.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NodeLine<'a> {
+    /// It lives.
+    Beat,
+    /// Its sshd answers.
+    Booted,
+    /// What became of a command: its number, and why not.
+    Ack(u64, std::result::Result<(), &'a str>),
+    /// The reboot that it acknowledged did not come by the image's hook, or not at all; and why.
+    Reboot(Reboot, &'a str),
+}
+
+/// What became of a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reboot {
+    /// It is done by force now.
+    Forced,
+    /// The node still runs.
+    Failed,
+}
+
+/// Reads a `HELLO` line.
+///
+/// # Errors
+/// Another version, or no boot id.
+pub fn parse_hello(line: &str) -> Result<Hello> {
+    let mut words = line.split_ascii_whitespace();
+    if (words.next(), words.next()) != (Some("HELLO"), Some(VERSION)) {
+        bail!("expected HELLO {VERSION}, got '{line}'");
+    }
+    let fields: HashMap<&str, &str> = words.filter_map(|w| w.split_once('=')).collect();
+    let boot_id = *fields.get("boot_id").context("HELLO without boot_id")?;
+    if boot_id.len() != 36 || !boot_id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+        bail!("'{boot_id}' is not a boot id");
+    }
+    let uptime =
+        fields.get("uptime").and_then(|s| s.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
+    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned(), uptime })
+}
+
+async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
+    let ip = ipv4(peer.ip())?;
+    stream.set_nodelay(true)?;
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = Lines::new(BufReader::new(reader));
+    let first = timeout(HELLO_TIMEOUT, lines.next()).await.context("no request line")??.context("closed")?;
+    match first.as_str() {
+        "REQ_NODE_LINK" => {}
+        "REQ_NEW_INCOMING_LOGS" | "0" => return crate::edge::node_logs::receive(app, ip, &mut lines.0).await,
+        other => bail!("unknown request '{other}'"),
+    }
+    let line = timeout(HELLO_TIMEOUT, lines.next()).await.context("no HELLO")??.context("closed")?;
+    let hello = parse_hello(&line)?;
+    let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
+    let mac = node.mac;
+    // Not for any error: a node reboots when it is told that its root is gone.
+    if let Some(view) = &hello.view
+        && let Err(walt_images::Error::Missing { .. }) = app.store.view_by_id(view)
+    {
+        tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
+        writer.write_all(b"GONE\n").await?;
+        return Ok(());
+    }
+    let current = update_life(app, mac, |life| life.hello(&hello.boot_id, crate::base::time::now()))?;
+    if current && let Some(view) = &hello.view {
+        app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
+        app.grants.forget(ip);
+    }
+    if current && let Some(uptime) = hello.uptime {
+        crate::services::nodes::sweep::after_boot(app, mac, &hello.boot_id, uptime);
+    }
+    let welcome =
+        format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::base::time::now() as u64);
+    writer.write_all(welcome.as_bytes()).await?;
+    let mut link = app.hub.register(mac, &hello.boot_id);
+    let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
+    if app.hub.unregister(mac, link.serial) {
+        update_life(app, mac, |life| {
+            life.lost(&hello.boot_id, crate::base::time::now());
+            true
+        })?;
+    }
+    ended
+}
+
+async fn conversation(
+    app: &Arc<App>,
+    mac: Mac,
+    boot_id: &str,
+    lines: &mut Lines<BufReader<OwnedReadHalf>>,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+    commands: &mut tokio::sync::mpsc::Receiver<LinkCommand>,
+) -> Result<()> {
+    let mut beat = tokio::time::interval(BEAT);
+    let mut heard = tokio::time::Instant::now();
+    let mut waiting: HashMap<u64, LinkCommand> = HashMap::new();
+    let mut next_id = 1_u64;
+    // Reading a line is not cancel-safe, so one read lives across the turns of the loop.
+    let mut reading = Box::pin(lines.next());
+    loop {
+        tokio::select! {
+            line = &mut reading => {
+                drop(reading);
+                let Some(line) = line? else { return Ok(()) };
+                heard = tokio::time::Instant::now();
+                handle_line(app, mac, boot_id, &line, &mut waiting)?;
+                reading = Box::pin(lines.next());
+            }
+            command = commands.recv() => {
+                // None: a newer link of this node has replaced this one.
+                let Some(command) = command else { return Ok(()) };
+                writer.write_all(format!("CMD {next_id} {}\n", command.words).as_bytes()).await?;
+                waiting.retain(|_, c| !c.answer.is_closed());
+                waiting.insert(next_id, command);
+                next_id += 1;
+            }
+            _ = beat.tick() => {
+                if heard.elapsed() > DEAD {
+                    bail!("silent for {} s", DEAD.as_secs());
+                }
+                writer.write_all(b"BEAT\n").await?;
+            }
+        }
+    }
+}
+
+fn handle_line(
+    app: &App,
+    mac: Mac,
+    boot_id: &str,
+    line: &str,
+    waiting: &mut HashMap<u64, LinkCommand>,
+) -> Result<()> {
+    match parse_line(line)? {
+        NodeLine::Beat => {}
+        NodeLine::Booted => {
+            if update_life(app, mac, |life| life.report_booted(boot_id, crate::base::time::now()))? {
+                let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
+                let nfs_calls = node.zip(app.nfs.get()).map(|(node, nfs)| nfs.calls(node.ip));
+                // Since the node was created or this server started, whatever came last.
+                tracing::info!(%mac, nfs_calls, "node is booted");
+            }
+        }
+        NodeLine::Reboot(what, reason) => {
+            let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
+            let node = node.map_or_else(|| mac.to_string(), |node| node.facts.name.to_string());
+            // Words of the node, in a log that is read at a terminal.
+            let reason = reason.escape_debug();
+            match what {
+                Reboot::Forced => tracing::warn!(node, "rebooted by force: {reason}"),
+                Reboot::Failed => tracing::warn!(node, "it was to reboot, and still runs: {reason}"),
+            }
+        }
+        NodeLine::Ack(id, verdict) => {
+            if let Some(command) = waiting.remove(&id) {
+                let _gone = command.answer.send(verdict.map_err(str::to_owned));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a line that comes after `HELLO`.
+///
+/// # Errors
+/// A line that the protocol does not have.
+pub fn parse_line(line: &str) -> Result<NodeLine<'_>> {
+    let mut words = line.splitn(4, ' ');
+    match words.next() {
+        Some("BEAT") => Ok(NodeLine::Beat),
+        Some("BOOTED") => Ok(NodeLine::Booted),
+        Some("REBOOT") => {
+            let what = match words.next() {
+                Some("FORCED") => Reboot::Forced,
+                Some("FAILED") => Reboot::Failed,
+                _ => bail!("unknown line '{line}'"),
+            };
+            let reason = line.splitn(3, ' ').nth(2).context("REBOOT without reason")?;
+            Ok(NodeLine::Reboot(what, reason))
+        }
+        Some("ACK") => {
+            let id = words.next().and_then(|w| w.parse().ok()).context("ACK without number")?;
+            Ok(NodeLine::Ack(
+                id,
+                match (words.next(), words.next()) {
+                    (Some("OK"), _) => Ok(()),
+                    (_, reason) => Err(reason.unwrap_or("no reason given")),
+                },
+            ))
+        }
+        _ => bail!("unknown line '{line}'"),
+    }
+}
+
+fn ipv4(addr: IpAddr) -> Result<Ipv4Addr> {
+    match addr {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(ip) => bail!("{ip} is not an IPv4 address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_node() {
+        assert_eq!(parse_line("BEAT").unwrap(), NodeLine::Beat);
+        assert_eq!(parse_line("ACK 7 OK").unwrap(), NodeLine::Ack(7, Ok(())));
+        assert_eq!(parse_line("ACK 7 KO it is no use").unwrap(), NodeLine::Ack(7, Err("it is no use")));
+        let why = "/bin/walt-reboot failed (status 1)";
+        let line = |word: &str| format!("REBOOT {word} {why}");
+        assert_eq!(parse_line(&line("FORCED")).unwrap(), NodeLine::Reboot(Reboot::Forced, why));
+        assert_eq!(parse_line(&line("FAILED")).unwrap(), NodeLine::Reboot(Reboot::Failed, why));
+        for bad in ["REBOOT", "REBOOT FORCED", "REBOOT NOW please", "ACK x OK", "CMD 1 PING", ""] {
+            assert!(parse_line(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn hello_lines() {
+        let id = "01234567-89ab-cdef-0123-456789abcdef";
+        let hello = parse_hello(&format!("HELLO 1 view=- boot_id={id} uptime=3.5")).unwrap();
+        assert_eq!((hello.view, hello.boot_id.as_str(), hello.uptime), (None, id, Some(3.5)));
+        for odd in ["inf", "-1", "x"] {
+            assert_eq!(parse_hello(&format!("HELLO 1 boot_id={id} uptime={odd}")).unwrap().uptime, None);
+        }
+        let view = "ab".repeat(32);
+        assert!(parse_hello(&format!("HELLO 1 view={view} boot_id={id}")).unwrap().view.is_some());
+        for bad in ["HELLO 2", "HELLO 1", "HELLO 1 boot_id=x", ""] {
+            assert!(parse_hello(bad).is_err(), "{bad}");
+        }
+    }
+}

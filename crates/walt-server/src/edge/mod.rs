@@ -1,0 +1,10 @@
+//! Sockets and protocols: reads and writes bytes, decides nothing.
+
+pub mod api;
+pub mod dns;
+pub mod exports;
+pub mod link;
+pub mod netboot;
+pub mod node_logs;
+pub mod peers;
+pub mod registry;

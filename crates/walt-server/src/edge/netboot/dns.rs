@@ -1,0 +1,35 @@
+//! DNS for nodes: the names of the platform from the database, the rest from the server's own resolver.
+//!
+//! The server's resolver is asked as it is, see [`crate::edge::dns`]. A full DNS server would be a cache, zone files
+//! and transfers that nobody asks for; the zone here is a question to the database.
+
+use crate::{App, base::db::NodeRow};
+use std::net::Ipv4Addr;
+use walt_netboot::dns::{Names, Network, Verdict, answer};
+
+/// Names in the database.
+struct Nodes<'a>(&'a App);
+
+impl Nodes<'_> {
+    fn get(
+        &self,
+        get: impl FnOnce(&rusqlite::Connection) -> anyhow::Result<Option<NodeRow>>,
+    ) -> Option<NodeRow> {
+        self.0.db.with(get).inspect_err(|e| tracing::error!("DNS: {e:#}")).ok().flatten()
+    }
+}
+
+impl Names for Nodes<'_> {
+    fn address(&self, name: &str) -> Option<Ipv4Addr> {
+        Some(self.get(|c| NodeRow::by_name(c, name))?.ip)
+    }
+    fn name(&self, ip: Ipv4Addr) -> Option<String> {
+        Some(self.get(|c| NodeRow::by_ip(c, ip))?.facts.name.to_string())
+    }
+}
+
+/// What is to be done with a query.
+pub fn decide(app: &App, query: &[u8]) -> Verdict {
+    let network = Network { server: app.config.server_ip(), prefix: app.config.network.walt_net.ip.prefix };
+    answer(query, network, &Nodes(app))
+}

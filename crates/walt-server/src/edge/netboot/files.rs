@@ -1,0 +1,391 @@
+//! Which boot file a machine gets: a function of the database and of the address that asks.
+//!
+//! | path | what | for whom |
+//! |---|---|---|
+//! | `bootstrap.ipxe` | [`bootstrap`] | every machine on walt-net |
+//! | `pxe/undionly.kpxe`, … | [`LOADERS`]: iPXE for firmware that has none | every machine on walt-net |
+//! | any other path | that file below `/boot/<model>/` of the image of the node that asks | the node |
+//! | `/var/lib/walt/nodes/<mac, ip or name>/tftp/<path>` | the same | the node that it names |
+//!
+//! Both roads (TFTP, HTTP), and the interpreter that stands for them when a virtual node is started directly,
+//! open boot files here. Symbolic links are followed inside the image's tree; `..` in what a machine asks for is
+//! refused.
+//!
+//! Limits: [`PATH_MAX`] bytes of path. Everything here may block on the disk: call it from a thread that may.
+
+use crate::edge::netboot::bootstrap;
+use crate::services::nodes::boot_tree::BootTree;
+use crate::{
+    App,
+    base::db::NodeRow,
+    services::{
+        images::{self, platform},
+        nodes::{boot, hub::update_life},
+    },
+};
+use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
+
+/// Longest path that is looked at, in bytes.
+pub const PATH_MAX: usize = 1024;
+/// Where the loaders are: Debian package `ipxe`.
+const LOADER_DIR: &str = "/usr/lib/ipxe";
+/// Loaders for firmware that has no iPXE: path, and file below [`LOADER_DIR`]. The second name is that of the
+/// loader of published installations.
+pub const LOADERS: [(&str, &str); 4] = [
+    (BIOS_LOADER, "undionly.kpxe"),
+    ("pxe/walt-x86-undionly.kpxe", "undionly.kpxe"),
+    (UEFI_LOADER, "ipxe.efi"),
+    ("pxe/snponly.efi", "snponly.efi"),
+];
+/// What a PXE ROM of a BIOS is told to load.
+pub const BIOS_LOADER: &str = "pxe/undionly.kpxe";
+/// What UEFI firmware of an x86-64 machine is told to load.
+pub const UEFI_LOADER: &str = "pxe/ipxe.efi";
+/// The directory of nodes in paths that images have built in, by components.
+const NODES: [&[u8]; 4] = [b"var", b"lib", b"walt", b"nodes"];
+/// The boot files of a node in its directory there.
+const NODE_TFTP: &[u8] = b"tftp";
+/// Names under which loaders of the past ask for the first script: beginning, end, what they mean.
+const OLD_NAMES: [(&[u8], &[u8], &[u8]); 2] =
+    [(b"boot/rpi-", b".uboot", b"start.uboot"), (b"boot/pc-x86-64", b".ipxe", b"start.ipxe")];
+
+/// Why a machine does not get a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Not there, or not for this machine: the answer is the same, so that nothing can be found out.
+    #[error("No such file.")]
+    NotFound,
+    /// It should be there. The reason is for the server's log.
+    #[error("{0:#}")]
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for FileError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A boot file, open for reading. It stays readable whatever happens to the image.
+#[derive(Debug)]
+pub struct BootFile(Content);
+
+#[derive(Debug)]
+enum Content {
+    Disk { file: File, length: u64 },
+    Memory(Vec<u8>),
+}
+
+impl BootFile {
+    fn disk(file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self(Content::Disk { file, length }))
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match &self.0 {
+            Content::Disk { length, .. } => *length,
+            Content::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills the buffer from this offset on; less than its size are read at the end of the file only.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let count = buffer.len().min(left);
+        let buffer = &mut buffer[..count];
+        match &self.0 {
+            // A layer's files never change: all of it is there.
+            Content::Disk { file, .. } if !buffer.is_empty() => file.read_exact_at(buffer, offset)?,
+            // Within the length: `buffer` is empty beyond it.
+            Content::Memory(bytes) if !buffer.is_empty() => {
+                buffer.copy_from_slice(&bytes[offset as usize..][..count]);
+            }
+            _ => {}
+        }
+        Ok(count)
+    }
+}
+
+/// What a path asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Bootstrap,
+    Loader(&'static str),
+    /// A boot file of the node that asks; if it is named in the path, that must be its name.
+    Node {
+        name: Option<Vec<u8>>,
+        file: Vec<u8>,
+    },
+}
+
+/// Reads a path; `None` for one that can name nothing.
+fn wanted(path: &[u8]) -> Option<Wanted> {
+    if path.len() > PATH_MAX || path.contains(&0) {
+        return None;
+    }
+    let parts: Vec<&[u8]> = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".").collect();
+    if parts.is_empty() || parts.contains(&&b".."[..]) {
+        return None;
+    }
+    if let Some([name, tftp, file @ ..]) = parts.strip_prefix(&NODES[..])
+        && *tftp == NODE_TFTP
+    {
+        let file = file.join(&b'/');
+        return (!file.is_empty()).then(|| Wanted::Node { name: Some(name.to_vec()), file });
+    }
+    let path = parts.join(&b'/');
+    if path == bootstrap::NAME.as_bytes() {
+        return Some(Wanted::Bootstrap);
+    }
+    if let Some((_, loader)) = LOADERS.iter().find(|(name, _)| path == name.as_bytes()) {
+        return Some(Wanted::Loader(loader));
+    }
+    let old = OLD_NAMES.iter().find(|(start, end, _)| path.starts_with(start) && path.ends_with(end));
+    Some(Wanted::Node { name: None, file: old.map_or(path, |(_, _, now)| now.to_vec()) })
+}
+
+/// The file below `/boot/<model>/` of the asking node that a path means; `None` for all other paths. What
+/// [`open`] decides by, for those who test it with paths of all kinds.
+pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
+    match wanted(path)? {
+        Wanted::Node { file, .. } => Some(file),
+        Wanted::Bootstrap | Wanted::Loader(_) => None,
+    }
+}
+
+/// Opens the boot file that the machine at this address means by this path.
+///
+/// Blocks: it may have to read the disk, and to wait for the store.
+///
+/// # Errors
+/// See [`FileError`].
+pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, FileError> {
+    match wanted(path).ok_or(FileError::NotFound)? {
+        Wanted::Bootstrap => {
+            if let Some(node) = app.db.with(|c| NodeRow::by_ip(c, peer))? {
+                boot_begins(app, &node)?;
+            }
+            let text = bootstrap::script(app.config.server_ip());
+            Ok(BootFile(Content::Memory(text.into_bytes())))
+        }
+        Wanted::Loader(name) => loader(name),
+        Wanted::Node { name, file } => {
+            let node = app.db.with(|c| NodeRow::by_ip(c, peer))?.ok_or(FileError::NotFound)?;
+            if let Some(name) = name
+                && !std::str::from_utf8(&name).is_ok_and(|name| node.is_called(name))
+            {
+                return Err(FileError::NotFound);
+            }
+            if file == boot::START.as_bytes() {
+                boot_begins(app, &node)?;
+            }
+            let tree = tree_of(app, &node)?;
+            match tree.open(&file).and_then(BootFile::disk) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::NotFound),
+                other => Ok(other.map_err(anyhow::Error::new)?),
+            }
+        }
+    }
+}
+
+/// Notes that a node has started to boot, unless that is known.
+fn boot_begins(app: &App, node: &NodeRow) -> anyhow::Result<()> {
+    if node.life.clone().loads(crate::base::time::now()) {
+        update_life(app, node.mac, |life| life.loads(crate::base::time::now()))?;
+    }
+    Ok(())
+}
+
+/// The boot files that a node gets now.
+fn tree_of(app: &Arc<App>, node: &NodeRow) -> Result<BootTree, FileError> {
+    let image = images::find(app, &node.facts.image)
+        .map_err(|e| anyhow::anyhow!("{}", e.into_api("boot file").message))?;
+    let _changes = app.store_changes.blocking_read();
+    let view = platform::make(app, &image.image_id)?.view;
+    Ok(BootTree::new(view, &node.facts.model))
+}
+
+/// Whether the loader with this path, one of [`LOADERS`], is installed.
+pub fn has_loader(path: &str) -> bool {
+    LOADERS.iter().any(|(name, file)| *name == path && Path::new(LOADER_DIR).join(file).is_file())
+}
+
+fn loader(name: &str) -> Result<BootFile, FileError> {
+    let path = format!("{LOADER_DIR}/{name}");
+    let opened = File::open(&path).and_then(BootFile::disk);
+    Ok(opened.map_err(|e| {
+        anyhow::Error::new(e).context(format!("cannot read the loader {path} (Debian package ipxe)"))
+    })?)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::base::{config::Config, db::RefRow};
+    use walt_core::{NodeFacts, life::Life};
+    use walt_images::{History, ImageConfig, NewEntry, NewKind};
+
+    // Addresses of the loopback network, so that a test can come from them.
+    pub const NODE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    pub const OTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+
+    /// What the file `large` has: more than the buffers of a connection hold.
+    pub fn large() -> String {
+        (0..3_000_000).map(|n| format!("{n:07}\n")).collect()
+    }
+
+    fn entry(path: &str, kind: NewKind) -> NewEntry {
+        NewEntry { path: path.into(), mode: 0o755, uid: 0, gid: 0, kind }
+    }
+
+    /// A server with a node `vn1` at [`NODE`] whose image has boot files, and a node at [`OTHER`] without image.
+    pub fn server(dir: &std::path::Path) -> Arc<App> {
+        let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
+        let app = crate::run::open(config).unwrap();
+        let link = |to: &str| NewKind::Symlink(to.into());
+        let file = |text: &str| NewKind::File(text.into());
+        let entries = vec![
+            entry("boot", NewKind::Dir),
+            entry("boot/pc-x86-64", NewKind::Dir),
+            entry("boot/pc-x86-64/initrd", link("/boot/initrd.img-1")),
+            entry("boot/pc-x86-64/kernel", link("../vmlinuz-1")),
+            entry("boot/pc-x86-64/large", file(&large())),
+            entry("boot/pc-x86-64/loop", link("loop")),
+            entry("boot/pc-x86-64/out", link("../../../../../../../../etc/shadow")),
+            entry("boot/pc-x86-64/start.ipxe", file("#!ipxe\n")),
+            entry("boot/vmlinuz-1", file("kernel")),
+            entry("etc", NewKind::Dir),
+            entry("etc/shadow", file("the image's own")),
+        ];
+        let layer = app.store.build_layer(entries, None).unwrap();
+        let mut image =
+            ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+        image.push_layer(&layer.diff_id, History::default());
+        let image_id = app.store.put_config(&image).unwrap();
+        let reference = RefRow { reference: "alice/x".parse().unwrap(), image_id, created: 1 };
+        let node = |mac: &str, name: &str, ip, image: &str| NodeRow {
+            mac: mac.parse().unwrap(),
+            facts: NodeFacts {
+                name: name.parse().unwrap(),
+                model: "pc-x86-64".parse().unwrap(),
+                image: image.parse().unwrap(),
+                is_virtual: true,
+            },
+            ip,
+            uuid: String::new(),
+            life: Life::default(),
+        };
+        app.db
+            .with(|c| {
+                reference.put(c, &crate::base::db::By::new("alice", ""))?;
+                node("52:54:00:00:00:02", "vn1", NODE, "alice/x").insert(c)?;
+                node("52:54:00:00:00:03", "vn2", OTHER, "alice/gone").insert(c)
+            })
+            .unwrap();
+        Arc::new(app)
+    }
+
+    fn text(file: &BootFile) -> String {
+        let mut bytes = vec![0; file.len() as usize + 10];
+        let count = file.read_at(&mut bytes, 0).unwrap();
+        assert_eq!(count as u64, file.len());
+        String::from_utf8(bytes[..count].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_node_gets_the_files_of_its_image_and_nobody_elses() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let get = |peer, path: &str| open(&app, peer, path.as_bytes()).map(|f| text(&f));
+        for path in [
+            "start.ipxe",
+            "/start.ipxe",
+            "//./start.ipxe",
+            "boot/pc-x86-64.ipxe",
+            "/var/lib/walt/nodes/52:54:00:00:00:02/tftp/start.ipxe",
+            "/var/lib/walt/nodes/52-54-00-00-00-02/tftp/start.ipxe",
+            "/var/lib/walt/nodes/127.0.0.2/tftp/start.ipxe",
+            "/var/lib/walt/nodes/vn1/tftp/start.ipxe",
+        ] {
+            assert_eq!(get(NODE, path).unwrap(), "#!ipxe\n", "{path}");
+        }
+        assert_eq!(get(NODE, "kernel").unwrap(), "kernel");
+        // Links lead through the image, never through the server.
+        assert_eq!(get(NODE, "out").unwrap(), "the image's own");
+        for path in [
+            "",
+            "/",
+            ".",
+            "initrd",
+            "loop",
+            "none",
+            "../vmlinuz-1",
+            "start.ipxe/../kernel",
+            "start.ipxe/x",
+            "kernel\0",
+            "/var/lib/walt/nodes/vn2/tftp/start.ipxe",
+            "/var/lib/walt/nodes/52:54:00:00:00:03/tftp/start.ipxe",
+            "/var/lib/walt/nodes/vn1/tftp",
+            "/var/lib/walt/nodes/vn1/fs/etc/shadow",
+            "/etc/shadow",
+            &"a".repeat(PATH_MAX + 1),
+        ] {
+            assert!(matches!(get(NODE, path), Err(FileError::NotFound)), "{path}");
+        }
+        let stranger = Ipv4Addr::new(127, 0, 0, 9);
+        for path in ["start.ipxe", "/var/lib/walt/nodes/vn1/tftp/start.ipxe"] {
+            assert!(matches!(get(stranger, path), Err(FileError::NotFound)), "{path}");
+        }
+        let Err(FileError::Failed(reason)) = get(OTHER, "start.ipxe") else { panic!("there is no image") };
+        assert!(reason.to_string().contains("No such image"), "{reason}");
+        assert!(get(stranger, "/bootstrap.ipxe").unwrap().starts_with("#!ipxe\n"));
+    }
+
+    #[test]
+    fn the_first_file_begins_a_boot() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let life = || app.db.with(|c| NodeRow::by_ip(c, NODE)).unwrap().unwrap().life;
+        open(&app, NODE, b"kernel").unwrap();
+        assert_eq!(life(), Life::default());
+        open(&app, NODE, b"bootstrap.ipxe").unwrap();
+        let begun = life();
+        assert!(begun.started.is_some());
+        open(&app, NODE, b"start.ipxe").unwrap();
+        assert_eq!(life(), begun);
+    }
+
+    #[test]
+    fn reading_at_offsets() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        std::fs::write(dir.path().join("f"), "0123456789").unwrap();
+        let disk = BootFile::disk(File::open(dir.path().join("f")).unwrap()).unwrap();
+        for file in [disk, BootFile(Content::Memory(b"0123456789".to_vec()))] {
+            let mut buffer = [0; 4];
+            let mut at = |offset| file.read_at(&mut buffer, offset).map(|n| buffer[..n].to_vec()).unwrap();
+            assert_eq!(at(0), b"0123");
+            assert_eq!(at(8), b"89");
+            assert_eq!(at(10), b"");
+            assert_eq!(at(u64::MAX / 2), b"");
+        }
+    }
+
+    #[test]
+    fn what_paths_mean() {
+        assert_eq!(wanted(b"pxe/walt-x86-undionly.kpxe"), Some(Wanted::Loader("undionly.kpxe")));
+        assert_eq!(wanted(b"/pxe/ipxe.efi"), Some(Wanted::Loader("ipxe.efi")));
+        assert_eq!(wanted(b"bootstrap.ipxe"), Some(Wanted::Bootstrap));
+        let uboot = Wanted::Node { name: None, file: b"start.uboot".to_vec() };
+        assert_eq!(wanted(b"boot/rpi-3-b.uboot"), Some(uboot));
+    }
+}

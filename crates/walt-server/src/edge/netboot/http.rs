@@ -1,0 +1,363 @@
+//! HTTP on walt-net: `/boot/<path>` is a boot file of the machine that asks, by its address ([`files`]).
+//!
+//! `GET` and `HEAD`, one byte range (RFC 9110 §14), connections that are kept alive. Files are read in pieces of
+//! [`CHUNK`] bytes as fast as the machine takes them, so memory is bounded by the connections.
+//!
+//! Limits: [`LIMITS`]. A connection ends when its next request does not come in time, or when the machine takes
+//! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
+
+use crate::edge::netboot::files::{self, BootFile, FileError};
+use crate::{App, edge::peers::Gate};
+use futures_util::stream;
+use http_body_util::{Either, Full, StreamBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    header::{self, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode;
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    ops::Range,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::spawn_blocking,
+};
+
+/// The port that images have built in.
+pub const PORT: u16 = 80;
+/// The path below which boot files are.
+const ROOT: &str = "/boot/";
+/// Bytes that are read and handed to the connection at once.
+const CHUNK: u64 = 256 * 1024;
+/// Most bytes of a request's head.
+const HEAD_MAX: usize = 16 * 1024;
+
+/// What a server allows.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections served at once; more wait in the kernel's queue. Below the count of tokio's blocking threads
+    /// (512), so that slow disks stop nothing else.
+    pub connections: usize,
+    /// Connections of one machine at once; more are closed.
+    pub connections_of_one: usize,
+    /// Time for the head of a request, from the end of the last answer on.
+    pub request: Duration,
+    /// How long a machine may take nothing of what is sent to it.
+    pub stall: Duration,
+}
+
+/// The limits of a real server.
+pub const LIMITS: Limits = Limits {
+    connections: 256,
+    connections_of_one: 16,
+    request: Duration::from_secs(30),
+    stall: Duration::from_secs(60),
+};
+
+type Chunks = Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
+type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
+
+/// Serves for ever.
+pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
+    let gate = Gate::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
+    loop {
+        let ((stream, _), peer, admitted) = gate.next().await;
+        let IpAddr::V4(peer) = peer else { continue };
+        let app = app.clone();
+        tokio::spawn(async move {
+            if let Err(e) = connection(app, stream, peer, limits).await {
+                tracing::debug!(%peer, "HTTP boot: {e}");
+            }
+            drop(admitted);
+        });
+    }
+}
+
+async fn connection(app: Arc<App>, stream: TcpStream, peer: Ipv4Addr, limits: Limits) -> anyhow::Result<()> {
+    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stall))?;
+    let service = service_fn(move |request| {
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(answer(&app, peer, &request).await) }
+    });
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.request)
+        .max_buf_size(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await?;
+    Ok(())
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> Response<Body> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.");
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    let missing = || text(StatusCode::NOT_FOUND, "No such file.");
+    let Some(path) = request.uri().path().strip_prefix(ROOT) else { return missing() };
+    let path: Vec<u8> = percent_decode(path.as_bytes()).collect();
+    let for_log = String::from_utf8_lossy(&path).into_owned();
+    let app = app.clone();
+    let opened = spawn_blocking(move || files::open(&app, peer, &path)).await;
+    let failed = |reason: String| {
+        tracing::warn!(%peer, path = ?for_log, "a boot file cannot be served: {reason}");
+        text(StatusCode::SERVICE_UNAVAILABLE, "The file cannot be served: see the log of the server.")
+    };
+    let file = match opened {
+        Ok(Ok(file)) => file,
+        Ok(Err(FileError::NotFound)) => {
+            tracing::debug!(%peer, path = ?for_log, "no such boot file");
+            return missing();
+        }
+        Ok(Err(e)) => return failed(e.to_string()),
+        Err(e) => return failed(e.to_string()),
+    };
+    tracing::debug!(%peer, path = ?for_log, bytes = file.len(), "boot file");
+    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    content(request.method() == Method::HEAD, file, wanted)
+}
+
+/// The answer with a file, or a part of it.
+fn content(head_only: bool, file: BootFile, wanted: Option<&str>) -> Response<Body> {
+    let length = file.len();
+    let part = match wanted.map_or(Part::All, |value| part(value, length)) {
+        Part::All => None,
+        Part::Some(range) => Some(range),
+        Part::Outside => {
+            let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "The file is shorter.");
+            set(&mut response, header::CONTENT_RANGE, format!("bytes */{length}"));
+            return response;
+        }
+    };
+    let range = part.clone().unwrap_or(0..length);
+    let size = range.end - range.start;
+    let body = if head_only { Either::Left(Full::default()) } else { Either::Right(chunks(file, range)) };
+    let mut response = Response::new(body);
+    set(&mut response, header::CONTENT_LENGTH, size.to_string());
+    set(&mut response, header::CONTENT_TYPE, "application/octet-stream".into());
+    set(&mut response, header::ACCEPT_RANGES, "bytes".into());
+    if let Some(Range { start, end }) = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        set(&mut response, header::CONTENT_RANGE, format!("bytes {start}-{}/{length}", end - 1));
+    }
+    response
+}
+
+fn set(response: &mut Response<Body>, name: header::HeaderName, value: String) {
+    // Invariant: all values are digits and words of ours.
+    let value = HeaderValue::from_str(&value).expect("a valid header");
+    response.headers_mut().insert(name, value);
+}
+
+fn chunks(file: BootFile, range: Range<u64>) -> StreamBody<Chunks> {
+    let file = Arc::new(file);
+    let pieces = stream::try_unfold(range, move |left| {
+        let file = file.clone();
+        async move {
+            let size = CHUNK.min(left.end - left.start);
+            if size == 0 {
+                return Ok(None);
+            }
+            let at = left.start;
+            let read = move || {
+                let mut bytes = vec![0; size as usize];
+                file.read_at(&mut bytes, at).map(|_| Bytes::from(bytes))
+            };
+            let bytes = spawn_blocking(read).await.map_err(io::Error::other)??;
+            Ok(Some((Frame::data(bytes), at + size..left.end)))
+        }
+    });
+    StreamBody::new(Box::pin(pieces))
+}
+
+/// What a `Range` header asks of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Part {
+    /// Everything: also for what is not understood, as RFC 9110 §14.2 allows.
+    All,
+    Some(Range<u64>),
+    Outside,
+}
+
+fn part(value: &str, length: u64) -> Part {
+    let Some((first, last)) = value.strip_prefix("bytes=").and_then(|v| v.split_once('-')) else {
+        return Part::All;
+    };
+    let range = match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first <= last => first..last.saturating_add(1).min(length),
+        (Ok(first), Err(_)) if last.is_empty() => first..length,
+        (Err(_), Ok(count)) if first.is_empty() => length.saturating_sub(count)..length,
+        _ => return Part::All,
+    };
+    if range.start < range.end { Part::Some(range) } else { Part::Outside }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::files::tests::*, *};
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::{SocketAddr, TcpStream},
+    };
+
+    /// For what a server does at once.
+    const SOON: Duration = Duration::from_secs(60);
+    /// Short limits, so that a test sees them.
+    const SHORT: Limits = Limits {
+        connections: 256,
+        connections_of_one: 4,
+        request: Duration::from_secs(1),
+        stall: Duration::from_secs(1),
+    };
+
+    /// Serves `app` on a port of the loopback network.
+    fn start(app: Arc<App>, limits: Limits) -> (tokio::runtime::Runtime, SocketAddr) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let at = listener.local_addr().unwrap();
+        runtime.spawn(serve(app, listener, limits));
+        (runtime, at)
+    }
+
+    /// A connection of the machine at `from`.
+    fn connect(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(from.into(), 0).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.into()
+    }
+
+    /// One request; status, head, body.
+    fn ask(stream: &mut BufReader<TcpStream>, request: &str) -> (u16, String, String) {
+        write!(stream.get_mut(), "{request}\r\n\r\n").unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(stream.read_line(&mut head).unwrap(), 0, "closed after {head:?}");
+        }
+        let length = |line: &str| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok();
+        let mut body = vec![0; head.lines().find_map(length).unwrap_or(0)];
+        if !request.starts_with("HEAD") {
+            stream.read_exact(&mut body).unwrap();
+        }
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head, String::from_utf8(body).unwrap())
+    }
+
+    #[test]
+    fn a_machine_gets_its_files() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (_runtime, at) = start(server(dir.path()), LIMITS);
+        let mut node = BufReader::new(connect(NODE, at));
+        let mut get = |path: &str| ask(&mut node, &format!("GET {path} HTTP/1.1\r\nHost: server"));
+        // All on one connection.
+        assert_eq!(get("/boot/start.ipxe").2, "#!ipxe\n");
+        assert_eq!(get("/boot/%73tart.ipxe").2, "#!ipxe\n");
+        assert_eq!(get("/boot//var/lib/walt/nodes/vn1/tftp/kernel?node_ip=127.0.0.3").2, "kernel");
+        for path in ["/boot/../kernel", "/boot/%2e%2e/vmlinuz-1", "/boot/", "/", "/kernel", "/boot/%00"] {
+            let (status, _, body) = get(path);
+            assert_eq!((status, body.as_str()), (404, "No such file."), "{path}");
+        }
+        let (status, head, body) = ask(&mut node, "HEAD /boot/kernel HTTP/1.1\r\nHost: server");
+        assert!(status == 200 && head.to_lowercase().contains("content-length: 6\r\n"), "{head}");
+        assert_eq!(body.len(), 6);
+        let (status, head, body) =
+            ask(&mut node, "GET /boot/kernel HTTP/1.1\r\nHost: server\r\nRange: bytes=2-3");
+        assert!(head.to_lowercase().contains("content-range: bytes 2-3/6\r\n"), "{head}");
+        assert_eq!((status, body.as_str()), (206, "rn"));
+        let (status, ..) = ask(&mut node, "GET /boot/kernel HTTP/1.1\r\nHost: server\r\nRange: bytes=6-");
+        assert_eq!(status, 416);
+        let (status, ..) = ask(&mut node, "POST /boot/kernel HTTP/1.1\r\nHost: server\r\nContent-Length: 0");
+        assert_eq!(status, 405);
+        // Another machine, by its address.
+        let mut other = BufReader::new(connect(Ipv4Addr::new(127, 0, 0, 9), at));
+        let request = "GET /boot//var/lib/walt/nodes/vn1/tftp/kernel HTTP/1.1\r\nHost: server";
+        assert_eq!(ask(&mut other, request).0, 404);
+        let mut broken = BufReader::new(connect(OTHER, at));
+        assert_eq!(ask(&mut broken, "GET /boot/kernel HTTP/1.1\r\nHost: server").0, 503);
+    }
+
+    #[test]
+    fn large_files_arrive_whole() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (_runtime, at) = start(server(dir.path()), LIMITS);
+        let mut node = BufReader::new(connect(NODE, at));
+        let (status, _, body) = ask(&mut node, "GET /boot/large HTTP/1.0");
+        assert_eq!(status, 200);
+        assert!(body == large(), "{} bytes differ from {}", body.len(), large().len());
+    }
+
+    #[test]
+    fn silent_and_greedy_machines_are_cut_off() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (_runtime, at) = start(server(dir.path()), SHORT);
+        let ends = |mut stream: TcpStream| match stream.read(&mut [0; 1]) {
+            Ok(count) => count == 0,
+            Err(e) => e.kind() == io::ErrorKind::ConnectionReset,
+        };
+        // Says nothing; says half of something; is silent after an answer.
+        let silent = connect(NODE, at);
+        let mut half = connect(NODE, at);
+        half.write_all(b"GET /boot/kernel HTTP/1.1\r\n").unwrap();
+        let mut idle = BufReader::new(connect(NODE, at));
+        assert_eq!(ask(&mut idle, "GET /boot/kernel HTTP/1.1\r\nHost: server").2, "kernel");
+        assert!(ends(silent) && ends(half) && ends(idle.into_inner()));
+        // As many as it may have, and one more.
+        let kept: Vec<TcpStream> = (0..SHORT.connections_of_one).map(|_| connect(NODE, at)).collect();
+        assert!(ends(connect(NODE, at)));
+        drop(kept);
+    }
+
+    #[test]
+    fn a_machine_that_takes_nothing_is_cut_off() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let limits = Limits { connections_of_one: 1, ..SHORT };
+        let (_runtime, at) = start(server(dir.path()), limits);
+        let mut stuck = connect(NODE, at);
+        stuck.write_all(b"GET /boot/large HTTP/1.1\r\nHost: server\r\n\r\n").unwrap();
+        // Once the server has given it up, the machine may come again.
+        let end = std::time::Instant::now() + SOON;
+        loop {
+            let mut again = connect(NODE, at);
+            let _ = again.write_all(b"GET /boot/kernel HTTP/1.0\r\n\r\n");
+            if again.read(&mut [0; 1]).is_ok_and(|count| count == 1) {
+                break;
+            }
+            assert!(std::time::Instant::now() < end, "the connection is held for {SOON:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    #[test]
+    fn ranges() {
+        assert_eq!(part("bytes=0-0", 10), Part::Some(0..1));
+        assert_eq!(part("bytes=5-", 10), Part::Some(5..10));
+        assert_eq!(part("bytes=-3", 10), Part::Some(7..10));
+        assert_eq!(part("bytes=-30", 10), Part::Some(0..10));
+        assert_eq!(part("bytes=9-18446744073709551615", 10), Part::Some(9..10));
+        for outside in ["bytes=10-", "bytes=10-12", "bytes=-0"] {
+            assert_eq!(part(outside, 10), Part::Outside, "{outside}");
+        }
+        for all in ["", "bytes=", "bytes=3-2", "bytes=0-1,3-4", "lines=0-1", "bytes=a-b", "bytes=-"] {
+            assert_eq!(part(all, 10), Part::All, "{all}");
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Network boot: what machines are served on walt-net before their root is mounted.
+//!
+//! ```text
+//!  DHCP ──▶ loader (TFTP) ──▶ bootstrap.ipxe ──▶ start.ipxe … ──▶ kernel, initrd (HTTP)
+//!    │                             └──────────── all of them by files::open ────────────┘
+//!    └─ a machine that says it is a node is registered
+//!  beside it: DNS for names of nodes, router advertisements for iPXE, which waits for one
+//! ```
+//! What the protocols mean is in `walt-netboot`; here are sockets, clock and database. Every socket hears the
+//! bridge only. A port that another program holds is reported, remembered in [`App::ports_missing`], and done
+//! without: virtual nodes that are started directly need none of this.
+//!
+//! Limits: see each module.
+
+pub mod bootstrap;
+pub mod dhcp;
+pub mod dns;
+pub mod files;
+pub mod http;
+pub mod ra;
+pub mod tftp;
+
+use crate::{
+    App,
+    base::sockets::{bound, listen},
+};
+use anyhow::{Context, Result};
+use socket2::{Socket, Type};
+use std::{net::TcpListener, sync::Arc};
+use tokio::task::JoinHandle;
+
+/// The sockets that could be had.
+pub struct Sockets {
+    http: Option<TcpListener>,
+    dhcp: Option<Socket>,
+    tftp: Option<Socket>,
+    dns: Option<crate::edge::dns::Sockets>,
+    ra: Option<ra::Socket>,
+}
+
+impl Sockets {
+    /// Binds them on the bridge; what cannot be had is a warning.
+    pub fn bind(app: &App) -> Self {
+        let http = listen(&app.config, http::PORT, "HTTP boot").inspect_err(|_| {
+            let effect = "nodes cannot load kernels over the network";
+            app.ports_missing.add("HTTP boot", "tcp", http::PORT, effect);
+        });
+        Self {
+            http: http.ok(),
+            dhcp: udp(app, dhcp::PORT, "DHCP", "machines that boot by their own firmware get no address"),
+            tftp: udp(app, tftp::PORT, "TFTP", "machines that boot by their own firmware get no boot loader"),
+            dns: crate::edge::dns::Sockets::bind_bridge(app),
+            ra: ra::bind(app),
+        }
+    }
+
+    /// Serves on them, each in a task.
+    ///
+    /// # Errors
+    /// The kernel refuses a socket.
+    pub fn serve(self, app: &Arc<App>) -> Result<Vec<JoinHandle<()>>> {
+        let mut tasks = Vec::new();
+        if let Some(listener) = self.http {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tasks.push(tokio::spawn(http::serve(app.clone(), listener, http::LIMITS)));
+        }
+        if let Some(socket) = self.dhcp {
+            tasks.push(tokio::spawn(dhcp::serve(app.clone(), runtime(socket)?)));
+        }
+        if let Some(socket) = self.tftp {
+            tasks.push(tokio::spawn(tftp::serve(app.clone(), runtime(socket)?)));
+        }
+        if let Some(sockets) = self.dns {
+            tasks.push(tokio::spawn(sockets.serve(app.clone())));
+        }
+        if let Some(socket) = self.ra {
+            tasks.push(tokio::spawn(ra::serve(app.clone(), socket)));
+        }
+        Ok(tasks)
+    }
+}
+
+/// A socket for the runtime to wait on.
+fn runtime(socket: Socket) -> Result<tokio::net::UdpSocket> {
+    socket.set_nonblocking(true)?;
+    tokio::net::UdpSocket::from_std(socket.into()).context("the runtime refuses a socket")
+}
+
+/// A UDP socket on the bridge, if its port can be had; `effect` says what follows if not.
+fn udp(app: &App, port: u16, service: &str, effect: &str) -> Option<Socket> {
+    let made = bound(&app.config, Type::DGRAM, port);
+    made.inspect_err(|_| app.ports_missing.add(service, "udp", port, effect)).ok()
+}

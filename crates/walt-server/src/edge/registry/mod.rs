@@ -1,0 +1,306 @@
+//! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). Here is "pull"; "push" is in
+//! [`crate::edge::registry::receive`].
+//!
+//! What was pushed is given as it came; a name that was pushed as an index, by its tag, as that. Other images: layers as plain tars, whose digests are their diff-ids, made from
+//! the store while they are sent; a manifest that is a function of the image. So everything that was promised by
+//! digest comes back, as long as a name of its repository means or has meant the image. Who asks is told by a token
+//! ([`crate::services::registries::token`]), whoever the peer of the socket is: `walt registry serve` passes on what comes from a port.
+//!
+//! Limits: [`STREAMS`] layers at once.
+
+mod receive;
+
+use crate::services::registries::{
+    manifests::{TAR, by_tag, images, indexes, manifest_in, repository},
+    token,
+};
+use crate::{
+    App,
+    base::db::{Document, IndexRow, ManifestRow, RefRow},
+    services::images::housekeeping::writing,
+};
+use anyhow::Result;
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use receive::Push;
+use serde_json::json;
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{self, Write},
+    sync::{Arc, LazyLock},
+};
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, mpsc},
+};
+use walt_registry::manifest;
+use walt_types::{DiffId, Hash256, ImageName, UserName};
+
+/// Layers that are sent at once.
+const STREAMS: usize = 8;
+/// Pieces of a layer that wait for a slow client, and their size in bytes.
+const QUEUE: usize = 8;
+const PIECE: usize = 256 << 10;
+
+static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS)));
+
+/// Answers what is below `/v2/`.
+pub async fn serve(
+    State(app): State<Arc<App>>,
+    path: Option<Path<String>>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
+) -> Response {
+    let (parts, body) = request.into_parts();
+    let Some(user) = asks(&app, &parts.headers) else {
+        let mut answer = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "run 'walt registry login'");
+        let challenge = header::HeaderValue::from_static("Basic realm=\"WalT\"");
+        answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        return answer;
+    };
+    let path = path.map(|Path(p)| p).unwrap_or_default();
+    let method = parts.method;
+    let writes = !matches!(method, Method::GET | Method::HEAD) || path.contains("/blobs/uploads/");
+    let answered = if writes {
+        write(&app, user, &method, &path, query, parts.headers, body).await
+    } else {
+        answer(&app, &user, &method, &path).await
+    };
+    answered.unwrap_or_else(|e| {
+        tracing::error!("registry, {path}: {e:#}");
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the server failed, its log has the details")
+    })
+}
+
+/// Who asks, if he proves it.
+fn asks(app: &App, headers: &HeaderMap) -> Option<UserName> {
+    let basic = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
+    let text = String::from_utf8(STANDARD.decode(basic.trim()).ok()?).ok()?;
+    let (user, given) = text.split_once(':')?;
+    let user: UserName = user.parse().ok()?;
+    token::is_valid(&app.token_key, &user, given, crate::base::time::now() as u64).then_some(user)
+}
+
+/// A request that writes: to the caller's own names.
+async fn write(
+    app: &Arc<App>,
+    user: UserName,
+    method: &Method,
+    path: &str,
+    query: HashMap<String, String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let [owner, name, rest @ ..] = &parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    if *owner != user.as_str() {
+        let why = format!("you are '{user}': push to {user}/<name>");
+        return Ok(refuse(StatusCode::FORBIDDEN, "DENIED", &why));
+    }
+    if let Err(why) = name.parse::<ImageName>() {
+        return Ok(refuse(StatusCode::BAD_REQUEST, "NAME_INVALID", &why.to_string()));
+    }
+    let push = Push { app, user, name, query, headers };
+    match rest {
+        ["blobs", "uploads", ""] | ["blobs", "uploads"] => push.upload(method, "", body).await,
+        ["blobs", "uploads", id] => push.upload(method, id, body).await,
+        ["manifests", tag] if method == Method::PUT => push.manifest(tag, body).await,
+        _ => {
+            let why = "this cannot be done here; images are removed by 'walt image remove'";
+            Ok(refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why))
+        }
+    }
+}
+
+pub(super) fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
+}
+
+fn absent(code: &str) -> Response {
+    refuse(StatusCode::NOT_FOUND, code, "there is no such thing")
+}
+
+async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) -> Result<Response> {
+    if path.is_empty() {
+        return Ok(Json(json!({})).into_response());
+    }
+    if path == "_catalog" {
+        let refs = app.db.with(RefRow::all)?;
+        let names: BTreeSet<String> =
+            refs.iter().map(|r| format!("{}/{}", r.reference.user(), r.reference.image().name())).collect();
+        return Ok(Json(json!({ "repositories": names })).into_response());
+    }
+    let parts: Vec<&str> = path.split('/').collect();
+    let [user, name, kind, what] = parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    // Of one's own names, what was sent and waits; the name may be new.
+    if user == caller.as_str()
+        && let Some(Ok(digest)) = what.strip_prefix("sha256:").map(str::parse)
+        && let Some(answer) = waiting(app, method, caller, (name, kind), &digest)?
+    {
+        return Ok(answer);
+    }
+    let names = repository(app, user, name)?;
+    if names.is_empty() {
+        return Ok(absent("NAME_UNKNOWN"));
+    }
+    match (kind, what) {
+        ("tags", "list") => {
+            let tags: Vec<&str> = names.iter().map(|r| r.reference.image().tag()).collect();
+            Ok(Json(json!({ "name": format!("{user}/{name}"), "tags": tags })).into_response())
+        }
+        ("manifests", what) => manifest_of(app, method, &names, what),
+        ("blobs", digest) => match digest.strip_prefix("sha256:").map(str::parse) {
+            Some(Ok(digest)) => blob(app, method, &names, digest).await,
+            _ => Ok(refuse(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "a digest is sha256:<64 digits>")),
+        },
+        _ => Ok(absent("NAME_UNKNOWN")),
+    }
+}
+
+/// What a user has pushed that waits for a manifest or an index.
+fn waiting(
+    app: &App,
+    method: &Method,
+    user: &UserName,
+    (name, kind): (&str, &str),
+    digest: &Hash256,
+) -> Result<Option<Response>> {
+    match kind {
+        "blobs" => {
+            let Some(blob) = app.uploads.whole(user, digest) else { return Ok(None) };
+            let body = if method == Method::HEAD { Body::empty() } else { file_body(blob.open()?) };
+            Ok(Some(sized(method, "application/octet-stream", digest, blob.size(), body)))
+        }
+        "manifests" => {
+            Ok(app.uploads.child(user, name, digest).map(|child| document(method, child.document.clone())))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Result<Response> {
+    let found = match what.strip_prefix("sha256:").map(str::parse::<Hash256>) {
+        Some(Ok(digest)) => {
+            let indexes = indexes(app, names)?;
+            match indexes.contains(&digest) {
+                true => app.db.with(|c| IndexRow::get(c, &digest))?,
+                false => manifest_in(app, names, &indexes, &digest)?.map(|stored| stored.document),
+            }
+        }
+        Some(Err(_)) => None,
+        None => {
+            let row = names.iter().find(|r| r.reference.image().tag() == what);
+            row.map(|row| by_tag(app, row)).transpose()?
+        }
+    };
+    Ok(found.map_or_else(|| absent("MANIFEST_UNKNOWN"), |found| document(method, found)))
+}
+
+/// A document as an answer.
+fn document(method: &Method, document: Document) -> Response {
+    let size = document.bytes.len() as u64;
+    sized(method, &document.media_type, &document.digest, size, Body::from(document.bytes))
+}
+
+/// An answer of known size; without its bytes to a HEAD.
+fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_LENGTH, size.to_string()),
+        (header::HeaderName::from_static("docker-content-digest"), format!("sha256:{digest}")),
+    ];
+    let body = if method == Method::HEAD { Body::empty() } else { body };
+    (headers, body).into_response()
+}
+
+async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256) -> Result<Response> {
+    let layer = DiffId(digest);
+    let indexes = indexes(app, names)?;
+    for index in &indexes {
+        if app.db.with(|c| IndexRow::has_blob(c, index, &digest))? {
+            return kept_blob(app, method, &digest);
+        }
+    }
+    for image in images(app, names, &indexes)? {
+        if image.0 == digest {
+            let bytes = app.store.config_bytes(&image)?;
+            return Ok(sized(method, manifest::OCI_CONFIG, &digest, bytes.len() as u64, Body::from(bytes)));
+        }
+        if app.db.with(|c| ManifestRow::has_blob(c, &image, &digest))? {
+            return kept_blob(app, method, &digest);
+        }
+        if app.store.config(&image)?.layers()?.contains(&layer) {
+            let mut pinned = app.pins.begin();
+            {
+                let _writing = writing(app).await;
+                if !app.store.has_layer(&layer) {
+                    break;
+                }
+                pinned.layer(layer);
+            }
+            let size = app.store.layer_info(&layer)?.size;
+            let body = if method == Method::HEAD { Body::empty() } else { stream(app, layer, pinned).await };
+            return Ok(sized(method, TAR, &digest, size, body));
+        }
+    }
+    Ok(absent("BLOB_UNKNOWN"))
+}
+
+/// A blob of the store. Once it is open, it stays until it was sent.
+fn kept_blob(app: &App, method: &Method, digest: &Hash256) -> Result<Response> {
+    let (file, size) = app.store.open_blob(digest)?;
+    let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
+    Ok(sized(method, "application/octet-stream", digest, size, body))
+}
+
+/// The tar of a layer, made while it is sent.
+async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::pins::Pinned) -> Body {
+    // Invariant: nobody closes this semaphore.
+    let slot = SLOTS.clone().acquire_owned().await.expect("the semaphore is open");
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(QUEUE);
+    let app = app.clone();
+    tokio::task::spawn_blocking(move || {
+        let _held = (slot, pinned);
+        let mut out = io::BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
+        let done =
+            app.store.export_layer(&layer, &mut out).map_err(io::Error::other).and_then(|_| out.flush());
+        if let Err(e) = done {
+            // The answer breaks off: its receiver has not as many bytes as it was promised.
+            let _gone = sender.blocking_send(Err(e));
+        }
+    });
+    Body::from_stream(futures_util::stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    }))
+}
+
+/// The bytes of a file.
+fn file_body(file: std::fs::File) -> Body {
+    let file = tokio::fs::File::from_std(file);
+    Body::from_stream(futures_util::stream::try_unfold(file, |mut file| async move {
+        let mut piece = vec![0; PIECE];
+        let n = file.read(&mut piece).await?;
+        piece.truncate(n);
+        Ok::<_, io::Error>((n > 0).then(|| (Bytes::from(piece), file)))
+    }))
+}
+
+/// Writes into a channel; a client that has gone is an error.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,215 @@
+//! Images that are pushed to us: `/v2/` of the API (OCI distribution specification 1.1, "push").
+//!
+//! ```text
+//! POST, PATCH, PUT …/blobs/uploads/   bytes into a file of the store's tmp ─▶ a blob that waits for its manifest
+//! PUT …/manifests/<digest>            checked: labels, blobs, digests; layers unpacked ─▶ waits for its index
+//! PUT …/manifests/<tag>               the same, or an index of what is here; blobs kept; the caller's name means the
+//!                                     image; nodes that use it reboot
+//! ```
+//! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image. What
+//! waits is in [`waiting`], manifests are in [`manifests`], indexes in [`index`].
+
+mod index;
+mod manifests;
+
+use crate::edge::registry::refuse;
+use crate::{
+    App,
+    base::{db::blocking, failure::Failure},
+};
+use anyhow::Result;
+use axum::{
+    body::Body,
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use http_body_util::BodyExt;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::timeout;
+use walt_images::NewBlob;
+use walt_registry::manifest;
+use walt_types::{Hash256, UserName};
+
+/// Longest time between two pieces of an upload.
+const STALL: Duration = Duration::from_secs(60);
+
+/// A request that writes to the caller's own repository `name`.
+pub struct Push<'a> {
+    /// The server.
+    pub app: &'a Arc<App>,
+    /// Who pushes.
+    pub user: UserName,
+    /// The image's name, without tag.
+    pub name: &'a str,
+    /// Query of the request.
+    pub query: HashMap<String, String>,
+    /// Headers of the request.
+    pub headers: HeaderMap,
+}
+
+fn digest_in(text: Option<&String>) -> Option<Hash256> {
+    text?.strip_prefix("sha256:")?.parse().ok()
+}
+
+impl Push<'_> {
+    fn location(&self, rest: &str) -> String {
+        format!("/v2/{}/{}/{rest}", self.user, self.name)
+    }
+
+    /// Anything below `blobs/uploads/`.
+    pub async fn upload(&self, method: &Method, id: &str, body: Body) -> Result<Response> {
+        if id.is_empty() {
+            return if method == Method::POST { self.begin(body).await } else { Ok(unsupported()) };
+        }
+        let Some(mut blob) = self.app.uploads.take(&self.user, id) else {
+            let why = "this upload is not known, or is being written to";
+            return Ok(refuse(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", why));
+        };
+        match *method {
+            Method::DELETE => Ok(StatusCode::NO_CONTENT.into_response()),
+            Method::GET => Ok(self.goes_on(id, blob, StatusCode::NO_CONTENT)),
+            Method::PATCH => {
+                let range = self.headers.get(header::CONTENT_RANGE).and_then(|r| r.to_str().ok());
+                let start =
+                    range.and_then(|r| r.trim_start_matches("bytes ").split('-').next()?.parse::<u64>().ok());
+                if range.is_some() && start != Some(blob.size()) {
+                    return Ok(self.goes_on(id, blob, StatusCode::RANGE_NOT_SATISFIABLE));
+                }
+                match append(&mut blob, body).await? {
+                    Some(refused) => Ok(refused),
+                    None => Ok(self.goes_on(id, blob, StatusCode::ACCEPTED)),
+                }
+            }
+            Method::PUT => self.finish(blob, body).await,
+            _ => Ok(unsupported()),
+        }
+    }
+
+    /// Keeps an upload, and says how far it is.
+    fn goes_on(&self, id: &str, blob: NewBlob, status: StatusCode) -> Response {
+        let headers = [
+            (header::LOCATION, self.location(&format!("blobs/uploads/{id}"))),
+            (header::RANGE, format!("0-{}", blob.size().saturating_sub(1))),
+            (header::HeaderName::from_static("docker-upload-uuid"), id.to_owned()),
+        ];
+        self.app.uploads.put_back(&self.user, id, blob);
+        (status, headers).into_response()
+    }
+
+    async fn begin(&self, body: Body) -> Result<Response> {
+        if let Some(digest) = digest_in(self.query.get("mount"))
+            && self.has(&digest)
+        {
+            return Ok(self.created(&format!("blobs/sha256:{digest}"), &digest));
+        }
+        if !self.app.uploads.has_room(&self.user) {
+            let why = "too many uploads that wait for a manifest";
+            return Ok(refuse(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why));
+        }
+        let blob = self.app.store.new_blob()?;
+        if self.query.contains_key("digest") {
+            return self.finish(blob, body).await;
+        }
+        Ok(self.goes_on(&crate::base::random::random_uuid(), blob, StatusCode::ACCEPTED))
+    }
+
+    /// Whether a blob of that digest need not be sent.
+    fn has(&self, digest: &Hash256) -> bool {
+        let (app, layer) = (self.app, walt_types::DiffId(*digest));
+        app.uploads.whole(&self.user, digest).is_some()
+            || app.store.has_blob(digest)
+            || app.store.has_layer(&layer)
+    }
+
+    async fn finish(&self, mut blob: NewBlob, body: Body) -> Result<Response> {
+        if let Some(refused) = append(&mut blob, body).await? {
+            return Ok(refused);
+        }
+        let digest = blob.digest();
+        if digest_in(self.query.get("digest")) != Some(digest) {
+            let why = format!("the bytes have the digest sha256:{digest}");
+            return Ok(refuse(StatusCode::BAD_REQUEST, "DIGEST_INVALID", &why));
+        }
+        self.app.uploads.add(&self.user, blob);
+        Ok(self.created(&format!("blobs/sha256:{digest}"), &digest))
+    }
+
+    fn created(&self, rest: &str, digest: &Hash256) -> Response {
+        let headers = [
+            (header::LOCATION, self.location(rest)),
+            (header::HeaderName::from_static("docker-content-digest"), format!("sha256:{digest}")),
+        ];
+        (StatusCode::CREATED, headers).into_response()
+    }
+}
+
+fn unsupported() -> Response {
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done here")
+}
+
+/// Why a manifest is not taken.
+enum Stop {
+    /// Its sender is told: status, code of the specification, sentence.
+    Refused(StatusCode, &'static str, String),
+    /// A failure of the server.
+    Failed(anyhow::Error),
+}
+
+/// Result of what is done with a manifest.
+type Taken<T> = std::result::Result<T, Stop>;
+
+impl Stop {
+    fn invalid(why: impl Into<String>) -> Self {
+        Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why.into())
+    }
+
+    /// What it names is not here.
+    fn unknown(why: String) -> Self {
+        Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", why)
+    }
+
+    fn missing(blob: &Hash256) -> Self {
+        Self::unknown(format!("the blob sha256:{blob} is not here"))
+    }
+
+    fn too_many(why: &str) -> Self {
+        Self::Refused(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why.into())
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// A refusal of ours in the registry's words.
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Api(error) => Self::invalid(error.message),
+            Failure::Internal(error) => Self::Failed(error),
+        }
+    }
+}
+
+/// Adds a body to a blob; an answer if it cannot be.
+async fn append(blob: &mut NewBlob, mut body: Body) -> Result<Option<Response>> {
+    loop {
+        let frame = match timeout(STALL, body.frame()).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(_))) | Err(_) => {
+                let why = "the upload broke off, or nothing came for too long";
+                return Ok(Some(refuse(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", why)));
+            }
+        };
+        if let Ok(bytes) = frame.into_data() {
+            if blob.size() + bytes.len() as u64 > manifest::MAX_BLOB {
+                let why = format!("a blob has at most {} bytes", manifest::MAX_BLOB);
+                return Ok(Some(refuse(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &why)));
+            }
+            blocking(|| blob.write(&bytes))?;
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Indexes that are pushed: several images, or what belongs to images, under one tag.
+//!
+//! Their manifests are here before them: they wait, having been pushed by digest, or are of an image that the repository
+//! has. One name means one image, so the name means the one of the index that fits best ([`best`]); the tag gives the
+//! index as long as the name means that image, and all that is in it comes back by digest. What is in it and is no image
+//! for nodes is kept as it came, and not looked into.
+//!
+//! Limits: [`MAX_CHILDREN`] manifests; what waits: [`crate::services::registries::uploads`].
+
+use crate::edge::registry::receive::{Push, Stop, Taken, manifests::parts};
+use crate::services::registries::uploads::Child;
+use crate::{
+    App,
+    actions::publish_ref::Target,
+    base::db::{Document, IndexRow, ManifestRow, NodeRow, PushRow, RefRow},
+    services::images::{
+        MODEL_ALWAYS,
+        housekeeping::{After, writing},
+        labels::models_of,
+    },
+    services::registries::manifests::{self, Stored},
+};
+use anyhow::Result;
+use rusqlite::Connection;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use walt_registry::manifest::{self, IndexEntry};
+use walt_types::{Hash256, ImageId, Model};
+
+/// Most manifests that an index names.
+const MAX_CHILDREN: usize = 64;
+
+/// A manifest that an index names.
+enum Found {
+    /// It waits.
+    Waits(Arc<Child>),
+    /// The repository has it.
+    Kept(Stored),
+}
+
+impl Found {
+    fn document(&self) -> &Document {
+        match self {
+            Self::Waits(child) => &child.document,
+            Self::Kept(stored) => &stored.document,
+        }
+    }
+
+    fn image(&self) -> Option<ImageId> {
+        match self {
+            Self::Waits(child) => child.image,
+            Self::Kept(stored) => stored.image,
+        }
+    }
+}
+
+impl Push<'_> {
+    /// An index by a tag.
+    pub(super) async fn index(&self, tag: &str, document: Document, entries: &[IndexEntry]) -> Taken<()> {
+        if entries.len() > MAX_CHILDREN {
+            let why = format!("the index has {} manifests, {MAX_CHILDREN} are accepted", entries.len());
+            return Err(Stop::invalid(why));
+        }
+        let _tidy = After(self.app);
+        let mut pinned = self.app.pins.begin();
+        // What is found stays until the index is on record.
+        let _writing = writing(self.app).await;
+        let names = manifests::repository(self.app, self.user.as_str(), self.name)?;
+        let indexes = manifests::indexes(self.app, &names)?;
+        let mut found: BTreeMap<Hash256, Found> = BTreeMap::new();
+        for entry in entries {
+            let child = self.find(entry, &names, &indexes)?;
+            if let Some(image) = child.image() {
+                pinned.image(image);
+            }
+            found.insert(entry.manifest.digest, child);
+        }
+        let mut candidates = Vec::new();
+        for entry in entries.iter().filter(|e| e.may_run()) {
+            let Some(image) = found[&entry.manifest.digest].image() else { continue };
+            let models = models_of(&self.app.store.config(&image)?);
+            if !models.is_empty() {
+                candidates.push((entry, image, models));
+            }
+        }
+        let target = self.plan(tag).await?;
+        let wanted = wanted(self.app, &target)?;
+        let made_for: Vec<(&IndexEntry, &[Model])> =
+            candidates.iter().map(|(e, _, m)| (*e, &m[..])).collect();
+        let Some(number) = best(&made_for, &wanted) else {
+            return Err(Stop::invalid(format!(
+                "none of the index's manifests is an image for WalT nodes, on Linux, with a label {}",
+                crate::services::images::LABEL_MODELS
+            )));
+        };
+        let image = candidates[number].1;
+        target.fits(self.app, &image)?;
+        self.record(tag, &target, image, document, &found).await
+    }
+
+    /// The manifest of an entry, which says what it is.
+    fn find(&self, entry: &IndexEntry, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Taken<Found> {
+        let digest = &entry.manifest.digest;
+        let said = entry.manifest.media_type.as_str();
+        if matches!(said, manifest::OCI_INDEX | manifest::DOCKER_LIST) {
+            return Err(Stop::invalid(format!(
+                "sha256:{digest} is an index in an index: name its manifests instead"
+            )));
+        }
+        let found = match self.app.uploads.child(&self.user, self.name, digest) {
+            Some(child) => Found::Waits(child),
+            None => match manifests::manifest_in(self.app, names, indexes, digest)? {
+                Some(stored) => Found::Kept(stored),
+                None => {
+                    let what =
+                        "push all of the index, by 'skopeo copy --all' or 'podman manifest push --all'";
+                    let why = format!("the manifest sha256:{digest} is not here: {what}");
+                    return Err(Stop::unknown(why));
+                }
+            },
+        };
+        let document = found.document();
+        let (size, media_type) = (document.bytes.len() as u64, &document.media_type);
+        if entry.manifest.size != size {
+            return Err(Stop::invalid(format!(
+                "the manifest sha256:{digest} has {size} bytes, the index says {}",
+                entry.manifest.size
+            )));
+        }
+        if !said.is_empty() && said != media_type {
+            return Err(Stop::invalid(format!(
+                "the manifest sha256:{digest} is a {media_type}, the index says something else"
+            )));
+        }
+        Ok(found)
+    }
+
+    /// Keeps an index and what is in it, and lets the name mean `image`.
+    async fn record(
+        &self,
+        tag: &str,
+        target: &Target,
+        image: ImageId,
+        document: Document,
+        found: &BTreeMap<Hash256, Found>,
+    ) -> Taken<()> {
+        let digest = document.digest;
+        let mut row = IndexRow { document, images: Vec::new(), others: Vec::new(), blobs: Vec::new() };
+        let mut manifests = Vec::new();
+        for child in found.values() {
+            let document = child.document().clone();
+            match (child, child.image()) {
+                (Found::Waits(waiting), Some(image_id)) => {
+                    let Document { digest, media_type, bytes } = document;
+                    manifests.push((ManifestRow { digest, media_type, bytes, image_id }, &waiting.blobs));
+                    row.images.push(image_id);
+                }
+                (Found::Kept(_), Some(image_id)) => row.images.push(image_id),
+                (_, None) => {
+                    if let Ok(manifest::Document::Image(other)) = manifest::parse(&document.bytes) {
+                        row.blobs.extend(parts(&other));
+                    }
+                    row.others.push(document);
+                }
+            }
+        }
+        let all: BTreeSet<Hash256> =
+            manifests.iter().flat_map(|(_, blobs)| blobs.iter()).chain(&row.blobs).copied().collect();
+        self.keep_blobs(&all.into_iter().collect::<Vec<_>>())?;
+        let config = self.app.store.config(&image)?;
+        let record = |c: &Connection| -> Result<()> {
+            for (manifest, blobs) in &manifests {
+                manifest.put(c, blobs)?;
+            }
+            row.put(c)?;
+            PushRow::put(c, &target.reference, &image, &digest)
+        };
+        self.land(tag, target, image, &config, record).await?;
+        for digest in found.keys() {
+            self.app.uploads.forget_child(&self.user, self.name, digest);
+        }
+        Ok(())
+    }
+}
+
+/// The models that the image of a name should be for: of the nodes that use it, else those of the image it means, else
+/// of all nodes here, as for a clone.
+fn wanted(app: &App, target: &Target) -> Taken<BTreeSet<Model>> {
+    if !target.users.is_empty() {
+        return Ok(target.users.iter().map(|n| n.facts.model.clone()).collect());
+    }
+    if let Some(present) = &target.present {
+        return Ok(models_of(&app.store.config(&present.image_id)?).into_iter().collect());
+    }
+    let mut models: BTreeSet<Model> = app.db.with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
+    models.extend(MODEL_ALWAYS.parse().ok());
+    Ok(models)
+}
+
+/// Which of some images, each with the models it is made for, fits best: the one for most of the wanted models, by its
+/// CPU and its label, else by its label; among equals, the first.
+fn best(images: &[(&IndexEntry, &[Model])], wanted: &BTreeSet<Model>) -> Option<usize> {
+    let score = |(entry, models): &(&IndexEntry, &[Model])| {
+        let labelled = wanted.iter().filter(|m| models.contains(m));
+        (labelled.clone().filter(|m| entry.is_for(m.as_str())).count(), labelled.count())
+    };
+    // Of equals, the last one counts.
+    images.iter().enumerate().rev().max_by_key(|(_, image)| score(image)).map(|(number, _)| number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walt_registry::manifest::Descriptor;
+
+    #[test]
+    fn the_image_that_fits_best() {
+        let entry = |architecture: &str| IndexEntry {
+            manifest: Descriptor { media_type: String::new(), digest: Hash256([0; 32]), size: 1 },
+            architecture: architecture.into(),
+            variant: String::new(),
+            os: "linux".into(),
+        };
+        let models = |text: &str| -> Vec<Model> { text.split(' ').map(|m| m.parse().unwrap()).collect() };
+        let choose = |images: &[(&str, &str)], wanted: &str| {
+            let images: Vec<_> =
+                images.iter().map(|(cpu, made_for)| (entry(cpu), models(made_for))).collect();
+            let images: Vec<_> = images.iter().map(|(e, m)| (e, &m[..])).collect();
+            best(&images, &models(wanted).into_iter().collect())
+        };
+        let two = [("arm64", "rpi-4-b"), ("amd64", "pc-x86-64")];
+        assert_eq!(choose(&two, "pc-x86-64"), Some(1));
+        assert_eq!(choose(&two, "rpi-4-b"), Some(0));
+        // Equals, and none at all: the order of the index.
+        assert_eq!(choose(&two, "pc-x86-64 rpi-4-b"), Some(0));
+        assert_eq!(choose(&two, "rpi-b"), Some(0));
+        assert_eq!(choose(&[], "rpi-b"), None);
+        // One label for all CPUs: the CPU decides; if the index does not tell it, the label.
+        let same = [("arm64", "pc-x86-64 rpi-4-b"), ("amd64", "pc-x86-64 rpi-4-b")];
+        assert_eq!(choose(&same, "pc-x86-64"), Some(1));
+        assert_eq!(choose(&[("arm64", "rpi-4-b"), ("", "pc-x86-64")], "pc-x86-64"), Some(1));
+        assert_eq!(choose(&[("arm64", "rpi-4-b"), ("386", "pc-x86-64")], "pc-x86-64"), Some(1));
+        // Most models of several nodes.
+        let three = [("arm64", "rpi-4-b"), ("arm", "rpi-b rpi-2-b"), ("amd64", "pc-x86-64")];
+        assert_eq!(choose(&three, "pc-x86-64 rpi-b rpi-2-b"), Some(1));
+    }
+}

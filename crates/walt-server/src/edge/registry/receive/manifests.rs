@@ -1,0 +1,360 @@
+//! Manifests that are pushed: by a tag, so that a name means the image; or by their digest, for an index that follows.
+//!
+//! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
+
+use crate::edge::registry::receive::{Push, STALL, Stop, Taken, digest_in};
+use crate::services::registries::uploads::Child;
+use crate::{
+    App,
+    actions::{
+        images::reboot_users,
+        publish_ref::{Target, land_with},
+    },
+    base::{
+        db::{By, Document, ManifestRow, NodeRow, PushRow, blocking},
+        events::Events,
+    },
+    services::{
+        images::{
+            housekeeping::{After, writing},
+            labels,
+            pins::Pinned,
+        },
+        registries::get,
+    },
+};
+use anyhow::{Context, Result};
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+    response::Response,
+};
+use http_body_util::{BodyExt, Limited};
+use rusqlite::Connection;
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+};
+use tokio::time::timeout;
+use walt_images::{ImageConfig, MAX_LAYERS, NewBlob};
+use walt_registry::{
+    LayerBlob,
+    manifest::{self, Manifest},
+};
+use walt_types::{DiffId, Hash256, ImageId};
+
+/// What the parts of a manifest are, which is an image or is not.
+pub(super) enum Kind {
+    /// An image for nodes: its configuration, and its layers.
+    Image(Box<ImageConfig>, Vec<LayerBlob>),
+    /// Something else: no layer of it is looked into. Why it is no image for nodes.
+    Other(Stop),
+}
+
+impl Push<'_> {
+    /// `PUT …/manifests/<tag or digest>`.
+    pub async fn manifest(&self, what: &str, body: Body) -> Result<Response> {
+        match self.take_manifest(what, body).await {
+            Ok(digest) => Ok(self.created(&format!("manifests/sha256:{digest}"), &digest)),
+            Err(Stop::Refused(status, code, why)) => {
+                Ok(crate::edge::registry::receive::refuse(status, code, &why))
+            }
+            Err(Stop::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn take_manifest(&self, what: &str, body: Body) -> Taken<Hash256> {
+        let bytes = match timeout(STALL, Limited::new(body, manifest::MAX_DOCUMENT as usize).collect()).await
+        {
+            Ok(Ok(bytes)) => bytes.to_bytes().to_vec(),
+            _ => return Err(Stop::invalid("the manifest is too large, or did not come")),
+        };
+        let parsed = manifest::parse(&bytes).map_err(Stop::invalid)?;
+        let types = match parsed {
+            manifest::Document::Image(_) => [manifest::OCI_MANIFEST, manifest::DOCKER_MANIFEST],
+            manifest::Document::Index(_) => [manifest::OCI_INDEX, manifest::DOCKER_LIST],
+        };
+        let document = Document {
+            digest: manifest::digest_of(&bytes),
+            media_type: self.media_type(types)?.to_owned(),
+            bytes,
+        };
+        let by_digest = what.starts_with("sha256:");
+        if by_digest && digest_in(Some(&what.to_owned())) != Some(document.digest) {
+            let why = format!("the manifest has the digest sha256:{}", document.digest);
+            return Err(Stop::Refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID", why));
+        }
+        let digest = document.digest;
+        match parsed {
+            manifest::Document::Index(_) if by_digest => {
+                return Err(Stop::invalid("an index is taken with a tag only, and not in another index"));
+            }
+            manifest::Document::Index(entries) => self.index(what, document, &entries).await?,
+            manifest::Document::Image(image) if by_digest => self.child(document, &image).await?,
+            manifest::Document::Image(image) => self.image(what, document, &image).await?,
+        }
+        Ok(digest)
+    }
+
+    /// The media type that the request says, one of two; the first if it says nothing.
+    fn media_type(&self, types: [&'static str; 2]) -> Taken<&'static str> {
+        let Some(said) = self.headers.get(header::CONTENT_TYPE) else { return Ok(types[0]) };
+        let said = said.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        types.into_iter().find(|t| *t == said).ok_or_else(|| {
+            let [one, other] = types;
+            Stop::invalid(format!("this manifest is sent with the type {one} or {other}"))
+        })
+    }
+
+    /// A manifest by its digest: it waits for an index.
+    async fn child(&self, document: Document, image: &Manifest) -> Taken<()> {
+        let _tidy = After(self.app);
+        let mut pinned = self.app.pins.begin();
+        let (config_bytes, kind) = self.look(image).await?;
+        let (id, blobs) = match &kind {
+            Kind::Image(_, layers) => {
+                self.get_layers(layers, &mut pinned).await?;
+                let _writing = writing(self.app).await;
+                let id = blocking(|| self.app.store.put_config_bytes(&config_bytes))?;
+                pinned.image(id);
+                (Some(id), compressed(layers))
+            }
+            Kind::Other(_) => {
+                let all: Vec<Hash256> = parts(image).collect();
+                for digest in &all {
+                    self.must_have(digest, &config_bytes, image, &mut pinned).await?;
+                }
+                (None, all)
+            }
+        };
+        let child = Child { document, image: id, blobs, _pinned: pinned };
+        if !self.app.uploads.add_child(&self.user, self.name, child) {
+            return Err(Stop::too_many("too many manifests that wait for an index"));
+        }
+        if let Some(id) = id {
+            self.app.uploads.forget(&self.user, &id.0);
+        }
+        Ok(())
+    }
+
+    /// A manifest by a tag: the name means its image.
+    async fn image(&self, tag: &str, document: Document, image: &Manifest) -> Taken<()> {
+        let (config_bytes, kind) = self.look(image).await?;
+        let (config, layers) = match kind {
+            Kind::Image(config, layers) => (config, layers),
+            Kind::Other(why) => return Err(why),
+        };
+        let target = self.plan(tag).await?;
+        let _tidy = After(self.app);
+        let mut pinned = self.app.pins.begin();
+        self.get_layers(&layers, &mut pinned).await?;
+        let _writing = writing(self.app).await;
+        let image_id = blocking(|| self.app.store.put_config_bytes(&config_bytes))?;
+        pinned.image(image_id);
+        let blobs = compressed(&layers);
+        self.keep_blobs(&blobs)?;
+        self.app.uploads.forget(&self.user, &image_id.0);
+        let Document { digest, media_type, bytes } = document;
+        let row = ManifestRow { digest, media_type, bytes, image_id };
+        let record = |c: &Connection| {
+            row.put(c, &blobs)?;
+            PushRow::put(c, &target.reference, &image_id, &digest)
+        };
+        self.land(tag, &target, image_id, &config, record).await
+    }
+
+    /// What a manifest is, by its configuration, whose bytes are given too.
+    async fn look(&self, image: &Manifest) -> Taken<(Vec<u8>, Kind)> {
+        let digest = &image.config.digest;
+        let mut bytes = Vec::new();
+        let mut read = |file: std::fs::File| {
+            file.take(manifest::MAX_DOCUMENT).read_to_end(&mut bytes).context("cannot read a blob")
+        };
+        if let Some(blob) = self.app.uploads.whole(&self.user, digest) {
+            read(blob.open()?)?;
+        } else if let Ok(known) = self.app.store.config_bytes(&ImageId(*digest)) {
+            bytes = known;
+        } else if let Ok((file, _)) = self.app.store.open_blob(digest) {
+            read(file)?;
+        } else {
+            return Err(Stop::missing(digest));
+        }
+        let config: ImageConfig = match serde_json::from_slice(&bytes) {
+            Ok(config) => config,
+            Err(e) => {
+                let why = Stop::invalid(format!("the image's configuration is not valid: {e}"));
+                return Ok((bytes, Kind::Other(why)));
+            }
+        };
+        if labels::models_of(&config).is_empty()
+            && let Err(why) = labels::check(&config)
+        {
+            return Ok((bytes, Kind::Other(why.into())));
+        }
+        labels::fits_server(&config)?;
+        // What is pushed has to come back as it was: it cannot be squashed here.
+        manifest::may_have(image.layers.len(), MAX_LAYERS).map_err(Stop::invalid)?;
+        let layers = config.layers().map_err(|e| Stop::invalid(e.to_string()))?;
+        let layers = manifest::pair(&image.layers, &layers).map_err(Stop::invalid)?;
+        Ok((bytes, Kind::Image(Box::new(config), layers)))
+    }
+
+    /// Brings layers into the store, from blobs that wait, and pins them.
+    async fn get_layers(&self, layers: &[LayerBlob], pinned: &mut Pinned) -> Taken<()> {
+        for (number, layer) in layers.iter().enumerate() {
+            if let Some(blob) = self.app.uploads.whole(&self.user, &layer.digest) {
+                self.unpack(layers, number, &blob, pinned).await?;
+                continue;
+            }
+            let _writing = writing(self.app).await;
+            let plain = layer.digest == layer.diff_id.0;
+            if !self.app.store.has_layer(&layer.diff_id) || !(plain || self.app.store.has_blob(&layer.digest))
+            {
+                return Err(Stop::missing(&layer.digest));
+            }
+            pinned.layer(layer.diff_id);
+        }
+        Ok(())
+    }
+
+    /// Unpacks a blob as a layer, and sees that it is that.
+    async fn unpack(
+        &self,
+        layers: &[LayerBlob],
+        number: usize,
+        blob: &NewBlob,
+        pinned: &mut Pinned,
+    ) -> Taken<()> {
+        let app = self.app.clone();
+        // Another push may have moved it into the store since.
+        let file = match blob.open() {
+            Err(e) => app.store.open_blob(&blob.digest()).map_err(|_| e)?.0,
+            Ok(file) => file,
+        };
+        let order: Vec<DiffId> = layers[..=number].iter().map(|l| l.diff_id).collect();
+        let diff_id = layers[number].diff_id;
+        let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &diff_id));
+        let unpacked = match work.await? {
+            Ok(unpacked) => unpacked,
+            Err(e @ walt_images::Error::Io { .. }) => return Err(e.into()),
+            Err(e) => return Err(Stop::invalid(e.to_string())),
+        };
+        let _writing = writing(self.app).await;
+        blocking(|| self.app.store.keep_layers(vec![unpacked], &order))?;
+        pinned.layer(diff_id);
+        Ok(())
+    }
+
+    /// Sees that the part of a manifest that is no image for nodes is here as a blob, also if it is here as the part of
+    /// an image only: what was said to be here ([`Push::upload`], `mount`) was not sent.
+    async fn must_have(
+        &self,
+        digest: &Hash256,
+        config_bytes: &[u8],
+        image: &Manifest,
+        pinned: &mut Pinned,
+    ) -> Taken<()> {
+        let (app, layer) = (self.app, DiffId(*digest));
+        if app.uploads.whole(&self.user, digest).is_some() || app.store.has_blob(digest) {
+            return Ok(());
+        }
+        let mut blob = app.store.new_blob()?;
+        if *digest == image.config.digest {
+            blob.write(config_bytes)?;
+        } else {
+            {
+                let _writing = writing(app).await;
+                if !app.store.has_layer(&layer) {
+                    return Err(Stop::missing(digest));
+                }
+                pinned.layer(layer);
+            }
+            blob = blocking(|| -> Result<NewBlob> {
+                let mut out = io::BufWriter::new(Filled(blob));
+                app.store.export_layer(&layer, &mut out)?;
+                Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?.0)
+            })?;
+        }
+        app.uploads.add(&self.user, blob);
+        Ok(())
+    }
+
+    /// Moves blobs that wait into the store; those that do not must be there. The caller is
+    /// [`writing`](crate::services::images::housekeeping::writing). Nothing was moved if one is missing.
+    pub(super) fn keep_blobs(&self, blobs: &[Hash256]) -> Taken<()> {
+        let mut waiting = Vec::new();
+        for digest in blobs {
+            match self.app.uploads.whole(&self.user, digest) {
+                Some(blob) => waiting.push(blob),
+                // It may have gone with its image since.
+                None if !self.app.store.has_blob(digest) => return Err(Stop::missing(digest)),
+                None => {}
+            }
+        }
+        for blob in waiting {
+            blocking(|| self.app.store.keep_blob(&blob))?;
+            // Its file is the store's now.
+            self.app.uploads.forget(&self.user, &blob.digest());
+        }
+        Ok(())
+    }
+
+    /// What the name is now.
+    pub(super) async fn plan(&self, tag: &str) -> Taken<Target> {
+        let _decision = self.app.decisions.lock().await;
+        Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name))?)
+    }
+
+    /// Lets the name mean an image, with what else is recorded then, and starts the reboot of the nodes that use it.
+    pub(super) async fn land(
+        &self,
+        tag: &str,
+        target: &Target,
+        image: ImageId,
+        config: &ImageConfig,
+        record: impl FnOnce(&Connection) -> Result<()>,
+    ) -> Taken<()> {
+        let created = get::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
+        let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
+        let targets = std::slice::from_ref(target);
+        let users = land_with(self.app, targets, image, created, &by, record).await?;
+        if !users.is_empty() {
+            reboot(self.app.clone(), users);
+        }
+        Ok(())
+    }
+}
+
+fn reboot(app: Arc<App>, users: Vec<NodeRow>) {
+    // Who pushes has no terminal for what it says; failures are in the log.
+    tokio::spawn(async move {
+        let (events, _nobody) = Events::channel();
+        drop(_nobody);
+        if !matches!(reboot_users(&app, &users, &events).await, Ok(true)) {
+            tracing::warn!("not all nodes that use an image that was pushed did reboot");
+        }
+    });
+}
+
+/// All that a manifest names.
+pub(super) fn parts(image: &Manifest) -> impl Iterator<Item = Hash256> {
+    std::iter::once(&image.config).chain(&image.layers).map(|d| d.digest)
+}
+
+/// The layers that cannot be made again from the store.
+fn compressed(layers: &[LayerBlob]) -> Vec<Hash256> {
+    layers.iter().filter(|l| l.digest != l.diff_id.0).map(|l| l.digest).collect()
+}
+
+/// A blob to be written to.
+struct Filled(NewBlob);
+
+impl Write for Filled {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).map_err(io::Error::other)?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

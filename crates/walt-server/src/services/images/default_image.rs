@@ -1,0 +1,312 @@
+//! Default images: which recipes there are, and what they made becomes an image. [`crate::services::images::recipe`] runs them.
+//!
+//! `walt-server default-image build NAME` runs a recipe in the command that was typed, as root; the import goes
+//! through a running server, else it is done here under the state's lock. `walt advanced update-default-images` lets
+//! the server run those that are newer than what was made here.
+
+use crate::services::images::{LABEL_MODELS, recipe};
+use crate::{
+    App,
+    base::{
+        db::{By, HistoryRow, RefRow},
+        fail_points,
+    },
+};
+use anyhow::{Context, Result, bail};
+use include_dir::{Dir, include_dir};
+use serde::Deserialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::Path,
+};
+use walt_core::default_image_of;
+use walt_images::{History, ImageConfig, RunConfig};
+use walt_types::{DEFAULT_TAG, ImageId, ImageName, ImageRef, Model, PLATFORM_USER};
+
+/// Begins the comment in an image's history that names the recipe it was made by, by its digest.
+const RECIPE_COMMENT: &str = "recipe ";
+/// The command that makes one, in histories.
+const BUILD_COMMAND: &str = "walt-server default-image build";
+/// The other one, when it has run a recipe.
+pub const UPDATE_COMMAND: &str = "walt advanced update-default-images (recipe)";
+/// Commands that let a name mean an image that was made here by a recipe.
+const BUILD_COMMANDS: [&str; 2] = [BUILD_COMMAND, UPDATE_COMMAND];
+
+/// All recipes, as `images/` of the source tree.
+pub(super) static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
+
+/// What a recipe says about the image it made: `config.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+pub struct RecipeConfig {
+    /// CPU of the image's programs, in Go's names; `amd64` if it says nothing.
+    pub architecture: String,
+    /// Generation of that CPU (`v7` of `arm`).
+    pub variant: Option<String>,
+    /// Models whose default image it is, besides the one in its name (`<model>-default`): each gets a reference.
+    /// Two recipes do not name the same model here, though both may be made for it.
+    pub default_of: BTreeSet<Model>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Environment, `NAME=value` each.
+    pub env: Vec<String>,
+}
+
+impl Default for RecipeConfig {
+    fn default() -> Self {
+        Self {
+            architecture: "amd64".into(),
+            variant: None,
+            default_of: BTreeSet::new(),
+            labels: BTreeMap::new(),
+            env: Vec::new(),
+        }
+    }
+}
+
+impl RecipeConfig {
+    fn parse(text: &[u8]) -> Result<Self> {
+        let config: Self = serde_json::from_slice(text).context("config.json is wrong")?;
+        let Some(models) = config.labels.get(LABEL_MODELS) else {
+            bail!("config.json has no label {LABEL_MODELS}: it would not be an image for nodes");
+        };
+        let made_for = |model: &Model| models.split(',').any(|m| m.trim() == model.as_str());
+        if let Some(other) = config.default_of.iter().find(|model| !made_for(model)) {
+            bail!("config.json has {other} in DefaultOf, and not in the label {LABEL_MODELS}");
+        }
+        Ok(config)
+    }
+}
+
+/// What the embedded recipe of an image says about it.
+///
+/// # Errors
+/// No such recipe.
+pub fn recipe_config(name: &str) -> Result<RecipeConfig> {
+    let known = || names().join(", ");
+    let found = RECIPES.get_file(Path::new(name).join("config.json"));
+    let file = found.with_context(|| format!("there is no recipe for '{name}'; there are: {}", known()))?;
+    RecipeConfig::parse(file.contents()).with_context(|| format!("the recipe of '{name}'"))
+}
+
+/// The recipe that makes the default image of this name; `None`: there is none.
+pub fn recipe_of(image: &ImageName) -> Option<String> {
+    let wanted = image.to_string();
+    let names = names();
+    let makes = |name: &String| {
+        *name == wanted
+            || recipe_config(name).is_ok_and(|config| {
+                let named = |model: &Model| default_image_of(model).image().to_string() == wanted;
+                config.default_of.iter().any(named)
+            })
+    };
+    names.into_iter().find(makes)
+}
+
+/// Names of the images there are recipes for.
+pub fn names() -> Vec<String> {
+    let mut names: Vec<String> = RECIPES
+        .dirs()
+        .filter(|d| RECIPES.get_file(d.path().join("recipe.sh")).is_some())
+        .map(|d| d.path().display().to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+/// What all recipes share.
+const COMMON: &str = "common";
+
+/// A digest of all that a recipe is made of (of all recipes, without a name): a cached image is as good as a new one
+/// while it is the same.
+///
+/// # Errors
+/// No such recipe.
+pub fn recipes_digest(name: Option<&str>) -> Result<String> {
+    if let Some(name) = name {
+        recipe_config(name)?;
+        return Ok(recipe_digest(name));
+    }
+    let mut hasher = blake3::Hasher::new();
+    hash_dir(&RECIPES, &mut hasher);
+    Ok(hasher.finalize().to_hex()[..16].to_owned())
+}
+
+/// A digest of what one recipe is made of: its own files, and the common ones.
+pub fn recipe_digest(name: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for dir in [name, COMMON].iter().filter_map(|d| RECIPES.get_dir(d)) {
+        hash_dir(dir, &mut hasher);
+    }
+    hasher.finalize().to_hex()[..16].to_owned()
+}
+
+fn hash_dir(dir: &Dir<'_>, hasher: &mut blake3::Hasher) {
+    for file in dir.files() {
+        hasher.update(file.path().as_os_str().as_encoded_bytes());
+        hasher.update(&(file.contents().len() as u64).to_le_bytes());
+        hasher.update(file.contents());
+    }
+    dir.dirs().for_each(|d| hash_dir(d, hasher));
+}
+
+/// How an image stands to the recipe of its name in this program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It was made by it, or by no recipe; or there is none.
+    Current,
+    /// It was made here, by an older one.
+    Older,
+    /// It was made elsewhere, by another one, of which nobody knows whether it is older.
+    Foreign,
+}
+
+/// How a default image stands to the recipe of its name.
+///
+/// # Errors
+/// The store or the database cannot be read.
+pub fn standing(app: &App, row: &RefRow) -> Result<Standing> {
+    let name = row.reference.image();
+    if name.tag() != DEFAULT_TAG || !names().contains(&name.name().to_owned()) {
+        return Ok(Standing::Current);
+    }
+    let history = app.store.config(&row.image_id)?.history.unwrap_or_default();
+    let made_by =
+        history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
+    if made_by.is_none_or(|digest| digest == recipe_digest(name.name())) {
+        return Ok(Standing::Current);
+    }
+    let versions = app.db.with(|c| HistoryRow::of(c, &row.reference))?;
+    let here = versions
+        .first()
+        // One of before there was a history has an empty command: then there were no registries either.
+        .is_none_or(|v| {
+            v.by.command.is_empty() || BUILD_COMMANDS.iter().any(|c| v.by.command.starts_with(c))
+        });
+    Ok(if here { Standing::Older } else { Standing::Foreign })
+}
+
+/// What a recipe has made, in the store.
+#[derive(Debug)]
+pub struct Stored {
+    /// The image.
+    pub image: ImageId,
+    /// When it was put there, in seconds since the epoch.
+    pub created: i64,
+}
+
+/// All names that the recipe `name` is for: its own, and those of the default images of its models.
+///
+/// # Errors
+/// No such recipe, or what it made is wrong.
+pub fn references(name: &str, recipe: &RecipeConfig) -> Result<BTreeSet<ImageRef>> {
+    let own = ImageRef::platform(name.parse()?);
+    Ok(recipe.default_of.iter().map(default_image_of).chain([own]).collect())
+}
+
+/// Puts what a recipe made into the store, where nothing refers to it yet.
+///
+/// # Errors
+/// The files are missing or wrong, or the store failed.
+pub fn store(app: &App, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)> {
+    let text = std::fs::read(dir.join("config.json"))
+        .with_context(|| format!("cannot read config.json in {}", dir.display()))?;
+    let recipe = RecipeConfig::parse(&text)?;
+    let tar = File::open(dir.join("rootfs.tar")).context("cannot open rootfs.tar")?;
+    let layer = app.store.import_tar(tar).context("cannot import rootfs.tar")?;
+    fail_points::point("import-layer");
+    let created = crate::base::time::now() as i64;
+    let mut config = ImageConfig {
+        created: Some(crate::base::time::rfc3339(created)),
+        architecture: recipe.architecture.clone(),
+        os: "linux".into(),
+        config: Some(RunConfig {
+            env: Some(recipe.env.clone()),
+            labels: Some(recipe.labels.clone()),
+            ..RunConfig::default()
+        }),
+        ..ImageConfig::default()
+    };
+    config.other.extend(recipe.variant.clone().map(|v| ("variant".to_owned(), v.into())));
+    // It was made by whichever program has run the recipe.
+    let digest = match std::fs::read_to_string(dir.join(recipe::DIGEST)) {
+        Ok(digest) => Some(format!("{RECIPE_COMMENT}{}", digest.trim())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e).context("cannot read the digest of the recipe"),
+    };
+    let history = History {
+        created: config.created.clone(),
+        created_by: Some(format!("{BUILD_COMMAND} {name}")),
+        comment: digest,
+        ..History::default()
+    };
+    config.push_layer(&layer.diff_id, history);
+    let image = app.store.put_config(&config)?;
+    fail_points::point("import-config");
+    Ok((Stored { image, created }, recipe))
+}
+
+/// Imports what a recipe made as `waltplatform/<name>:latest`, and as default image of the models that it names.
+///
+/// # Errors
+/// The files are missing or wrong, or the store failed; nothing is changed then.
+pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
+    let (Stored { image, created }, recipe) = store(app, name, dir)?;
+    let by = By::new(PLATFORM_USER, format!("{BUILD_COMMAND} {name}"));
+    let references = references(name, &recipe)?;
+    app.db.transaction(|tx| {
+        let put = |reference| RefRow { reference, image_id: image, created }.put(tx, &by);
+        references.into_iter().try_for_each(put)
+    })?;
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recipes_are_whole() {
+        let mut default: BTreeMap<String, String> = BTreeMap::new();
+        for name in names() {
+            let config = recipe_config(&name).unwrap();
+            assert!(
+                walt_container::emulation::foreign(&config.architecture).is_ok(),
+                "{name}: {}",
+                config.architecture
+            );
+            assert!(config.labels.contains_key(super::super::LABEL_PREFERRED_NAME), "{name}");
+            for model in &config.default_of {
+                let other = default.insert(model.to_string(), name.clone());
+                assert_eq!(other, None, "{model} has two default images: {name}");
+            }
+        }
+        let made_by = |image: &str| recipe_of(&image.parse().unwrap());
+        assert_eq!(made_by("rpi-4-b-default").as_deref(), Some("rpi64-default"));
+        assert_eq!(made_by("rpi-2-b-default").as_deref(), Some("rpi32-default"));
+        assert_eq!(made_by("pc-x86-64-default").as_deref(), Some("pc-x86-64-default"));
+        assert_eq!(made_by("toaster-default"), None);
+    }
+
+    #[test]
+    fn digests_are_of_one_recipe() {
+        let digests: BTreeSet<String> = names().iter().map(|n| recipes_digest(Some(n)).unwrap()).collect();
+        assert_eq!(digests.len(), names().len());
+        assert!(recipes_digest(Some("common")).is_err(), "that is no recipe");
+        assert!(recipes_digest(None).is_ok());
+    }
+
+    #[test]
+    fn what_a_recipe_may_say() {
+        let of = |text: &str| RecipeConfig::parse(text.as_bytes()).map_err(|e| format!("{e:#}"));
+        let labels = r#""Labels": {"walt.node.models": "rpi-4-b, rpi-400"}"#;
+        assert_eq!(of(&format!("{{{labels}}}")).unwrap().architecture, "amd64");
+        let rpi = of(&format!(r#"{{{labels}, "Architecture": "arm64", "DefaultOf": ["rpi-400"]}}"#)).unwrap();
+        assert_eq!((rpi.architecture.as_str(), rpi.default_of.len()), ("arm64", 1));
+        let other = of(&format!(r#"{{{labels}, "DefaultOf": ["rpi-5-b"]}}"#)).unwrap_err();
+        assert!(other.contains("rpi-5-b in DefaultOf"), "{other}");
+        assert!(of(r#"{"Labels": {}}"#).unwrap_err().contains("walt.node.models"));
+        assert!(of(&format!("{{{labels}, \"Cmd\": []}}")).is_err());
+    }
+}

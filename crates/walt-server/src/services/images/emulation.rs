@@ -1,0 +1,49 @@
+//! Images of other CPUs: whatever runs programs of an image asks [`ready`] first.
+//!
+//! The server registers qemu-user with the kernel where the distribution has not, under a name with the hash of its
+//! run directory, so that servers on one machine do not take it away from each other; `walt-server down` removes it.
+//! Containers that outlive the server keep it themselves ([`walt_container::session::HoldSpec::emulated`]).
+
+use crate::{
+    App,
+    base::{
+        config::Config,
+        failure::{Outcome, refused},
+    },
+};
+use std::sync::{Mutex, PoisonError};
+use walt_container::emulation::{self, Emulation};
+use walt_images::ImageConfig;
+
+/// What this server has set up, for as long as it runs.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<Option<Emulation>>);
+
+/// How names of our handlers in the kernel begin.
+pub fn owner(config: &Config) -> String {
+    format!("walt-{}", config.run_dir_hash())
+}
+
+/// Makes the programs of an image run in containers. `Some`: they are emulated, and this is what the user is to be told
+/// about it, a note.
+///
+/// # Errors
+/// There is no emulator for its CPU; the sentence names the package.
+pub fn ready(app: &App, config: &ImageConfig) -> Outcome<Option<String>> {
+    let set_up = || -> Result<_, emulation::Error> {
+        let Some(cpu) = emulation::foreign(&config.architecture)? else { return Ok(None) };
+        Ok(Some((cpu, emulation::ensure(cpu, &owner(&app.config))?)))
+    };
+    match set_up() {
+        Ok(None) => Ok(None),
+        Ok(Some((cpu, emulation))) => {
+            *app.emulation.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulation);
+            Ok(Some(note(cpu.name)))
+        }
+        Err(e) => Err(refused(format!("This image is for another CPU than this server's: {e}."))),
+    }
+}
+
+fn note(cpu: &str) -> String {
+    format!("Note: this image is for another CPU ({cpu}), emulation makes it slower.")
+}

@@ -1,0 +1,76 @@
+//! What the labels of an image say, and whether this server takes such an image.
+
+use crate::base::failure::{Outcome, refused};
+use walt_images::ImageConfig;
+use walt_types::Model;
+
+/// Label that lists the models an image is made for, with commas.
+pub const LABEL_MODELS: &str = "walt.node.models";
+/// Label with the name that a user's clone of a default image gets.
+pub const LABEL_PREFERRED_NAME: &str = "walt.image.preferred-name";
+/// Label with the least version of a server that an image needs.
+pub const LABEL_MINVERSION: &str = "walt.server.minversion";
+/// Version of the existing system's server that this one stands for: images may ask for at least one.
+pub const SERVER_VERSION: u32 = 10;
+
+/// The models in the text of [`LABEL_MODELS`]; what is no name of a model is left out.
+pub fn models_in(label: &str) -> Vec<Model> {
+    label.split(',').filter_map(|m| m.trim().parse().ok()).collect()
+}
+
+/// Models that an image is made for; none if it is no image for nodes.
+pub fn models_of(config: &ImageConfig) -> Vec<Model> {
+    config.label(LABEL_MODELS).map(models_in).unwrap_or_default()
+}
+
+/// The version of a server in the text of [`LABEL_MINVERSION`], if this one is too old for it.
+pub fn needs_version(label: Option<&str>) -> Option<u32> {
+    label?.trim().parse().ok().filter(|v| *v > SERVER_VERSION)
+}
+
+/// Refuses an image that is not one for nodes, or not for this server; gives its models.
+pub fn check(config: &ImageConfig) -> Outcome<Vec<Model>> {
+    let models = models_of(config);
+    if models.is_empty() {
+        return Err(refused(format!(
+            "this image does not indicate compatible node models (label {LABEL_MODELS}): it is not an image for WalT nodes."
+        )));
+    }
+    fits_server(config)?;
+    Ok(models)
+}
+
+/// Refuses an image that is made for a newer server.
+pub fn fits_server(config: &ImageConfig) -> Outcome<()> {
+    match needs_version(config.label(LABEL_MINVERSION)) {
+        None => Ok(()),
+        Some(version) => Err(refused(format!(
+            "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use walt_images::RunConfig;
+
+    #[test]
+    fn images_for_nodes_of_this_server() {
+        let image = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            let config = Some(RunConfig { labels: Some(labels), ..RunConfig::default() });
+            ImageConfig { config, ..ImageConfig::default() }
+        };
+        let models = check(&image(&[(LABEL_MODELS, "pc-x86-64, ,rpi-4-b,No Model")])).unwrap();
+        assert_eq!(models.iter().map(Model::as_str).collect::<Vec<_>>(), ["pc-x86-64", "rpi-4-b"]);
+        for bad in ["", " , ", "No Model"] {
+            assert!(check(&image(&[(LABEL_MODELS, bad)])).is_err(), "{bad}");
+        }
+        assert!(check(&ImageConfig::default()).is_err());
+        for (version, taken) in [("4", true), ("10", true), ("11", false), ("soon", true)] {
+            let labels = [(LABEL_MODELS, "pc-x86-64"), (LABEL_MINVERSION, version)];
+            assert_eq!(check(&image(&labels)).is_ok(), taken, "{version}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Recipes of default images, and their runs.
+//!
+//! ```text
+//! walt-server default-image build|make   as root, on a terminal: what the recipe says is shown
+//! the server                             apart from it: its own process and mount namespaces, which end with the
+//!                                        command it is for, and with the server; what it says is in the log
+//! ```
+//! A run leaves `rootfs.tar`, `config.json` and the digest of the recipe in a directory, which goes with it.
+//!
+//! Limits: a server runs one recipe at a time, for at most [`LIMIT`].
+
+use crate::services::images::{
+    default_image::{RECIPES, recipe_config, recipe_digest},
+    emulation::ready,
+};
+use crate::{
+    App,
+    base::{
+        config::Config,
+        events::Events,
+        failure::{Failure, Outcome, refused},
+    },
+};
+use anyhow::{Context, Result, bail};
+use include_dir::Dir;
+use std::{
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot};
+use walt_container::emulation::{self, Emulation};
+use walt_images::ImageConfig;
+use walt_sys::process::KillOnDrop;
+
+/// Who registers emulators for recipes: this and the number of a process.
+const OWNER: &str = "walt-recipe-";
+/// What a recipe makes.
+const RESULTS: [&str; 2] = ["rootfs.tar", "config.json"];
+/// The digest of the recipe that has made it, beside its results.
+pub const DIGEST: &str = "recipe";
+/// Where recipes work. Not below the state directory: it is 0700, and package scripts of a recipe run as other users.
+const WORK: &str = "/var/tmp";
+/// How long a server's run of a recipe may take; for another CPU, emulated, Debian takes half an hour.
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
+/// Lines of a recipe that wait to be told.
+const QUEUE: usize = 64;
+/// Longest line of a recipe that is told and logged, in bytes.
+const MAX_LINE: usize = 200;
+
+/// Makes programs of the recipe's CPU run, until it is dropped.
+struct Emulator {
+    owner: String,
+    _kept: Emulation,
+}
+
+impl Emulator {
+    /// `None`: this machine runs them itself.
+    fn of(name: &str, architecture: &str) -> Result<Option<Self>> {
+        let Some(cpu) = emulation::foreign(architecture)? else { return Ok(None) };
+        // What a recipe that was killed has left: one that ended by ctrl-C, for example.
+        emulation::remove_of_ended(OWNER)?;
+        let owner = format!("{OWNER}{}", std::process::id());
+        let kept = emulation::ensure(cpu, &owner)
+            .with_context(|| format!("'{name}' is for another CPU than this machine's"))?;
+        Ok(Some(Self { owner, _kept: kept }))
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        if let Err(e) = emulation::remove(&self.owner) {
+            eprintln!("Note: {e}");
+        }
+    }
+}
+
+/// A directory with a recipe, and in the end what it has made. It goes when this is dropped.
+#[derive(Debug)]
+pub struct Made(tempfile::TempDir);
+
+impl Made {
+    fn prepare(prefix: &str, cache: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(WORK);
+        let made = Self(dir.context("cannot make a directory")?);
+        std::fs::set_permissions(made.0.path(), std::fs::Permissions::from_mode(0o755))?;
+        unpack(&RECIPES, &made.recipes())?;
+        for dir in [made.results(), made.0.path().join("work")] {
+            std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
+        Ok(made)
+    }
+
+    fn recipes(&self) -> PathBuf {
+        self.0.path().join("recipes")
+    }
+
+    /// Where `rootfs.tar` and `config.json` are.
+    pub fn results(&self) -> PathBuf {
+        self.0.path().join("out")
+    }
+
+    /// The command that runs a recipe, by a shell that `words` start.
+    fn command(&self, words: &[&str], name: &str, cache: &Path) -> Command {
+        let mut command = Command::new(words[0]);
+        command
+            .args(&words[1..])
+            .arg(self.recipes().join(name).join("recipe.sh"))
+            .arg(self.results())
+            .env("WALT_IMAGES_DIR", self.recipes())
+            .env("WALT_CACHE", cache)
+            .env("TMPDIR", self.0.path().join("work"));
+        command
+    }
+
+    /// Sees that all results are there.
+    fn check(&self, name: &str) -> Result<()> {
+        if let Some(file) = RESULTS.iter().find(|file| !self.results().join(file).exists()) {
+            bail!("the recipe of '{name}' made no {file}");
+        }
+        std::fs::write(self.results().join(DIGEST), recipe_digest(name)).context("cannot write a digest")
+    }
+}
+
+/// Where recipes keep downloads, unless somebody says otherwise.
+pub fn cache_of(config: &Config) -> PathBuf {
+    config.state_dir.join("cache/recipes")
+}
+
+/// Runs the recipe of an image.
+///
+/// # Errors
+/// No such recipe, no emulator for its CPU, or the recipe failed (it has said why on standard error).
+pub fn run(config: &Config, name: &str) -> Result<Made> {
+    run_with(&cache_of(config), name)
+}
+
+/// As [`run`], with a cache of downloads that is named.
+fn run_with(cache: &Path, name: &str) -> Result<Made> {
+    let _emulator = Emulator::of(name, &recipe_config(name)?.architecture)?;
+    let made = Made::prepare("walt-recipe-", cache)?;
+    let mut command = made.command(&["sh"], name, cache);
+    let status = command.stdout(std::io::stderr()).status().context("cannot run sh")?;
+    if !status.success() {
+        bail!("the recipe of '{name}' failed ({status}); its messages are above");
+    }
+    made.check(name)?;
+    Ok(made)
+}
+
+/// Runs a recipe and copies its results to a directory; `cache` keeps downloads.
+///
+/// # Errors
+/// As [`run`], or the results cannot be copied.
+pub fn make(name: &str, to: &Path, cache: &Path) -> Result<()> {
+    let made = run_with(cache, name)?;
+    for file in RESULTS.iter().chain([&DIGEST]) {
+        let (from, to) = (made.results().join(file), to.join(file));
+        std::fs::copy(&from, &to)
+            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    }
+    Ok(())
+}
+
+/// How the directories of a server's recipes are named.
+fn prefix_of(config: &Config) -> String {
+    format!("walt-recipe-of-{}-", config.run_dir_hash())
+}
+
+/// Removes the directories of recipes that ended with a server that was killed.
+pub fn sweep(config: &Config) {
+    let prefix = prefix_of(config);
+    for entry in std::fs::read_dir(WORK).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(&prefix)
+            && let Err(e) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!("cannot remove {}: {e}", entry.path().display());
+        }
+    }
+}
+
+/// What starts a shell whose processes, however many, end with it, and it with the thread that starts it; what it
+/// mounts is seen by these only (setpriv(1), unshare(1)).
+const APART: [&str; 9] =
+    ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "sh"];
+
+/// Runs a recipe to its end in this thread, and gives its last line if it failed. `started` gets what ends it;
+/// if nobody waits for that any more, it ends at once.
+fn watch(
+    mut command: Command,
+    started: oneshot::Sender<KillOnDrop>,
+    told: &mpsc::Sender<String>,
+) -> Result<Result<(), String>> {
+    let (output, input) = std::io::pipe().context("cannot make a pipe")?;
+    command.stdin(Stdio::null()).stdout(input.try_clone().context("cannot make a pipe")?).stderr(input);
+    let mut child = command.spawn().context("cannot run setpriv (package util-linux)")?;
+    // Else this end of the pipe would stay open here, and reading would have no end.
+    drop(command);
+    let ends = KillOnDrop::of(&child).inspect_err(|_| drop(child.kill())).context("cannot watch a recipe")?;
+    let _nobody = started.send(ends);
+    let mut last = String::new();
+    lines(output, |line| {
+        tracing::info!("recipe: {line}");
+        // Whoever it is told to may be slow, or gone.
+        let _ = told.try_send(line.clone());
+        last = line;
+    });
+    let status = child.wait().context("cannot wait for the recipe")?;
+    Ok(if status.success() { Ok(()) } else { Err(format!("{status}: {last}")) })
+}
+
+/// Gives each line that is not empty; returns at the end, or if it cannot be read.
+fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
+    let (mut piece, mut line) = ([0; 4096], Vec::new());
+    let mut flush = |line: &mut Vec<u8>| {
+        let text: String =
+            String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        line.clear();
+        if !text.trim().is_empty() {
+            each(text.trim().to_owned());
+        }
+    };
+    while let Ok(n @ 1..) = from.read(&mut piece) {
+        for byte in &piece[..n] {
+            match byte {
+                // Programs that show progress go back to the start of the line.
+                b'\n' | b'\r' => flush(&mut line),
+                byte if line.len() < MAX_LINE => line.push(*byte),
+                _ => {}
+            }
+        }
+    }
+    flush(&mut line);
+}
+
+/// Runs a recipe for a user of the server, who is told its lines.
+///
+/// # Errors
+/// As [`run`]; the sentence has the recipe's last line.
+pub async fn run_apart(app: &App, name: &str, events: &Events) -> Outcome<Made> {
+    let architecture = recipe_config(name)?.architecture;
+    if let Some(note) = ready(app, &ImageConfig { architecture, ..ImageConfig::default() })? {
+        events.note(note).await;
+    }
+    let cache = cache_of(&app.config);
+    let made = crate::base::db::blocking(|| Made::prepare(&prefix_of(&app.config), &cache))?;
+    let command = made.command(&APART, name, &cache);
+    let (told, mut lines) = mpsc::channel(QUEUE);
+    let (started, _ends) = oneshot::channel();
+    // The directory stays until the processes are gone, also if nobody waits for them any more.
+    let mut work = tokio::task::spawn_blocking(move || (watch(command, started, &told), made));
+    let late = tokio::time::sleep(LIMIT);
+    let mut late = std::pin::pin!(late);
+    let (done, made) = loop {
+        tokio::select! {
+            ended = &mut work => break ended.map_err(|e| Failure::Internal(e.into()))?,
+            Some(line) = lines.recv() => events.busy(format!("Building {name}: {line}")).await,
+            () = &mut late => {
+                return Err(refused(format!("its recipe took more than {} s", LIMIT.as_secs())));
+            }
+        }
+    };
+    done?.map_err(|why| {
+        refused(format!("its recipe failed ({why}); the log of the server has what it said"))
+    })?;
+    made.check(name)?;
+    Ok(made)
+}
+
+fn unpack(dir: &Dir<'_>, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in dir.files() {
+        let name = file.path().file_name().context("an embedded file without name")?;
+        let path = to.join(name);
+        std::fs::write(&path, file.contents()).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    for sub in dir.dirs() {
+        let name = sub.path().file_name().context("an embedded directory without name")?;
+        unpack(sub, &to.join(name))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_recipe() {
+        let mut told = Vec::new();
+        let long = "x".repeat(2 * MAX_LINE);
+        let text = format!("one\r\n\n 10%\r 20%\rtw\x1b[0mo\n{long}\nlast");
+        lines(text.as_bytes(), |line| told.push(line));
+        assert_eq!(told, ["one", "10%", "20%", "tw [0mo", &long[..MAX_LINE], "last"]);
+    }
+}

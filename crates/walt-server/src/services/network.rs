@@ -1,0 +1,199 @@
+//! What the server sets up on the machine's network, and takes away at `down`: packet filter, bridge,
+//! permanent neighbours, forwarding for containers, accept rules beside foreign firewalls.
+
+use crate::{
+    App,
+    base::{
+        config::Config,
+        db::{LeaseRow, NodeRow},
+    },
+};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use walt_core::firewall;
+use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
+
+/// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
+const MTU_DEFAULT: u32 = 1500;
+
+/// Ethernet address of a bridge: a function of its name and its server, so that nodes' ARP caches stay
+/// right when it is made anew.
+pub fn bridge_mac(config: &Config) -> walt_types::Mac {
+    walt_types::Mac(walt_sys::net::mac_from_seed(&alias(config)))
+}
+
+/// What marks a bridge, and rules in foreign chains, as belonging to this server.
+fn alias(config: &Config) -> String {
+    format!("{ALIAS_WORD}{} {}", config.state_dir.display(), config.bridge())
+}
+
+fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
+    let net = &config.network.walt_net;
+    bridge::BridgeSpec {
+        name: net.bridge.clone(),
+        alias: alias(config),
+        address: net.ip.addr,
+        prefix: net.ip.prefix,
+        mac: bridge_mac(config).0,
+    }
+}
+
+/// The rules: all virtual nodes may speak on their taps at once, so that none is cut off while the
+/// server changes.
+fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
+    let net = &config.network.walt_net;
+    let tap = |node: &NodeRow| firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    firewall::Firewall {
+        bridge: net.bridge.clone(),
+        address: net.ip.addr,
+        prefix: net.ip.prefix,
+        container_network: config.containers.network.network(),
+        container_prefix: config.containers.network.prefix,
+        gateway: config.container_gateway(),
+        veth_prefix: firewall::veth_prefix(&net.bridge),
+        nat: Vec::new(),
+        taps: nodes.iter().filter(|n| n.facts.is_virtual).map(tap).collect(),
+    }
+}
+
+/// Name of the tap of a virtual node.
+pub fn tap_name(config: &Config, node: &NodeRow) -> String {
+    firewall::tap_name(config.bridge(), &node.mac)
+}
+
+/// Lets a new virtual node speak on its tap.
+pub fn add_tap(config: &Config, node: &NodeRow) -> Result<()> {
+    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    nft::apply(&firewall::add_tap(config.bridge(), &tap))
+        .context("cannot add the packet filter of a node")?;
+    neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
+}
+
+/// Takes the permission of a removed node back.
+pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
+    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
+    nft::apply(&firewall::remove_tap(config.bridge(), &tap))
+        .context("cannot remove the packet filter of a node")?;
+    neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
+}
+
+/// The link of a session's container.
+pub fn container_network(config: &Config, slot: u32) -> Result<container::ContainerNetwork> {
+    let ip = config
+        .containers
+        .network
+        .stations()
+        .filter(|ip| *ip != config.container_gateway())
+        .nth(slot as usize)
+        .with_context(|| {
+            format!("no address is left in containers.network {}", config.containers.network.network_text())
+        })?;
+    let mtu = uplink::get()?.map_or(MTU_DEFAULT, |u| u.mtu);
+    Ok(container::ContainerNetwork {
+        host_ifname: format!("{}{slot}", firewall::veth_prefix(config.bridge())),
+        ip,
+        gateway: config.container_gateway(),
+        mtu,
+    })
+}
+
+/// What forwarding was before the first WalT server of this machine switched it on: shared by all of them,
+/// since the setting is the machine's. The last one to go down puts it back.
+const FORWARDING_RECORD: &str = "/run/walt-forwarding.json";
+/// First word of the alias of every server's bridge.
+const ALIAS_WORD: &str = "walt ";
+
+/// Whether another server of this machine has its bridge up.
+fn others_are_up() -> Result<bool> {
+    Ok(link::list()?.iter().any(|l| l.alias.starts_with(ALIAS_WORD)))
+}
+
+/// Sets everything up; again, it repairs what is missing.
+pub fn up(app: &App) -> Result<()> {
+    let config = &app.config;
+    let nodes = app.db.with(NodeRow::all)?;
+    nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
+    bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
+    if let Some(previous) = sysctl::enable_forwarding()? {
+        std::fs::write(FORWARDING_RECORD, serde_json::to_vec(&previous)?)
+            .with_context(|| format!("cannot write {FORWARDING_RECORD}"))?;
+    }
+    neighbours(app)?;
+    beside_foreign_firewalls(config)?;
+    Ok(())
+}
+
+/// Permanent neighbours for all nodes and leases: nobody else gets what is sent to their addresses.
+pub fn neighbours(app: &App) -> Result<()> {
+    let (nodes, leases) = app.db.with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
+    // Nodes last: an address that one of them took over from a lease is its own.
+    let leases = leases.into_iter().map(|l| (l.ip, l.mac.0));
+    let wanted: BTreeMap<_, _> = leases.chain(nodes.into_iter().map(|n| (n.ip, n.mac.0))).collect();
+    neighbour::sync(app.config.bridge(), &wanted).context("cannot set the neighbours of walt-net")
+}
+
+/// Ties the address of a new physical node to it.
+pub fn node_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
+    neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
+}
+
+/// Ties a leased address to its station.
+pub fn lease_neighbour(config: &Config, lease: &walt_netboot::dhcp::Lease) -> Result<()> {
+    neighbour::set(config.bridge(), lease.ip, lease.mac.0).context("cannot set the neighbour of a device")
+}
+
+/// Adds accept rules where another program's rules would drop our traffic.
+pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
+    let containers = format!("{}*", firewall::veth_prefix(config.bridge()));
+    let chains = nft::accept_in_foreign_chains(&alias(config), &[config.bridge(), &containers])
+        .context("cannot look at the rules of other programs")?;
+    for chain in chains {
+        tracing::info!(
+            ?chain,
+            "another firewall drops forwarded packets: our traffic is accepted in it by a marked rule"
+        );
+    }
+    Ok(())
+}
+
+/// Rules of other programs that would drop our traffic, and whether ours are beside them.
+pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
+    let found = nft::foreign_rules(&alias(config)).context("cannot look at the rules of other programs")?;
+    let mut rules: Vec<_> = found
+        .into_iter()
+        .map(|(chain, help)| {
+            let what = match help {
+                nft::Help::Accepted => "drops what it does not know; a marked rule of ours in it accepts our traffic",
+                nft::Help::Pending => "drops what it does not know; a rule of ours is added to it within a minute",
+                nft::Help::None => "drops what it does not know, at a place where no rule of ours helps: let it accept the traffic of walt-net",
+            };
+            let accepted = help == nft::Help::Accepted;
+            walt_api::ForeignRule { message: format!("{chain} {what}"), chain, accepted }
+        })
+        .collect();
+    if nft::legacy_iptables() {
+        rules.push(walt_api::ForeignRule {
+            chain: "iptables".into(),
+            accepted: false,
+            message: "rules of the old iptables exist, which nft neither shows nor changes: let them accept the traffic of walt-net".into(),
+        });
+    }
+    Ok(rules)
+}
+
+/// Takes everything away.
+pub fn down(config: &Config) -> Result<()> {
+    bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
+    nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;
+    nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;
+    if !others_are_up()?
+        && let Ok(text) = std::fs::read(FORWARDING_RECORD)
+    {
+        let previous: sysctl::Previous =
+            serde_json::from_slice(&text).with_context(|| format!("{FORWARDING_RECORD} is damaged"))?;
+        sysctl::restore(&previous)?;
+        std::fs::remove_file(FORWARDING_RECORD)
+            .with_context(|| format!("cannot remove {FORWARDING_RECORD}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! What a virtual node boots: the iPXE scripts of its image, run on the files of its view.
+
+use crate::{
+    App,
+    base::db::NodeRow,
+    services::nodes::boot_tree::BootTree,
+    services::{
+        images::{self, platform},
+        network,
+    },
+};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{fs::File, sync::Arc};
+use walt_netboot::ipxe::{self, Machine, Outcome};
+
+pub use walt_vnode::{MANUFACTURER, PRODUCT};
+/// First script of every image.
+pub const START: &str = "start.ipxe";
+
+/// What to start.
+pub struct Boot {
+    /// The kernel, open for reading.
+    pub kernel: File,
+    /// The initrds in order, open for reading.
+    pub initrds: Vec<File>,
+    /// Command line of the kernel.
+    pub command_line: String,
+}
+
+/// Decides what a node boots now: image, scripts, kernel, initrd, command line.
+///
+/// # Errors
+/// Why it cannot boot, in a sentence for the console and for `walt node show`.
+pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
+    let image =
+        images::find(app, &node.facts.image).map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
+    let platform =
+        platform::of(app, &image.image_id).await.map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
+    let net = app.config.network.walt_net.ip;
+    let machine = Machine {
+        mac: node.mac,
+        ip: node.ip,
+        netmask: net.mask(),
+        gateway: None,
+        hostname: node.facts.name.to_string(),
+        next_server: net.addr,
+        manufacturer: MANUFACTURER.into(),
+        product: PRODUCT.into(),
+        model: node.facts.model.to_string(),
+    };
+    let files = BootTree::new(platform.view, &node.facts.model);
+    let report = ipxe::run(&machine, START, &files);
+    let boot = match report.outcome {
+        Ok(Outcome::Boot(boot)) => boot,
+        Ok(Outcome::Reboot) => {
+            bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim())
+        }
+        Ok(Outcome::Shell) => {
+            bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim())
+        }
+        Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
+    };
+    let open = |path: &String| {
+        files.open(path.as_bytes()).with_context(|| format!("cannot read the boot file {path}"))
+    };
+    Ok(Boot {
+        kernel: open(&boot.kernel)?,
+        initrds: boot.initrds.iter().map(open).collect::<Result<_>>()?,
+        command_line: boot.command_line,
+    })
+}
+
+/// Opens the tap of a node, on the bridge.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn tap(app: &App, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
+    let name = network::tap_name(&app.config, node);
+    let alias = format!("tap to {} of {}", app.config.bridge(), node.facts.name);
+    walt_sys::net::tap::open(&name, app.config.bridge(), &alias)
+        .with_context(|| format!("cannot open the tap of node {}", node.facts.name))
+}
+
+/// Whether a program that virtual nodes need is there.
+pub fn has_qemu() -> bool {
+    crate::base::programs::find_program(walt_vnode::PROGRAM).is_some()
+}

@@ -1,0 +1,167 @@
+//! What the server knows of nodes at run time: live links, and a signal that some node changed.
+
+use crate::{App, base::db::NodeRow};
+use anyhow::Result;
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use walt_core::life::Life;
+use walt_types::Mac;
+
+/// Commands that may wait in a node's link.
+const LINK_QUEUE: usize = 8;
+/// How long a node has to acknowledge a command.
+pub const ACK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A command for a node, and where its acknowledgement goes: `Ok` or the reason of its refusal.
+pub struct LinkCommand {
+    /// Words of the command, such as `REBOOT`.
+    pub words: String,
+    /// Resolves when the node has answered.
+    pub answer: oneshot::Sender<Result<(), String>>,
+}
+
+struct Link {
+    serial: u64,
+    boot_id: String,
+    commands: mpsc::Sender<LinkCommand>,
+}
+
+/// Live links by node, and the signal.
+pub struct Hub {
+    links: Mutex<HashMap<Mac, Link>>,
+    serials: AtomicU64,
+    changed: watch::Sender<u64>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { links: Mutex::default(), serials: AtomicU64::new(1), changed: watch::Sender::new(0) }
+    }
+}
+
+/// A registered link: its serial number and the commands it is to send.
+pub struct Registered {
+    /// Tells it from older and newer links of the same node.
+    pub serial: u64,
+    /// Commands to send to the node.
+    pub commands: mpsc::Receiver<LinkCommand>,
+}
+
+impl Hub {
+    /// The newest link of a node wins: an older one is closed by the loss of its command queue.
+    pub fn register(&self, mac: Mac, boot_id: &str) -> Registered {
+        let serial = self.serials.fetch_add(1, Ordering::Relaxed);
+        let (tx, commands) = mpsc::channel(LINK_QUEUE);
+        self.lock().insert(mac, Link { serial, boot_id: boot_id.to_owned(), commands: tx });
+        Registered { serial, commands }
+    }
+
+    /// Forgets a link; true if it was still the newest one.
+    pub fn unregister(&self, mac: Mac, serial: u64) -> bool {
+        let mut links = self.lock();
+        let newest = links.get(&mac).is_some_and(|l| l.serial == serial);
+        if newest {
+            links.remove(&mac);
+        }
+        newest
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, Link>> {
+        // The map is consistent between any two statements that can panic.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a command over the link of the given boot and waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// Why the node did not do it, in the words that `reboot` shows.
+    pub async fn command(&self, mac: Mac, boot_id: Option<&str>, words: &str) -> Result<(), String> {
+        let commands = {
+            let links = self.lock();
+            let link = links.get(&mac).ok_or("its node link is down")?;
+            if boot_id.is_some_and(|wanted| wanted != link.boot_id) {
+                return Err("its node link is of another boot".into());
+            }
+            link.commands.clone()
+        };
+        let (answer, answered) = oneshot::channel();
+        let work = async {
+            let command = LinkCommand { words: words.to_owned(), answer };
+            commands.send(command).await.map_err(|_| "broken connection".to_owned())?;
+            answered.await.unwrap_or_else(|_| Err("broken connection".into()))
+        };
+        tokio::time::timeout(ACK_TIMEOUT, work)
+            .await
+            .unwrap_or_else(|_| Err("timed out waiting for reply".into()))
+    }
+
+    /// Wakes everybody who waits for a change of some node.
+    pub fn signal(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// A receiver that sees every change from now on.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Changes where a node stands, in one transaction; `change` says whether there is something to keep.
+/// A node that was removed meanwhile is left alone.
+pub fn update_life(app: &App, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
+    let changed = app.db.transaction(|tx| -> Result<bool> {
+        let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(false) };
+        let changed = change(&mut row.life);
+        NodeRow::set_life(tx, mac, &row.life)?;
+        Ok(changed)
+    })?;
+    app.hub.signal();
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// For what is only a matter of turns.
+    const SOON: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn commands_wait_for_room_and_end_with_the_link() {
+        let mac: Mac = "02:00:00:00:00:01".parse().unwrap();
+        let hub = Arc::new(Hub::default());
+        let mut link = hub.register(mac, "boot");
+        let commands: Vec<_> = (0..=LINK_QUEUE)
+            .map(|_| {
+                let hub = hub.clone();
+                tokio::spawn(async move { hub.command(mac, Some("boot"), "PING").await })
+            })
+            .collect();
+        // Every one has had its turn: one found no room.
+        while link.commands.len() < LINK_QUEUE {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        assert_eq!(link.commands.len(), LINK_QUEUE);
+        for _ in 0..=LINK_QUEUE {
+            let command = tokio::time::timeout(SOON, link.commands.recv()).await.unwrap().unwrap();
+            command.answer.send(Ok(())).unwrap();
+        }
+        for command in commands {
+            assert_eq!(command.await.unwrap(), Ok(()));
+        }
+        // A newer link closes the queue of the older one.
+        let newer = hub.register(mac, "boot");
+        assert!(link.commands.recv().await.is_none());
+        assert!(!hub.unregister(mac, link.serial) && hub.unregister(mac, newer.serial));
+        assert_eq!(hub.command(mac, None, "PING").await, Err("its node link is down".into()));
+    }
+}

@@ -1,0 +1,450 @@
+//! Virtual nodes: one task each keeps its qemu running, by what the database says.
+//!
+//! ```text
+//!   adopt or start ──▶ running ──qemu ends (the guest rebooted, panicked)──▶ start anew, with back-off
+//!                         │ order: restart ──▶ ask the system, or kill ──▶ start anew
+//!                         └ order: stop    ──▶ kill ──▶ the task ends
+//! ```
+//! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, what
+//! the guest itself does (reboot, panic) stays in its qemu, as on a machine of the room; orders end it all the same,
+//! since settings and image are read when it is started.
+
+use crate::services::nodes::boot;
+use crate::{
+    App,
+    base::{
+        config::Acceleration,
+        db::{NodeRow, blocking},
+        failure::{Outcome, refused_hint},
+    },
+    services::nodes::hub::update_life,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::unix::AsyncFd,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use walt_core::settings;
+use walt_sys::process::Cgroup;
+use walt_types::Mac;
+use walt_vnode::{Account, BootFiles, Launch, Road, Vm, VmSpec, console};
+
+/// Account under which qemu runs.
+pub const ACCOUNT: &str = "walt-qemu";
+/// Orders that may wait for a node's task.
+const ORDERS: usize = 8;
+/// First and longest pause before qemu is started again after it ended early.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// A machine that lived for less ended early.
+const EARLY: Duration = Duration::from_secs(20);
+/// How long the running system may take to end after it has agreed to reboot.
+const REBOOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the console log is looked at, and cut if it is too large.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+
+enum Order {
+    Restart { hard: bool, done: oneshot::Sender<Result<()>> },
+    Stop { done: oneshot::Sender<Result<()>> },
+}
+
+/// The tasks by node, and why the last start of a node failed.
+#[derive(Default)]
+pub struct Supervisors {
+    orders: Mutex<HashMap<Mac, mpsc::Sender<Order>>>,
+    failures: Mutex<HashMap<Mac, String>>,
+}
+
+impl Supervisors {
+    fn orders(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, mpsc::Sender<Order>>> {
+        // The map is consistent between any two statements that can panic.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, String>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn to(&self, mac: Mac) -> Result<mpsc::Sender<Order>> {
+        self.orders().get(&mac).cloned().context("the node is not supervised by this server")
+    }
+}
+
+impl App {
+    /// Starts the task of a virtual node; it starts or adopts the node's qemu.
+    pub fn start_supervisor(self: &Arc<Self>, mac: Mac) {
+        let (tx, rx) = mpsc::channel(ORDERS);
+        self.supervisors.orders().insert(mac, tx);
+        let app = self.clone();
+        tokio::spawn(async move {
+            if let Err(e) = supervise(&app, mac, rx).await {
+                tracing::error!(%mac, "the virtual node is given up: {e:#}");
+                app.supervisors.failures().insert(mac, format!("{e:#}"));
+            }
+        });
+    }
+
+    /// Ends a virtual node's qemu and its task.
+    ///
+    /// # Errors
+    /// qemu cannot be ended.
+    pub async fn stop_supervisor(&self, mac: Mac) -> Result<()> {
+        let Ok(orders) = self.supervisors.to(mac) else { return Ok(()) };
+        let (done, answer) = oneshot::channel();
+        if orders.send(Order::Stop { done }).await.is_ok() {
+            answer.await.unwrap_or(Ok(()))?;
+        }
+        self.supervisors.orders().remove(&mac);
+        self.supervisors.failures().remove(&mac);
+        Ok(())
+    }
+
+    /// Restarts a virtual node; when it returns, the new qemu runs and the node counts as booting.
+    ///
+    /// # Errors
+    /// Why it does not run.
+    pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
+        let (done, answer) = oneshot::channel();
+        let gone = || anyhow!("the node is being removed");
+        self.supervisors.to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())?
+    }
+}
+
+/// Starts the tasks of all virtual nodes, at the start of the server.
+pub fn start_all(app: &Arc<App>) -> Result<()> {
+    for node in app.db.with(NodeRow::all)? {
+        if node.facts.is_virtual {
+            app.start_supervisor(node.mac);
+        }
+    }
+    Ok(())
+}
+
+/// Ends all qemu processes, for `walt-server down`; how many there were.
+///
+/// # Errors
+/// One cannot be ended.
+pub fn stop_all(app: &App) -> Result<usize> {
+    let mut stopped = 0;
+    for node in app.db.with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
+        if let Some(vm) = adopt(app, node.mac)? {
+            vm.stop()?;
+            stopped += 1;
+        }
+        // A group that holds nothing may be left by a machine that ended while no server ran.
+        cgroup(app, node.mac).remove()?;
+        update_life(app, node.mac, |life| {
+            life.stop();
+            true
+        })?;
+    }
+    cgroup(app, Mac([0; 6])).remove_empty_parents()?;
+    Ok(stopped)
+}
+
+/// Refuses a virtual node while something that it needs is missing.
+pub fn check_programs(_app: &App) -> Outcome<()> {
+    if crate::base::programs::find_program(walt_vnode::PROGRAM).is_none() {
+        return Err(refused_hint(
+            format!("the program '{}' is missing on the server.", walt_vnode::PROGRAM),
+            "install it there (Debian package qemu-system-x86)",
+        ));
+    }
+    account().map(drop).map_err(|e| {
+        refused_hint(
+            format!("{e:#}."),
+            format!(
+                "make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
+            ),
+        )
+    })
+}
+
+/// Last line on the console of a node that does not run as it should; what prevented its start, if that is it.
+pub fn last_console_line(app: &App, node: &NodeRow) -> Option<String> {
+    let failure = app.supervisors.failures().get(&node.mac).cloned();
+    failure.or_else(|| log_of(app, node.mac).last_line().ok().flatten())
+}
+
+/// The console log of a node.
+pub fn log_of(app: &App, mac: Mac) -> console::Log {
+    console::Log::new(app.node_dir(mac).join("console.log"))
+}
+
+fn account() -> Result<Account> {
+    let user = nix::unistd::User::from_name(ACCOUNT)
+        .context("cannot read the accounts of the server")?
+        .with_context(|| {
+            format!("the account '{ACCOUNT}', under which virtual nodes run, is missing on the server")
+        })?;
+    Ok(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
+}
+
+fn cgroup(app: &App, mac: Mac) -> Cgroup {
+    Cgroup::new(format!("{}/vm-{}", app.cgroup_root().trim_start_matches('/'), mac.dashed()))
+}
+
+fn adopt(app: &App, mac: Mac) -> Result<Option<Vm>> {
+    let dir = app.node_dir(mac);
+    Ok(blocking(|| walt_vnode::adopt(&dir, Some(cgroup(app, mac))))?)
+}
+
+struct Backoff(Duration);
+
+impl Backoff {
+    fn reset(&mut self) {
+        self.0 = BACKOFF.0;
+    }
+    /// The pause before the next start, given how long the machine lived.
+    fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= EARLY {
+            self.reset();
+            return Duration::ZERO;
+        }
+        let pause = self.0;
+        self.0 = (self.0 * 2).min(BACKOFF.1);
+        pause
+    }
+}
+
+async fn supervise(app: &Arc<App>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+    let mut adopted = adopt(app, mac)?;
+    let mut backoff = Backoff(BACKOFF.0);
+    // Who waits for the start that comes next.
+    let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
+    loop {
+        let Some(node) = app.db.with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
+        let begun = Instant::now();
+        let running = match adopted.take() {
+            Some(vm) => Ok(vm),
+            None => start(app, &node).await,
+        };
+        let pause = match running {
+            Ok(vm) => {
+                app.supervisors.failures().remove(&mac);
+                if let Some(done) = waiting.take() {
+                    let _ = done.send(Ok(()));
+                }
+                match watch(app, mac, &vm, &mut orders).await? {
+                    Ended::ByItself => backoff.after(begun.elapsed()),
+                    Ended::Restart(done) => {
+                        waiting = Some(done);
+                        backoff.reset();
+                        Duration::ZERO
+                    }
+                    Ended::Stopped => return Ok(()),
+                }
+            }
+            Err(e) => {
+                tracing::warn!(node = %node.facts.name, "the virtual node does not start: {e:#}");
+                app.supervisors.failures().insert(mac, format!("{e:#}"));
+                update_life(app, mac, |life| {
+                    life.stop();
+                    true
+                })?;
+                if let Some(done) = waiting.take() {
+                    let _ = done.send(Err(e));
+                }
+                backoff.after(Duration::ZERO)
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            order = orders.recv() => match order {
+                None => return Ok(()),
+                Some(Order::Restart { done, .. }) => {
+                    waiting = Some(done);
+                    backoff.reset();
+                }
+                Some(Order::Stop { done }) => {
+                    let _ = done.send(Ok(()));
+                    return Ok(());
+                }
+            },
+        }
+    }
+}
+
+enum Ended {
+    ByItself,
+    Restart(oneshot::Sender<Result<()>>),
+    Stopped,
+}
+
+/// Waits until the machine has ended, by itself or by order.
+async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
+    let pidfd = walt_sys::async_fd(vm.pidfd().try_clone()?)?;
+    let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = pidfd.readable() => {
+                // Ended already: this only removes what it has left.
+                blocking(|| vm.stop())?;
+                return Ok(Ended::ByItself);
+            }
+            _ = trim.tick() => {
+                if let Err(e) = blocking(|| vm.console().trim(console::LOG_CAP, console::LOG_KEEP)) {
+                    tracing::warn!(%mac, "console log: {e}");
+                }
+            }
+            order = orders.recv() => match order {
+                // The server leaves; the machine stays.
+                None => return Ok(Ended::Stopped),
+                Some(Order::Restart { hard, done }) => {
+                    if !hard {
+                        ask_to_reboot(app, mac, vm, &pidfd).await;
+                    }
+                    blocking(|| vm.stop())?;
+                    return Ok(Ended::Restart(done));
+                }
+                Some(Order::Stop { done }) => {
+                    let _ = done.send(blocking(|| vm.stop()).map_err(Into::into));
+                    return Ok(Ended::Stopped);
+                }
+            },
+        }
+    }
+}
+
+/// Lets the running system write what it has to before it ends. A system that does not answer is just ended.
+async fn ask_to_reboot(app: &App, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
+    // A machine that boots from its card would boot again in the same qemu, with the settings of before.
+    if let Err(e) = blocking(|| vm.qmp()?.end_at_reboot()) {
+        tracing::debug!(%mac, "no soft reboot: {e}");
+        return;
+    }
+    match app.hub.command(mac, None, "REBOOT").await {
+        Ok(()) => {
+            let ended = tokio::time::timeout(REBOOT_TIMEOUT, pidfd.readable()).await;
+            if ended.is_err() {
+                tracing::warn!(%mac, "the node agreed to reboot and did not: it is ended");
+            }
+        }
+        Err(reason) => tracing::debug!(%mac, "no soft reboot: {reason}"),
+    }
+}
+
+async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
+    let account = account()?;
+    if !boot::has_qemu() {
+        bail!(
+            "the program '{}' is missing: install it (Debian package qemu-system-x86)",
+            walt_vnode::PROGRAM
+        );
+    }
+    let stored = app.db.with(|c| NodeRow::settings(c, node.mac))?;
+    let effective = settings::effective(&stored, true);
+    let value = |key: &str| effective.get(key).map(String::as_str).unwrap_or_default();
+    let memory = settings::ram_mib(value("ram")).context("the setting 'ram' is damaged")?;
+    let wanted: u32 = value("cpu.cores").parse().context("the setting 'cpu.cores' is damaged")?;
+    let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let dir = app.node_dir(node.mac);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let plan = boot::plan(app, node).await;
+    let is_pxe = value("boot.road") == "pxe";
+    let (acceleration, road, files) = match plan {
+        Ok(mut plan) => {
+            let acceleration = blocking(|| acceleration(app, &mut plan.kernel, &dir, account))?;
+            if is_pxe {
+                (acceleration, Road::Pxe, None)
+            } else {
+                let files = BootFiles { kernel: plan.kernel, initrds: plan.initrds };
+                (acceleration, Road::Direct { command_line: plan.command_line }, Some(files))
+            }
+        }
+        // iPXE on the machine may understand what our interpreter does not; only the choice of the acceleration
+        // needs the kernel, and emulation always works.
+        Err(e) if is_pxe => {
+            tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
+            (acceleration_of_any(app), Road::Pxe, None)
+        }
+        Err(e) => return Err(e),
+    };
+    let spec = VmSpec {
+        name: node.facts.name.to_string(),
+        uuid: node.uuid.clone(),
+        mac: node.mac,
+        memory_mib: u32::try_from(memory).context("the setting 'ram' is damaged")?,
+        // More threads than the host has cores make an emulated guest slower.
+        cores: wanted.min(host),
+        manufacturer: boot::MANUFACTURER.into(),
+        product: boot::PRODUCT.into(),
+        road,
+        acceleration,
+    };
+    let tap = boot::tap(app, node)?;
+    update_life(app, node.mac, |life| {
+        life.start(crate::base::time::now());
+        true
+    })?;
+    let launch = Launch {
+        spec: &spec,
+        directory: &dir,
+        files,
+        tap: Some(tap),
+        account,
+        cgroup: Some(cgroup(app, node.mac)),
+        program: walt_vnode::PROGRAM,
+    };
+    let vm = blocking(|| walt_vnode::launch(launch))?;
+    tracing::info!(node = %node.facts.name, pid = vm.identity().pid, "started");
+    Ok(vm)
+}
+
+/// How this kernel executes on this machine: as configured, or found out once per kernel and qemu.
+fn acceleration(
+    app: &App,
+    kernel: &mut File,
+    dir: &std::path::Path,
+    account: Account,
+) -> Result<walt_vnode::Acceleration> {
+    match app.config.virtual_nodes.acceleration {
+        Acceleration::Kvm => return Ok(walt_vnode::Acceleration::Kvm),
+        Acceleration::Tcg => return Ok(walt_vnode::Acceleration::Tcg),
+        Acceleration::Auto => {}
+    }
+    let key = walt_vnode::probe::key(kernel, &walt_vnode::version(walt_vnode::PROGRAM)?)?;
+    let name = format!("acceleration {key}");
+    let verdict = app.db.with(|c| crate::base::db::get_meta(c, &name))?;
+    let word = match verdict {
+        Some(word) => word,
+        None => {
+            let found = walt_vnode::probe::run(kernel, &dir.join("probe"), account, walt_vnode::PROGRAM)?;
+            tracing::info!(acceleration = ?found.acceleration, reason = %found.reason, "tried this kernel");
+            let word = if found.acceleration == walt_vnode::Acceleration::Kvm { "kvm" } else { "tcg" };
+            app.db.meta(&name, || word.as_bytes().to_vec())?
+        }
+    };
+    Ok(if word == b"kvm" { walt_vnode::Acceleration::Kvm } else { walt_vnode::Acceleration::Tcg })
+}
+
+/// How a kernel that is not known executes: as configured, else emulated.
+fn acceleration_of_any(app: &App) -> walt_vnode::Acceleration {
+    match app.config.virtual_nodes.acceleration {
+        Acceleration::Kvm => walt_vnode::Acceleration::Kvm,
+        Acceleration::Tcg | Acceleration::Auto => walt_vnode::Acceleration::Tcg,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_forgotten() {
+        let mut backoff = Backoff(BACKOFF.0);
+        let early = Duration::from_secs(2);
+        let pauses: Vec<u64> = (0..7).map(|_| backoff.after(early).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoff.after(EARLY), Duration::ZERO);
+        assert_eq!(backoff.after(early), BACKOFF.0);
+    }
+}

@@ -1,0 +1,207 @@
+//! Images of a docker or podman daemon of this machine, by the docker Engine API over its unix socket (podman serves
+//! it too). `DOCKER_HOST` of the server may name another socket.
+
+use crate::services::registries::{
+    get::{self, Got},
+    links::Link,
+};
+use crate::{
+    App,
+    base::{
+        db::blocking,
+        events::Events,
+        failure::{Failure, Outcome, not_found, refused},
+    },
+    services::images::{
+        housekeeping::{After, writing},
+        labels,
+    },
+};
+use anyhow::{Context, Result, bail};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    header::HOST,
+};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{net::UnixStream, time::timeout};
+use walt_images::{
+    MAX_FOREIGN_LAYERS, Skipped,
+    archive::{Archive, Spool},
+    stop,
+};
+use walt_registry::manifest::may_have;
+use walt_types::{DiffId, Model};
+
+/// Location of the daemon's images in links.
+pub const LOCATION: &str = "docker";
+/// Sockets of daemons.
+const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
+/// How long a daemon may take to begin its answer: podman writes an archive first.
+const ANSWER: Duration = Duration::from_secs(300);
+/// How long it may be silent.
+const STALL: Duration = Duration::from_secs(60);
+/// Largest list, in bytes.
+const MAX_LIST: usize = 16 << 20;
+
+fn sockets() -> Vec<PathBuf> {
+    match std::env::var("DOCKER_HOST") {
+        Ok(host) => host.strip_prefix("unix://").map(PathBuf::from).into_iter().collect(),
+        Err(_) => SOCKETS.iter().map(PathBuf::from).collect(),
+    }
+}
+
+async fn get(path: &str) -> Result<Response<Incoming>> {
+    let mut tried = Vec::new();
+    for socket in sockets() {
+        let stream = match UnixStream::connect(&socket).await {
+            Ok(stream) => stream,
+            Err(e) => {
+                tried.push(format!("{}: {e}", socket.display()));
+                continue;
+            }
+        };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the answer's body.
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        let request = Request::get(path).header(HOST, "docker").body(Empty::<Bytes>::new())?;
+        let answer =
+            timeout(ANSWER, sender.send_request(request)).await.context("the daemon does not answer")?;
+        return answer.context("the daemon does not answer");
+    }
+    bail!("no docker or podman daemon answers on the server ({})", tried.join("; "))
+}
+
+async fn get_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<Option<T>> {
+    let answer = get(path).await?;
+    match answer.status().as_u16() {
+        200 => {}
+        404 => return Ok(None),
+        status => bail!("the daemon answers {status}"),
+    }
+    let body = Limited::new(answer.into_body(), MAX_LIST).collect();
+    let body = timeout(ANSWER, body).await.context("the daemon stopped")?;
+    let body = body.map_err(|e| anyhow::anyhow!("the daemon's answer cannot be read: {e}"))?;
+    serde_json::from_slice(&body.to_bytes()).context("the daemon's answer cannot be read").map(Some)
+}
+
+/// All images of the daemon that have names, with their labels.
+///
+/// # Errors
+/// No daemon answers.
+pub async fn list() -> Result<Vec<(Link, BTreeMap<String, String>)>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Item {
+        #[serde(default)]
+        repo_tags: Option<Vec<String>>,
+        #[serde(default)]
+        labels: Option<BTreeMap<String, String>>,
+    }
+    let items: Vec<Item> = get_json("/images/json").await?.unwrap_or_default();
+    let mut all = Vec::new();
+    for item in items {
+        for name in item.repo_tags.unwrap_or_default() {
+            // podman names the registry it would push to.
+            let name = name.strip_prefix("localhost/").unwrap_or(&name);
+            if let Ok(link) = Link::parse(&format!("{LOCATION}:{name}")) {
+                all.push((link, item.labels.clone().unwrap_or_default()));
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// An image of the daemon.
+pub struct Found {
+    link: Link,
+    /// Models it is made for.
+    pub models: Vec<Model>,
+}
+
+/// Looks at an image.
+pub async fn look(link: &Link) -> Outcome<Found> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Image {
+        #[serde(default)]
+        config: Option<walt_images::RunConfig>,
+    }
+    let name = format!("{}:{}", link.repository(), link.tag);
+    let path = format!("/images/{}/json", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+    let found: Option<Image> = get_json(&path).await.map_err(|e| refused(format!("{e:#}.")))?;
+    let Some(image) = found else {
+        return Err(not_found("No such remote image. Use walt image search <keyword>."));
+    };
+    let config = walt_images::ImageConfig { config: image.config, ..Default::default() };
+    Ok(Found { link: link.clone(), models: labels::check(&config)? })
+}
+
+impl Found {
+    /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
+    pub async fn get(&self, app: &Arc<App>, events: &Events) -> Outcome<Got> {
+        let _tidy = After(app);
+        let failed = |e: anyhow::Error| refused(format!("the daemon does not give the image: {e:#}."));
+        let name = format!("{}:{}", self.link.repository(), self.link.tag);
+        let path = format!("/images/{}/get", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+        let mut answer = get(&path).await.map_err(failed)?;
+        if answer.status() != 200 {
+            return Err(refused(format!(
+                "the daemon does not give the image: it answers {}.",
+                answer.status()
+            )));
+        }
+        let mut spool = Spool::create(&app.store).map_err(anyhow::Error::new)?;
+        while let Some(frame) = timeout(STALL, answer.body_mut().frame())
+            .await
+            .map_err(|_| refused(format!("the daemon sent nothing for {} s.", STALL.as_secs())))?
+        {
+            let frame = frame.map_err(|e| failed(e.into()))?;
+            if let Ok(bytes) = frame.into_data() {
+                blocking(|| spool.write(&bytes)).map_err(anyhow::Error::new)?;
+                events.progress("Copying", spool.bytes(), 0).await;
+            }
+        }
+        let archive = blocking(|| Archive::open(spool)).map_err(|e| failed(e.into()))?;
+        let config = archive.config().map_err(|e| failed(e.into()))?;
+        labels::check(&config)?;
+        let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
+        may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(|e| refused(format!("{e}.")))?;
+        let archive = Arc::new(archive);
+        let mut pinned = app.pins.begin();
+        let mut skipped = Skipped::default();
+        for (number, layer) in layers.iter().enumerate() {
+            {
+                let _writing = writing(app).await;
+                if app.store.has_layer(layer) {
+                    pinned.layer(*layer);
+                    continue;
+                }
+            }
+            let (archive, app2, layer) = (archive.clone(), app.clone(), *layer);
+            let told = events.clone();
+            let unpack = move || app2.store.unpack_layer(archive.layer(number)?, &layer);
+            let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
+            let unpacked =
+                work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
+            skipped.merge(unpacked.skipped());
+            let _writing = writing(app).await;
+            blocking(|| app.store.keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
+            pinned.layer(layer);
+        }
+        let _writing = writing(app).await;
+        let image = get::put_config(app, events, archive.config_bytes(), layers.len()).await?;
+        pinned.image(image);
+        if let Some(note) = skipped.note() {
+            events.note(format!("Note: {note}")).await;
+        }
+        let created = get::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
+        Ok(Got::new(image, created, pinned))
+    }
+}

@@ -1,0 +1,234 @@
+//! One image of a registry into the store.
+
+use crate::{
+    App,
+    base::{
+        db::{BlobRow, blocking},
+        events::Events,
+        failure::{Outcome, not_found},
+    },
+    services::images::{
+        housekeeping::{After, writing},
+        labels::{self, models_of},
+        pins::Pinned,
+    },
+};
+use crate::{
+    base::registry_config::RegistryConfig,
+    services::registries::{links::Link, open, told},
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use walt_api::RegistryCredentials;
+use walt_images::{ImageConfig, MAX_LAYERS, Skipped};
+use walt_registry::{
+    Error, LayerBlob, Platform, Registry, Wanted,
+    pull::{Progress, Pull, Resolved, resolve},
+};
+use walt_types::{DiffId, Hash256, ImageId, Model};
+
+/// How often progress is told.
+const TICK: Duration = Duration::from_millis(250);
+
+/// An image of a registry that was looked at, and can be got.
+pub struct Found {
+    registry: Arc<Registry>,
+    label: String,
+    repository: String,
+    resolved: Resolved,
+    /// Models it is made for.
+    pub models: Vec<Model>,
+}
+
+/// An image in the store that nothing refers to yet, and its pins.
+pub struct Got {
+    /// The image.
+    pub image: ImageId,
+    /// When it was made, in seconds since the epoch.
+    pub created: i64,
+    _pinned: Pinned,
+}
+
+impl Got {
+    /// An image that is in the store and pinned.
+    pub fn new(image: ImageId, created: i64, pinned: Pinned) -> Self {
+        Self { image, created, _pinned: pinned }
+    }
+}
+
+/// When an image was made, by its configuration, in seconds since the epoch.
+pub fn created(config: &ImageConfig) -> Option<i64> {
+    let time: jiff::Timestamp = config.created.as_deref()?.parse().ok()?;
+    Some(time.as_second())
+}
+
+/// Looks at an image; of an index, the one for `wanted` models.
+pub async fn look(
+    config: &RegistryConfig,
+    link: &Link,
+    credentials: Option<&RegistryCredentials>,
+    wanted: &[Model],
+) -> Outcome<Found> {
+    let registry = open(config, credentials)?;
+    look_with(registry, config, link, wanted).await.unwrap_or_else(|e| {
+        Err(match e {
+            Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
+            other => told(&config.label, other),
+        })
+    })
+}
+
+/// [`look`] with a client that is there; an image that is no use to us is a failure, and no error of the registry.
+pub async fn look_with(
+    registry: Arc<Registry>,
+    config: &RegistryConfig,
+    link: &Link,
+    wanted: &[Model],
+) -> walt_registry::Result<Outcome<Found>> {
+    let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let fits = |image: &ImageConfig| {
+        let models = models_of(image);
+        !models.is_empty() && (wanted.is_empty() || models.iter().any(|m| wanted.contains(m)))
+    };
+    let repository = link.repository();
+    let resolved = resolve(&registry, &repository, &link.tag, Wanted::Models(&names), fits).await?;
+    let models = labels::check(&resolved.config);
+    Ok(models.map(|models| Found { registry, label: config.label.clone(), repository, resolved, models }))
+}
+
+/// Looks at an image that a build starts from: it need not be one for nodes. Of an index, the one for the first of these
+/// platforms that it has.
+pub async fn look_base(
+    registry: Arc<Registry>,
+    config: &RegistryConfig,
+    repository: &str,
+    reference: &str,
+    platforms: &[Platform],
+) -> walt_registry::Result<Found> {
+    let fits = |image: &ImageConfig| {
+        Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.takes(&p)))
+    };
+    let resolved = resolve(&registry, repository, reference, Wanted::Platforms(platforms), fits).await?;
+    if !matches!(resolved.config.os.as_str(), "" | "linux") {
+        return Err(Error::Unfit(format!(
+            "{repository} is for the operating system '{}'",
+            resolved.config.os
+        )));
+    }
+    let models = models_of(&resolved.config);
+    Ok(Found { registry, label: config.label.clone(), repository: repository.to_owned(), resolved, models })
+}
+
+impl Found {
+    /// Digest of what was asked for: of the manifest, or of the index that it is in.
+    pub fn named(&self) -> Hash256 {
+        self.resolved.named
+    }
+
+    /// What it is for; none if it does not say.
+    pub fn platform(&self) -> Option<Platform> {
+        Platform::of(&self.resolved.config)
+    }
+
+    /// When it was made, in seconds since the epoch.
+    pub fn created(&self) -> Option<i64> {
+        created(&self.resolved.config)
+    }
+
+    /// The image's id.
+    pub fn image(&self) -> ImageId {
+        ImageId(walt_registry::manifest::digest_of(&self.resolved.config_bytes))
+    }
+
+    /// Gets the layers that are not here.
+    pub async fn get(&self, app: &Arc<App>, events: &Events) -> Outcome<Got> {
+        let _tidy = After(app);
+        let mut pinned = app.pins.begin();
+        let layers = &self.resolved.layers;
+        let missing: Vec<LayerBlob> = {
+            let _writing = writing(app).await;
+            let mut seen = BTreeSet::new();
+            let absent = layers.iter().filter(|l| {
+                let here = app.store.has_layer(&l.diff_id);
+                if here {
+                    pinned.layer(l.diff_id);
+                }
+                !here && seen.insert(l.diff_id)
+            });
+            absent.cloned().collect()
+        };
+        let progress = Progress::default();
+        let order: Vec<DiffId> = layers.iter().map(|l| l.diff_id).collect();
+        let mut skipped = Skipped::default();
+        let mut pull = Pull::start(&self.registry, &self.repository, &missing, app, &progress);
+        let work = async {
+            while let Some(first) = pull.next().await {
+                let mut come = vec![first.map_err(|e| told(&self.label, e))?];
+                // What was done while the disk was waited for shares the next wait.
+                while let Some(next) = pull.ready() {
+                    come.push(next.map_err(|e| told(&self.label, e))?);
+                }
+                come.iter().for_each(|u| skipped.merge(u.skipped()));
+                let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
+                let _writing = writing(app).await;
+                blocking(|| app.store.keep_layers(come, &order)).map_err(anyhow::Error::new)?;
+                kept.into_iter().for_each(|layer| pinned.layer(layer));
+                crate::base::fail_points::point("pull-layer");
+            }
+            let _writing = writing(app).await;
+            let image = put_config(app, events, &self.resolved.config_bytes, layers.len()).await?;
+            pinned.image(image);
+            if let Some(note) = skipped.note() {
+                events.note(format!("Note: {note}")).await;
+            }
+            crate::base::fail_points::point("pull-config");
+            Ok(image)
+        };
+        let total = missing.iter().map(|l| l.size).sum();
+        let image = tell_progress(work, events, "Downloading", &progress, total).await?;
+        app.db.transaction(|tx| -> anyhow::Result<()> {
+            for layer in layers {
+                BlobRow::put(tx, layer, &self.label, &self.repository)?;
+            }
+            Ok(())
+        })?;
+        let created = self.created().unwrap_or_else(|| crate::base::time::now() as i64);
+        Ok(Got::new(image, created, pinned))
+    }
+}
+
+/// Stores the configuration of an image from elsewhere whose layers are here. The caller is
+/// [`writing`](crate::services::images::housekeeping::writing).
+pub async fn put_config(app: &App, events: &Events, bytes: &[u8], layers: usize) -> Outcome<ImageId> {
+    if layers > MAX_LAYERS {
+        events
+            .note(format!(
+                "Note: the image has {layers} layers, and {MAX_LAYERS} are possible here: they are squashed into one."
+            ))
+            .await;
+    }
+    Ok(blocking(|| app.store.put_foreign_config(bytes)).map_err(anyhow::Error::new)?)
+}
+
+/// Tells how much was transferred while `work` goes on.
+pub async fn tell_progress<T>(
+    work: impl Future<Output = Outcome<T>>,
+    events: &Events,
+    label: &str,
+    progress: &Progress,
+    total: u64,
+) -> Outcome<T> {
+    let mut work = std::pin::pin!(work);
+    let mut told = 0;
+    loop {
+        match tokio::time::timeout(TICK, &mut work).await {
+            Ok(done) => return done,
+            Err(_) => {
+                let bytes = progress.bytes();
+                if bytes != told {
+                    told = bytes;
+                    events.progress(label, bytes, total).await;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Sessions of `walt image shell`: opening, attaching, saving, discarding, and what a new server does
+//! with those it finds.
+//!
+//! ```text
+//!            shell ends            save: seal ─ hash ─ [committing] ─ rename ─ one transaction
+//!  running ─────────────▶ exited ──────────────────────────────────────────────────────────▶ gone
+//!     │ holder dies          │  discard
+//!     ▼                      ▼
+//!  stopped ──resume──▶ running (a new container over the same files)
+//! ```
+//! A session belongs to a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder
+//! process. The holder owns the container and outlives the server; the directory outlives both.
+
+pub mod users;
+
+use crate::{
+    App,
+    base::{
+        db::{SessionRow, blocking},
+        fail_points,
+        failure::{Outcome, not_found},
+    },
+};
+use anyhow::{Context, Result};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use walt_container::{
+    hold::{self, Client},
+    session::{Phase, SessionDir},
+};
+use walt_images::Store;
+use walt_types::{ImageRef, UserName};
+
+/// The share of the server's memory that one session may use: numerator and denominator.
+const MEMORY_SHARE: (u64, u64) = (3, 4);
+/// Pause between two tries to reach a holder that starts.
+const HOLDER_PAUSE: Duration = Duration::from_millis(20);
+
+/// `walt-server hold DIR`: the holder of one session, for its whole life; the exit status of the process.
+pub fn hold(dir: &Path) -> i32 {
+    hold::run(dir)
+}
+
+/// Most memory of a session, in bytes, with what lies in its `/run` and `/dev/shm`: what the server and its nodes
+/// need is left.
+pub fn memory_max() -> u64 {
+    let info = rustix::system::sysinfo();
+    let total = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
+    total / MEMORY_SHARE.1 * MEMORY_SHARE.0
+}
+
+/// Directory of a session.
+pub fn dir_of(app: &App, id: &str) -> PathBuf {
+    app.store.sessions_dir().join(id)
+}
+
+/// What `walt image show` says of a session.
+pub fn state_text(store: &Store, row: &SessionRow) -> &'static str {
+    let state = SessionDir(store.sessions_dir().join(&row.id)).state();
+    match state {
+        Ok(Some(state)) if state.holder.exists() => match state.phase {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Exited => "exited",
+            Phase::Stopped | Phase::Sealed | Phase::Discarded => "stopped",
+        },
+        _ => "stopped",
+    }
+}
+
+/// A connection to the holder of a session; none if no holder is alive.
+pub async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
+    let dir = dir_of(app, &row.id);
+    // One that has sealed or discarded is ending: its socket may be there for a moment, and answers nothing.
+    if let Ok(Some(state)) = SessionDir(dir.clone()).state()
+        && state.phase >= Phase::Sealed
+    {
+        return Ok(None);
+    }
+    let start = Instant::now();
+    loop {
+        match Client::connect(&dir).await {
+            Ok(client) => return Ok(Some(client)),
+            // One that an earlier server has started just before it was killed takes its time to answer.
+            Err(walt_container::Error::Io { .. }) if !hold::is_held(&dir) => return Ok(None),
+            Err(walt_container::Error::Io { .. }) if start.elapsed() < hold::START_LIMIT => {
+                tokio::time::sleep(HOLDER_PAUSE).await;
+            }
+            Err(e) => return Err(e).context("the session's holder does not answer"),
+        }
+    }
+}
+
+/// The session of that id, if it is the caller's.
+pub fn own(app: &App, caller: &UserName, id: &str) -> Outcome<SessionRow> {
+    let row = app.db.with(|c| SessionRow::get(c, id))?;
+    row.filter(|r| r.user == *caller)
+        .ok_or_else(|| not_found("this shell session does not exist any more: it was saved or discarded"))
+}
+
+/// The open session of an own image.
+pub fn of_image(app: &App, image: &ImageRef) -> Outcome<SessionRow> {
+    app.db
+        .with(|c| SessionRow::of_image(c, image))?
+        .ok_or_else(|| not_found(format!("Image '{}' has no open shell session.", image.image())))
+}
+
+/// Ends a session and deletes its files. The order makes a crash harmless: without its row, a directory
+/// is rubbish that housekeeping removes.
+pub async fn drop_session(app: &Arc<App>, row: &SessionRow) -> Result<()> {
+    if let Some(client) = holder(app, row).await? {
+        client.discard().await.context("cannot end the session's container")?;
+    }
+    app.db.with(|c| SessionRow::delete(c, &row.id))?;
+    fail_points::point("discard-deleted");
+    blocking(|| crate::base::files::remove_tree(&dir_of(app, &row.id)))
+}
+
+/// Ends sessions that nobody was attached to for longer than `limits.session-keep`.
+///
+/// # Errors
+/// The database failed.
+pub async fn end_old_ones(app: &Arc<App>) -> Result<()> {
+    let oldest = crate::base::time::now() as i64 - app.config.limits.session_keep.0 as i64;
+    for row in app.db.with(SessionRow::all)? {
+        if row.used < oldest && row.committing.is_none() {
+            tracing::info!(session = %row.id, image = %row.image, "nobody came back to this session: it is dropped");
+            drop_session(app, &row).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops all containers for `walt-server down`; the sessions can be resumed. How many were running.
+///
+/// # Errors
+/// A container could not be stopped.
+pub async fn stop_all(app: &App) -> Result<usize> {
+    let mut stopped = 0;
+    for row in app.db.with(SessionRow::all)? {
+        if let Some(client) = holder(app, &row).await? {
+            client.seal().await.with_context(|| format!("cannot stop the shell session of {}", row.image))?;
+            stopped += 1;
+        }
+    }
+    Ok(stopped)
+}
