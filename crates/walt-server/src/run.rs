@@ -2,31 +2,23 @@
 
 use crate::actions;
 use crate::base::{
-    files::make_dir,
     ports::{NFS_PORT, PORTMAP_PORT},
     programs::find_program,
     sockets::{bound, listen},
 };
 use crate::{
-    App,
-    base::{config::Config, db::Db, keys::Keys, ports, recent_log, state_lock::StateLock},
+    actions::app::App,
+    base::{config::Config, recent_log, state_lock::StateLock},
     edge::{api, dns, exports, link, netboot},
     services::{
-        images::{self, housekeeping},
+        images::{self},
         network, nodes, sessions,
     },
 };
 use anyhow::{Context, Result};
 use socket2::Type;
-use std::{
-    net::TcpListener,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{Mutex, Notify, RwLock},
-};
+use std::{net::TcpListener, sync::Arc, time::Duration};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -34,52 +26,6 @@ use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitE
 const FIREWALL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long requests that run may go on after the order to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
-
-/// Opens the state of a server. The caller holds its lock.
-///
-/// # Errors
-/// What of it cannot be used, and why.
-pub fn open(config: Config) -> Result<App> {
-    make_dir(&config.state_dir, 0o700)?;
-    // 0711: users reach walt.sock in it, and see nothing else.
-    make_dir(&config.run_dir, 0o711)?;
-    // NFS names the files of /persist by handle: without them there is nothing to serve.
-    walt_sys::handle::self_test(&config.state_dir).with_context(|| {
-        format!(
-            "state-dir {} is on a file system that cannot open files by handle (an overlay, say): use a directory of a disk (ext4, xfs, btrfs)",
-            config.state_dir.display()
-        )
-    })?;
-    let store = walt_images::Store::open(&config.state_dir).context("the image store cannot be used")?;
-    let db = Db::open(&config.state_dir)?;
-    let keys = Keys::open(&config.state_dir)?;
-    let token_key = db.meta("token-key", || crate::base::random::random::<32>().to_vec())?;
-    Ok(App {
-        db,
-        store,
-        keys,
-        config,
-        nfs: OnceLock::new(),
-        grants: nodes::grants::GrantCache::default(),
-        hub: nodes::hub::Hub::default(),
-        sweeps: nodes::sweep::Sweeps::default(),
-        supervisors: nodes::vnode::Supervisors::default(),
-        decisions: Mutex::new(()),
-        store_changes: RwLock::new(()),
-        store_gate: Mutex::new(()),
-        pins: Default::default(),
-        emulation: Default::default(),
-        updating: Mutex::default(),
-        uploads: Default::default(),
-        build_slots: Default::default(),
-        housekeeping: Notify::new(),
-        down: Notify::new(),
-        ports_missing: ports::Missing::default(),
-        user_namespaces: OnceLock::new(),
-        started: crate::base::time::now() as i64,
-        token_key: token_key.try_into().map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
-    })
-}
 
 /// Serves in the foreground until SIGTERM, SIGINT or `walt-server down`.
 ///
@@ -90,11 +36,11 @@ pub fn run(config: Config) -> Result<()> {
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let said = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
     tracing_subscriber::registry().with(said).with(recent_log::Layer.with_filter(LevelFilter::WARN)).init();
-    let _lock = StateLock::take(&config.state_dir)?;
+    let lock = StateLock::take(&config.state_dir)?;
     let _set_once = crate::base::failure::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();
     check_programs(&config)?;
-    let app = Arc::new(open(config)?);
+    let app = Arc::new(App::open(config, &lock)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(app));
     // Whatever still blocks must not keep the process: all that matters is on the disk.
@@ -126,14 +72,14 @@ fn check_programs(config: &Config) -> Result<()> {
 }
 
 async fn serve(app: Arc<App>) -> Result<()> {
-    crate::base::db::blocking(|| sessions::users::probe(&app));
+    crate::base::db::blocking(|| sessions::users::probe(app.sessions()));
     let container_dns = dns::Sockets::bind_containers(&app);
-    network::up(&app)?;
-    let nfs_listener = listen(&app.config, NFS_PORT, "NFS")?;
-    let link_listener = listen(&app.config, link::PORT, "the node link")?;
+    network::up(app.base())?;
+    let nfs_listener = listen(app.config(), NFS_PORT, "NFS")?;
+    let link_listener = listen(app.config(), link::PORT, "the node link")?;
     actions::session_save::recover(&app).await.context("recovery of sessions")?;
     actions::build::sweep(&app).await;
-    crate::base::db::blocking(|| images::recipe::sweep(&app.config));
+    crate::base::db::blocking(|| images::recipe::sweep(app.config()));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -141,33 +87,33 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
-        tokio::spawn(housekeeping::run(app.clone())),
+        tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
     ];
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
-    nodes::vnode::start_all(&app)?;
+    nodes::vnode::start_all(app.nodes())?;
     let ending = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    tracing::info!(socket = %app.config.socket().display(), bridge = app.config.bridge(), "serving");
+    tracing::info!(socket = %app.config().socket().display(), bridge = app.config().bridge(), "serving");
     let api = api::serve(app.clone(), std::future::pending());
     let outcome = tokio::select! {
         outcome = api => outcome,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = ending.down.notified() => Ok(()),
+        () = ending.process().down_wanted() => Ok(()),
     };
     tracing::info!("leaving: nodes and open shells go on");
     services.iter().for_each(tokio::task::JoinHandle::abort);
-    let _ = std::fs::remove_file(app.config.socket());
+    let _ = std::fs::remove_file(app.config().socket());
     outcome
 }
 
 async fn watch_firewalls(app: Arc<App>) {
     loop {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
-        if let Err(e) = crate::base::db::blocking(|| network::beside_foreign_firewalls(&app.config)) {
+        if let Err(e) = crate::base::db::blocking(|| network::beside_foreign_firewalls(app.config())) {
             tracing::warn!("{e:#}");
         }
     }
@@ -184,10 +130,10 @@ impl Portmap {
     fn bind(app: &App) -> Self {
         let missing = |protocol| {
             let effect = "nodes whose images do not name the NFS port cannot boot";
-            app.ports_missing.add("the port mapper", protocol, PORTMAP_PORT, effect);
+            app.base().ports_missing().add("the port mapper", protocol, PORTMAP_PORT, effect);
         };
-        let tcp = listen(&app.config, PORTMAP_PORT, "the port mapper").inspect_err(|_| missing("tcp")).ok();
-        let udp = bound(&app.config, Type::DGRAM, PORTMAP_PORT).inspect_err(|_| missing("udp")).ok();
+        let tcp = listen(app.config(), PORTMAP_PORT, "the port mapper").inspect_err(|_| missing("tcp")).ok();
+        let udp = bound(app.config(), Type::DGRAM, PORTMAP_PORT).inspect_err(|_| missing("udp")).ok();
         Self { tcp, udp: udp.map(Into::into) }
     }
 }

@@ -1,20 +1,15 @@
 //! What root does on the server: default images, and taking everything down.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         config::Config,
         events::Events,
         failure::{Outcome, unusable},
         state_lock::StateLock,
     },
-    run,
     services::{
-        images::{
-            default_image, emulation,
-            housekeeping::{After, writing},
-            recipe,
-        },
+        images::{default_image, emulation, recipe},
         network, nodes, sessions,
     },
 };
@@ -35,15 +30,16 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
     match action {
         AdminAction::ImportDefaultImage { name, dir } => {
             events.busy(format!("Importing {name}")).await;
-            let _tidy = After(app);
-            let _changes = writing(app).await;
-            let imported = crate::base::db::blocking(|| default_image::import(app, &name, Path::new(&dir)));
+            let _tidy = app.images().tidy_when_done();
+            let _changes = app.images().writing().await;
+            let imported =
+                crate::base::db::blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
             Ok(true)
         }
         AdminAction::Down => {
-            app.down.notify_one();
+            app.process().take_down();
             Ok(true)
         }
     }
@@ -91,9 +87,9 @@ pub fn build_default_image(config: Config, name: &str) -> Result<()> {
     if runtime()?.block_on(ask_server(&config, &action))? {
         return Ok(());
     }
-    let _lock = StateLock::take(&config.state_dir)?;
-    let app = run::open(config)?;
-    let id = default_image::import(&app, name, &dir)?;
+    let lock = StateLock::take(&config.state_dir)?;
+    let app = App::open(config, &lock)?;
+    let id = default_image::import(app.images(), name, &dir)?;
     println!("Default image {name} is ready ({}).", &id.to_string()[..12]);
     Ok(())
 }
@@ -111,19 +107,19 @@ pub fn down(config: Config) -> Result<()> {
     // A server that leaves closes the connection in the middle of the answer.
     let _ = runtime()?.block_on(ask_server(&config, &AdminAction::Down));
     let start = Instant::now();
-    let _lock = loop {
+    let lock = loop {
         match StateLock::take(&config.state_dir) {
             Ok(lock) => break lock,
             Err(e) if start.elapsed() > LEAVE_TIMEOUT => return Err(e).context("the server did not leave"),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     };
-    let app = run::open(config)?;
-    let stopped = nodes::vnode::stop_all(&app)?;
-    let closed = runtime()?.block_on(sessions::stop_all(&app))?;
-    network::down(&app.config)?;
-    walt_container::emulation::remove(&emulation::owner(&app.config))?;
-    walt_sys::process::Cgroup::new(format!("{}/x", app.cgroup_root().trim_start_matches('/')))
+    let app = App::open(config, &lock)?;
+    let stopped = nodes::vnode::stop_all(app.nodes())?;
+    let closed = runtime()?.block_on(sessions::stop_all(app.sessions()))?;
+    network::down(app.config())?;
+    walt_container::emulation::remove(&emulation::owner(app.config()))?;
+    walt_sys::process::Cgroup::new(format!("{}/x", app.base().cgroup_root().trim_start_matches('/')))
         .remove_empty_parents()?;
     println!("Stopped {stopped} node(s) and {closed} shell session(s); the network is as it was.");
     Ok(())

@@ -10,15 +10,15 @@
 //! all that a killed server has left is a finding; the next start removes it. Nothing is written.
 
 use crate::{
-    App,
     actions::admin::runtime,
+    actions::app::App,
     base::{
         config::Config,
         db::{Db, NodeRow, RefRow, SessionRow},
         failure::Outcome,
         state_lock::StateLock,
     },
-    services::images::{housekeeping, pins::Pins},
+    services::images::pins::Pins,
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -40,13 +40,13 @@ const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Looks at the store while nobody writes to it.
 pub async fn look_beside_writers(app: &App) -> Outcome<StoreLook> {
-    let _alone = housekeeping::alone(app).await;
-    Ok(crate::base::db::blocking(|| look(&app.store, &app.db, &app.pins))?)
+    let _alone = app.images().exclusive().await;
+    Ok(crate::base::db::blocking(|| look(app.store(), app.db(), app.images().pins()))?)
 }
 
 /// Looks at the store. The caller sees to it that nobody writes to it.
 fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
-    let live = housekeeping::live(db, pins)?;
+    let live = crate::services::images::live::live(db, pins)?;
     let (refs, nodes, sessions) =
         db.with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?, SessionRow::all(c)?)))?;
     let found = store.look(&live)?;

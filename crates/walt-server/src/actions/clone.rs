@@ -2,7 +2,7 @@
 
 use crate::services::registries::{docker, find, get, links::Link};
 use crate::{
-    App,
+    actions::app::App,
     actions::{
         images::{overwrite_warning, reboot_users},
         publish_ref::{Target, fits_all},
@@ -39,7 +39,7 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
     }
     .map_err(|e| bad_request(format!("{e}.")))?;
     let target = {
-        let _decision = app.decisions.lock().await;
+        let _decision = app.base().decide().await;
         Target::plan(app, caller, &own.to_string())?
     };
     events.busy("Validating / Cloning").await;
@@ -47,13 +47,13 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
     let got = if link.location == docker::LOCATION {
         let image = docker::look(&link).await?;
         allowed(&target, &image.models, force, &link)?;
-        image.get(app, events).await?
+        image.get(app.images(), events).await?
     } else {
-        let registry = find(app, &link.location)?;
+        let registry = find(app.registries(), &link.location)?;
         let wanted = if used.is_empty() { models_here(app)? } else { used };
         let image = get::look(registry, &link, credentials.as_ref(), &wanted).await?;
         allowed(&target, &image.models, force, &link)?;
-        image.get(app, events).await?
+        image.get(app.images(), events).await?
     };
     if name.is_none() && own.to_string() != link.path().rsplit('/').next().unwrap_or_default() {
         events.note(format!("The image will be recorded as '{own}'.")).await;
@@ -71,7 +71,7 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
 
 /// Models of the nodes of this platform: an index may have images for others.
 fn models_here(app: &App) -> Outcome<Vec<Model>> {
-    let mut models: Vec<Model> = app.db.with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
+    let mut models: Vec<Model> = app.db().with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
     models.extend(crate::services::images::MODEL_ALWAYS.parse());
     models.dedup();
     Ok(models)

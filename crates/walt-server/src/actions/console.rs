@@ -2,7 +2,7 @@
 
 use crate::services::nodes::vnode;
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{NodeRow, blocking},
         failure::{Outcome, refused},
@@ -26,7 +26,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
         return Err(refused("Error: console is only available on virtual nodes."));
     }
     let failed = |e: walt_vnode::Error| anyhow::Error::new(e).context("the console cannot be read");
-    let log = vnode::log_of(app, node.mac);
+    let log = vnode::log_of(app.nodes(), node.mac);
     let mut follower = blocking(|| log.follow(HISTORY)).map_err(failed)?;
     to.message(&ServerMessage::Started { session: None, os: false }).await;
     let mut keyboard: Option<Keyboard> = None;
@@ -45,7 +45,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
             input = from.next() => match input {
                 None => return Ok(0),
                 Some(Input::Bytes(bytes)) => {
-                    let socket = app.node_dir(node.mac).join("console.sock");
+                    let socket = app.nodes().node_dir(node.mac).join("console.sock");
                     let typed = blocking(|| {
                         if keyboard.is_none() {
                             keyboard = Some(Keyboard::new(socket)?);

@@ -4,7 +4,7 @@
 //! private stays unsaid.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         events::Events,
         failure::{Outcome, refused},
@@ -38,7 +38,7 @@ pub async fn update_hub_meta(
     credentials: Option<&RegistryCredentials>,
     events: &Events,
 ) -> Outcome<bool> {
-    let hub = app.config.registries.iter().find(|r| r.api == Kind::DockerHub);
+    let hub = app.config().registries.iter().find(|r| r.api == Kind::DockerHub);
     let hub = hub.ok_or_else(|| refused("the docker hub is not among the registries of this server."))?;
     let label = |e| told(&hub.label, e);
     let Some(credentials) = credentials else {

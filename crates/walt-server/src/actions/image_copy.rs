@@ -1,7 +1,7 @@
 //! `walt image cp`: files into and out of images, and what all copies into images share.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{By, blocking},
         events::Events,
@@ -11,13 +11,7 @@ use crate::{
 };
 use crate::{
     actions::publish_ref::{Target, reboot_warning},
-    services::images::{
-        find,
-        housekeeping::{After, writing},
-        own_reference,
-        pins::Pinned,
-        squashed_note,
-    },
+    services::images::{own_reference, pins::Pinned, squashed_note},
 };
 use std::{io::Read, sync::Arc};
 use walt_api::transfer::{Found, Path, Placed, Source, SourceKind, TOP, place};
@@ -199,8 +193,8 @@ impl Base {
     /// The image's own tree.
     pub fn of(app: &App, image: ImageId) -> Outcome<Self> {
         let layers: Vec<DiffId> =
-            app.store.config(&image).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        let view = blocking(|| app.store.view(&layers, None)).map_err(anyhow::Error::new)?;
+            app.store().config(&image).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
+        let view = blocking(|| app.store().view(&layers, None)).map_err(anyhow::Error::new)?;
         Ok(Self { image, view })
     }
 
@@ -214,12 +208,12 @@ impl Base {
         by: &By,
         created: i64,
     ) -> Outcome<Option<Made>> {
-        let mut pinned = app.pins.begin();
+        let mut pinned = app.images().pins().begin();
         let skipped = composer.skipped().clone();
-        let _changes = tokio::runtime::Handle::current().block_on(writing(app));
+        let _changes = tokio::runtime::Handle::current().block_on(app.images().writing());
         let made = composer.finish_with(rules).map_err(anyhow::Error::new)?;
         let Composed::Layer(layer) = made else { return Ok(None) };
-        let mut config = app.store.config(&self.image).map_err(anyhow::Error::new)?;
+        let mut config = app.store().config(&self.image).map_err(anyhow::Error::new)?;
         let history = History {
             created: Some(crate::base::time::rfc3339(created)),
             created_by: Some(by.command.clone()),
@@ -228,9 +222,9 @@ impl Base {
         };
         config.created.clone_from(&history.created);
         let squashed =
-            app.store.make_room(&mut config, history.created.clone()).map_err(anyhow::Error::new)?;
+            app.store().make_room(&mut config, history.created.clone()).map_err(anyhow::Error::new)?;
         config.push_layer(&layer.diff_id, history);
-        let image = app.store.put_config(&config).map_err(anyhow::Error::new)?;
+        let image = app.store().put_config(&config).map_err(anyhow::Error::new)?;
         pinned.image(image);
         Ok(Some(Made { image, squashed, skipped, _pinned: pinned }))
     }
@@ -244,9 +238,9 @@ pub async fn agreed_target(
     operation: &str,
     agreed: &Agreed,
 ) -> Outcome<(Target, ImageId)> {
-    let _decision = app.decisions.lock().await;
+    let _decision = app.base().decide().await;
     let target = Target::plan(app, caller, image)?;
-    let present = find(app, &target.reference)?;
+    let present = app.images().find(&target.reference)?;
     if !target.users.is_empty() {
         let warning = reboot_warning(target.users.len());
         target.agreed_with(app, caller, operation, agreed.confirm.as_deref(), agreed.yes, warning)?;
@@ -268,19 +262,19 @@ pub async fn to_image(
     let (target, image_id) = agreed_target(app, caller, image, &operation, &agreed).await?;
     let base = Base::of(app, image_id)?;
     let destination = blocking(|| -> Outcome<_> {
-        let composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+        let composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
         Destination::find(&composer, &path, &source)
     })?;
     let name = target.reference.image();
     let from = if source.name.0.is_empty() { ".".to_owned() } else { source.name.show() };
     let by = By::new(caller, format!("walt image cp {from} {name}:{}", path.show()));
     let created = crate::base::time::now() as i64;
-    let _tidy = After(app);
+    let _tidy = app.images().tidy_when_done();
     let (server, author) = (app.clone(), by.clone());
     let made = channel
         .receive(TOP.as_bytes(), false, move |tar| {
             let app = &*server;
-            let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+            let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
             destination.extract(&mut composer, tar, Some((0, 0))).map_err(refused)?;
             base.finish(app, composer, &SaveRules::exact(), &author, created)
         })
@@ -302,14 +296,15 @@ pub async fn from_image(
     path: &Path,
     channel: &mut Channel,
 ) -> Outcome<bool> {
-    let row = find(app, &own_reference(caller, image)?)?;
+    let row = app.images().find(&own_reference(caller, image)?)?;
     // Pinned: the name may get another meaning while a slow client takes the files.
-    let mut pinned = app.pins.begin();
+    let mut pinned = app.images().pins().begin();
     let view = {
-        let _changes = writing(app).await;
+        let _changes = app.images().writing().await;
         pinned.image(row.image_id);
-        let layers = app.store.config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        blocking(|| app.store.view(&layers, None)).map_err(anyhow::Error::new)?
+        let layers =
+            app.store().config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
+        blocking(|| app.store().view(&layers, None)).map_err(anyhow::Error::new)?
     };
     let number = view
         .resolve(&from_root(path))

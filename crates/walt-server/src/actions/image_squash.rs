@@ -1,16 +1,13 @@
 //! `walt image squash`: all layers of an image as one.
 
+use crate::actions::publish_ref::{Target, reboot_warning};
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::By,
         events::Events,
         failure::{Outcome, not_found},
     },
-};
-use crate::{
-    actions::publish_ref::{Target, reboot_warning},
-    services::images::housekeeping::{After, writing},
 };
 use std::sync::Arc;
 use walt_images::{History, stop};
@@ -25,7 +22,7 @@ pub async fn squash(
     events: &Events,
 ) -> Outcome<bool> {
     let (target, present) = {
-        let _decision = app.decisions.lock().await;
+        let _decision = app.base().decide().await;
         let target = Target::plan(app, caller, name)?;
         let present = target
             .present
@@ -33,7 +30,7 @@ pub async fn squash(
             .ok_or_else(|| not_found(format!("No such image '{name}'. (tip: walt image show)")))?;
         (target, present)
     };
-    let mut config = app.store.config(&present.image_id).map_err(anyhow::Error::new)?;
+    let mut config = app.store().config(&present.image_id).map_err(anyhow::Error::new)?;
     let layers = config.layers().map_err(anyhow::Error::new)?;
     if layers.len() < 2 {
         events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
@@ -44,15 +41,15 @@ pub async fn squash(
         target.agreed_with(app, caller, "squash", confirm, false, warning)?;
     }
     events.busy("Squashing").await;
-    let _tidy = After(app);
-    let mut pinned = app.pins.begin();
+    let _tidy = app.images().tidy_when_done();
+    let mut pinned = app.images().pins().begin();
     let command = format!("walt image squash {}", target.reference.image());
     let created = crate::base::time::now() as i64;
     let image = {
-        let _changes = writing(app).await;
+        let _changes = app.images().writing().await;
         let told = events.clone();
         let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
-            let squash = || app.store.squash(&*app.store.view(&layers, None)?);
+            let squash = || app.store().squash(&*app.store().view(&layers, None)?);
             let layer = stop::unless(move || told.is_gone(), squash)?;
             config.created = Some(crate::base::time::rfc3339(created));
             config.set_squashed(
@@ -64,7 +61,7 @@ pub async fn squash(
                     ..History::default()
                 },
             );
-            app.store.put_config(&config)
+            app.store().put_config(&config)
         });
         let image = made.map_err(anyhow::Error::new)?;
         pinned.image(image);

@@ -1,7 +1,7 @@
 //! `walt image history|rollback|prune|diff`: what names have meant.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{By, HistoryRow, RefRow, blocking},
         events::Events,
@@ -10,7 +10,7 @@ use crate::{
 };
 use crate::{
     actions::publish_ref::{Target, reboot_warning},
-    services::images::{find, own_reference},
+    services::images::own_reference,
 };
 use std::{collections::BTreeSet, sync::Arc};
 use walt_api::versions::{
@@ -21,8 +21,8 @@ use walt_types::{DiffId, ImageId, ImageRef, UserName};
 
 /// What a name of the caller's has meant.
 pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory> {
-    let row = find(app, &own_reference(caller, name)?)?;
-    let rows = app.db.with(|c| HistoryRow::of(c, &row.reference))?;
+    let row = app.images().find(&own_reference(caller, name)?)?;
+    let rows = app.db().with(|c| HistoryRow::of(c, &row.reference))?;
     let mut below: BTreeSet<DiffId> = BTreeSet::new();
     let mut versions = Vec::with_capacity(rows.len());
     for row in rows.iter().rev() {
@@ -30,7 +30,7 @@ pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory
         let size = layers
             .iter()
             .filter(|l| !below.contains(l))
-            .map(|l| app.store.layer_info(l).map_or(0, |info| info.size))
+            .map(|l| app.store().layer_info(l).map_or(0, |info| info.size))
             .sum();
         versions.push(ImageVersion {
             version: row.version,
@@ -49,7 +49,7 @@ pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory
 }
 
 fn layers(app: &App, image: &ImageId) -> Outcome<Vec<DiffId>> {
-    let config = app.store.config(image).map_err(anyhow::Error::new)?;
+    let config = app.store().config(image).map_err(anyhow::Error::new)?;
     Ok(config.layers().map_err(anyhow::Error::new)?)
 }
 
@@ -63,11 +63,11 @@ pub async fn roll_back(
     events: &Events,
 ) -> Outcome<bool> {
     let (target, chosen, created) = {
-        let _decision = app.decisions.lock().await;
+        let _decision = app.base().decide().await;
         let reference = own_reference(caller, name)?;
-        let present = find(app, &reference)?;
+        let present = app.images().find(&reference)?;
         let target = Target::of(app, reference)?;
-        let rows = app.db.with(|c| HistoryRow::of(c, &target.reference))?;
+        let rows = app.db().with(|c| HistoryRow::of(c, &target.reference))?;
         let image = target.reference.image();
         let list = format!("'walt image history {image}' lists the versions.");
         let chosen = match version {
@@ -98,7 +98,7 @@ pub async fn roll_back(
 
 /// When an image was made, by its configuration.
 fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
-    let config = app.store.config(image).map_err(anyhow::Error::new)?;
+    let config = app.store().config(image).map_err(anyhow::Error::new)?;
     let time = config.created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Ok(time.map(jiff::Timestamp::as_second))
 }
@@ -112,15 +112,15 @@ pub async fn prune(
     events: &Events,
 ) -> Outcome<()> {
     let references: Vec<ImageRef> = match name {
-        Some(name) => vec![find(app, &own_reference(caller, name)?)?.reference],
+        Some(name) => vec![app.images().find(&own_reference(caller, name)?)?.reference],
         None => {
-            let rows = app.db.with(RefRow::all)?;
+            let rows = app.db().with(RefRow::all)?;
             rows.into_iter().map(|r| r.reference).filter(|r| r.user() == caller.as_str()).collect()
         }
     };
     let mut affected = Vec::new();
     for reference in references {
-        let rows = app.db.with(|c| HistoryRow::of(c, &reference))?;
+        let rows = app.db().with(|c| HistoryRow::of(c, &reference))?;
         if rows.len() > 1 {
             affected.push((reference, rows.len() - 1));
         }
@@ -136,10 +136,10 @@ pub async fn prune(
     // What has come since is not agreed to.
     let facts = warnings.join(" ");
     app.confirmed(caller, "prune", &facts, confirm, warnings)?;
-    app.db.transaction(|tx| -> anyhow::Result<()> {
+    app.db().transaction(|tx| -> anyhow::Result<()> {
         affected.iter().try_for_each(|(r, _)| HistoryRow::prune(tx, r).map(drop))
     })?;
-    app.housekeeping.notify_one();
+    app.images().tidy_soon();
     for (reference, count) in affected {
         events.out(format!("Image {}: {count} earlier version(s) removed.", reference.image())).await;
     }
@@ -149,9 +149,9 @@ pub async fn prune(
 /// How two images differ: names of the caller's or full names, with `@VERSION` behind them or without.
 pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Outcome<ImageDiff> {
     // Nothing may remove what is being read.
-    let mut pinned = app.pins.begin();
+    let mut pinned = app.images().pins().begin();
     let (from, to) = {
-        let _decision = app.decisions.lock().await;
+        let _decision = app.base().decide().await;
         let (from, to) = (version_of(app, caller, from)?, version_of(app, caller, to)?);
         pinned.image(from.1);
         pinned.image(to.1);
@@ -159,7 +159,7 @@ pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Ou
     };
     let (differences, truncated) = blocking(|| -> anyhow::Result<_> {
         let view = |image: &ImageId| -> anyhow::Result<Arc<View>> {
-            Ok(app.store.view(&app.store.config(image)?.layers()?, None)?)
+            Ok(app.store().view(&app.store().config(image)?.layers()?, None)?)
         };
         let (mut list, mut truncated) = (Vec::new(), false);
         walt_images::diff(&*view(&from.1)?, &*view(&to.1)?, &mut |difference| {
@@ -188,9 +188,9 @@ fn version_of(app: &App, caller: &UserName, text: &str) -> Outcome<(String, Imag
         true => name.parse().map_err(|e| bad_request(format!("{e}.")))?,
         false => own_reference(caller, name)?,
     };
-    let row = find(app, &reference)?;
+    let row = app.images().find(&reference)?;
     let Some(number) = version else { return Ok((row.reference.full(), row.image_id)) };
-    let rows = app.db.with(|c| HistoryRow::of(c, &reference))?;
+    let rows = app.db().with(|c| HistoryRow::of(c, &reference))?;
     let row = rows.iter().find(|r| r.version == number).ok_or_else(|| {
         not_found(format!("image {} has no version {number}. (tip: walt image history)", reference.image()))
     })?;

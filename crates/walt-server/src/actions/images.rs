@@ -2,7 +2,7 @@
 
 use crate::actions::{self, clone, hub_meta, publish, search, update};
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{By, NodeRow, RefRow},
         events::Events,
@@ -12,7 +12,7 @@ use crate::{
 };
 use crate::{
     actions::{image_squash, image_versions, publish_ref::Target},
-    services::images::{find, first_images, labels, must_be_free, no_session, own_reference},
+    services::images::{labels, own_reference},
 };
 use std::sync::Arc;
 use walt_api::ImageAction;
@@ -28,32 +28,32 @@ pub async fn act(
     events: &Events,
 ) -> Outcome<bool> {
     let confirm = confirm.as_deref();
-    let decision = app.decisions.lock().await;
-    for note in first_images(app, caller)? {
+    let decision = app.base().decide().await;
+    for note in app.images().first_images(caller)? {
         events.note(note).await;
     }
     match action {
         ImageAction::Remove { name } => {
-            let row = find(app, &own_reference(caller, &name)?)?;
+            let row = app.images().find(&own_reference(caller, &name)?)?;
             not_in_use(app, &row)?;
-            app.db.transaction(|tx| RefRow::delete(tx, &row.reference))?;
-            app.housekeeping.notify_one();
+            app.db().transaction(|tx| RefRow::delete(tx, &row.reference))?;
+            app.images().tidy_soon();
             Ok(true)
         }
         ImageAction::Rename { name, new_name } => {
-            let row = find(app, &own_reference(caller, &name)?)?;
+            let row = app.images().find(&own_reference(caller, &name)?)?;
             let target = own_reference(caller, &new_name)?;
-            must_be_free(app, &target)?;
+            app.images().must_be_free(&target)?;
             not_in_use(app, &row)?;
-            app.db.transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
+            app.db().transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
             Ok(true)
         }
         ImageAction::Duplicate { name, new_name } => {
-            let row = find(app, &own_reference(caller, &name)?)?;
+            let row = app.images().find(&own_reference(caller, &name)?)?;
             let target = own_reference(caller, &new_name)?;
-            must_be_free(app, &target)?;
+            app.images().must_be_free(&target)?;
             let by = By::new(caller, format!("walt image duplicate {name} {new_name}"));
-            app.db.transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
+            app.db().transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
             Ok(true)
         }
         ImageAction::Clone { link, name, force, credentials } if !link.starts_with("walt:") => {
@@ -70,9 +70,9 @@ pub async fn act(
             }
             let by = By::new(caller, format!("walt image clone {link}"));
             let row = RefRow { reference: target.reference.clone(), ..found };
-            app.db.transaction(|tx| row.put(tx, &by))?;
+            app.db().transaction(|tx| row.put(tx, &by))?;
             drop(decision);
-            app.housekeeping.notify_one();
+            app.images().tidy_soon();
             let own = target.reference.image();
             if own.to_string() != wanted {
                 events.note(format!("The image will be recorded as '{own}'.")).await;
@@ -104,7 +104,7 @@ pub async fn act(
         }
         ImageAction::RegistryLogin { registry, credentials } => {
             drop(decision);
-            registries::login(app, &registry, &credentials, events).await
+            registries::login(app.registries(), &registry, &credentials, events).await
         }
         ImageAction::UpdateHubMeta { platform, credentials } => {
             drop(decision);
@@ -123,14 +123,14 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
         return Err(refused(format!("the images of {user} are yours already.")));
     }
     let rows: Vec<RefRow> =
-        app.db.with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
+        app.db().with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
     if rows.is_empty() || user == PLATFORM_USER {
         return Err(not_found(format!("there is no user '{user}' who has images.")));
     }
     let mut moves = Vec::with_capacity(rows.len());
     for row in &rows {
         let target = ImageRef::of(caller, row.reference.image().clone());
-        if app.db.with(|c| RefRow::get(c, &target))?.is_some() {
+        if app.db().with(|c| RefRow::get(c, &target))?.is_some() {
             return Err(refused_hint(
                 format!("you have an image '{}' yourself.", target.image()),
                 "rename yours first ('walt image rename').",
@@ -153,7 +153,7 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
             .await;
         return Ok(true);
     }
-    app.db.transaction(|tx| -> anyhow::Result<()> {
+    app.db().transaction(|tx| -> anyhow::Result<()> {
         rows.iter().zip(&moves).try_for_each(|(row, target)| RefRow::rename(tx, &row.reference, target))
     })?;
     for target in &moves {
@@ -201,7 +201,7 @@ async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, event
 
 /// Nodes associated with a reference.
 pub fn nodes_using(app: &App, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
-    let rows = app.db.with(NodeRow::all)?;
+    let rows = app.db().with(NodeRow::all)?;
     Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
 }
 
@@ -214,7 +214,7 @@ fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
             format!("{}: associated with '{}'.", sentences::items("node", &names), row.reference.image()),
         ));
     }
-    no_session(app, &row.reference)
+    app.images().no_session(&row.reference)
 }
 
 struct ClonePlan {
@@ -245,13 +245,13 @@ fn plan_clone(
     if source.user() == caller.as_str() {
         return Err(refused("this image is already in your working set."));
     }
-    let found = app.db.with(|c| RefRow::get(c, &source))?.ok_or_else(|| {
+    let found = app.db().with(|c| RefRow::get(c, &source))?.ok_or_else(|| {
         if source.user() == PLATFORM_USER {
-            return find(app, &source).err().unwrap_or_else(|| not_found("No such remote image."));
+            return app.images().find(&source).err().unwrap_or_else(|| not_found("No such remote image."));
         }
         not_found("No such remote image. (tip: walt image show --all)")
     })?;
-    labels::check(&app.store.config(&found.image_id).map_err(anyhow::Error::new)?)?;
+    labels::check(&app.store().config(&found.image_id).map_err(anyhow::Error::new)?)?;
     let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
     let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
     let target = Target::of(app, ImageRef::of(caller, image))?;

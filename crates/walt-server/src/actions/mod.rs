@@ -2,12 +2,15 @@
 //! results and for reboots.
 
 pub mod admin;
+pub mod app;
 pub mod build;
 pub mod check_store;
 pub mod clone;
 pub mod console;
+pub mod housekeeping;
 pub mod hub_meta;
 pub mod image_copy;
+pub mod image_list;
 pub mod image_squash;
 pub mod image_versions;
 pub mod images;

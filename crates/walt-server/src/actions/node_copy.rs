@@ -4,14 +4,13 @@
 //! sparse files, attributes and times in nanoseconds; busybox' tar does without.
 
 use crate::{
-    App,
+    actions::app::App,
     actions::image_copy::{Agreed, Base, Destination, agreed_target, from_root, source_of},
     base::{
         db::{By, NodeRow},
         failure::{Failure, Outcome, bad_request, not_found, refused},
         transfer::Channel,
     },
-    services::images::housekeeping::After,
 };
 use crate::{
     actions::nodes::{ownership_of_one, wait_booted},
@@ -60,7 +59,7 @@ pub(super) fn script(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 pub(super) fn command(app: &App, node: &NodeRow, script: &[u8]) -> Command {
-    let mut command = ssh::command(app, node.ip, None, false);
+    let mut command = ssh::command(app.nodes(), node.ip, None, false);
     command.arg("--").arg(OsStr::from_bytes(script));
     command
 }
@@ -354,7 +353,7 @@ pub async fn to_booted_image(
     let created = crate::base::time::now() as i64;
     let events = channel.events();
     events.busy("Transfering").await;
-    let _tidy = After(app);
+    let _tidy = app.images().tidy_when_done();
     let (server, author) = (app.clone(), by.clone());
     let (mut remote, _ends) = Remote::start(app, &row, &script)?;
     let gone = channel.gone();
@@ -364,8 +363,8 @@ pub async fn to_booted_image(
             || -> Outcome<_> {
                 let app = &*server;
                 // For the operation may be over before this is.
-                let _tidy = After(app);
-                let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+                let _tidy = app.images().tidy_when_done();
+                let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
                 let is_dir = source.kind != SourceKind::File;
                 let destination = Destination::same_place(&composer, &path, is_dir, &top)?;
                 let mut stdout = remote.stdout()?;

@@ -13,7 +13,7 @@
 //! seconds: files whose content is that of the image keep the image's.
 
 use crate::{
-    App,
+    actions::app::App,
     actions::{
         image_copy::{Base, Made},
         images::tell_and_reboot,
@@ -24,7 +24,6 @@ use crate::{
         events::Events,
         failure::{Failure, Outcome, refused, refused_hint},
     },
-    services::images::housekeeping::{After, writing},
 };
 use crate::{actions::node_copy::Remote, actions::nodes::wait_booted};
 use std::{
@@ -140,14 +139,15 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
 
 /// The image whose tree the node booted.
 fn booted_image(app: &App, node: &NodeRow, view: &View) -> Outcome<ImageId> {
-    let (current, refs, before) =
-        app.db.with(|c| Ok((RefRow::get(c, &node.facts.image)?, RefRow::all(c)?, HistoryRow::images(c)?)))?;
+    let (current, refs, before) = app
+        .db()
+        .with(|c| Ok((RefRow::get(c, &node.facts.image)?, RefRow::all(c)?, HistoryRow::images(c)?)))?;
     let known =
         current.into_iter().map(|r| r.image_id).chain(refs.into_iter().map(|r| r.image_id)).chain(before);
     let mut seen = BTreeSet::new();
     for image in known {
         if seen.insert(image)
-            && app.store.config(&image).and_then(|c| c.layers()).is_ok_and(|layers| layers == view.layers())
+            && app.store().config(&image).and_then(|c| c.layers()).is_ok_and(|layers| layers == view.layers())
         {
             return Ok(image);
         }
@@ -166,17 +166,17 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let Save { node, target, dry_run } = save;
     wait_booted(app, &[node.mac], Some(events)).await?;
     events.out("** Analysing changes made on this node").await;
-    let grants = app.db.with(|c| NodeRow::grants(c, node.mac))?;
+    let grants = app.db().with(|c| NodeRow::grants(c, node.mac))?;
     let [granted] = grants.as_slice() else {
         return Err(refused(format!(
             "it is not known which image {} booted: reboot it first",
             node.facts.name
         )));
     };
-    let mut pinned = app.pins.begin();
+    let mut pinned = app.images().pins().begin();
     let base = {
-        let _changes = writing(app).await;
-        let view = blocking(|| app.store.view_by_id(granted)).map_err(anyhow::Error::new)?;
+        let _changes = app.images().writing().await;
+        let view = blocking(|| app.store().view_by_id(granted)).map_err(anyhow::Error::new)?;
         let image = booted_image(app, &node, &view)?;
         pinned.image(image);
         view.platform().into_iter().for_each(|layer| pinned.layer(*layer));
@@ -184,7 +184,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     };
     let by = By::new(caller, format!("walt node save {} {}", node.facts.name, target.reference.image()));
     let created = crate::base::time::now() as i64;
-    let _tidy = After(app);
+    let _tidy = app.images().tidy_when_done();
     let (server, author, image) = (app.clone(), by.clone(), base.image);
     events.out("** Building the image").await;
     let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
@@ -195,8 +195,8 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
             || -> Outcome<Option<Made>> {
                 let app = &*server;
                 // For the save may be over before this is: it is dropped when its client goes.
-                let _tidy = After(app);
-                let mut composer = app.store.compose(&base.view).map_err(anyhow::Error::new)?;
+                let _tidy = app.images().tidy_when_done();
+                let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
                 let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
                 drop(remote.stdin());
                 let received = receive(&mut composer, &mut input);
@@ -228,7 +228,8 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
 async fn list(app: &Arc<App>, old: ImageId, new: ImageId, events: &Events) -> Outcome<bool> {
     let (mut lines, mut counts, mut bytes) = (Vec::new(), [0u64; 3], 0);
     blocking(|| -> anyhow::Result<()> {
-        let view = |image: &ImageId| anyhow::Ok(app.store.view(&app.store.config(image)?.layers()?, None)?);
+        let view =
+            |image: &ImageId| anyhow::Ok(app.store().view(&app.store().config(image)?.layers()?, None)?);
         diff(&*view(&old)?, &*view(&new)?, &mut |d| {
             let (word, index) = match d.change {
                 Change::Added => ("added", 0),

@@ -3,15 +3,16 @@
 //! Every change is decided and made under one lock ([`App::decisions`]) and in one transaction, so that
 //! what a user confirmed is what happens.
 
+use crate::base::state::Decision;
 use crate::{
-    App,
+    actions::app::App,
     actions::publish_ref::Target,
     base::{
         db::{LeaseRow, NodeRow},
         events::Events,
         failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
     },
-    services::{images, network},
+    services::images,
 };
 use crate::{
     actions::node_save::{self, Save},
@@ -78,7 +79,7 @@ pub fn ownership_of_one(
     operation: &str,
     confirm: Option<&str>,
 ) -> Outcome<NodeRow> {
-    let rows = app.db.with(NodeRow::all)?;
+    let rows = app.db().with(NodeRow::all)?;
     let facts = facts_of(&rows);
     let index = node_set::resolve_one(node, &facts, caller).map_err(set_error)?;
     check_ownership(app, caller, demand, &[&rows[index]], operation, confirm)?;
@@ -130,7 +131,7 @@ struct Request<'a> {
 impl Request<'_> {
     /// Resolves a set and applies the ownership rule; the caller holds the lock.
     fn nodes(&self, set: &str, demand: Demand, operation: &str) -> Outcome<Vec<NodeRow>> {
-        let rows = self.app.db.with(NodeRow::all)?;
+        let rows = self.app.db().with(NodeRow::all)?;
         let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
         let chosen: Vec<NodeRow> = members.into_iter().map(|i| rows[i].clone()).collect();
         let nodes: Vec<&NodeRow> = chosen.iter().collect();
@@ -141,8 +142,8 @@ impl Request<'_> {
     async fn create(&self, name: &str, image: Option<&str>, force: bool) -> Outcome<bool> {
         let name: NodeName = name.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let model: Model = VIRTUAL_MODEL.parse().map_err(bad_request)?;
-        vnode::check_programs(self.app)?;
-        let _decision = self.app.decisions.lock().await;
+        vnode::check_programs()?;
+        let decision = self.app.base().decide().await;
         self.name_is_free(&name)?;
         let image = match image {
             Some(image) => {
@@ -151,33 +152,31 @@ impl Request<'_> {
                 reference
             }
             None => {
-                for note in images::first_images(self.app, self.caller)? {
+                for note in self.app.images().first_images(self.caller)? {
                     self.events.note(note).await;
                 }
-                images::own_default(self.app, self.caller, &model)?
+                self.app.images().own_default(self.caller, &model)?
             }
         };
         if !force {
             self.memory_suffices()?;
         }
         let node = self.new_row(name.clone(), model, image.clone())?;
-        self.app.db.with(|c| node.insert(c))?;
-        network::add_tap(&self.app.config, &node)?;
-        self.app.start_supervisor(node.mac);
+        self.app.nodes().add(&node, &decision)?;
         self.events.out(format!("Node {name} is now booting your image \"{}\".", image.image())).await;
         self.events.note(format!("Tip: 'walt node boot {name} <image>' makes it boot another image.")).await;
         Ok(true)
     }
 
     fn name_is_free(&self, name: &NodeName) -> Outcome<()> {
-        match self.app.db.with(|c| NodeRow::by_name(c, name.as_str()))? {
+        match self.app.db().with(|c| NodeRow::by_name(c, name.as_str()))? {
             None => Ok(()),
             Some(_) => Err(refused(format!("Failed: a device with name '{name}' already exists."))),
         }
     }
 
     fn memory_suffices(&self) -> Outcome<()> {
-        let (rows, stored) = self.app.db.with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
+        let (rows, stored) = self.app.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
         let need = |settings: Option<&BTreeMap<String, String>>| {
             let effective = settings::effective(settings.unwrap_or(&BTreeMap::new()), true);
             effective.get("ram").and_then(|v| settings::ram_mib(v)).unwrap_or(0) + QEMU_OVERHEAD_MIB
@@ -199,8 +198,8 @@ impl Request<'_> {
     }
 
     fn new_row(&self, name: NodeName, model: Model, image: ImageRef) -> Outcome<NodeRow> {
-        let (rows, leases) = self.app.db.with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
-        let net = self.app.config.network.walt_net.ip;
+        let (rows, leases) = self.app.db().with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
+        let net = self.app.config().network.walt_net.ip;
         let now = crate::base::time::now() as u64;
         let leased: HashSet<Ipv4Addr> = leases.iter().filter(|l| l.ends > now).map(|l| l.ip).collect();
         let ip = net
@@ -221,28 +220,20 @@ impl Request<'_> {
     }
 
     async fn remove(&self, name: &str) -> Outcome<bool> {
-        let _decision = self.app.decisions.lock().await;
+        let decision = self.app.base().decide().await;
         let operation = format!("remove {name}");
         let node =
             ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         if !node.facts.is_virtual {
             return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
         }
-        self.app.stop_supervisor(node.mac).await?;
-        self.app.db.with(|c| NodeRow::delete(c, node.mac))?;
-        network::remove_tap(&self.app.config, &node)?;
-        self.app.grants.forget(node.ip);
-        if let Some(nfs) = self.app.nfs.get() {
-            nfs.close(node.ip);
-        }
-        self.app.forget_node_files(node.mac)?;
-        self.app.hub.signal();
+        self.app.nodes().forget(&node, &decision).await?;
         Ok(true)
     }
 
     async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
-        let _decision = self.app.decisions.lock().await;
+        let _decision = self.app.base().decide().await;
         let operation = format!("rename {name} {new_name}");
         let node =
             ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
@@ -250,13 +241,13 @@ impl Request<'_> {
         if !only_case {
             self.name_is_free(&new_name)?;
         }
-        self.app.db.with(|c| NodeRow::set_name(c, node.mac, &new_name))?;
-        self.app.hub.signal();
+        self.app.db().with(|c| NodeRow::set_name(c, node.mac, &new_name))?;
+        self.app.nodes().hub().signal();
         Ok(true)
     }
 
     fn compatible(&self, image: &ImageRef, models: &[Model]) -> Outcome<()> {
-        let supported = images::models(self.app, image)?;
+        let supported = self.app.images().models(image)?;
         let missing: Vec<&str> =
             models.iter().filter(|m| !supported.contains(m)).map(Model::as_str).collect();
         if missing.is_empty() {
@@ -273,17 +264,17 @@ impl Request<'_> {
 
     async fn boot(&self, set: &str, image: &str) -> Outcome<bool> {
         if image == "default" {
-            let decision = self.app.decisions.lock().await;
+            let decision = self.app.base().decide().await;
             let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"))?;
             return self.boot_default(decision, nodes).await;
         }
         let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
-        let decision = self.app.decisions.lock().await;
-        for note in images::first_images(self.app, self.caller)? {
+        let decision = self.app.base().decide().await;
+        for note in self.app.images().first_images(self.caller)? {
             self.events.note(note).await;
         }
         let reference = ImageRef::of(self.caller, name);
-        images::find(self.app, &reference)?;
+        self.app.images().find(&reference)?;
         let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"))?;
         let models: Vec<Model> = nodes.iter().map(|n| n.facts.model.clone()).collect();
         self.compatible(&reference, &models)?;
@@ -299,13 +290,9 @@ impl Request<'_> {
         self.associate(decision, nodes, |_| reference.clone()).await
     }
 
-    async fn boot_default(
-        &self,
-        decision: tokio::sync::MutexGuard<'_, ()>,
-        nodes: Vec<NodeRow>,
-    ) -> Outcome<bool> {
+    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>) -> Outcome<bool> {
         for node in &nodes {
-            images::find(self.app, &walt_core::default_image_of(&node.facts.model))?;
+            self.app.images().find(&walt_core::default_image_of(&node.facts.model))?;
         }
         let names: Vec<&str> = nodes.iter().map(|n| n.facts.name.as_str()).collect();
         self.events
@@ -320,16 +307,16 @@ impl Request<'_> {
     }
 
     async fn acquire(&self, set: &str) -> Outcome<bool> {
-        let decision = self.app.decisions.lock().await;
+        let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::FreeOrNotOwned, &format!("acquire {set}"))?;
-        for note in images::first_images(self.app, self.caller)? {
+        for note in self.app.images().first_images(self.caller)? {
             self.events.note(note).await;
         }
         let mut own: BTreeMap<Model, ImageRef> = BTreeMap::new();
         for node in &nodes {
             let model = &node.facts.model;
             if !own.contains_key(model) {
-                own.insert(model.clone(), images::own_default(self.app, self.caller, model)?);
+                own.insert(model.clone(), self.app.images().own_default(self.caller, model)?);
             }
         }
         for node in &nodes {
@@ -340,7 +327,7 @@ impl Request<'_> {
     }
 
     async fn release(&self, set: &str) -> Outcome<bool> {
-        let decision = self.app.decisions.lock().await;
+        let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"))?;
         self.boot_default(decision, nodes).await
     }
@@ -348,11 +335,11 @@ impl Request<'_> {
     /// Changes the image of nodes in one transaction, then reboots them.
     async fn associate(
         &self,
-        decision: tokio::sync::MutexGuard<'_, ()>,
+        decision: Decision<'_>,
         nodes: Vec<NodeRow>,
         image: impl Fn(&NodeRow) -> ImageRef,
     ) -> Outcome<bool> {
-        self.app.db.transaction(|tx| -> anyhow::Result<()> {
+        self.app.db().transaction(|tx| -> anyhow::Result<()> {
             for node in &nodes {
                 NodeRow::set_image(tx, node.mac, &image(node))?;
             }
@@ -363,7 +350,7 @@ impl Request<'_> {
     }
 
     async fn reboot(&self, set: &str, hard: bool) -> Outcome<bool> {
-        let decision = self.app.decisions.lock().await;
+        let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"))?;
         drop(decision);
         reboot_nodes(self.app, nodes, hard, self.events).await
@@ -391,8 +378,8 @@ impl Request<'_> {
 
     async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
         let save = {
-            let _decision = self.app.decisions.lock().await;
-            let rows = self.app.db.with(NodeRow::all)?;
+            let _decision = self.app.base().decide().await;
+            let rows = self.app.db().with(NodeRow::all)?;
             let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
             let row = rows[index].clone();
             let target = Target::plan(self.app, self.caller, image)?;
@@ -419,7 +406,7 @@ impl Request<'_> {
         if assignments.is_empty() {
             return self.show_config(set).await;
         }
-        let _decision = self.app.decisions.lock().await;
+        let _decision = self.app.base().decide().await;
         let nodes =
             self.nodes(set, Demand::OwnedOrFree, &format!("config {set} {}", assignments.join(" ")))?;
         let mut changes = Vec::new();
@@ -431,7 +418,7 @@ impl Request<'_> {
             }
             changes.push((setting.key, value));
         }
-        self.app.db.transaction(|tx| -> anyhow::Result<()> {
+        self.app.db().transaction(|tx| -> anyhow::Result<()> {
             for node in &nodes {
                 for (key, value) in &changes {
                     NodeRow::set_setting(tx, node.mac, key, value)?;
@@ -439,7 +426,7 @@ impl Request<'_> {
             }
             Ok(())
         })?;
-        self.app.hub.signal();
+        self.app.nodes().hub().signal();
         let at_once = changes.iter().all(|(key, _)| *key == "boot.timeout");
         let rest = if at_once { "" } else { " Reboot node(s) to see new settings in effect." };
         self.events.out(format!("Done.{rest}")).await;
@@ -448,7 +435,7 @@ impl Request<'_> {
 
     async fn show_config(&self, set: &str) -> Outcome<bool> {
         let nodes = self.nodes(set, Demand::Nothing, "config")?;
-        let stored = self.app.db.with(NodeRow::all_settings)?;
+        let stored = self.app.db().with(NodeRow::all_settings)?;
         let mut groups: BTreeMap<Vec<(&str, String)>, Vec<&str>> = BTreeMap::new();
         let none = BTreeMap::new();
         for node in &nodes {
@@ -504,13 +491,13 @@ pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, event
 
 async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), String> {
     if node.facts.is_virtual {
-        return app.restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
+        return app.nodes().restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
     }
     if hard {
         return Err("a physical node cannot be power-cycled by this version".into());
     }
-    app.hub.command(node.mac, None, "REBOOT").await?;
-    update_life(app, node.mac, |life| {
+    app.nodes().hub().command(node.mac, None, "REBOOT").await?;
+    update_life(app.nodes(), node.mac, |life| {
         life.start(crate::base::time::now());
         true
     })
@@ -521,15 +508,15 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
 /// Waits until all these nodes are booted; names and boot times in seconds, by name. Nodes that are
 /// removed meanwhile are an error.
 pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Outcome<Vec<(NodeName, f64)>> {
-    let mut changed = app.hub.watch();
+    let mut changed = app.nodes().hub().watch();
     let mut label = String::new();
     loop {
         changed.mark_unchanged();
         let (mut booted, mut waiting) = (Vec::new(), Vec::new());
-        let stored = app.db.with(NodeRow::all_settings)?;
+        let stored = app.db().with(NodeRow::all_settings)?;
         for mac in macs {
             let row = app
-                .db
+                .db()
                 .with(|c| NodeRow::by_mac(c, *mac))?
                 .ok_or_else(|| not_found("a node that was waited for has been removed"))?;
             let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);

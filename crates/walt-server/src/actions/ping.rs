@@ -1,7 +1,7 @@
 //! `walt node ping`: ICMP echo (RFC 792) from the server, ten times, printed like ping(8) does.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::NodeRow,
         failure::Outcome,
@@ -58,7 +58,7 @@ fn answers(packet: &[u8], id: u16, sequence: u16) -> bool {
 
 /// Runs until all answers are in, the time is over, or the client goes; 0 if there was any answer.
 pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {
-    let socket = open(app.config.bridge()).context("cannot open a socket for ICMP")?;
+    let socket = open(app.config().bridge()).context("cannot open a socket for ICMP")?;
     let id = u16::from_ne_bytes(crate::base::random::random());
     let say = async |text: String| to.output(STDOUT, text.as_bytes()).await;
     say(format!("PING {} ({}) {DATA} bytes of data.\r\n", node.facts.name, node.ip)).await;

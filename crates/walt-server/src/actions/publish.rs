@@ -1,13 +1,13 @@
 //! `walt image publish`.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::BlobRow,
         events::Events,
         failure::{Outcome, bad_request, refused_hint},
     },
-    services::images::{self, housekeeping::writing, own_reference},
+    services::images::own_reference,
 };
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
@@ -25,12 +25,12 @@ use walt_types::{DiffId, ImageName, UserName};
 
 /// The registry that is meant, or the question which one.
 fn chosen<'a>(app: &'a App, label: Option<&str>) -> Outcome<&'a RegistryConfig> {
-    let all = &app.config.registries;
+    let all = &app.config().registries;
     match (label.filter(|l| *l != "auto"), all.as_slice()) {
         (_, []) => {
             Err(refused_hint("no registry is configured on this server.", "see 'walt help show registries'"))
         }
-        (Some(label), _) => find(app, label),
+        (Some(label), _) => find(app.registries(), label),
         (None, [one]) => Ok(one),
         (None, several) => {
             let lines: Vec<String> =
@@ -64,7 +64,7 @@ pub async fn publish(
     credentials: Option<&RegistryCredentials>,
     events: &Events,
 ) -> Outcome<bool> {
-    let row = images::find(app, &own_reference(caller, name)?)?;
+    let row = app.images().find(&own_reference(caller, name)?)?;
     let config = chosen(app, label)?;
     let user = credentials.map_or(caller.as_str(), |c| c.username.as_str());
     let image = row.reference.image();
@@ -72,14 +72,14 @@ pub async fn publish(
     events.busy("Validating / Publishing").await;
     let registry = open(config, credentials)?;
     registry.ping().await.map_err(|e| told(&config.label, e))?;
-    let mut pinned = app.pins.begin();
+    let mut pinned = app.images().pins().begin();
     {
         // It may have been removed since we looked.
-        let _writing = writing(app).await;
-        pinned.image(images::find(app, &row.reference)?.image_id);
+        let _writing = app.images().writing().await;
+        pinned.image(app.images().find(&row.reference)?.image_id);
     }
-    let bytes = app.store.config_bytes(&row.image_id).map_err(anyhow::Error::new)?;
-    let layers = app.store.config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
+    let bytes = app.store().config_bytes(&row.image_id).map_err(anyhow::Error::new)?;
+    let layers = app.store().config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
     let progress = Progress::default();
     let work = async {
         let blobs = push_layers(app, config, &registry, &repository, &layers, &progress).await?;
@@ -89,7 +89,7 @@ pub async fn publish(
     let (blobs, digest) = tell_progress(work, events, "Publishing", &progress, 0).await?;
     remember(app, config, &repository, &blobs)?;
     if config.api == Kind::DockerHub {
-        let labels = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+        let labels = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
         let labels = labels.config.and_then(|c| c.labels).unwrap_or_default();
         let full = format!("{repository}:{}", image.tag());
         hub::announce(&registry, user, &full, labels).await.map_err(|e| told(&config.label, e))?;
@@ -125,7 +125,7 @@ async fn push_layer(
     layer: DiffId,
     progress: &Progress,
 ) -> Outcome<LayerBlob> {
-    let known = app.db.with(|c| BlobRow::of(c, &layer))?;
+    let known = app.db().with(|c| BlobRow::of(c, &layer))?;
     let known = known
         .into_iter()
         .map(|row| Known {
@@ -133,12 +133,12 @@ async fn push_layer(
             blob: row.blob,
         })
         .collect();
-    let pushed = push::layer(registry, repository, layer, known, app.clone(), progress).await;
+    let pushed = push::layer(registry, repository, layer, known, app.images().clone(), progress).await;
     pushed.map_err(|e| told(&config.label, e))
 }
 
 fn remember(app: &App, config: &RegistryConfig, repository: &str, blobs: &[LayerBlob]) -> Outcome<()> {
-    app.db.transaction(|tx| -> anyhow::Result<()> {
+    app.db().transaction(|tx| -> anyhow::Result<()> {
         blobs.iter().try_for_each(|blob| BlobRow::put(tx, blob, &config.label, repository))
     })?;
     Ok(())

@@ -11,7 +11,7 @@
 //! If the name means that image already, nothing of this is done, and the user is told.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{By, NodeRow, RefRow},
         events::Events,
@@ -20,7 +20,7 @@ use crate::{
 };
 use crate::{
     actions::images::{nodes_using, overwrite_warning, tell_and_reboot},
-    services::images::{labels, models_of, no_session, own_reference},
+    services::images::{labels, own_reference},
 };
 use rusqlite::Connection;
 use std::{collections::BTreeSet, sync::Arc};
@@ -46,10 +46,10 @@ impl Target {
 
     /// As [`Target::plan`], for a reference.
     pub fn of(app: &App, reference: ImageRef) -> Outcome<Self> {
-        let present = app.db.with(|c| RefRow::get(c, &reference))?;
+        let present = app.db().with(|c| RefRow::get(c, &reference))?;
         let mut users = Vec::new();
         if present.is_some() {
-            no_session(app, &reference)?;
+            app.images().no_session(&reference)?;
             users = nodes_using(app, &reference)?;
         }
         Ok(Self { reference, present, users })
@@ -93,7 +93,7 @@ impl Target {
         if users.is_empty() {
             return Ok(());
         }
-        fits_all(&users, &models_of(app, image)?, &self.reference)
+        fits_all(&users, &app.images().models_of(image)?, &self.reference)
     }
 
     /// Whether the reference means this image already.
@@ -115,7 +115,7 @@ impl Target {
 
     /// Refuses if the reference may not begin to mean `image` now.
     fn may_land(&self, app: &App, image: &ImageId) -> Outcome<()> {
-        let now = app.db.with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
+        let now = app.db().with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
         if now != self.present.as_ref().map(|p| p.image_id) {
             return Err(refused(format!(
                 "image {} was changed by somebody else meanwhile: nothing was done, try again",
@@ -126,9 +126,9 @@ impl Target {
             return Ok(());
         }
         if now.is_some() {
-            no_session(app, &self.reference)?;
+            app.images().no_session(&self.reference)?;
         }
-        labels::fits_server(&app.store.config(image).map_err(anyhow::Error::new)?)?;
+        labels::fits_server(&app.store().config(image).map_err(anyhow::Error::new)?)?;
         self.fits(app, image)
     }
 
@@ -173,10 +173,10 @@ pub async fn land_with(
     by: &By,
     also: impl FnOnce(&Connection) -> anyhow::Result<()>,
 ) -> Outcome<Vec<NodeRow>> {
-    let _decision = app.decisions.lock().await;
+    let _decision = app.base().decide().await;
     targets.iter().try_for_each(|target| target.may_land(app, &image))?;
     let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
-    app.db.transaction(|tx| -> anyhow::Result<()> {
+    app.db().transaction(|tx| -> anyhow::Result<()> {
         let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
         changing.iter().try_for_each(|target| row(target).put(tx, by))?;
         also(tx)
@@ -184,7 +184,7 @@ pub async fn land_with(
     if changing.is_empty() {
         return Ok(Vec::new());
     }
-    app.housekeeping.notify_one();
+    app.images().tidy_soon();
     let mut users = Vec::new();
     for target in changing {
         users.extend(nodes_using(app, &target.reference)?);

@@ -1,7 +1,7 @@
 //! `walt image search`: all places at once. One that is down, slow or talks nonsense costs its own line.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{db::RefRow, events::Events, failure::Outcome},
     services::images::labels::{self, LABEL_MINVERSION, LABEL_MODELS},
 };
@@ -79,7 +79,7 @@ pub async fn search(
     events.busy("Searching").await;
     let finder = Finder { keyword, events: events.clone(), count: Arc::default() };
     let mut places = JoinSet::new();
-    for registry in app.config.registries.clone() {
+    for registry in app.config().registries.clone() {
         let (finder, events) = (finder.clone(), events.clone());
         let credentials = credentials.get(&registry.label).cloned();
         places.spawn(async move {
@@ -98,11 +98,11 @@ pub async fn search(
             }
         }
     });
-    for row in app.db.with(RefRow::all)? {
+    for row in app.db().with(RefRow::all)? {
         if row.reference.user() == caller.as_str() {
             continue;
         }
-        let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+        let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
         let image = row.reference.image();
         let link = Link {
             location: "walt".into(),

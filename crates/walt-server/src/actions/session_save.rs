@@ -9,7 +9,7 @@
 
 use crate::services::sessions::{dir_of, drop_session, of_image, own};
 use crate::{
-    App,
+    actions::app::App,
     actions::images::{nodes_using, overwrite_warning, tell_and_reboot},
     base::{
         db::{By, Committing, NodeRow, RefRow, SessionRow, blocking},
@@ -17,10 +17,7 @@ use crate::{
         fail_points,
         failure::{Failure, Outcome, refused},
     },
-    services::images::{
-        self,
-        housekeeping::{After, writing},
-    },
+    services::images::{self},
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -41,13 +38,13 @@ pub async fn act(
             save(app, caller, &session, name.as_deref(), yes, confirm.as_deref(), events).await
         }
         SessionAction::Discard { session } => {
-            let row = own(app, caller, &session)?;
-            drop_session(app, &row).await?;
+            let row = own(app.sessions(), caller, &session)?;
+            drop_session(app.sessions(), &row).await?;
             Ok(true)
         }
         SessionAction::DiscardImage { image } => {
-            let row = of_image(app, &images::own_reference(caller, &image)?)?;
-            drop_session(app, &row).await?;
+            let row = of_image(app.sessions(), &images::own_reference(caller, &image)?)?;
+            drop_session(app.sessions(), &row).await?;
             events
                 .out(format!(
                     "The shell session of image {} was ended; its changes were dropped.",
@@ -69,12 +66,12 @@ struct Plan {
 }
 
 fn plan(app: &App, caller: &UserName, session: &str, name: Option<&str>) -> Outcome<Plan> {
-    let row = own(app, caller, session)?;
+    let row = own(app.sessions(), caller, session)?;
     let target = match name {
         Some(name) => images::own_reference(caller, name)?,
         None => row.image.clone(),
     };
-    let present = app.db.with(|c| RefRow::get(c, &target))?;
+    let present = app.db().with(|c| RefRow::get(c, &target))?;
     if present.is_some() && target != row.image {
         return Err(refused("Bad name: Image already exists."));
     }
@@ -92,7 +89,7 @@ async fn save(
     events: &Events,
 ) -> Outcome<bool> {
     let plan = {
-        let _decision = app.decisions.lock().await;
+        let _decision = app.base().decide().await;
         let plan = plan(app, caller, session, name)?;
         if plan.present.is_some() && !yes {
             let users: Vec<String> = plan.users.iter().map(|n| n.mac.to_string()).collect();
@@ -111,26 +108,26 @@ async fn save(
 
 async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     events.busy("Saving").await;
-    let dir = dir_of(app, &plan.row.id);
-    if let Some(client) = crate::services::sessions::holder(app, &plan.row).await? {
+    let dir = dir_of(app.sessions(), &plan.row.id);
+    if let Some(client) = crate::services::sessions::holder(app.sessions(), &plan.row).await? {
         let sealed = client.seal().await.map_err(|e| refused(format!("the session cannot be saved: {e}")))?;
         for note in sealed {
             events.note(note).await;
         }
     }
     fail_points::point("save-sealed");
-    let tidy = After(app);
-    let changes = writing(app).await;
-    let mut config = app.store.config(&plan.row.image_id).map_err(anyhow::Error::new)?;
+    let tidy = app.images().tidy_when_done();
+    let changes = app.images().writing().await;
+    let mut config = app.store().config(&plan.row.image_id).map_err(anyhow::Error::new)?;
     let lower = crate::actions::shell::view_of(app, &plan.row)?;
     let layer_dir = dir.join("layer");
     let rules = SaveRules::standard();
-    let prepared = blocking(|| app.store.prepare_commit(&layer_dir, &lower, &rules))
+    let prepared = blocking(|| app.store().prepare_commit(&layer_dir, &lower, &rules))
         .map_err(|e| refused(format!("the session cannot be saved, and is kept: {e}")))?;
     let layer = match prepared {
         Prepared::Unchanged { .. } => {
             drop(changes);
-            drop_session(app, &plan.row).await?;
+            drop_session(app.sessions(), &plan.row).await?;
             let rest = match plan.present {
                 Some(_) => format!("image {} is left as it was", plan.target.image()),
                 None => "no image was made".into(),
@@ -150,11 +147,11 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         ..History::default()
     };
     config.created.clone_from(&history.created);
-    let squashed = blocking(|| app.store.make_room(&mut config, history.created.clone())).map_err(|e| {
+    let squashed = blocking(|| app.store().make_room(&mut config, history.created.clone())).map_err(|e| {
         refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
     })?;
     config.push_layer(&layer.diff_id, history);
-    let image_id = app.store.put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
+    let image_id = app.store().put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
     fail_points::point("save-config");
     let commit = Committing {
         diff_id: layer.diff_id,
@@ -163,15 +160,15 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         expected: plan.present.as_ref().map(|p| p.image_id),
         created,
     };
-    let decision = app.decisions.lock().await;
-    let now = app.db.with(|c| RefRow::get(c, &plan.target))?.map(|r| r.image_id);
+    let decision = app.base().decide().await;
+    let now = app.db().with(|c| RefRow::get(c, &plan.target))?.map(|r| r.image_id);
     if now != commit.expected {
         return Err(refused(format!(
             "image {} was changed by somebody else meanwhile; the session is kept: save it under another name",
             plan.target.image()
         )));
     }
-    app.db.with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
+    app.db().with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
     fail_points::point("save-recorded");
     finish(app, &plan.row, &commit)?;
     let users = nodes_using(app, &plan.target)?;
@@ -204,11 +201,11 @@ fn command_of(image: &ImageRef) -> String {
 
 /// The part of a commit that follows its record; recovery calls it again.
 fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
-    let dir = dir_of(app, &row.id);
-    blocking(|| app.store.adopt_layer(&dir.join("layer"), &commit.diff_id))?;
+    let dir = dir_of(app.sessions(), &row.id);
+    blocking(|| app.store().adopt_layer(&dir.join("layer"), &commit.diff_id))?;
     fail_points::point("save-adopted");
     let by = By::new(&row.user, command_of(&row.image));
-    app.db.transaction(|tx| -> Result<()> {
+    app.db().transaction(|tx| -> Result<()> {
         let reference =
             RefRow { reference: commit.target.clone(), image_id: commit.image_id, created: commit.created };
         reference.put(tx, &by)?;
@@ -216,9 +213,9 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
     })?;
     fail_points::point("save-referenced");
     // The session is over; what is left of its directory is rubbish that housekeeping would remove too.
-    if let Err(e) =
-        blocking(|| crate::base::files::remove_tree(&crate::services::sessions::dir_of(app, &row.id)))
-    {
+    if let Err(e) = blocking(|| {
+        crate::base::files::remove_tree(&crate::services::sessions::dir_of(app.sessions(), &row.id))
+    }) {
         tracing::warn!("{e:#}");
     }
     Ok(())
@@ -229,13 +226,13 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
 /// # Errors
 /// A commit cannot be ended.
 pub async fn recover(app: &Arc<App>) -> Result<()> {
-    let _decision = app.decisions.lock().await;
-    for row in app.db.with(SessionRow::all)? {
+    let _decision = app.base().decide().await;
+    for row in app.db().with(SessionRow::all)? {
         if let Some(commit) = &row.committing {
             finish(app, &row, commit).with_context(|| format!("cannot end the save of {}", commit.target))?;
             tracing::info!(image = %commit.target, "ended a save that an earlier server had begun");
-        } else if !dir_of(app, &row.id).is_dir() {
-            app.db.with(|c| SessionRow::delete(c, &row.id))?;
+        } else if !dir_of(app.sessions(), &row.id).is_dir() {
+            app.db().with(|c| SessionRow::delete(c, &row.id))?;
         }
     }
     Ok(())
@@ -263,12 +260,12 @@ mod tests {
     /// A server whose predecessor was killed after it had recorded the commit of session `s`.
     fn killed_server(dir: &std::path::Path) -> (Arc<App>, Committing) {
         let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
-        let app = crate::run::open(config).unwrap();
-        let layer = app.store.build_layer(vec![file("old", "old")], None).unwrap();
-        let base = app.store.view(&[layer.diff_id], None).unwrap();
-        let platform = app.store.build_layer(vec![file("platform", "p")], Some(&base)).unwrap();
+        let app = crate::actions::app::tests::open(config).unwrap();
+        let layer = app.store().build_layer(vec![file("old", "old")], None).unwrap();
+        let base = app.store().view(&[layer.diff_id], None).unwrap();
+        let platform = app.store().build_layer(vec![file("platform", "p")], Some(&base)).unwrap();
         let mut config = image_of(&layer.diff_id);
-        let image_id = app.store.put_config(&config).unwrap();
+        let image_id = app.store().put_config(&config).unwrap();
         let image: ImageRef = "alice/x".parse().unwrap();
         let reference = RefRow { reference: image.clone(), image_id, created: 1 };
         let row = SessionRow {
@@ -283,35 +280,35 @@ mod tests {
             committing: None,
         };
         let by = By::new("alice", "");
-        app.db.with(|c| reference.put(c, &by).and_then(|()| row.insert(c))).unwrap();
+        app.db().with(|c| reference.put(c, &by).and_then(|()| row.insert(c))).unwrap();
         let view = super::super::shell::view_of(&app, &row).unwrap();
-        let layer_dir = dir_of(&app, "s").join("layer");
-        std::fs::create_dir_all(dir_of(&app, "s")).unwrap();
-        let upper = app.store.prepare_upper(&layer_dir, &view).unwrap();
+        let layer_dir = dir_of(app.sessions(), "s").join("layer");
+        std::fs::create_dir_all(dir_of(app.sessions(), "s")).unwrap();
+        let upper = app.store().prepare_upper(&layer_dir, &view).unwrap();
         std::fs::write(upper.join("new"), "new").unwrap();
-        let prepared = app.store.prepare_commit(&layer_dir, &view, &SaveRules::standard()).unwrap();
+        let prepared = app.store().prepare_commit(&layer_dir, &view, &SaveRules::standard()).unwrap();
         let Prepared::Layer { info, .. } = prepared else { panic!("{prepared:?}") };
         config.push_layer(&info.diff_id, History::default());
         let commit = Committing {
             diff_id: info.diff_id,
-            image_id: app.store.put_config_before(&config, &info.diff_id).unwrap(),
+            image_id: app.store().put_config_before(&config, &info.diff_id).unwrap(),
             target: image,
             expected: Some(image_id),
             created: 2,
         };
-        app.db.with(|c| SessionRow::set_committing(c, "s", Some(&commit))).unwrap();
+        app.db().with(|c| SessionRow::set_committing(c, "s", Some(&commit))).unwrap();
         (Arc::new(app), commit)
     }
 
     async fn is_ended(app: &Arc<App>, commit: &Committing) {
         recover(app).await.unwrap();
-        let now = app.db.with(|c| RefRow::get(c, &commit.target)).unwrap().unwrap();
+        let now = app.db().with(|c| RefRow::get(c, &commit.target)).unwrap().unwrap();
         assert_eq!(now.image_id, commit.image_id);
-        assert!(app.store.has_layer(&commit.diff_id));
-        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
-        assert!(!dir_of(app, "s").exists());
-        let layers = app.store.config(&now.image_id).unwrap().layers().unwrap();
-        let view = app.store.view(&layers, None).unwrap();
+        assert!(app.store().has_layer(&commit.diff_id));
+        assert!(app.db().with(SessionRow::all).unwrap().is_empty());
+        assert!(!dir_of(app.sessions(), "s").exists());
+        let layers = app.store().config(&now.image_id).unwrap().layers().unwrap();
+        let view = app.store().view(&layers, None).unwrap();
         assert!(view.resolve(b"new").is_some() && view.resolve(b"old").is_some());
     }
 
@@ -328,7 +325,7 @@ mod tests {
     async fn also_when_the_layer_was_renamed_already() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (app, commit) = killed_server(dir.path());
-        app.store.adopt_layer(&dir_of(&app, "s").join("layer"), &commit.diff_id).unwrap();
+        app.store().adopt_layer(&dir_of(app.sessions(), "s").join("layer"), &commit.diff_id).unwrap();
         is_ended(&app, &commit).await;
     }
 
@@ -336,11 +333,11 @@ mod tests {
     async fn a_session_without_record_is_kept_while_it_has_files() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let (app, _) = killed_server(dir.path());
-        app.db.with(|c| SessionRow::set_committing(c, "s", None)).unwrap();
+        app.db().with(|c| SessionRow::set_committing(c, "s", None)).unwrap();
         recover(&app).await.unwrap();
-        assert_eq!(app.db.with(SessionRow::all).unwrap().len(), 1);
-        std::fs::remove_dir_all(dir_of(&app, "s")).unwrap();
+        assert_eq!(app.db().with(SessionRow::all).unwrap().len(), 1);
+        std::fs::remove_dir_all(dir_of(app.sessions(), "s")).unwrap();
         recover(&app).await.unwrap();
-        assert!(app.db.with(SessionRow::all).unwrap().is_empty());
+        assert!(app.db().with(SessionRow::all).unwrap().is_empty());
     }
 }

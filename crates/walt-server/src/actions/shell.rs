@@ -2,7 +2,7 @@
 
 use crate::services::sessions::{dir_of, drop_session, of_image, users};
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{SessionRow, blocking},
         fail_points,
@@ -46,7 +46,7 @@ pub async fn shell(
 ) -> Outcome<i32> {
     let image = images::own_reference(user, &open.image)?;
     let row = if open.resume {
-        let row = of_image(app, &image)?;
+        let row = of_image(app.sessions(), &image)?;
         if row.committing.is_some() {
             return Err(refused(
                 "this session is being saved at this moment: look again with 'walt image show'",
@@ -56,25 +56,25 @@ pub async fn shell(
     } else {
         let row = begin(app, user, &image, &to).await?;
         if let Err(failure) = start(app, &row, &open, &mut from).await {
-            drop_session(app, &row).await?;
+            drop_session(app.sessions(), &row).await?;
             return Err(failure);
         }
         row
     };
-    app.db.with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
     let status = attached(app, &row, open.tty.as_ref(), &to, &mut from).await;
-    app.db.with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
     status
 }
 
 /// Records a new session on an image.
 async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient) -> Outcome<SessionRow> {
-    let _decision = app.decisions.lock().await;
-    for text in images::first_images(app, user)? {
+    let _decision = app.base().decide().await;
+    for text in app.images().first_images(user)? {
         to.message(&ServerMessage::Note { text }).await;
     }
-    let found = images::find(app, image)?;
-    if app.db.with(|c| SessionRow::of_image(c, image))?.is_some() {
+    let found = app.images().find(image)?;
+    if app.db().with(|c| SessionRow::of_image(c, image))?.is_some() {
         let name = image.image();
         return Err(refused_hint(
             format!("Cannot open image {name} because a shell session is already running."),
@@ -84,12 +84,12 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
             ),
         ));
     }
-    let config = app.store.config(&found.image_id).map_err(anyhow::Error::new)?;
-    if let Some(text) = images::emulation::ready(app, &config)? {
+    let config = app.store().config(&found.image_id).map_err(anyhow::Error::new)?;
+    if let Some(text) = images::emulation::ready(app.images(), &config)? {
         to.message(&ServerMessage::Note { text }).await;
     }
-    let platform = platform::of(app, &found.image_id).await?;
-    let taken: BTreeSet<u32> = app.db.with(SessionRow::all)?.iter().map(|s| s.slot).collect();
+    let platform = platform::of(app.images(), &found.image_id).await?;
+    let taken: BTreeSet<u32> = app.db().with(SessionRow::all)?.iter().map(|s| s.slot).collect();
     // Invariant: the set is finite.
     let slot = (0..).find(|slot| !taken.contains(slot)).expect("a free slot");
     let now = crate::base::time::now() as i64;
@@ -104,7 +104,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         used: now,
         committing: None,
     };
-    app.db.with(|c| row.insert(c))?;
+    app.db().with(|c| row.insert(c))?;
     fail_points::point("shell-recorded");
     Ok(row)
 }
@@ -125,13 +125,13 @@ async fn start(
     open: &OpenImageShell,
     from: &mut FromClient,
 ) -> Outcome<()> {
-    let dir = dir_of(app, &row.id);
+    let dir = dir_of(app.sessions(), &row.id);
     std::fs::DirBuilder::new()
         .mode(0o700)
         .create(&dir)
         .with_context(|| format!("cannot make {}", dir.display()))?;
     let view = view_of(app, row)?;
-    blocking(|| app.store.prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
+    blocking(|| app.store().prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
     fail_points::point("shell-prepared");
     let script = match &open.tty {
         Some(_) => None,
@@ -148,7 +148,7 @@ async fn start(
 
 async fn hold_session(app: &App, row: &SessionRow, spec: &HoldSpec) -> Outcome<()> {
     let exe = std::env::current_exe().context("where this program is")?;
-    hold::start(spec, &dir_of(app, &row.id), &exe)
+    hold::start(spec, &dir_of(app.sessions(), &row.id), &exe)
         .await
         .map_err(|e| refused(format!("the shell cannot be started: {e}")))
 }
@@ -180,30 +180,30 @@ fn spec(
     tty: Option<&Tty>,
     script: Option<std::path::PathBuf>,
 ) -> Result<HoldSpec, Failure> {
-    let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+    let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
     let layers = config.layers().map_err(anyhow::Error::new)?;
-    let emulated = images::emulation::ready(app, &config)?.is_some();
+    let emulated = images::emulation::ready(app.images(), &config)?.is_some();
     let view = view_of(app, row)?;
     let lowers = std::iter::once(&row.platform)
         .chain(layers.iter().rev())
-        .map(|layer| app.store.layer_fs(layer))
+        .map(|layer| app.store().layer_fs(layer))
         .collect();
     let env = config.config.and_then(|c| c.env).unwrap_or_default();
     Ok(HoldSpec {
         version: SPEC_VERSION,
         container_id: row.id.clone(),
         lowers,
-        runtime: app.config.containers.runtime.clone().into(),
-        runtime_root: app.config.run_dir.join("runc"),
-        cgroup: format!("{}/shell-{}", app.cgroup_root(), row.id),
+        runtime: app.config().containers.runtime.clone().into(),
+        runtime_root: app.config().run_dir.join("runc"),
+        cgroup: format!("{}/shell-{}", app.base().cgroup_root(), row.id),
         mode: if has_hooks(&view) { Mode::Os } else { Mode::Simple },
         tty: tty.map(|t| session::Tty { term: t.term.clone(), rows: t.rows, cols: t.cols }),
         command: None,
         stdin: script,
         env,
-        network: Some(network::container_network(&app.config, row.slot)?),
+        network: Some(network::container_network(app.config(), row.slot)?),
         memory_max: Some(sessions::memory_max()),
-        users: users::of(app, &SessionDir(dir_of(app, &row.id)), row.slot, &view),
+        users: users::of(app.sessions(), &SessionDir(dir_of(app.sessions(), &row.id)), row.slot, &view),
         emulated,
     })
 }
@@ -216,7 +216,7 @@ async fn attached(
     to: &ToClient,
     from: &mut FromClient,
 ) -> Outcome<i32> {
-    let client = match crate::services::sessions::holder(app, row).await? {
+    let client = match crate::services::sessions::holder(app.sessions(), row).await? {
         // A shell that has ended has something to say: its last output and its status. A script can have
         // ended before this.
         Some(client)
@@ -230,7 +230,9 @@ async fn attached(
             let spec = spec(app, row, tty, None)?;
             match found {
                 Some(mut client) => {
-                    SessionDir(dir_of(app, &row.id)).write_spec(&spec).map_err(anyhow::Error::new)?;
+                    SessionDir(dir_of(app.sessions(), &row.id))
+                        .write_spec(&spec)
+                        .map_err(anyhow::Error::new)?;
                     client
                         .restart()
                         .await
@@ -240,13 +242,15 @@ async fn attached(
                     made_whole(app, row)?;
                     // One that an earlier server had started can have been the first.
                     if let Err(failure) = hold_session(app, row, &spec).await
-                        && !hold::is_held(&dir_of(app, &row.id))
+                        && !hold::is_held(&dir_of(app.sessions(), &row.id))
                     {
                         return Err(failure);
                     }
                 }
             }
-            crate::services::sessions::holder(app, row).await?.context("the session's holder has ended")?
+            crate::services::sessions::holder(app.sessions(), row)
+                .await?
+                .context("the session's holder has ended")?
         }
     };
     let view = view_of(app, row)?;
@@ -257,7 +261,7 @@ async fn attached(
 /// A server that was killed while it opened a session may have left half of an upper directory: as long as
 /// no holder was told to start, nobody has written to it, and it is made anew.
 fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
-    let dir = dir_of(app, &row.id);
+    let dir = dir_of(app.sessions(), &row.id);
     if SessionDir(dir.clone()).has_spec() {
         return Ok(());
     }
@@ -265,7 +269,7 @@ fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
     let view = view_of(app, row)?;
     blocking(|| -> anyhow::Result<()> {
         crate::base::files::remove_tree(&layer)?;
-        app.store.prepare_upper(&layer, &view)?;
+        app.store().prepare_upper(&layer, &view)?;
         Ok(())
     })?;
     Ok(())
@@ -273,9 +277,9 @@ fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
 
 /// The tree that a session started from.
 pub fn view_of(app: &App, row: &SessionRow) -> Result<Arc<View>, Failure> {
-    let config = app.store.config(&row.image_id).map_err(anyhow::Error::new)?;
+    let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
     let layers = config.layers().map_err(anyhow::Error::new)?;
-    Ok(app.store.view(&layers, Some(&row.platform)).map_err(anyhow::Error::new)?)
+    Ok(app.store().view(&layers, Some(&row.platform)).map_err(anyhow::Error::new)?)
 }
 
 async fn relay(

@@ -1,7 +1,7 @@
 //! `walt-server status`: how the server is, from the server; without one, what its state tells.
 
 use crate::{
-    App,
+    actions::app::App,
     actions::{admin::runtime, check_store::must_have_state},
     base::{
         config::Config,
@@ -25,13 +25,13 @@ const LABEL_WIDTH: usize = 11;
 /// # Errors
 /// What cannot be read.
 pub fn of(app: &App) -> Result<Status> {
-    let mut status = from_state(&app.config, &app.db, &app.store)?;
+    let mut status = from_state(app.config(), app.db(), app.store())?;
     status.running = true;
     status.version = Some(env!("CARGO_PKG_VERSION").into());
-    status.since = Some(crate::base::time::local_time(app.started));
-    status.uptime = Some((crate::base::time::now() - app.started as f64).max(0.0) as u64);
-    status.user_namespaces = app.user_namespaces.get().cloned();
-    status.ports_missing = app.ports_missing.list();
+    status.since = Some(crate::base::time::local_time(app.process().started()));
+    status.uptime = Some((crate::base::time::now() - app.process().started() as f64).max(0.0) as u64);
+    status.user_namespaces = app.sessions().user_namespaces().cloned();
+    status.ports_missing = app.base().ports_missing().list();
     status.errors = recent_log::entries();
     Ok(status)
 }

@@ -9,7 +9,7 @@
 //! what its image is no more: between landing and reboot nothing is waited for, and the reboot is a task of its own.
 
 use crate::{
-    App,
+    actions::app::App,
     actions::{
         images::reboot_users,
         publish_ref::{Target, land_all},
@@ -21,7 +21,6 @@ use crate::{
     },
     services::images::{
         default_image::{self, Standing, Stored, UPDATE_COMMAND},
-        housekeeping::{After, writing},
         recipe,
     },
 };
@@ -45,12 +44,12 @@ pub async fn update_default_images(
     credentials: BTreeMap<String, RegistryCredentials>,
     events: &Events,
 ) -> Outcome<bool> {
-    let Ok(_alone) = app.updating.try_lock() else {
+    let Ok(_alone) = app.images().default_images_update().try_lock() else {
         return Err(refused("the default images are being updated just now: try again later."));
     };
     events.out("Checking remote registries...").await;
     let defaults: Vec<RefRow> = app
-        .db
+        .db()
         .with(RefRow::all)?
         .into_iter()
         .filter(|r| r.reference.is_platform() && r.reference.image().tag() == DEFAULT_TAG)
@@ -109,7 +108,7 @@ impl Update<'_> {
     ) -> Outcome<()> {
         self.events.busy("Checking remote registries").await;
         let mut newest = None;
-        for registry in &self.app.config.registries {
+        for registry in &self.app.config().registries {
             let label = &registry.label;
             if self.away.contains(label) {
                 continue;
@@ -138,7 +137,7 @@ impl Update<'_> {
     async fn get(&self, row: &RefRow, found: &get::Found) -> Outcome<Vec<NodeRow>> {
         let target = Target::of(self.app, row.reference.clone())?;
         let by = By::new(self.caller, "walt advanced update-default-images");
-        let got = found.get(self.app, self.events).await?;
+        let got = found.get(self.app.images(), self.events).await?;
         target.land(self.app, got.image, got.created, &by).await
     }
 
@@ -147,7 +146,7 @@ impl Update<'_> {
             return Ok(());
         }
         let name = row.reference.image().name();
-        match default_image::standing(self.app, row)? {
+        match default_image::standing(self.app.images(), row)? {
             Standing::Current => {}
             Standing::Foreign => {
                 let note = format!(
@@ -177,11 +176,11 @@ impl Update<'_> {
         let targets = names.into_iter().filter(|n| !self.got.contains(n)).map(|n| Target::of(app, n));
         let targets = targets.collect::<Outcome<Vec<_>>>()?;
         self.events.busy(format!("Building {name}")).await;
-        let made = recipe::run_apart(app, name, self.events).await?;
+        let made = recipe::run_apart(app.images(), name, self.events).await?;
         self.events.busy(format!("Importing {name}")).await;
-        let _tidy = After(app);
-        let _writing = writing(app).await;
-        let stored = crate::base::db::blocking(|| default_image::store(app, name, &made.results()));
+        let _tidy = app.images().tidy_when_done();
+        let _writing = app.images().writing().await;
+        let stored = crate::base::db::blocking(|| default_image::store(app.images(), name, &made.results()));
         let (Stored { image, created }, _) = stored.map_err(unusable)?;
         let by = By::new(self.caller, UPDATE_COMMAND);
         let users = land_all(app, &targets, image, created, &by).await?;
@@ -210,7 +209,7 @@ async fn newer(
     let Ok(link) = Link::parse(&format!("{label}:{repository}:{}", image.tag())) else {
         return Ok(Newer::Nothing);
     };
-    let models = crate::services::images::models_of(app, &row.image_id)?;
+    let models = app.images().models_of(&row.image_id)?;
     let look =
         async { get::look_with(open_one_of_all(registry, credentials)?, registry, &link, &models).await };
     let found = match in_time(label, look).await {

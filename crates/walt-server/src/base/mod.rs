@@ -16,6 +16,7 @@ pub mod random;
 pub mod recent_log;
 pub mod registry_config;
 pub mod sockets;
+pub mod state;
 pub mod state_lock;
 pub mod terminal;
 pub mod time;

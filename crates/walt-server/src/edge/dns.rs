@@ -5,7 +5,7 @@
 //! socket each, so that answers cannot be confused. The host's resolver may be on a loopback address that a
 //! container cannot reach, which is why this exists.
 
-use crate::{App, base::sockets, edge::netboot};
+use crate::{actions::app::App, base::sockets, edge::netboot};
 use socket2::{Domain, Socket, Type};
 use std::{
     io,
@@ -62,7 +62,7 @@ impl Sockets {
     /// Port 53 of the containers' gateway, which may not exist yet (`IP_FREEBIND`, ip(7)): containers bring it.
     /// None, reported, if it is taken.
     pub fn bind_containers(app: &App) -> Option<Self> {
-        let at = SocketAddr::new(app.config.container_gateway().into(), PORT);
+        let at = SocketAddr::new(app.config().container_gateway().into(), PORT);
         Self::bind(app, "DNS for containers", "image shells find no names", |kind| {
             let socket = Socket::new(Domain::IPV4, kind, None)?;
             socket.set_freebind_v4(true)?;
@@ -76,7 +76,7 @@ impl Sockets {
     /// socket's, and the machine may have a resolver of its own at a loopback address. None, reported, if it
     /// is taken.
     pub fn bind_bridge(app: &App) -> Option<Self> {
-        let config = &app.config;
+        let config = app.config();
         Self::bind(app, "DNS for nodes", "nodes find no names", |kind| {
             sockets::bound_at(config, kind, config.server_ip(), PORT)
         })
@@ -92,7 +92,7 @@ impl Sockets {
                 Ok(socket)
             };
             let made = make(kind).and_then(listening);
-            made.inspect_err(|_| app.ports_missing.add(what, protocol, PORT, effect)).ok()
+            made.inspect_err(|_| app.base().ports_missing().add(what, protocol, PORT, effect)).ok()
         };
         let (udp, tcp) = (make(Type::DGRAM, "udp")?, make(Type::STREAM, "tcp")?);
         let refused = |e: &io::Error| tracing::error!("{what}: the runtime refuses a socket: {e}");
@@ -249,7 +249,7 @@ mod tests {
     fn app(dir: &std::path::Path) -> Arc<App> {
         let (state_dir, run_dir) = (dir.join("state"), dir.join("run"));
         let config = crate::base::config::Config { state_dir, run_dir, ..Default::default() };
-        Arc::new(crate::run::open(config).unwrap())
+        Arc::new(crate::actions::app::tests::open(config).unwrap())
     }
 
     #[tokio::test]

@@ -5,13 +5,12 @@
 
 use crate::services::nodes::grants::{Granted, Served, load};
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{NodeRow, blocking},
         failure::Failure,
         ports::NFS_PORT,
     },
-    services::images::{self, platform},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -32,35 +31,32 @@ struct Answers(Arc<App>);
 
 impl Answers {
     fn granted(&self, peer: Ipv4Addr) -> walt_nfs::vfs::Result<Arc<Granted>> {
-        self.0.grants.get(peer, || load(&self.0, peer))
+        self.0.nodes().grants().get(peer, || load(self.0.nodes(), peer))
     }
 
     fn node(&self, peer: Ipv4Addr, name: &str) -> std::result::Result<NodeRow, MountError> {
         let failed = |e: anyhow::Error| MountError::Failed(format!("{e:#}"));
         let node =
-            self.0.db.with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
+            self.0.db().with(|c| NodeRow::by_ip(c, peer)).map_err(failed)?.ok_or(MountError::NotFound)?;
         if node.is_called(name) { Ok(node) } else { Err(MountError::Denied) }
     }
 
     fn view_of(&self, node: &NodeRow) -> std::result::Result<Arc<View>, Failure> {
-        let image = images::find(&self.0, &node.facts.image)?;
-        let _changes = self.0.store_changes.blocking_read();
-        let platform = platform::make(&self.0, &image.image_id)?;
+        let writing = self.0.images().writing_now_blocking();
+        let view = self.0.images().view_for(node, &writing)?;
         // On record before the answer: from now on the view stays, whatever happens to the image.
-        self.0
-            .db
-            .with(|c| NodeRow::grant(c, node.mac, platform.view.id(), crate::base::time::now() as i64))?;
-        Ok(platform.view)
+        self.0.db().with(|c| NodeRow::grant(c, node.mac, view.id(), crate::base::time::now() as i64))?;
+        Ok(view)
     }
 
     fn persist_of(&self, node: &NodeRow) -> Result<Option<(u64, PathBuf)>> {
-        let stored = self.0.db.with(|c| NodeRow::settings(c, node.mac))?;
+        let stored = self.0.db().with(|c| NodeRow::settings(c, node.mac))?;
         let wanted = settings::effective(&stored, node.facts.is_virtual);
         if wanted.get("mount.persist").is_some_and(|v| v == "false") {
             return Ok(None);
         }
         let owner = node.facts.owner();
-        let root = self.0.persist_root(node.mac);
+        let root = self.0.nodes().persist_root(node.mac);
         // 0700 above: accounts of this machine do not see what nodes keep. 0755: a node's own users do.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
         let dir = root.join(owner);
@@ -68,7 +64,7 @@ impl Answers {
             std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
             std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755))?;
         }
-        let id = self.0.db.with(|c| NodeRow::persist_id(c, node.mac, owner))?;
+        let id = self.0.db().with(|c| NodeRow::persist_id(c, node.mac, owner))?;
         Ok(Some((id, dir)))
     }
 }
@@ -92,7 +88,7 @@ impl Exports for Answers {
                 walt_nfsd::Export::Persist { export_id, dir }
             }
         };
-        self.0.grants.forget(peer);
+        self.0.nodes().grants().forget(peer);
         Ok(export)
     }
 
@@ -120,7 +116,7 @@ pub fn serve(
     udp: Option<UdpSocket>,
 ) -> Result<()> {
     let config = walt_nfsd::Config {
-        dir: app.config.state_dir.join("nfs"),
+        dir: app.config().state_dir.join("nfs"),
         durability: Durability::Full,
         sync_data: File::sync_data,
         reserved_ports_only: true,
@@ -135,6 +131,6 @@ pub fn serve(
         server.serve_udp(udp).context("cannot serve the port mapper")?;
     }
     // Invariant: this is the only place that sets it, and it is called once, at the start.
-    let _set_once = app.nfs.set(server);
+    let _set_once = app.nodes().set_nfs(server);
     Ok(())
 }

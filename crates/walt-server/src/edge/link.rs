@@ -18,7 +18,7 @@
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use crate::services::nodes::hub::{LinkCommand, update_life};
-use crate::{App, base::db::NodeRow, edge::peers::Gate};
+use crate::{actions::app::App, base::db::NodeRow, edge::peers::Gate};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
@@ -154,31 +154,31 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Resu
     }
     let line = timeout(HELLO_TIMEOUT, lines.next()).await.context("no HELLO")??.context("closed")?;
     let hello = parse_hello(&line)?;
-    let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
+    let node = app.db().with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
     let mac = node.mac;
     // Not for any error: a node reboots when it is told that its root is gone.
     if let Some(view) = &hello.view
-        && let Err(walt_images::Error::Missing { .. }) = app.store.view_by_id(view)
+        && let Err(walt_images::Error::Missing { .. }) = app.store().view_by_id(view)
     {
         tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
         writer.write_all(b"GONE\n").await?;
         return Ok(());
     }
-    let current = update_life(app, mac, |life| life.hello(&hello.boot_id, crate::base::time::now()))?;
+    let current = update_life(app.nodes(), mac, |life| life.hello(&hello.boot_id, crate::base::time::now()))?;
     if current && let Some(view) = &hello.view {
-        app.db.with(|c| NodeRow::keep_grant(c, mac, view))?;
-        app.grants.forget(ip);
+        app.db().with(|c| NodeRow::keep_grant(c, mac, view))?;
+        app.nodes().grants().forget(ip);
     }
     if current && let Some(uptime) = hello.uptime {
-        crate::services::nodes::sweep::after_boot(app, mac, &hello.boot_id, uptime);
+        crate::services::nodes::sweep::after_boot(app.nodes(), mac, &hello.boot_id, uptime);
     }
     let welcome =
         format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::base::time::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
-    let mut link = app.hub.register(mac, &hello.boot_id);
+    let mut link = app.nodes().hub().register(mac, &hello.boot_id);
     let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
-    if app.hub.unregister(mac, link.serial) {
-        update_life(app, mac, |life| {
+    if app.nodes().hub().unregister(mac, link.serial) {
+        update_life(app.nodes(), mac, |life| {
             life.lost(&hello.boot_id, crate::base::time::now());
             true
         })?;
@@ -237,15 +237,15 @@ fn handle_line(
     match parse_line(line)? {
         NodeLine::Beat => {}
         NodeLine::Booted => {
-            if update_life(app, mac, |life| life.report_booted(boot_id, crate::base::time::now()))? {
-                let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
-                let nfs_calls = node.zip(app.nfs.get()).map(|(node, nfs)| nfs.calls(node.ip));
+            if update_life(app.nodes(), mac, |life| life.report_booted(boot_id, crate::base::time::now()))? {
+                let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
+                let nfs_calls = node.zip(app.nodes().nfs()).map(|(node, nfs)| nfs.calls(node.ip));
                 // Since the node was created or this server started, whatever came last.
                 tracing::info!(%mac, nfs_calls, "node is booted");
             }
         }
         NodeLine::Reboot(what, reason) => {
-            let node = app.db.with(|c| NodeRow::by_mac(c, mac))?;
+            let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
             let node = node.map_or_else(|| mac.to_string(), |node| node.facts.name.to_string());
             // Words of the node, in a log that is read at a terminal.
             let reason = reason.escape_debug();

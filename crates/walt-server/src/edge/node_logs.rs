@@ -2,7 +2,7 @@
 //!
 //! They are written to the server's own log with the node's name and the stream.
 
-use crate::{App, base::db::NodeRow};
+use crate::{actions::app::App, base::db::NodeRow};
 use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
@@ -21,7 +21,7 @@ async fn line(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>
 
 /// Receives one stream: its name, its mode, lines, `CLOSE`.
 pub async fn receive(app: &App, ip: Ipv4Addr, reader: &mut (impl AsyncBufRead + Unpin)) -> Result<()> {
-    let node = app.db.with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
+    let node = app.db().with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
     let stream = line(reader).await?.context("no stream name")?;
     let timestamps = match line(reader).await?.as_deref() {
         Some("NO_TIMESTAMPS") => false,

@@ -3,5 +3,6 @@
 pub mod images;
 pub mod network;
 pub mod nodes;
+pub mod process;
 pub mod registries;
 pub mod sessions;

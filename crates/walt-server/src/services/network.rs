@@ -2,7 +2,7 @@
 //! permanent neighbours, forwarding for containers, accept rules beside foreign firewalls.
 
 use crate::{
-    App,
+    base::state::Base,
     base::{
         config::Config,
         db::{LeaseRow, NodeRow},
@@ -109,32 +109,37 @@ fn others_are_up() -> Result<bool> {
 }
 
 /// Sets everything up; again, it repairs what is missing.
-pub fn up(app: &App) -> Result<()> {
-    let config = &app.config;
-    let nodes = app.db.with(NodeRow::all)?;
+pub fn up(base: &Base) -> Result<()> {
+    let config = base.config();
+    let nodes = base.db().with(NodeRow::all)?;
     nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
     bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
     if let Some(previous) = sysctl::enable_forwarding()? {
         std::fs::write(FORWARDING_RECORD, serde_json::to_vec(&previous)?)
             .with_context(|| format!("cannot write {FORWARDING_RECORD}"))?;
     }
-    neighbours(app)?;
+    neighbours(base)?;
     beside_foreign_firewalls(config)?;
     Ok(())
 }
 
 /// Permanent neighbours for all nodes and leases: nobody else gets what is sent to their addresses.
-pub fn neighbours(app: &App) -> Result<()> {
-    let (nodes, leases) = app.db.with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
+pub fn neighbours(base: &Base) -> Result<()> {
+    let (nodes, leases) = base.db().with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
     // Nodes last: an address that one of them took over from a lease is its own.
     let leases = leases.into_iter().map(|l| (l.ip, l.mac.0));
     let wanted: BTreeMap<_, _> = leases.chain(nodes.into_iter().map(|n| (n.ip, n.mac.0))).collect();
-    neighbour::sync(app.config.bridge(), &wanted).context("cannot set the neighbours of walt-net")
+    neighbour::sync(base.config().bridge(), &wanted).context("cannot set the neighbours of walt-net")
 }
 
 /// Ties the address of a new physical node to it.
 pub fn node_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
     neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
+}
+
+/// Unties the address of a removed physical node.
+pub fn remove_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
+    neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
 }
 
 /// Ties a leased address to its station.

@@ -8,7 +8,7 @@
 
 use crate::actions::build::{Say, executor::Server};
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::{BaseRow, IndexRow, RefRow},
         events::Events,
@@ -16,11 +16,8 @@ use crate::{
         registry_config::{Auth, RegistryConfig},
         terminal::ToClient,
     },
+    services::registries::base::{self, Name},
     services::registries::manifests::{self, manifest_in},
-    services::{
-        images::housekeeping,
-        registries::base::{self, Name},
-    },
 };
 use anyhow::Result;
 use std::{
@@ -132,7 +129,7 @@ impl Server<'_> {
     pub(super) async fn find_base(&self, text: &str, platforms: &[Platform]) -> Result<ImageId, String> {
         let failed = |e: anyhow::Error| sentence(e.into());
         {
-            let _writing = housekeeping::writing(self.app).await;
+            let _writing = self.app.images().writing().await;
             if let Some(image) = local(self.app, self.user, text, platforms).map_err(failed)? {
                 self.place.pinned().image(image);
                 return Ok(image);
@@ -143,9 +140,9 @@ impl Server<'_> {
         let wanted = wanted.join(" ");
         // What a digest names cannot have changed.
         if !self.pull || name.digest.is_some() {
-            let _writing = housekeeping::writing(self.app).await;
-            let known = self.app.db.with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(failed)?;
-            let config = known.and_then(|k| Some((self.app.store.config(&k.image_id).ok()?, k)));
+            let _writing = self.app.images().writing().await;
+            let known = self.app.db().with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(failed)?;
+            let config = known.and_then(|k| Some((self.app.store().config(&k.image_id).ok()?, k)));
             if let Some((config, known)) = config {
                 self.place.pinned().image(known.image_id);
                 let platform = shown(Platform::of(&config));
@@ -154,11 +151,11 @@ impl Server<'_> {
                 return Ok(known.image_id);
             }
         }
-        let base = base::look(self.app, &name, text, platforms, self.asker).await?;
+        let base = base::look(self.app.registries(), &name, text, platforms, self.asker).await?;
         let platform = shown(base.found.platform());
         self.say.line(format!("{text} is {}{platform}", base.place)).await;
         let (events, forwarding) = Events::to_terminal(self.asker.to.clone());
-        let got = base.found.get(self.app, &events).await;
+        let got = base.found.get(self.app.images(), &events).await;
         drop(events);
         // It ends with the events.
         let _ = forwarding.await;
@@ -173,7 +170,7 @@ impl Server<'_> {
             place: base.place,
             size,
         };
-        self.app.db.with(|c| row.put(c)).map_err(failed)?;
+        self.app.db().with(|c| row.put(c)).map_err(failed)?;
         Ok(got.image)
     }
 }
@@ -186,8 +183,8 @@ fn shown(platform: Option<Platform>) -> String {
 /// Bytes of an image's layers, as tars.
 fn size(app: &App, image: &ImageId) -> Result<u64> {
     let mut size = 0u64;
-    for layer in app.store.config(image)?.layers()? {
-        size = size.saturating_add(app.store.layer_info(&layer)?.size);
+    for layer in app.store().config(image)?.layers()? {
+        size = size.saturating_add(app.store().layer_info(&layer)?.size);
     }
     Ok(size)
 }
@@ -205,18 +202,18 @@ fn local(app: &App, user: &UserName, text: &str, platforms: &[Platform]) -> Resu
     };
     let Some(reference) = reference else { return Ok(None) };
     let Some(digest) = digest else {
-        return Ok(app.db.with(|c| RefRow::get(c, &reference))?.map(|row| row.image_id));
+        return Ok(app.db().with(|c| RefRow::get(c, &reference))?.map(|row| row.image_id));
     };
     let Some(Ok(digest)) = digest.strip_prefix("sha256:").map(str::parse::<Hash256>) else { return Ok(None) };
-    let names = manifests::repository(app, reference.user(), reference.image().name())?;
-    let indexes = manifests::indexes(app, &names)?;
+    let names = manifests::repository(app.images(), reference.user(), reference.image().name())?;
+    let indexes = manifests::indexes(app.images(), &names)?;
     if !indexes.contains(&digest) {
-        return Ok(manifest_in(app, &names, &indexes, &digest)?.and_then(|found| found.image));
+        return Ok(manifest_in(app.images(), &names, &indexes, &digest)?.and_then(|found| found.image));
     }
-    let images = app.db.with(|c| IndexRow::images_in(c, &digest))?;
+    let images = app.db().with(|c| IndexRow::images_in(c, &digest))?;
     let mut best = None;
     for image in images {
-        let Some(theirs) = Platform::of(&app.store.config(&image)?) else { continue };
+        let Some(theirs) = Platform::of(&app.store().config(&image)?) else { continue };
         let rank = platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.likes(&theirs)?)));
         if let Some(rank) = rank
             && best.is_none_or(|(other, _)| rank < other)

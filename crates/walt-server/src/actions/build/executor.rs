@@ -1,15 +1,13 @@
 //! What the builder of `walt-images` needs of this server: references, the cache, containers' links, the network.
 
+use crate::services::{images::writers::Writing, sessions::slots::Slot};
 use crate::{
-    App,
+    actions::app::App,
     base::db::SessionRow,
-    services::{
-        images::{emulation, housekeeping},
-        network, sessions,
-    },
+    services::{images::emulation, network, sessions},
 };
 use crate::{
-    actions::build::{Asker, Say, Slot, Workplace, base::sentence},
+    actions::build::{Asker, Say, Workplace, base::sentence},
     services::images::build_cache,
 };
 use std::{
@@ -17,7 +15,6 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use tokio::sync::RwLockReadGuard;
 use walt_build::{Host, step::StepSpec};
 use walt_images::{ImageConfig, View};
 use walt_registry::Platform;
@@ -48,7 +45,7 @@ impl Server<'_> {
 
 impl Host for Server<'_> {
     type Writing<'g>
-        = RwLockReadGuard<'g, ()>
+        = Writing<'g>
     where
         Self: 'g;
 
@@ -60,8 +57,8 @@ impl Host for Server<'_> {
         self.say.bytes(bytes).await;
     }
 
-    async fn writing(&self) -> RwLockReadGuard<'_, ()> {
-        housekeeping::writing(self.app).await
+    async fn writing(&self) -> Writing<'_> {
+        self.app.images().writing().await
     }
 
     fn pin(&self, layer: DiffId) {
@@ -81,17 +78,17 @@ impl Host for Server<'_> {
     }
 
     fn cached(&self, key: &str) -> Result<Option<Option<DiffId>>, String> {
-        build_cache::find(self.app, &self.user_key(key)).map_err(|e| sentence(e.into()))
+        build_cache::find(self.app.images(), &self.user_key(key)).map_err(|e| sentence(e.into()))
     }
 
     fn remember(&self, key: &str, found: Option<&DiffId>) {
-        if let Err(e) = build_cache::put(self.app, &self.user_key(key), found) {
+        if let Err(e) = build_cache::put(self.app.images(), &self.user_key(key), found) {
             tracing::warn!("the result of a build's step is not kept: {e:#}");
         }
     }
 
     fn cache_dir(&self, id: &str) -> Result<PathBuf, String> {
-        build_cache::mount_dir(self.app, self.user, id).map_err(|e| sentence(e.into()))
+        build_cache::mount_dir(self.app.images(), self.user, id).map_err(|e| sentence(e.into()))
     }
 
     async fn container(
@@ -102,7 +99,7 @@ impl Host for Server<'_> {
         trees: &[Arc<View>],
     ) -> Result<StepSpec, String> {
         let app = self.app;
-        if let Some(note) = emulation::ready(app, image).map_err(sentence)?
+        if let Some(note) = emulation::ready(app.images(), image).map_err(sentence)?
             && !std::mem::replace(&mut self.noted, true)
         {
             self.say.line(note).await;
@@ -111,21 +108,21 @@ impl Host for Server<'_> {
         // The number of the link is also that of the range of users.
         let slot = self.slot()?;
         let network = match network {
-            true => Some(network::container_network(&app.config, slot).map_err(|e| sentence(e.into()))?),
+            true => Some(network::container_network(app.config(), slot).map_err(|e| sentence(e.into()))?),
             false => None,
         };
         Ok(StepSpec {
-            cgroup: format!("{}/{id}", app.cgroup_root()),
+            cgroup: format!("{}/{id}", app.base().cgroup_root()),
             container_id: id,
             lowers: Vec::new(),
-            runtime: app.config.containers.runtime.clone().into(),
-            runtime_root: app.config.run_dir.join("runc"),
+            runtime: app.config().containers.runtime.clone().into(),
+            runtime_root: app.config().run_dir.join("runc"),
             argv: Vec::new(),
             script: None,
             env: Vec::new(),
             workdir: "/".into(),
             user: (0, 0, Vec::new()),
-            users: sessions::users::for_trees(app, slot, trees.iter().map(AsRef::as_ref)),
+            users: sessions::users::for_trees(app.sessions(), slot, trees.iter().map(AsRef::as_ref)),
             network,
             memory_max: Some(sessions::memory_max()),
             mounts: Vec::new(),
@@ -146,13 +143,13 @@ impl Server<'_> {
         if let Some(slot) = &self.slot {
             return Ok(slot.number);
         }
-        let config = &self.app.config;
-        let rows = self.app.db.with(SessionRow::all).map_err(|e| sentence(e.into()))?;
+        let config = self.app.config();
+        let rows = self.app.db().with(SessionRow::all).map_err(|e| sentence(e.into()))?;
         let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
         // The network's own address and the gateway are no stations of containers.
         let count =
             config.containers.network.stations().filter(|ip| *ip != config.container_gateway()).count();
-        let slot = self.app.build_slots.take(count as u32, &taken);
+        let slot = self.app.sessions().build_slots().take(count as u32, &taken);
         let slot = slot.ok_or("no address is left for containers: see containers.network")?;
         Ok(self.slot.insert(slot).number)
     }

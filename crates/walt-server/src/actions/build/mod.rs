@@ -18,8 +18,9 @@ pub use crate::actions::build::base::Asker;
 pub use crate::services::images::build_cache::{live_layers, prune};
 
 use crate::actions::build::executor::Server;
+use crate::actions::publish_ref::Target;
 use crate::{
-    App,
+    actions::app::App,
     base::{
         db::By,
         events::Events,
@@ -27,15 +28,13 @@ use crate::{
         terminal::{FromClient, Input, ToClient},
     },
     services::images::{
-        housekeeping,
         labels::{self, LABEL_MODELS},
         pins::Pinned,
     },
 };
-use crate::{actions::publish_ref::Target, services::images::first_images};
 use anyhow::Context;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -60,33 +59,6 @@ const ANSWERS: usize = 4;
 /// How often it is looked whether it has.
 const STEP_END_PAUSE: Duration = Duration::from_millis(50);
 
-/// Addresses of containers that builds use at this moment, by their number.
-#[derive(Debug, Default)]
-pub struct Slots(Mutex<BTreeSet<u32>>);
-
-/// An address in use; given back when it is dropped.
-#[derive(Debug)]
-struct Slot<'a> {
-    slots: &'a Slots,
-    number: u32,
-}
-
-impl Slots {
-    /// Takes the highest number below `end` that is free: image shells take the lowest ones.
-    fn take(&self, end: u32, others: &BTreeSet<u32>) -> Option<Slot<'_>> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = (0..end).rev().find(|n| !taken.contains(n) && !others.contains(n))?;
-        taken.insert(number);
-        Some(Slot { slots: self, number })
-    }
-}
-
-impl Drop for Slot<'_> {
-    fn drop(&mut self) {
-        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-    }
-}
-
 /// The directory of one build, and all that it holds in the store.
 struct Workplace {
     dir: PathBuf,
@@ -101,9 +73,9 @@ impl Workplace {
 
     async fn make(app: &App) -> Outcome<Self> {
         let name = format!("{PREFIX}{}", crate::base::random::random_uuid());
-        let dir = app.store.sessions_dir().join(&name);
-        let mut pinned = app.pins.begin();
-        let _writing = housekeeping::writing(app).await;
+        let dir = app.store().sessions_dir().join(&name);
+        let mut pinned = app.images().pins().begin();
+        let _writing = app.images().writing().await;
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&dir)
@@ -119,7 +91,7 @@ impl Workplace {
             tracing::warn!("the directory of a build stays for now: {e:#}");
         }
         drop(self.pinned);
-        app.housekeeping.notify_one();
+        app.images().tidy_soon();
     }
 }
 
@@ -148,7 +120,7 @@ async fn sweep_one(dir: &Path) -> anyhow::Result<()> {
 
 /// Removes what builds of an earlier server have left; its steps end by themselves. Called at the start.
 pub async fn sweep(app: &App) {
-    let Ok(list) = std::fs::read_dir(app.store.sessions_dir()) else { return };
+    let Ok(list) = std::fs::read_dir(app.store().sessions_dir()) else { return };
     for entry in list.flatten() {
         if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX))
             && let Err(e) = sweep_one(&entry.path()).await
@@ -197,8 +169,8 @@ pub async fn serve(
 ) -> Outcome<i32> {
     let say = Say(to.clone());
     let target = {
-        let _decision = app.decisions.lock().await;
-        for note in first_images(app, user)? {
+        let _decision = app.base().decide().await;
+        for note in app.images().first_images(user)? {
             say.note(note).await;
         }
         let target = Target::plan(app, user, &open.image)?;
@@ -249,9 +221,9 @@ async fn build(
         say.note(format!("Note: {note}")).await;
     }
     let context = {
-        let _writing = housekeeping::writing(app).await;
+        let _writing = app.images().writing().await;
         let kept =
-            crate::base::db::blocking(|| app.store.keep_layer(unpacked)).map_err(anyhow::Error::new)?;
+            crate::base::db::blocking(|| app.store().keep_layer(unpacked)).map_err(anyhow::Error::new)?;
         place.pinned().layer(kept.diff_id);
         kept.diff_id
     };
@@ -289,7 +261,7 @@ async fn build(
         }
         cancel.send_replace(true);
     });
-    let built = walt_build::execute(&app.store, &mut server, &order, cancelled).await;
+    let built = walt_build::execute(app.store(), &mut server, &order, cancelled).await;
     drop(listening);
     built.map_err(failure)
 }
@@ -310,7 +282,7 @@ fn platforms(
     if models.is_empty()
         && let Some(present) = &target.present
     {
-        models = crate::services::images::models_of(app, &present.image_id)?;
+        models = app.images().models_of(&present.image_id)?;
     }
     let names: Vec<String> = models.iter().map(ToString::to_string).collect();
     let mut all = platform::of_models(&names);
@@ -352,13 +324,13 @@ async fn finish(
         ));
     }
     labels::fits_server(&config)?;
-    let mut pinned = app.pins.begin();
+    let mut pinned = app.images().pins().begin();
     let image = match same(app, target, &config)? {
         Some(present) => present,
         None => {
-            let _writing = housekeeping::writing(app).await;
+            let _writing = app.images().writing().await;
             let image =
-                crate::base::db::blocking(|| app.store.put_config(&config)).map_err(anyhow::Error::new)?;
+                crate::base::db::blocking(|| app.store().put_config(&config)).map_err(anyhow::Error::new)?;
             pinned.image(image);
             image
         }
@@ -383,6 +355,6 @@ fn same(app: &App, target: &Target, config: &ImageConfig) -> Outcome<Option<Imag
         config.history.iter_mut().flatten().for_each(|h| h.created = None);
         config
     };
-    let before = app.store.config(&present).map_err(anyhow::Error::new)?;
+    let before = app.store().config(&present).map_err(anyhow::Error::new)?;
     Ok((timeless(&before) == timeless(config)).then_some(present))
 }

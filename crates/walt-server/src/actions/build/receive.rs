@@ -1,7 +1,7 @@
 //! What a client sends for a build: one stream of bytes with the Dockerfile, the secrets, and the context as a tar.
 
 use crate::{
-    App,
+    actions::app::App,
     base::{
         failure::{Outcome, bad_request, refused},
         terminal::{FromClient, Input},
@@ -75,7 +75,7 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
         for secret in &sizes.1 {
             secrets.insert(secret.id.clone(), take(secret.size)?);
         }
-        let context = worker.store.unpack_tar(input)?;
+        let context = worker.store().unpack_tar(input)?;
         anyhow::Ok((dockerfile, secrets, context))
     });
     let mut whole = false;

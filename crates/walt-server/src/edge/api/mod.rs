@@ -10,14 +10,14 @@ pub mod transfers;
 use crate::actions::{self, image_versions};
 use crate::edge::api::identity::Caller;
 use crate::{
-    App,
+    actions::app::App,
     actions::{check_store, status},
     base::{
         events::Events,
         failure::{Failure, Outcome, bad_request},
     },
     edge::registry,
-    services::{images, nodes},
+    services::nodes,
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -45,7 +45,7 @@ use walt_api::{ApiError, Event, HEADER_CONFIRM, Info, MAX_BODY, PROTOCOL, route}
 /// # Errors
 /// The socket cannot be made.
 pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-    let path = app.config.socket();
+    let path = app.config().socket();
     // The state's lock is ours, so whoever made this socket is gone.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -55,7 +55,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
     }
     let listener =
         UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
-    let mode = if let Some(group) = &app.config.api.group {
+    let mode = if let Some(group) = &app.config().api.group {
         let found = nix::unistd::Group::from_name(group)?
             .with_context(|| format!("api.group: there is no group '{group}'"))?;
         nix::unistd::chown(&path, None, Some(found.gid))?;
@@ -123,15 +123,15 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 }
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
-    answer(nodes::list(&app))
+    answer(nodes::list(app.nodes()))
 }
 
 async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    Json(crate::services::registries::token_for(&app, &caller.user)).into_response()
+    Json(crate::services::registries::token_for(app.registries(), &caller.user)).into_response()
 }
 
 async fn list_registries(State(app): State<Arc<App>>) -> Response {
-    Json(crate::services::registries::list(&app)).into_response()
+    Json(crate::services::registries::list(app.registries())).into_response()
 }
 
 #[derive(Deserialize)]
@@ -145,7 +145,7 @@ async fn list_images(
     Extension(caller): Extension<Caller>,
     Query(query): Query<ListImages>,
 ) -> Response {
-    answer(images::list(&app, (query.mine != 0).then_some(&caller.user)).await)
+    answer(actions::image_list::list(&app, (query.mine != 0).then_some(&caller.user)).await)
 }
 
 #[derive(Deserialize)]

@@ -2,15 +2,15 @@
 
 use crate::edge::api::{Caller, request_id};
 use crate::{
-    App,
-    actions::{console, ping},
-    base::failure::{Failure, Outcome, bad_request, refused},
-    services::nodes::ssh,
-};
-use crate::{
     actions,
     actions::nodes::{ownership_of_one, wait_booted},
     base::terminal::{FromClient, Input, ToClient},
+};
+use crate::{
+    actions::app::App,
+    actions::{console, ping},
+    base::failure::{Failure, Outcome, bad_request, refused},
+    services::nodes::ssh,
 };
 use axum::{
     Extension,
@@ -143,7 +143,7 @@ async fn node(
     if !wait_for_boot(app, row.mac, &to, &mut from).await? {
         return Ok(1);
     }
-    let command = ssh::command(app, row.ip, remote, open.tty.is_some());
+    let command = ssh::command(app.nodes(), row.ip, remote, open.tty.is_some());
     program(command, open.tty, &to, &mut from).await
 }
 

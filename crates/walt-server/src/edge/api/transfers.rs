@@ -2,7 +2,7 @@
 
 use crate::edge::api::{Caller, request_id};
 use crate::{
-    App,
+    actions::app::App,
     base::failure::{Outcome, bad_request},
 };
 use crate::{
@@ -18,9 +18,7 @@ use axum::{
     response::Response,
 };
 use futures_util::{SinkExt, StreamExt, stream::SplitSink};
-use std::{
-    sync::Arc,
-};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use walt_api::{
     Event,

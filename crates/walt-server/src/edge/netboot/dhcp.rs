@@ -5,10 +5,10 @@
 //! address is decided under [`App::decisions`], since `walt node create` gives addresses away too.
 
 use crate::{
-    App,
+    actions::app::App,
     base::db::{LeaseRow, NodeRow, blocking},
     edge::netboot::{bootstrap, files},
-    services::{images, network, nodes::hub::update_life},
+    services::{network, nodes::hub::update_life},
 };
 use anyhow::{Context, Result, anyhow};
 use std::{
@@ -40,17 +40,17 @@ pub async fn serve(app: Arc<App>, socket: UdpSocket) {
         tracing::error!("DHCP cannot broadcast: {e}");
         return;
     }
-    let leases = match app.db.with(LeaseRow::all) {
+    let leases = match app.db().with(LeaseRow::all) {
         Ok(leases) => leases,
         Err(e) => {
             tracing::error!("DHCP cannot read its leases: {e:#}");
             return;
         }
     };
-    let server = app.config.server_ip();
+    let server = app.config().server_ip();
     let config = Config {
         server,
-        prefix: app.config.network.walt_net.ip.prefix,
+        prefix: app.config().network.walt_net.ip.prefix,
         loaders: loaders(),
         script: format!("http://{server}/boot/{}", bootstrap::NAME),
     };
@@ -122,11 +122,11 @@ impl Service {
             }
             Outcome::Answer { save: None, reply } => Ok(reply),
             Outcome::Answer { save: Some(Saved::Remove(mac)), reply } => {
-                app.db.with(|c| LeaseRow::delete(c, mac))?;
+                app.db().with(|c| LeaseRow::delete(c, mac))?;
                 Ok(reply)
             }
             Outcome::Register(registration) => {
-                let _decision = app.decisions.lock().await;
+                let _decision = app.base().decide().await;
                 if let Err(e) = register(&app, &registration) {
                     self.report_once(format!(
                         "a machine of model '{}' cannot be a node: {e:#}",
@@ -136,7 +136,7 @@ impl Service {
                 self.settle(request)
             }
             Outcome::Answer { save: Some(Saved::Put(_)), .. } => {
-                let _decision = app.decisions.lock().await;
+                let _decision = app.base().decide().await;
                 self.settle(request)
             }
         }
@@ -150,20 +150,20 @@ impl Service {
         };
         match save {
             Some(Saved::Put(lease)) => self.keep(lease)?,
-            Some(Saved::Remove(mac)) => self.app.db.with(|c| LeaseRow::delete(c, mac))?,
+            Some(Saved::Remove(mac)) => self.app.db().with(|c| LeaseRow::delete(c, mac))?,
             None => {}
         }
         Ok(reply)
     }
 
     fn keep(&self, lease: Lease) -> Result<()> {
-        self.app.db.transaction(|tx| LeaseRow::put(tx, &lease))?;
-        blocking(|| network::lease_neighbour(&self.app.config, &lease))
+        self.app.db().transaction(|tx| LeaseRow::put(tx, &lease))?;
+        blocking(|| network::lease_neighbour(self.app.config(), &lease))
     }
 
     fn nodes(&self) -> Result<Vec<Node>> {
         let node = |row: NodeRow| Node { mac: row.mac, ip: row.ip, name: row.facts.name.to_string() };
-        Ok(self.app.db.with(NodeRow::all)?.into_iter().map(node).collect())
+        Ok(self.app.db().with(NodeRow::all)?.into_iter().map(node).collect())
     }
 
     fn report_once(&mut self, text: String) {
@@ -185,7 +185,7 @@ fn now() -> u64 {
 fn register(app: &Arc<App>, registration: &Registration) -> Result<()> {
     let Registration { mac, ip, model, host_name } = registration;
     let image = default_image(app, model)?;
-    let rows = app.db.with(NodeRow::all)?;
+    let rows = app.db().with(NodeRow::all)?;
     let is_taken = |name: &walt_types::NodeName| {
         rows.iter().any(|r| r.facts.name.as_str().eq_ignore_ascii_case(name.as_str()))
     };
@@ -197,28 +197,28 @@ fn register(app: &Arc<App>, registration: &Registration) -> Result<()> {
         uuid: crate::base::random::random_uuid(),
         life: walt_core::life::Life::default(),
     };
-    app.db.transaction(|tx| -> Result<()> {
+    app.db().transaction(|tx| -> Result<()> {
         LeaseRow::delete(tx, *mac)?;
         node.insert(tx)
     })?;
-    blocking(|| network::node_neighbour(&app.config, &node))?;
-    update_life(app, *mac, |life| {
+    blocking(|| network::node_neighbour(app.config(), &node))?;
+    update_life(app.nodes(), *mac, |life| {
         life.start(crate::base::time::now());
         true
     })?;
-    app.hub.signal();
+    app.nodes().hub().signal();
     tracing::info!(name = %node.facts.name, %model, %mac, %ip, "new node");
     Ok(())
 }
 
 fn default_image(app: &App, model: &Model) -> Result<walt_types::ImageRef> {
     let image = walt_core::default_image_of(model);
-    images::find(app, &image).map_err(|_| {
+    app.images().find(&image).map_err(|_| {
         anyhow!(
             "there is no image {image}: make it with 'walt-server default-image build {model}-default', then restart the machine"
         )
     })?;
-    let models = images::models(app, &image).map_err(|e| anyhow!("{}", e.into_api("dhcp").message))?;
+    let models = app.images().models(&image).map_err(|e| anyhow!("{}", e.into_api("dhcp").message))?;
     models
         .contains(model)
         .then_some(image.clone())

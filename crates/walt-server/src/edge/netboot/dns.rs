@@ -3,7 +3,7 @@
 //! The server's resolver is asked as it is, see [`crate::edge::dns`]. A full DNS server would be a cache, zone files
 //! and transfers that nobody asks for; the zone here is a question to the database.
 
-use crate::{App, base::db::NodeRow};
+use crate::{actions::app::App, base::db::NodeRow};
 use std::net::Ipv4Addr;
 use walt_netboot::dns::{Names, Network, Verdict, answer};
 
@@ -15,7 +15,7 @@ impl Nodes<'_> {
         &self,
         get: impl FnOnce(&rusqlite::Connection) -> anyhow::Result<Option<NodeRow>>,
     ) -> Option<NodeRow> {
-        self.0.db.with(get).inspect_err(|e| tracing::error!("DNS: {e:#}")).ok().flatten()
+        self.0.db().with(get).inspect_err(|e| tracing::error!("DNS: {e:#}")).ok().flatten()
     }
 }
 
@@ -30,6 +30,7 @@ impl Names for Nodes<'_> {
 
 /// What is to be done with a query.
 pub fn decide(app: &App, query: &[u8]) -> Verdict {
-    let network = Network { server: app.config.server_ip(), prefix: app.config.network.walt_net.ip.prefix };
+    let network =
+        Network { server: app.config().server_ip(), prefix: app.config().network.walt_net.ip.prefix };
     answer(query, network, &Nodes(app))
 }

@@ -16,12 +16,9 @@
 use crate::edge::netboot::bootstrap;
 use crate::services::nodes::boot_tree::BootTree;
 use crate::{
-    App,
+    actions::app::App,
     base::db::NodeRow,
-    services::{
-        images::{self, platform},
-        nodes::{boot, hub::update_life},
-    },
+    services::nodes::{boot, hub::update_life},
 };
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -172,15 +169,15 @@ pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
 pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, FileError> {
     match wanted(path).ok_or(FileError::NotFound)? {
         Wanted::Bootstrap => {
-            if let Some(node) = app.db.with(|c| NodeRow::by_ip(c, peer))? {
+            if let Some(node) = app.db().with(|c| NodeRow::by_ip(c, peer))? {
                 boot_begins(app, &node)?;
             }
-            let text = bootstrap::script(app.config.server_ip());
+            let text = bootstrap::script(app.config().server_ip());
             Ok(BootFile(Content::Memory(text.into_bytes())))
         }
         Wanted::Loader(name) => loader(name),
         Wanted::Node { name, file } => {
-            let node = app.db.with(|c| NodeRow::by_ip(c, peer))?.ok_or(FileError::NotFound)?;
+            let node = app.db().with(|c| NodeRow::by_ip(c, peer))?.ok_or(FileError::NotFound)?;
             if let Some(name) = name
                 && !std::str::from_utf8(&name).is_ok_and(|name| node.is_called(name))
             {
@@ -201,17 +198,18 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
 /// Notes that a node has started to boot, unless that is known.
 fn boot_begins(app: &App, node: &NodeRow) -> anyhow::Result<()> {
     if node.life.clone().loads(crate::base::time::now()) {
-        update_life(app, node.mac, |life| life.loads(crate::base::time::now()))?;
+        update_life(app.nodes(), node.mac, |life| life.loads(crate::base::time::now()))?;
     }
     Ok(())
 }
 
 /// The boot files that a node gets now.
-fn tree_of(app: &Arc<App>, node: &NodeRow) -> Result<BootTree, FileError> {
-    let image = images::find(app, &node.facts.image)
+fn tree_of(app: &App, node: &NodeRow) -> Result<BootTree, FileError> {
+    let writing = app.images().writing_now_blocking();
+    let view = app
+        .images()
+        .view_for(node, &writing)
         .map_err(|e| anyhow::anyhow!("{}", e.into_api("boot file").message))?;
-    let _changes = app.store_changes.blocking_read();
-    let view = platform::make(app, &image.image_id)?.view;
     Ok(BootTree::new(view, &node.facts.model))
 }
 
@@ -251,7 +249,7 @@ pub(super) mod tests {
     /// A server with a node `vn1` at [`NODE`] whose image has boot files, and a node at [`OTHER`] without image.
     pub fn server(dir: &std::path::Path) -> Arc<App> {
         let config = Config { state_dir: dir.join("state"), run_dir: dir.join("run"), ..Config::default() };
-        let app = crate::run::open(config).unwrap();
+        let app = crate::actions::app::tests::open(config).unwrap();
         let link = |to: &str| NewKind::Symlink(to.into());
         let file = |text: &str| NewKind::File(text.into());
         let entries = vec![
@@ -267,11 +265,11 @@ pub(super) mod tests {
             entry("etc", NewKind::Dir),
             entry("etc/shadow", file("the image's own")),
         ];
-        let layer = app.store.build_layer(entries, None).unwrap();
+        let layer = app.store().build_layer(entries, None).unwrap();
         let mut image =
             ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
         image.push_layer(&layer.diff_id, History::default());
-        let image_id = app.store.put_config(&image).unwrap();
+        let image_id = app.store().put_config(&image).unwrap();
         let reference = RefRow { reference: "alice/x".parse().unwrap(), image_id, created: 1 };
         let node = |mac: &str, name: &str, ip, image: &str| NodeRow {
             mac: mac.parse().unwrap(),
@@ -285,7 +283,7 @@ pub(super) mod tests {
             uuid: String::new(),
             life: Life::default(),
         };
-        app.db
+        app.db()
             .with(|c| {
                 reference.put(c, &crate::base::db::By::new("alice", ""))?;
                 node("52:54:00:00:00:02", "vn1", NODE, "alice/x").insert(c)?;
@@ -355,7 +353,7 @@ pub(super) mod tests {
     fn the_first_file_begins_a_boot() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let app = server(dir.path());
-        let life = || app.db.with(|c| NodeRow::by_ip(c, NODE)).unwrap().unwrap().life;
+        let life = || app.db().with(|c| NodeRow::by_ip(c, NODE)).unwrap().unwrap().life;
         open(&app, NODE, b"kernel").unwrap();
         assert_eq!(life(), Life::default());
         open(&app, NODE, b"bootstrap.ipxe").unwrap();

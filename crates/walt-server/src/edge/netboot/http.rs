@@ -7,7 +7,7 @@
 //! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use crate::edge::netboot::files::{self, BootFile, FileError};
-use crate::{App, edge::peers::Gate};
+use crate::{actions::app::App, edge::peers::Gate};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{

@@ -21,7 +21,7 @@ pub mod ra;
 pub mod tftp;
 
 use crate::{
-    App,
+    actions::app::App,
     base::sockets::{bound, listen},
 };
 use anyhow::{Context, Result};
@@ -41,9 +41,9 @@ pub struct Sockets {
 impl Sockets {
     /// Binds them on the bridge; what cannot be had is a warning.
     pub fn bind(app: &App) -> Self {
-        let http = listen(&app.config, http::PORT, "HTTP boot").inspect_err(|_| {
+        let http = listen(app.config(), http::PORT, "HTTP boot").inspect_err(|_| {
             let effect = "nodes cannot load kernels over the network";
-            app.ports_missing.add("HTTP boot", "tcp", http::PORT, effect);
+            app.base().ports_missing().add("HTTP boot", "tcp", http::PORT, effect);
         });
         Self {
             http: http.ok(),
@@ -89,6 +89,6 @@ fn runtime(socket: Socket) -> Result<tokio::net::UdpSocket> {
 
 /// A UDP socket on the bridge, if its port can be had; `effect` says what follows if not.
 fn udp(app: &App, port: u16, service: &str, effect: &str) -> Option<Socket> {
-    let made = bound(&app.config, Type::DGRAM, port);
-    made.inspect_err(|_| app.ports_missing.add(service, "udp", port, effect)).ok()
+    let made = bound(app.config(), Type::DGRAM, port);
+    made.inspect_err(|_| app.base().ports_missing().add(service, "udp", port, effect)).ok()
 }

@@ -3,7 +3,7 @@
 //! IPv6 is off on the bridge, so this hears and speaks by a packet socket. An answer goes to the station that
 //! asked, and to nobody else: there is one per question.
 
-use crate::{App, services::network};
+use crate::{actions::app::App, services::network};
 use std::{sync::Arc, time::Duration};
 use walt_netboot::ra;
 use walt_sys::net::packet::{IPV6, PacketSocket};
@@ -16,14 +16,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Opens it on the bridge; without it, iPXE waits for some seconds at each boot.
 pub fn bind(app: &App) -> Option<Socket> {
-    PacketSocket::open(app.config.bridge(), IPV6)
+    PacketSocket::open(app.config().bridge(), IPV6)
         .inspect_err(|e| tracing::warn!("{e}; machines that boot by iPXE wait for a router"))
         .ok()
 }
 
 /// Serves for ever.
 pub async fn serve(app: Arc<App>, socket: Socket) {
-    let bridge = network::bridge_mac(&app.config);
+    let bridge = network::bridge_mac(app.config());
     let mut buffer = [0; ra::PACKET_MAX + 1];
     loop {
         match socket.receive(&mut buffer).await {

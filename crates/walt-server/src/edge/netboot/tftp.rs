@@ -9,7 +9,7 @@
 
 use crate::edge::netboot::files;
 use crate::{
-    App,
+    actions::app::App,
     base::{config::Config, sockets::bound},
 };
 use anyhow::{Context, Result};
@@ -144,7 +144,7 @@ fn transfer(
     request: &Request,
     own: &Running,
 ) -> Result<String> {
-    let socket = client_socket(&app.config, peer).context("cannot open a socket for a transfer")?;
+    let socket = client_socket(app.config(), peer).context("cannot open a socket for a transfer")?;
     let file = match files::open(app, ip, &request.path) {
         Ok(file) => file,
         Err(e) => {

@@ -11,13 +11,12 @@
 mod receive;
 
 use crate::services::registries::{
-    manifests::{TAR, by_tag, images, indexes, manifest_in, repository},
+    manifests::{TAR, by_tag, images_of, indexes, manifest_in, repository},
     token,
 };
 use crate::{
-    App,
+    actions::app::App,
     base::db::{Document, IndexRow, ManifestRow, RefRow},
-    services::images::housekeeping::writing,
 };
 use anyhow::Result;
 use axum::{
@@ -84,7 +83,7 @@ fn asks(app: &App, headers: &HeaderMap) -> Option<UserName> {
     let text = String::from_utf8(STANDARD.decode(basic.trim()).ok()?).ok()?;
     let (user, given) = text.split_once(':')?;
     let user: UserName = user.parse().ok()?;
-    token::is_valid(&app.token_key, &user, given, crate::base::time::now() as u64).then_some(user)
+    token::is_valid(app.base().token_key(), &user, given, crate::base::time::now() as u64).then_some(user)
 }
 
 /// A request that writes: to the caller's own names.
@@ -131,7 +130,7 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
         return Ok(Json(json!({})).into_response());
     }
     if path == "_catalog" {
-        let refs = app.db.with(RefRow::all)?;
+        let refs = app.db().with(RefRow::all)?;
         let names: BTreeSet<String> =
             refs.iter().map(|r| format!("{}/{}", r.reference.user(), r.reference.image().name())).collect();
         return Ok(Json(json!({ "repositories": names })).into_response());
@@ -145,7 +144,7 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
     {
         return Ok(answer);
     }
-    let names = repository(app, user, name)?;
+    let names = repository(app.images(), user, name)?;
     if names.is_empty() {
         return Ok(absent("NAME_UNKNOWN"));
     }
@@ -173,13 +172,15 @@ fn waiting(
 ) -> Result<Option<Response>> {
     match kind {
         "blobs" => {
-            let Some(blob) = app.uploads.whole(user, digest) else { return Ok(None) };
+            let Some(blob) = app.registries().uploads().whole(user, digest) else { return Ok(None) };
             let body = if method == Method::HEAD { Body::empty() } else { file_body(blob.open()?) };
             Ok(Some(sized(method, "application/octet-stream", digest, blob.size(), body)))
         }
-        "manifests" => {
-            Ok(app.uploads.child(user, name, digest).map(|child| document(method, child.document.clone())))
-        }
+        "manifests" => Ok(app
+            .registries()
+            .uploads()
+            .child(user, name, digest)
+            .map(|child| document(method, child.document.clone()))),
         _ => Ok(None),
     }
 }
@@ -187,16 +188,16 @@ fn waiting(
 fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Result<Response> {
     let found = match what.strip_prefix("sha256:").map(str::parse::<Hash256>) {
         Some(Ok(digest)) => {
-            let indexes = indexes(app, names)?;
+            let indexes = indexes(app.images(), names)?;
             match indexes.contains(&digest) {
-                true => app.db.with(|c| IndexRow::get(c, &digest))?,
-                false => manifest_in(app, names, &indexes, &digest)?.map(|stored| stored.document),
+                true => app.db().with(|c| IndexRow::get(c, &digest))?,
+                false => manifest_in(app.images(), names, &indexes, &digest)?.map(|stored| stored.document),
             }
         }
         Some(Err(_)) => None,
         None => {
             let row = names.iter().find(|r| r.reference.image().tag() == what);
-            row.map(|row| by_tag(app, row)).transpose()?
+            row.map(|row| by_tag(app.images(), row)).transpose()?
         }
     };
     Ok(found.map_or_else(|| absent("MANIFEST_UNKNOWN"), |found| document(method, found)))
@@ -221,30 +222,30 @@ fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -
 
 async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256) -> Result<Response> {
     let layer = DiffId(digest);
-    let indexes = indexes(app, names)?;
+    let indexes = indexes(app.images(), names)?;
     for index in &indexes {
-        if app.db.with(|c| IndexRow::has_blob(c, index, &digest))? {
+        if app.db().with(|c| IndexRow::has_blob(c, index, &digest))? {
             return kept_blob(app, method, &digest);
         }
     }
-    for image in images(app, names, &indexes)? {
+    for image in images_of(app.images(), names, &indexes)? {
         if image.0 == digest {
-            let bytes = app.store.config_bytes(&image)?;
+            let bytes = app.store().config_bytes(&image)?;
             return Ok(sized(method, manifest::OCI_CONFIG, &digest, bytes.len() as u64, Body::from(bytes)));
         }
-        if app.db.with(|c| ManifestRow::has_blob(c, &image, &digest))? {
+        if app.db().with(|c| ManifestRow::has_blob(c, &image, &digest))? {
             return kept_blob(app, method, &digest);
         }
-        if app.store.config(&image)?.layers()?.contains(&layer) {
-            let mut pinned = app.pins.begin();
+        if app.store().config(&image)?.layers()?.contains(&layer) {
+            let mut pinned = app.images().pins().begin();
             {
-                let _writing = writing(app).await;
-                if !app.store.has_layer(&layer) {
+                let _writing = app.images().writing().await;
+                if !app.store().has_layer(&layer) {
                     break;
                 }
                 pinned.layer(layer);
             }
-            let size = app.store.layer_info(&layer)?.size;
+            let size = app.store().layer_info(&layer)?.size;
             let body = if method == Method::HEAD { Body::empty() } else { stream(app, layer, pinned).await };
             return Ok(sized(method, TAR, &digest, size, body));
         }
@@ -254,7 +255,7 @@ async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256
 
 /// A blob of the store. Once it is open, it stays until it was sent.
 fn kept_blob(app: &App, method: &Method, digest: &Hash256) -> Result<Response> {
-    let (file, size) = app.store.open_blob(digest)?;
+    let (file, size) = app.store().open_blob(digest)?;
     let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
     Ok(sized(method, "application/octet-stream", digest, size, body))
 }
@@ -269,7 +270,7 @@ async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::
         let _held = (slot, pinned);
         let mut out = io::BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
         let done =
-            app.store.export_layer(&layer, &mut out).map_err(io::Error::other).and_then(|_| out.flush());
+            app.store().export_layer(&layer, &mut out).map_err(io::Error::other).and_then(|_| out.flush());
         if let Err(e) = done {
             // The answer breaks off: its receiver has not as many bytes as it was promised.
             let _gone = sender.blocking_send(Err(e));

@@ -14,7 +14,7 @@ mod manifests;
 
 use crate::edge::registry::refuse;
 use crate::{
-    App,
+    actions::app::App,
     base::{db::blocking, failure::Failure},
 };
 use anyhow::Result;
@@ -61,7 +61,7 @@ impl Push<'_> {
         if id.is_empty() {
             return if method == Method::POST { self.begin(body).await } else { Ok(unsupported()) };
         }
-        let Some(mut blob) = self.app.uploads.take(&self.user, id) else {
+        let Some(mut blob) = self.app.registries().uploads().take(&self.user, id) else {
             let why = "this upload is not known, or is being written to";
             return Ok(refuse(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", why));
         };
@@ -92,7 +92,7 @@ impl Push<'_> {
             (header::RANGE, format!("0-{}", blob.size().saturating_sub(1))),
             (header::HeaderName::from_static("docker-upload-uuid"), id.to_owned()),
         ];
-        self.app.uploads.put_back(&self.user, id, blob);
+        self.app.registries().uploads().put_back(&self.user, id, blob);
         (status, headers).into_response()
     }
 
@@ -102,11 +102,11 @@ impl Push<'_> {
         {
             return Ok(self.created(&format!("blobs/sha256:{digest}"), &digest));
         }
-        if !self.app.uploads.has_room(&self.user) {
+        if !self.app.registries().uploads().has_room(&self.user) {
             let why = "too many uploads that wait for a manifest";
             return Ok(refuse(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why));
         }
-        let blob = self.app.store.new_blob()?;
+        let blob = self.app.store().new_blob()?;
         if self.query.contains_key("digest") {
             return self.finish(blob, body).await;
         }
@@ -116,9 +116,9 @@ impl Push<'_> {
     /// Whether a blob of that digest need not be sent.
     fn has(&self, digest: &Hash256) -> bool {
         let (app, layer) = (self.app, walt_types::DiffId(*digest));
-        app.uploads.whole(&self.user, digest).is_some()
-            || app.store.has_blob(digest)
-            || app.store.has_layer(&layer)
+        app.registries().uploads().whole(&self.user, digest).is_some()
+            || app.store().has_blob(digest)
+            || app.store().has_layer(&layer)
     }
 
     async fn finish(&self, mut blob: NewBlob, body: Body) -> Result<Response> {
@@ -130,7 +130,7 @@ impl Push<'_> {
             let why = format!("the bytes have the digest sha256:{digest}");
             return Ok(refuse(StatusCode::BAD_REQUEST, "DIGEST_INVALID", &why));
         }
-        self.app.uploads.add(&self.user, blob);
+        self.app.registries().uploads().add(&self.user, blob);
         Ok(self.created(&format!("blobs/sha256:{digest}"), &digest))
     }
 

@@ -4,7 +4,7 @@
 //! copied. What it found is a layer, or that nothing changed. Caches of `RUN --mount=type=cache` are directories
 //! below `<state-dir>/cache/build/`.
 
-use crate::{App, base::db::Db};
+use crate::{base::db::Db, services::images::Images};
 use anyhow::{Context, Result};
 use rusqlite::OptionalExtension;
 use std::{
@@ -23,9 +23,9 @@ const KEEP_MOUNT: Duration = Duration::from_secs(30 * 86_400);
 
 /// What an earlier step found: a layer, or none if it changed nothing. Call it with
 /// [`writing`](crate::actions::build::housekeeping::writing) held, and pin the layer before letting go.
-pub fn find(app: &App, key: &str) -> Result<Option<Option<DiffId>>> {
+pub fn find(images: &Images, key: &str) -> Result<Option<Option<DiffId>>> {
     let now = crate::base::time::now() as i64;
-    let found: Option<Option<String>> = app.db.with(|c| {
+    let found: Option<Option<String>> = images.db().with(|c| {
         let found = c
             .query_row("SELECT layer FROM build_cache WHERE key = ?1", [key], |row| row.get(0))
             .optional()?;
@@ -40,20 +40,20 @@ pub fn find(app: &App, key: &str) -> Result<Option<Option<DiffId>>> {
         Some(Some(text)) => {
             let layer: DiffId = text.parse().context("a layer in the build cache")?;
             // One that is gone is no result.
-            Ok(app.store.has_layer(&layer).then_some(Some(layer)))
+            Ok(images.store().has_layer(&layer).then_some(Some(layer)))
         }
     }
 }
 
 /// Keeps what a step found.
-pub fn put(app: &App, key: &str, found: Option<&DiffId>) -> Result<()> {
+pub fn put(images: &Images, key: &str, found: Option<&DiffId>) -> Result<()> {
     let size = match found {
-        Some(layer) => app.store.layer_info(layer)?.size,
+        Some(layer) => images.store().layer_info(layer)?.size,
         None => 0,
     };
     let now = crate::base::time::now() as i64;
     let layer = found.map(ToString::to_string);
-    app.db.with(|c| {
+    images.db().with(|c| {
         c.execute(
             "INSERT OR REPLACE INTO build_cache (key, layer, size, used) VALUES (?1, ?2, ?3, ?4)",
             (key, layer, size as i64, now),
@@ -73,9 +73,9 @@ pub fn live_layers(db: &Db) -> Result<Vec<DiffId>> {
 }
 
 /// Forgets results that are old, or too many. Called by housekeeping.
-pub fn prune(app: &App) -> Result<()> {
-    forget(&app.db, crate::base::time::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
-    prune_mounts(&mounts_dir(app))
+pub fn prune(images: &Images) -> Result<()> {
+    forget(images.db(), crate::base::time::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
+    prune_mounts(&mounts_dir(images))
 }
 
 /// Forgets what was not used since `oldest`, and what is unused for longest beyond `max` bytes.
@@ -108,14 +108,14 @@ fn forget(db: &Db, oldest: i64, max: u64) -> Result<()> {
     })
 }
 
-fn mounts_dir(app: &App) -> PathBuf {
-    app.config.state_dir.join("cache/build")
+fn mounts_dir(images: &Images) -> PathBuf {
+    images.config().state_dir.join("cache/build")
 }
 
 /// The directory of a cache mount of a user; made if it is new.
-pub fn mount_dir(app: &App, user: &UserName, id: &str) -> Result<PathBuf> {
+pub fn mount_dir(images: &Images, user: &UserName, id: &str) -> Result<PathBuf> {
     let name = blake3::hash(format!("{user}\0{id}").as_bytes()).to_hex();
-    let dir = mounts_dir(app).join(&name.as_str()[..32]);
+    let dir = mounts_dir(images).join(&name.as_str()[..32]);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     // Its use counts, also if nothing in it changes.
     let used = File::create(dir.with_extension("used")).and_then(|f| f.set_modified(SystemTime::now()));

@@ -6,11 +6,11 @@
 
 use crate::services::images::{LABEL_MODELS, recipe};
 use crate::{
-    App,
     base::{
         db::{By, HistoryRow, RefRow},
         fail_points,
     },
+    services::images::Images,
 };
 use anyhow::{Context, Result, bail};
 use include_dir::{Dir, include_dir};
@@ -166,18 +166,18 @@ pub enum Standing {
 ///
 /// # Errors
 /// The store or the database cannot be read.
-pub fn standing(app: &App, row: &RefRow) -> Result<Standing> {
+pub fn standing(images: &Images, row: &RefRow) -> Result<Standing> {
     let name = row.reference.image();
     if name.tag() != DEFAULT_TAG || !names().contains(&name.name().to_owned()) {
         return Ok(Standing::Current);
     }
-    let history = app.store.config(&row.image_id)?.history.unwrap_or_default();
+    let history = images.store().config(&row.image_id)?.history.unwrap_or_default();
     let made_by =
         history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
     if made_by.is_none_or(|digest| digest == recipe_digest(name.name())) {
         return Ok(Standing::Current);
     }
-    let versions = app.db.with(|c| HistoryRow::of(c, &row.reference))?;
+    let versions = images.db().with(|c| HistoryRow::of(c, &row.reference))?;
     let here = versions
         .first()
         // One of before there was a history has an empty command: then there were no registries either.
@@ -209,12 +209,12 @@ pub fn references(name: &str, recipe: &RecipeConfig) -> Result<BTreeSet<ImageRef
 ///
 /// # Errors
 /// The files are missing or wrong, or the store failed.
-pub fn store(app: &App, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)> {
+pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)> {
     let text = std::fs::read(dir.join("config.json"))
         .with_context(|| format!("cannot read config.json in {}", dir.display()))?;
     let recipe = RecipeConfig::parse(&text)?;
     let tar = File::open(dir.join("rootfs.tar")).context("cannot open rootfs.tar")?;
-    let layer = app.store.import_tar(tar).context("cannot import rootfs.tar")?;
+    let layer = images.store().import_tar(tar).context("cannot import rootfs.tar")?;
     fail_points::point("import-layer");
     let created = crate::base::time::now() as i64;
     let mut config = ImageConfig {
@@ -242,7 +242,7 @@ pub fn store(app: &App, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)
         ..History::default()
     };
     config.push_layer(&layer.diff_id, history);
-    let image = app.store.put_config(&config)?;
+    let image = images.store().put_config(&config)?;
     fail_points::point("import-config");
     Ok((Stored { image, created }, recipe))
 }
@@ -251,11 +251,11 @@ pub fn store(app: &App, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)
 ///
 /// # Errors
 /// The files are missing or wrong, or the store failed; nothing is changed then.
-pub fn import(app: &App, name: &str, dir: &Path) -> Result<ImageId> {
-    let (Stored { image, created }, recipe) = store(app, name, dir)?;
+pub fn import(images: &Images, name: &str, dir: &Path) -> Result<ImageId> {
+    let (Stored { image, created }, recipe) = store(images, name, dir)?;
     let by = By::new(PLATFORM_USER, format!("{BUILD_COMMAND} {name}"));
     let references = references(name, &recipe)?;
-    app.db.transaction(|tx| {
+    images.db().transaction(|tx| {
         let put = |reference| RefRow { reference, image_id: image, created }.put(tx, &by);
         references.into_iter().try_for_each(put)
     })?;

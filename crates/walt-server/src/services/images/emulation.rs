@@ -5,11 +5,11 @@
 //! Containers that outlive the server keep it themselves ([`walt_container::session::HoldSpec::emulated`]).
 
 use crate::{
-    App,
     base::{
         config::Config,
         failure::{Outcome, refused},
     },
+    services::images::Images,
 };
 use std::sync::{Mutex, PoisonError};
 use walt_container::emulation::{self, Emulation};
@@ -18,6 +18,12 @@ use walt_images::ImageConfig;
 /// What this server has set up, for as long as it runs.
 #[derive(Debug, Default)]
 pub struct Kept(Mutex<Option<Emulation>>);
+
+impl Kept {
+    fn keep(&self, emulation: Emulation) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulation);
+    }
+}
 
 /// How names of our handlers in the kernel begin.
 pub fn owner(config: &Config) -> String {
@@ -29,15 +35,15 @@ pub fn owner(config: &Config) -> String {
 ///
 /// # Errors
 /// There is no emulator for its CPU; the sentence names the package.
-pub fn ready(app: &App, config: &ImageConfig) -> Outcome<Option<String>> {
+pub fn ready(images: &Images, config: &ImageConfig) -> Outcome<Option<String>> {
     let set_up = || -> Result<_, emulation::Error> {
         let Some(cpu) = emulation::foreign(&config.architecture)? else { return Ok(None) };
-        Ok(Some((cpu, emulation::ensure(cpu, &owner(&app.config))?)))
+        Ok(Some((cpu, emulation::ensure(cpu, &owner(images.config()))?)))
     };
     match set_up() {
         Ok(None) => Ok(None),
         Ok(Some((cpu, emulation))) => {
-            *app.emulation.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulation);
+            images.emulation().keep(emulation);
             Ok(Some(note(cpu.name)))
         }
         Err(e) => Err(refused(format!("This image is for another CPU than this server's: {e}."))),

@@ -5,10 +5,10 @@
 //! runs through symbolic links (`/bin` → `usr/bin`), the files go where the links lead; a link that leads
 //! nowhere is replaced by a directory.
 
-use crate::services::images::housekeeping::After;
+use crate::services::images::writers::Writing;
 use crate::{
-    App,
     base::{db, fail_points, failure::Outcome},
+    services::images::Images,
 };
 use anyhow::{Context, Result};
 use include_dir::{Dir, include_dir};
@@ -53,36 +53,39 @@ pub struct Platform {
 }
 
 /// The platform layer and view of an image; made if it is new, or if the server's inputs have changed.
-pub async fn of(app: &Arc<App>, image: &ImageId) -> Outcome<Platform> {
-    let _changes = app.store_changes.read().await;
-    Ok(db::blocking(|| make(app, image))?)
+pub async fn of(images: &Images, image: &ImageId) -> Outcome<Platform> {
+    let writing = images.writing_now().await;
+    Ok(db::blocking(|| make(images, image, &writing))?)
 }
 
-/// As [`of`], for a thread that may block and holds [`App::store_changes`].
-pub fn make(app: &App, image: &ImageId) -> Result<Platform> {
-    let inputs = inputs_digest(app);
-    let layers = app.store.config(image)?.layers()?;
-    if let Some((diff_id, view)) = app.db.with(|c| db::platform(c, image, &inputs))?
-        && let Ok(view) = app.store.view_by_id(&view)
+/// As [`of`], in a thread that may block.
+///
+/// # Errors
+/// The image, the store or the database cannot be read or written.
+pub fn make(images: &Images, image: &ImageId, _writing: &Writing<'_>) -> Result<Platform> {
+    let inputs = inputs_digest(images);
+    let layers = images.store().config(image)?.layers()?;
+    if let Some((diff_id, view)) = images.db().with(|c| db::platform(c, image, &inputs))?
+        && let Ok(view) = images.store().view_by_id(&view)
     {
         return Ok(Platform { diff_id, view });
     }
-    let _tidy = After(app);
-    let base = app.store.view(&layers, None)?;
-    let layer = app.store.build_layer(entries(app, image, &base)?, Some(&base))?;
+    let _tidy = images.tidy_when_done();
+    let base = images.store().view(&layers, None)?;
+    let layer = images.store().build_layer(entries(images, image, &base)?, Some(&base))?;
     fail_points::point("platform-layer");
-    let view = app.store.view(&layers, Some(&layer.diff_id))?;
+    let view = images.store().view(&layers, Some(&layer.diff_id))?;
     fail_points::point("platform-view");
-    app.db.with(|c| db::put_platform(c, image, &inputs, &layer.diff_id, view.id()))?;
+    images.db().with(|c| db::put_platform(c, image, &inputs, &layer.diff_id, view.id()))?;
     Ok(Platform { diff_id: layer.diff_id, view })
 }
 
-fn server_mac(app: &App) -> String {
-    crate::services::network::bridge_mac(&app.config).to_string()
+fn server_mac(images: &Images) -> String {
+    crate::services::network::bridge_mac(images.config()).to_string()
 }
 
 /// Digest of all that does not come from the image.
-fn inputs_digest(app: &App) -> String {
+fn inputs_digest(images: &Images) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -93,18 +96,18 @@ fn inputs_digest(app: &App) -> String {
         part(file.path().as_os_str().as_encoded_bytes());
         part(file.contents());
     }
-    part(&app.keys.host_private);
-    part(app.keys.client_public.as_bytes());
-    part(app.config.server_ip().to_string().as_bytes());
-    part(server_mac(app).as_bytes());
+    part(&images.keys().host_private);
+    part(images.keys().client_public.as_bytes());
+    part(images.config().server_ip().to_string().as_bytes());
+    part(server_mac(images).as_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// Template variables of `image.spec`.
-fn variables(app: &App, image: &ImageId) -> BTreeMap<&'static str, String> {
+fn variables(images: &Images, image: &ImageId) -> BTreeMap<&'static str, String> {
     let mut all = BTreeMap::from([
-        ("server_ip", app.config.server_ip().to_string()),
-        ("server_mac", server_mac(app)),
+        ("server_ip", images.config().server_ip().to_string()),
+        ("server_mac", server_mac(images)),
         ("walt_image_id", image.to_string()),
         // Only the disk cache of hybrid boot sizes by it; it is told the true size there.
         ("walt_image_size_kib", "0".into()),
@@ -217,25 +220,25 @@ impl Builder<'_> {
     }
 }
 
-fn entries(app: &App, image: &ImageId, base: &Arc<View>) -> Result<Vec<NewEntry>> {
+fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<NewEntry>> {
     let mut layer = Builder { base, entries: BTreeMap::new() };
     for (source, target, mode) in manifest()? {
         let content =
             NODE.get_file(source).with_context(|| format!("node/{source} is not embedded"))?.contents();
         layer.file(target, mode, content);
     }
-    let ip = app.config.server_ip();
-    let variables = variables(app, image);
+    let ip = images.config().server_ip();
+    let variables = variables(images, image);
     layer.file("/etc/hosts", 0o644, HOSTS);
     layer.file("/etc/resolv.conf", 0o644, format!("domain walt\nsearch walt.\nnameserver {ip}\n"));
-    layer.file("/etc/ssh/ssh_host_ecdsa_key", 0o600, app.keys.host_private.clone());
-    layer.file("/etc/ssh/ssh_host_ecdsa_key.pub", 0o644, app.keys.host_public.clone());
-    layer.file("/etc/dropbear/dropbear_ecdsa_host_key", 0o600, app.keys.host_dropbear.clone());
+    layer.file("/etc/ssh/ssh_host_ecdsa_key", 0o600, images.keys().host_private.clone());
+    layer.file("/etc/ssh/ssh_host_ecdsa_key.pub", 0o644, images.keys().host_public.clone());
+    layer.file("/etc/dropbear/dropbear_ecdsa_host_key", 0o600, images.keys().host_dropbear.clone());
     let mut authorized = layer.read("/root/.ssh/authorized_keys").map(|(_, text)| text).unwrap_or_default();
     if !authorized.is_empty() && !authorized.ends_with('\n') {
         authorized.push('\n');
     }
-    authorized.push_str(&app.keys.client_public);
+    authorized.push_str(&images.keys().client_public);
     layer.file("/root/.ssh/authorized_keys", 0o600, authorized);
     if let Some(entry) = layer.entries.get_mut(b"root/.ssh".as_slice()) {
         // sshd refuses keys in a directory that others may write to.

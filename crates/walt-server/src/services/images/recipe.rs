@@ -14,12 +14,12 @@ use crate::services::images::{
     emulation::ready,
 };
 use crate::{
-    App,
     base::{
         config::Config,
         events::Events,
         failure::{Failure, Outcome, refused},
     },
+    services::images::Images,
 };
 use anyhow::{Context, Result, bail};
 use include_dir::Dir;
@@ -240,13 +240,13 @@ fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
 ///
 /// # Errors
 /// As [`run`]; the sentence has the recipe's last line.
-pub async fn run_apart(app: &App, name: &str, events: &Events) -> Outcome<Made> {
+pub async fn run_apart(images: &Images, name: &str, events: &Events) -> Outcome<Made> {
     let architecture = recipe_config(name)?.architecture;
-    if let Some(note) = ready(app, &ImageConfig { architecture, ..ImageConfig::default() })? {
+    if let Some(note) = ready(images, &ImageConfig { architecture, ..ImageConfig::default() })? {
         events.note(note).await;
     }
-    let cache = cache_of(&app.config);
-    let made = crate::base::db::blocking(|| Made::prepare(&prefix_of(&app.config), &cache))?;
+    let cache = cache_of(images.config());
+    let made = crate::base::db::blocking(|| Made::prepare(&prefix_of(images.config()), &cache))?;
     let command = made.command(&APART, name, &cache);
     let (told, mut lines) = mpsc::channel(QUEUE);
     let (started, _ends) = oneshot::channel();

@@ -1,13 +1,8 @@
 //! What a virtual node boots: the iPXE scripts of its image, run on the files of its view.
 
+use crate::base::db::blocking;
 use crate::{
-    App,
-    base::db::NodeRow,
-    services::nodes::boot_tree::BootTree,
-    services::{
-        images::{self, platform},
-        network,
-    },
+    base::db::NodeRow, services::network, services::nodes::Nodes, services::nodes::boot_tree::BootTree,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use std::{fs::File, sync::Arc};
@@ -31,12 +26,13 @@ pub struct Boot {
 ///
 /// # Errors
 /// Why it cannot boot, in a sentence for the console and for `walt node show`.
-pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
-    let image =
-        images::find(app, &node.facts.image).map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
-    let platform =
-        platform::of(app, &image.image_id).await.map_err(|e| anyhow!("{}", e.into_api("boot").message))?;
-    let net = app.config.network.walt_net.ip;
+pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
+    let view = {
+        let writing = nodes.images().writing_now().await;
+        blocking(|| nodes.images().view_for(node, &writing))
+            .map_err(|e| anyhow!("{}", e.into_api("boot").message))?
+    };
+    let net = nodes.config().network.walt_net.ip;
     let machine = Machine {
         mac: node.mac,
         ip: node.ip,
@@ -48,7 +44,7 @@ pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
         product: PRODUCT.into(),
         model: node.facts.model.to_string(),
     };
-    let files = BootTree::new(platform.view, &node.facts.model);
+    let files = BootTree::new(view, &node.facts.model);
     let report = ipxe::run(&machine, START, &files);
     let boot = match report.outcome {
         Ok(Outcome::Boot(boot)) => boot,
@@ -74,10 +70,10 @@ pub async fn plan(app: &Arc<App>, node: &NodeRow) -> Result<Boot> {
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn tap(app: &App, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
-    let name = network::tap_name(&app.config, node);
-    let alias = format!("tap to {} of {}", app.config.bridge(), node.facts.name);
-    walt_sys::net::tap::open(&name, app.config.bridge(), &alias)
+pub fn tap(nodes: &Nodes, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
+    let name = network::tap_name(nodes.config(), node);
+    let alias = format!("tap to {} of {}", nodes.config().bridge(), node.facts.name);
+    walt_sys::net::tap::open(&name, nodes.config().bridge(), &alias)
         .with_context(|| format!("cannot open the tap of node {}", node.facts.name))
 }
 

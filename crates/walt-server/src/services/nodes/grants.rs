@@ -1,6 +1,6 @@
 //! What nodes may read: in the database, and in memory by the address of the node.
 
-use crate::{App, base::db::NodeRow};
+use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::{Context, Result};
 use std::{
     collections::HashMap,
@@ -126,13 +126,13 @@ impl GrantCache {
 ///
 /// # Errors
 /// The database or the store cannot be read.
-pub fn load(app: &App, ip: Ipv4Addr) -> Result<Option<Granted>> {
-    let Some(node) = app.db.with(|c| NodeRow::by_ip(c, ip))? else { return Ok(None) };
+pub fn load(nodes: &Nodes, ip: Ipv4Addr) -> Result<Option<Granted>> {
+    let Some(node) = nodes.db().with(|c| NodeRow::by_ip(c, ip))? else { return Ok(None) };
     let (ids, persists) =
-        app.db.with(|c| Ok((NodeRow::grants(c, node.mac)?, NodeRow::persists(c, node.mac)?)))?;
+        nodes.db().with(|c| Ok((NodeRow::grants(c, node.mac)?, NodeRow::persists(c, node.mac)?)))?;
     let mut views: Vec<(ViewId, Arc<dyn ReadView>)> = Vec::new();
     for id in ids {
-        match app.store.view_by_id(&id) {
+        match nodes.images().store().view_by_id(&id) {
             Ok(view) => views.push((id, Arc::new(Served(view)))),
             Err(e @ walt_images::Error::Missing { .. }) => {
                 tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}");
@@ -140,7 +140,7 @@ pub fn load(app: &App, ip: Ipv4Addr) -> Result<Option<Granted>> {
             Err(e) => return Err(e).context("a granted view cannot be read"),
         }
     }
-    let root = app.persist_root(node.mac);
+    let root = nodes.persist_root(node.mac);
     let persists = persists.into_iter().map(|(id, owner)| (id, root.join(owner))).collect();
     Ok(Some(Granted { views, persists }))
 }

@@ -1,6 +1,6 @@
 //! What the server knows of nodes at run time: live links, and a signal that some node changed.
 
-use crate::{App, base::db::NodeRow};
+use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::Result;
 use std::{
     collections::HashMap,
@@ -115,14 +115,14 @@ impl Hub {
 
 /// Changes where a node stands, in one transaction; `change` says whether there is something to keep.
 /// A node that was removed meanwhile is left alone.
-pub fn update_life(app: &App, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
-    let changed = app.db.transaction(|tx| -> Result<bool> {
+pub fn update_life(nodes: &Nodes, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
+    let changed = nodes.db().transaction(|tx| -> Result<bool> {
         let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(false) };
         let changed = change(&mut row.life);
         NodeRow::set_life(tx, mac, &row.life)?;
         Ok(changed)
     })?;
-    app.hub.signal();
+    nodes.hub().signal();
     Ok(changed)
 }
 

@@ -9,12 +9,168 @@ pub mod sweep;
 pub mod vnode;
 
 use crate::{
-    App,
-    base::{db::NodeRow, failure::Outcome},
+    base::{
+        config::Config,
+        db::{Db, LeaseRow, NodeRow, blocking},
+        failure::Outcome,
+        files::remove_tree,
+        state::{Base, Decision},
+        time::now,
+    },
+    services::{
+        images::Images,
+        network,
+        nodes::{
+            grants::GrantCache,
+            hub::{Hub, update_life},
+            sweep::Sweeps,
+            vnode::Supervisors,
+        },
+    },
 };
-use std::collections::BTreeMap;
+use anyhow::Result;
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
 use walt_api::{Node, NodeList, NodeState};
 use walt_core::{life::Phase, settings};
+use walt_types::Mac;
+
+/// Nodes at run time: their links, what they may read, and the virtual ones that this server keeps running.
+pub struct Nodes {
+    base: Arc<Base>,
+    images: Arc<Images>,
+    hub: Hub,
+    grants: GrantCache,
+    nfs: OnceLock<Arc<walt_nfsd::Server>>,
+    sweeps: Sweeps,
+    supervisors: Supervisors,
+}
+
+impl Nodes {
+    /// The nodes of a server, none of them running yet.
+    pub fn new(base: Arc<Base>, images: Arc<Images>) -> Self {
+        Self {
+            base,
+            images,
+            hub: Hub::default(),
+            grants: GrantCache::default(),
+            nfs: OnceLock::new(),
+            sweeps: Sweeps::default(),
+            supervisors: Supervisors::default(),
+        }
+    }
+
+    /// What all services stand on.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Database.
+    pub fn db(&self) -> &Db {
+        self.base.db()
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &Config {
+        self.base.config()
+    }
+
+    /// What nodes boot.
+    pub fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Live links of nodes, and the signal of changes.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// What nodes may read, in memory.
+    pub fn grants(&self) -> &GrantCache {
+        &self.grants
+    }
+
+    /// For which boots of nodes `/persist` was swept.
+    pub fn sweeps(&self) -> &Sweeps {
+        &self.sweeps
+    }
+
+    /// Virtual nodes that this server keeps running.
+    pub fn supervisors(&self) -> &Supervisors {
+        &self.supervisors
+    }
+
+    /// The NFS server, once it serves.
+    pub fn nfs(&self) -> Option<&Arc<walt_nfsd::Server>> {
+        self.nfs.get()
+    }
+
+    /// The NFS server serves from now on; called once, at the start.
+    pub fn set_nfs(&self, server: Arc<walt_nfsd::Server>) {
+        let _set_once = self.nfs.set(server);
+    }
+
+    /// Directory of `/persist` of a node.
+    pub fn persist_root(&self, mac: Mac) -> PathBuf {
+        self.config().state_dir.join("persist").join(mac.dashed())
+    }
+
+    /// Directory of a node's run-time files: console, sockets.
+    pub fn node_dir(&self, mac: Mac) -> PathBuf {
+        self.config().state_dir.join("nodes").join(mac.dashed())
+    }
+
+    /// Makes a node, virtual or physical: on record, with its address tied to it. A virtual one starts; a physical one
+    /// counts as booting, since a boot is how it was found.
+    ///
+    /// # Errors
+    /// The database or the kernel refuses.
+    pub fn add(self: &Arc<Self>, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
+        self.db().transaction(|tx| -> Result<()> {
+            // An address that it had as a device is now its own.
+            LeaseRow::delete(tx, node.mac)?;
+            node.insert(tx)
+        })?;
+        if node.facts.is_virtual {
+            network::add_tap(self.config(), node)?;
+            self.start_supervisor(node.mac);
+            return Ok(());
+        }
+        blocking(|| network::node_neighbour(self.config(), node))?;
+        update_life(self, node.mac, |life| {
+            life.start(now());
+            true
+        })?;
+        Ok(())
+    }
+
+    /// Removes a node and all that it leaves: its machine if it is virtual, its record, the tie to its address, what it
+    /// may read, its console log and `/persist`.
+    ///
+    /// # Errors
+    /// The machine cannot be ended, or the database, the kernel or the disk refuses.
+    pub async fn forget(&self, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
+        if node.facts.is_virtual {
+            self.stop_supervisor(node.mac).await?;
+        }
+        self.db().with(|c| NodeRow::delete(c, node.mac))?;
+        if node.facts.is_virtual {
+            network::remove_tap(self.config(), node)?;
+        } else {
+            network::remove_neighbour(self.config(), node)?;
+        }
+        self.grants.forget(node.ip);
+        if let Some(nfs) = self.nfs() {
+            nfs.close(node.ip);
+        }
+        [self.node_dir(node.mac), self.persist_root(node.mac)].iter().try_for_each(|dir| remove_tree(dir))?;
+        self.hub.signal();
+        Ok(())
+    }
+}
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
 pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
@@ -22,16 +178,16 @@ pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
 }
 
 /// All nodes, for `GET /api/v1/nodes`.
-pub fn list(app: &App) -> Outcome<NodeList> {
-    let (rows, settings) = app.db.with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
+pub fn list(nodes: &Nodes) -> Outcome<NodeList> {
+    let (rows, settings) = nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
     let none = BTreeMap::new();
     let nodes: Vec<Node> =
-        rows.iter().map(|row| describe(app, row, settings.get(&row.mac).unwrap_or(&none))).collect();
+        rows.iter().map(|row| describe(nodes, row, settings.get(&row.mac).unwrap_or(&none))).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
 }
 
-fn describe(app: &App, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node {
-    let phase = row.life.phase(crate::base::time::now(), boot_timeout(stored));
+fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node {
+    let phase = row.life.phase(now(), boot_timeout(stored));
     let (state, boot_seconds) = match phase {
         Phase::Off => (NodeState::Off, None),
         Phase::Booting(_) => (NodeState::Booting, None),
@@ -55,7 +211,7 @@ fn describe(app: &App, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node
         state,
         booted_text: phase.text(),
         boot_seconds,
-        last_console_line: failed.then(|| vnode::last_console_line(app, row)).flatten(),
+        last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! How the server reaches a node: OpenSSH as root, with the platform's keys.
 
-use crate::App;
+use crate::services::nodes::Nodes;
 use std::{net::Ipv4Addr, process::Command};
 
 /// Seconds to connect before a node counts as out of reach.
@@ -8,14 +8,14 @@ const CONNECT_TIMEOUT_S: u32 = 10;
 
 /// The ssh command line for a node. `remote` is passed to the remote shell as one string; none opens a
 /// login shell. `tty` asks for a terminal on the node.
-pub fn command(app: &App, ip: Ipv4Addr, remote: Option<&str>, tty: bool) -> Command {
+pub fn command(nodes: &Nodes, ip: Ipv4Addr, remote: Option<&str>, tty: bool) -> Command {
     let mut ssh = Command::new("ssh");
     // No user's or machine's configuration: what a node shell does must not depend on root's ~/.ssh.
     ssh.args(["-F", "none"]);
     for option in [
-        format!("IdentityFile={}", app.keys.client_key.display()),
+        format!("IdentityFile={}", nodes.base().keys().client_key.display()),
         "IdentitiesOnly=yes".into(),
-        format!("UserKnownHostsFile={}", app.keys.known_hosts.display()),
+        format!("UserKnownHostsFile={}", nodes.base().keys().known_hosts.display()),
         "GlobalKnownHostsFile=/dev/null".into(),
         "HostKeyAlias=walt.node".into(),
         "StrictHostKeyChecking=yes".into(),

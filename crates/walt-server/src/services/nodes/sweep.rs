@@ -1,7 +1,7 @@
 //! After a node's boot: files in its `/persist` that it had removed while they were open, and that it left
 //! behind when it crashed, are removed (see `nfs/persist/sweep.rs`).
 
-use crate::{App, base::db::NodeRow};
+use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::{Result, anyhow};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Mutex;
@@ -15,15 +15,15 @@ const MARGIN: f64 = 5.0;
 pub struct Sweeps(Mutex<HashMap<Mac, String>>);
 
 /// Sweeps for a boot that is `uptime` seconds old, once, without keeping the caller.
-pub fn after_boot(app: &Arc<App>, mac: Mac, boot_id: &str, uptime: f64) {
+pub fn after_boot(nodes: &Arc<Nodes>, mac: Mac, boot_id: &str, uptime: f64) {
     let before = (crate::base::time::now() - uptime - MARGIN) as i64;
-    let (app, boot_id) = (app.clone(), boot_id.to_owned());
+    let (nodes, boot_id) = (nodes.clone(), boot_id.to_owned());
     tokio::spawn(async move {
-        let mut swept = app.sweeps.0.lock().await;
+        let mut swept = nodes.sweeps().0.lock().await;
         if swept.get(&mac) == Some(&boot_id) {
             return;
         }
-        let sweeping = app.clone();
+        let sweeping = nodes.clone();
         let outcome = tokio::task::spawn_blocking(move || sweep(&sweeping, mac, before)).await;
         match outcome.map_err(anyhow::Error::from).and_then(|r| r) {
             Ok(()) => drop(swept.insert(mac, boot_id)),
@@ -32,11 +32,11 @@ pub fn after_boot(app: &Arc<App>, mac: Mac, boot_id: &str, uptime: f64) {
     });
 }
 
-fn sweep(app: &App, mac: Mac, before: i64) -> Result<()> {
-    let exports = app.db.with(|c| NodeRow::persists(c, mac))?;
-    let nfs = app.nfs.get().ok_or_else(|| anyhow!("NFS is not served yet"))?;
+fn sweep(nodes: &Nodes, mac: Mac, before: i64) -> Result<()> {
+    let exports = nodes.db().with(|c| NodeRow::persists(c, mac))?;
+    let nfs = nodes.nfs().ok_or_else(|| anyhow!("NFS is not served yet"))?;
     for (id, owner) in exports {
-        let dir = app.persist_root(mac).join(owner);
+        let dir = nodes.persist_root(mac).join(owner);
         if !dir.is_dir() {
             continue; // a node that has not mounted it yet
         }

@@ -11,12 +11,12 @@
 
 use crate::services::nodes::boot;
 use crate::{
-    App,
     base::{
         config::Acceleration,
         db::{NodeRow, blocking},
         failure::{Outcome, refused_hint},
     },
+    services::nodes::Nodes,
     services::nodes::hub::update_life,
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -77,16 +77,16 @@ impl Supervisors {
     }
 }
 
-impl App {
+impl Nodes {
     /// Starts the task of a virtual node; it starts or adopts the node's qemu.
     pub fn start_supervisor(self: &Arc<Self>, mac: Mac) {
         let (tx, rx) = mpsc::channel(ORDERS);
-        self.supervisors.orders().insert(mac, tx);
-        let app = self.clone();
+        self.supervisors().orders().insert(mac, tx);
+        let nodes = self.clone();
         tokio::spawn(async move {
-            if let Err(e) = supervise(&app, mac, rx).await {
+            if let Err(e) = supervise(&nodes, mac, rx).await {
                 tracing::error!(%mac, "the virtual node is given up: {e:#}");
-                app.supervisors.failures().insert(mac, format!("{e:#}"));
+                nodes.supervisors().failures().insert(mac, format!("{e:#}"));
             }
         });
     }
@@ -96,13 +96,13 @@ impl App {
     /// # Errors
     /// qemu cannot be ended.
     pub async fn stop_supervisor(&self, mac: Mac) -> Result<()> {
-        let Ok(orders) = self.supervisors.to(mac) else { return Ok(()) };
+        let Ok(orders) = self.supervisors().to(mac) else { return Ok(()) };
         let (done, answer) = oneshot::channel();
         if orders.send(Order::Stop { done }).await.is_ok() {
             answer.await.unwrap_or(Ok(()))?;
         }
-        self.supervisors.orders().remove(&mac);
-        self.supervisors.failures().remove(&mac);
+        self.supervisors().orders().remove(&mac);
+        self.supervisors().failures().remove(&mac);
         Ok(())
     }
 
@@ -113,16 +113,16 @@ impl App {
     pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = || anyhow!("the node is being removed");
-        self.supervisors.to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
+        self.supervisors().to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
 
 /// Starts the tasks of all virtual nodes, at the start of the server.
-pub fn start_all(app: &Arc<App>) -> Result<()> {
-    for node in app.db.with(NodeRow::all)? {
+pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
+    for node in nodes.db().with(NodeRow::all)? {
         if node.facts.is_virtual {
-            app.start_supervisor(node.mac);
+            nodes.start_supervisor(node.mac);
         }
     }
     Ok(())
@@ -132,26 +132,26 @@ pub fn start_all(app: &Arc<App>) -> Result<()> {
 ///
 /// # Errors
 /// One cannot be ended.
-pub fn stop_all(app: &App) -> Result<usize> {
+pub fn stop_all(nodes: &Nodes) -> Result<usize> {
     let mut stopped = 0;
-    for node in app.db.with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
-        if let Some(vm) = adopt(app, node.mac)? {
+    for node in nodes.db().with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
+        if let Some(vm) = adopt(nodes, node.mac)? {
             vm.stop()?;
             stopped += 1;
         }
         // A group that holds nothing may be left by a machine that ended while no server ran.
-        cgroup(app, node.mac).remove()?;
-        update_life(app, node.mac, |life| {
+        cgroup(nodes, node.mac).remove()?;
+        update_life(nodes, node.mac, |life| {
             life.stop();
             true
         })?;
     }
-    cgroup(app, Mac([0; 6])).remove_empty_parents()?;
+    cgroup(nodes, Mac([0; 6])).remove_empty_parents()?;
     Ok(stopped)
 }
 
 /// Refuses a virtual node while something that it needs is missing.
-pub fn check_programs(_app: &App) -> Outcome<()> {
+pub fn check_programs() -> Outcome<()> {
     if crate::base::programs::find_program(walt_vnode::PROGRAM).is_none() {
         return Err(refused_hint(
             format!("the program '{}' is missing on the server.", walt_vnode::PROGRAM),
@@ -169,14 +169,14 @@ pub fn check_programs(_app: &App) -> Outcome<()> {
 }
 
 /// Last line on the console of a node that does not run as it should; what prevented its start, if that is it.
-pub fn last_console_line(app: &App, node: &NodeRow) -> Option<String> {
-    let failure = app.supervisors.failures().get(&node.mac).cloned();
-    failure.or_else(|| log_of(app, node.mac).last_line().ok().flatten())
+pub fn last_console_line(nodes: &Nodes, node: &NodeRow) -> Option<String> {
+    let failure = nodes.supervisors().failures().get(&node.mac).cloned();
+    failure.or_else(|| log_of(nodes, node.mac).last_line().ok().flatten())
 }
 
 /// The console log of a node.
-pub fn log_of(app: &App, mac: Mac) -> console::Log {
-    console::Log::new(app.node_dir(mac).join("console.log"))
+pub fn log_of(nodes: &Nodes, mac: Mac) -> console::Log {
+    console::Log::new(nodes.node_dir(mac).join("console.log"))
 }
 
 fn account() -> Result<Account> {
@@ -188,13 +188,13 @@ fn account() -> Result<Account> {
     Ok(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
-fn cgroup(app: &App, mac: Mac) -> Cgroup {
-    Cgroup::new(format!("{}/vm-{}", app.cgroup_root().trim_start_matches('/'), mac.dashed()))
+fn cgroup(nodes: &Nodes, mac: Mac) -> Cgroup {
+    Cgroup::new(format!("{}/vm-{}", nodes.base().cgroup_root().trim_start_matches('/'), mac.dashed()))
 }
 
-fn adopt(app: &App, mac: Mac) -> Result<Option<Vm>> {
-    let dir = app.node_dir(mac);
-    Ok(blocking(|| walt_vnode::adopt(&dir, Some(cgroup(app, mac))))?)
+fn adopt(nodes: &Nodes, mac: Mac) -> Result<Option<Vm>> {
+    let dir = nodes.node_dir(mac);
+    Ok(blocking(|| walt_vnode::adopt(&dir, Some(cgroup(nodes, mac))))?)
 }
 
 struct Backoff(Duration);
@@ -215,25 +215,25 @@ impl Backoff {
     }
 }
 
-async fn supervise(app: &Arc<App>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
-    let mut adopted = adopt(app, mac)?;
+async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+    let mut adopted = adopt(nodes, mac)?;
     let mut backoff = Backoff(BACKOFF.0);
     // Who waits for the start that comes next.
     let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
     loop {
-        let Some(node) = app.db.with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
+        let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
         let begun = Instant::now();
         let running = match adopted.take() {
             Some(vm) => Ok(vm),
-            None => start(app, &node).await,
+            None => start(nodes, &node).await,
         };
         let pause = match running {
             Ok(vm) => {
-                app.supervisors.failures().remove(&mac);
+                nodes.supervisors().failures().remove(&mac);
                 if let Some(done) = waiting.take() {
                     let _ = done.send(Ok(()));
                 }
-                match watch(app, mac, &vm, &mut orders).await? {
+                match watch(nodes, mac, &vm, &mut orders).await? {
                     Ended::ByItself => backoff.after(begun.elapsed()),
                     Ended::Restart(done) => {
                         waiting = Some(done);
@@ -245,8 +245,8 @@ async fn supervise(app: &Arc<App>, mac: Mac, mut orders: mpsc::Receiver<Order>) 
             }
             Err(e) => {
                 tracing::warn!(node = %node.facts.name, "the virtual node does not start: {e:#}");
-                app.supervisors.failures().insert(mac, format!("{e:#}"));
-                update_life(app, mac, |life| {
+                nodes.supervisors().failures().insert(mac, format!("{e:#}"));
+                update_life(nodes, mac, |life| {
                     life.stop();
                     true
                 })?;
@@ -280,7 +280,7 @@ enum Ended {
 }
 
 /// Waits until the machine has ended, by itself or by order.
-async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
+async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
     let pidfd = walt_sys::async_fd(vm.pidfd().try_clone()?)?;
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
     loop {
@@ -300,7 +300,7 @@ async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Or
                 None => return Ok(Ended::Stopped),
                 Some(Order::Restart { hard, done }) => {
                     if !hard {
-                        ask_to_reboot(app, mac, vm, &pidfd).await;
+                        ask_to_reboot(nodes, mac, vm, &pidfd).await;
                     }
                     blocking(|| vm.stop())?;
                     return Ok(Ended::Restart(done));
@@ -315,13 +315,13 @@ async fn watch(app: &Arc<App>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Or
 }
 
 /// Lets the running system write what it has to before it ends. A system that does not answer is just ended.
-async fn ask_to_reboot(app: &App, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
+async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
     // A machine that boots from its card would boot again in the same qemu, with the settings of before.
     if let Err(e) = blocking(|| vm.qmp()?.end_at_reboot()) {
         tracing::debug!(%mac, "no soft reboot: {e}");
         return;
     }
-    match app.hub.command(mac, None, "REBOOT").await {
+    match nodes.hub().command(mac, None, "REBOOT").await {
         Ok(()) => {
             let ended = tokio::time::timeout(REBOOT_TIMEOUT, pidfd.readable()).await;
             if ended.is_err() {
@@ -332,7 +332,7 @@ async fn ask_to_reboot(app: &App, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd +
     }
 }
 
-async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
+async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     let account = account()?;
     if !boot::has_qemu() {
         bail!(
@@ -340,19 +340,19 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
             walt_vnode::PROGRAM
         );
     }
-    let stored = app.db.with(|c| NodeRow::settings(c, node.mac))?;
+    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
     let effective = settings::effective(&stored, true);
     let value = |key: &str| effective.get(key).map(String::as_str).unwrap_or_default();
     let memory = settings::ram_mib(value("ram")).context("the setting 'ram' is damaged")?;
     let wanted: u32 = value("cpu.cores").parse().context("the setting 'cpu.cores' is damaged")?;
     let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let dir = app.node_dir(node.mac);
+    let dir = nodes.node_dir(node.mac);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let plan = boot::plan(app, node).await;
+    let plan = boot::plan(nodes, node).await;
     let is_pxe = value("boot.road") == "pxe";
     let (acceleration, road, files) = match plan {
         Ok(mut plan) => {
-            let acceleration = blocking(|| acceleration(app, &mut plan.kernel, &dir, account))?;
+            let acceleration = blocking(|| acceleration(nodes, &mut plan.kernel, &dir, account))?;
             if is_pxe {
                 (acceleration, Road::Pxe, None)
             } else {
@@ -364,7 +364,7 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
         // needs the kernel, and emulation always works.
         Err(e) if is_pxe => {
             tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
-            (acceleration_of_any(app), Road::Pxe, None)
+            (acceleration_of_any(nodes), Road::Pxe, None)
         }
         Err(e) => return Err(e),
     };
@@ -380,8 +380,8 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
         road,
         acceleration,
     };
-    let tap = boot::tap(app, node)?;
-    update_life(app, node.mac, |life| {
+    let tap = boot::tap(nodes, node)?;
+    update_life(nodes, node.mac, |life| {
         life.start(crate::base::time::now());
         true
     })?;
@@ -391,7 +391,7 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
         files,
         tap: Some(tap),
         account,
-        cgroup: Some(cgroup(app, node.mac)),
+        cgroup: Some(cgroup(nodes, node.mac)),
         program: walt_vnode::PROGRAM,
     };
     let vm = blocking(|| walt_vnode::launch(launch))?;
@@ -401,34 +401,34 @@ async fn start(app: &Arc<App>, node: &NodeRow) -> Result<Vm> {
 
 /// How this kernel executes on this machine: as configured, or found out once per kernel and qemu.
 fn acceleration(
-    app: &App,
+    nodes: &Nodes,
     kernel: &mut File,
     dir: &std::path::Path,
     account: Account,
 ) -> Result<walt_vnode::Acceleration> {
-    match app.config.virtual_nodes.acceleration {
+    match nodes.config().virtual_nodes.acceleration {
         Acceleration::Kvm => return Ok(walt_vnode::Acceleration::Kvm),
         Acceleration::Tcg => return Ok(walt_vnode::Acceleration::Tcg),
         Acceleration::Auto => {}
     }
     let key = walt_vnode::probe::key(kernel, &walt_vnode::version(walt_vnode::PROGRAM)?)?;
     let name = format!("acceleration {key}");
-    let verdict = app.db.with(|c| crate::base::db::get_meta(c, &name))?;
+    let verdict = nodes.db().with(|c| crate::base::db::get_meta(c, &name))?;
     let word = match verdict {
         Some(word) => word,
         None => {
             let found = walt_vnode::probe::run(kernel, &dir.join("probe"), account, walt_vnode::PROGRAM)?;
             tracing::info!(acceleration = ?found.acceleration, reason = %found.reason, "tried this kernel");
             let word = if found.acceleration == walt_vnode::Acceleration::Kvm { "kvm" } else { "tcg" };
-            app.db.meta(&name, || word.as_bytes().to_vec())?
+            nodes.db().meta(&name, || word.as_bytes().to_vec())?
         }
     };
     Ok(if word == b"kvm" { walt_vnode::Acceleration::Kvm } else { walt_vnode::Acceleration::Tcg })
 }
 
 /// How a kernel that is not known executes: as configured, else emulated.
-fn acceleration_of_any(app: &App) -> walt_vnode::Acceleration {
-    match app.config.virtual_nodes.acceleration {
+fn acceleration_of_any(nodes: &Nodes) -> walt_vnode::Acceleration {
+    match nodes.config().virtual_nodes.acceleration {
         Acceleration::Kvm => walt_vnode::Acceleration::Kvm,
         Acceleration::Tcg | Acceleration::Auto => walt_vnode::Acceleration::Tcg,
     }

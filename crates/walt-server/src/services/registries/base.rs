@@ -8,7 +8,7 @@
 //! They are asked in the order of the configuration; the first that has it is taken. One that cannot be asked costs a line.
 //! A name never leads to a host that is not in the configuration: who builds could look around with the server's eyes.
 
-use crate::{App, actions::build::Asker};
+use crate::{actions::build::Asker, services::registries::Registries};
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
     services::registries::{
@@ -140,24 +140,24 @@ enum Without {
 /// # Errors
 /// A sentence that says which ones were asked.
 pub async fn look(
-    app: &App,
+    registries: &Registries,
     name: &Name,
     text: &str,
     platforms: &[Platform],
     asker: &Asker<'_>,
 ) -> Result<Base, String> {
-    let registries: Vec<_> = app
-        .config
+    let places: Vec<_> = registries
+        .config()
         .registries
         .iter()
         .map(|r| (r, name.repositories(r)))
         .filter(|(_, repositories)| !repositories.is_empty())
         .collect();
-    if let (Some(host), true) = (&name.host, registries.is_empty()) {
-        return Err(no_such_host(app, host));
+    if let (Some(host), true) = (&name.host, places.is_empty()) {
+        return Err(no_such_host(registries, host));
     }
     let (mut said, mut strangers) = (Vec::new(), Vec::new());
-    for (registry, repositories) in &registries {
+    for (registry, repositories) in &places {
         let label = &registry.label;
         match at(registry, repositories, name, platforms, asker, false).await {
             Ok(base) => return Ok(base),
@@ -193,8 +193,8 @@ pub async fn look(
     Err(format!("there is no image '{text}': {here}{there}"))
 }
 
-fn no_such_host(app: &App, host: &str) -> String {
-    let known = app.config.registries.iter().map(|r| format!("{} ({})", r.label, r.endpoint()));
+fn no_such_host(registries: &Registries, host: &str) -> String {
+    let known = registries.config().registries.iter().map(|r| format!("{} ({})", r.label, r.endpoint()));
     let known: Vec<String> = known.collect();
     let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
     format!(

@@ -6,16 +6,13 @@ use crate::services::registries::{
     links::Link,
 };
 use crate::{
-    App,
     base::{
         db::blocking,
         events::Events,
         failure::{Failure, Outcome, not_found, refused},
     },
-    services::images::{
-        housekeeping::{After, writing},
-        labels,
-    },
+    services::images::Images,
+    services::images::labels,
 };
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -145,8 +142,8 @@ pub async fn look(link: &Link) -> Outcome<Found> {
 
 impl Found {
     /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
-    pub async fn get(&self, app: &Arc<App>, events: &Events) -> Outcome<Got> {
-        let _tidy = After(app);
+    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> Outcome<Got> {
+        let _tidy = images.tidy_when_done();
         let failed = |e: anyhow::Error| refused(format!("the daemon does not give the image: {e:#}."));
         let name = format!("{}:{}", self.link.repository(), self.link.tag);
         let path = format!("/images/{}/get", utf8_percent_encode(&name, NON_ALPHANUMERIC));
@@ -157,7 +154,7 @@ impl Found {
                 answer.status()
             )));
         }
-        let mut spool = Spool::create(&app.store).map_err(anyhow::Error::new)?;
+        let mut spool = Spool::create(images.store()).map_err(anyhow::Error::new)?;
         while let Some(frame) = timeout(STALL, answer.body_mut().frame())
             .await
             .map_err(|_| refused(format!("the daemon sent nothing for {} s.", STALL.as_secs())))?
@@ -174,29 +171,29 @@ impl Found {
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
         may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(|e| refused(format!("{e}.")))?;
         let archive = Arc::new(archive);
-        let mut pinned = app.pins.begin();
+        let mut pinned = images.pins().begin();
         let mut skipped = Skipped::default();
         for (number, layer) in layers.iter().enumerate() {
             {
-                let _writing = writing(app).await;
-                if app.store.has_layer(layer) {
+                let _writing = images.writing().await;
+                if images.store().has_layer(layer) {
                     pinned.layer(*layer);
                     continue;
                 }
             }
-            let (archive, app2, layer) = (archive.clone(), app.clone(), *layer);
+            let (archive, app2, layer) = (archive.clone(), images.clone(), *layer);
             let told = events.clone();
-            let unpack = move || app2.store.unpack_layer(archive.layer(number)?, &layer);
+            let unpack = move || app2.store().unpack_layer(archive.layer(number)?, &layer);
             let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
             let unpacked =
                 work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
             skipped.merge(unpacked.skipped());
-            let _writing = writing(app).await;
-            blocking(|| app.store.keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
+            let _writing = images.writing().await;
+            blocking(|| images.store().keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
             pinned.layer(layer);
         }
-        let _writing = writing(app).await;
-        let image = get::put_config(app, events, archive.config_bytes(), layers.len()).await?;
+        let _writing = images.writing().await;
+        let image = get::put_config(images, events, archive.config_bytes(), layers.len()).await?;
         pinned.image(image);
         if let Some(note) = skipped.note() {
             events.note(format!("Note: {note}")).await;

@@ -1,21 +1,20 @@
 //! One image of a registry into the store.
 
 use crate::{
-    App,
+    base::registry_config::RegistryConfig,
+    services::registries::{links::Link, open, told},
+};
+use crate::{
     base::{
         db::{BlobRow, blocking},
         events::Events,
         failure::{Outcome, not_found},
     },
+    services::images::Images,
     services::images::{
-        housekeeping::{After, writing},
         labels::{self, models_of},
         pins::Pinned,
     },
-};
-use crate::{
-    base::registry_config::RegistryConfig,
-    services::registries::{links::Link, open, told},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use walt_api::RegistryCredentials;
@@ -140,15 +139,15 @@ impl Found {
     }
 
     /// Gets the layers that are not here.
-    pub async fn get(&self, app: &Arc<App>, events: &Events) -> Outcome<Got> {
-        let _tidy = After(app);
-        let mut pinned = app.pins.begin();
+    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> Outcome<Got> {
+        let _tidy = images.tidy_when_done();
+        let mut pinned = images.pins().begin();
         let layers = &self.resolved.layers;
         let missing: Vec<LayerBlob> = {
-            let _writing = writing(app).await;
+            let _writing = images.writing().await;
             let mut seen = BTreeSet::new();
             let absent = layers.iter().filter(|l| {
-                let here = app.store.has_layer(&l.diff_id);
+                let here = images.store().has_layer(&l.diff_id);
                 if here {
                     pinned.layer(l.diff_id);
                 }
@@ -159,7 +158,7 @@ impl Found {
         let progress = Progress::default();
         let order: Vec<DiffId> = layers.iter().map(|l| l.diff_id).collect();
         let mut skipped = Skipped::default();
-        let mut pull = Pull::start(&self.registry, &self.repository, &missing, app, &progress);
+        let mut pull = Pull::start(&self.registry, &self.repository, &missing, images, &progress);
         let work = async {
             while let Some(first) = pull.next().await {
                 let mut come = vec![first.map_err(|e| told(&self.label, e))?];
@@ -169,13 +168,13 @@ impl Found {
                 }
                 come.iter().for_each(|u| skipped.merge(u.skipped()));
                 let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
-                let _writing = writing(app).await;
-                blocking(|| app.store.keep_layers(come, &order)).map_err(anyhow::Error::new)?;
+                let _writing = images.writing().await;
+                blocking(|| images.store().keep_layers(come, &order)).map_err(anyhow::Error::new)?;
                 kept.into_iter().for_each(|layer| pinned.layer(layer));
                 crate::base::fail_points::point("pull-layer");
             }
-            let _writing = writing(app).await;
-            let image = put_config(app, events, &self.resolved.config_bytes, layers.len()).await?;
+            let _writing = images.writing().await;
+            let image = put_config(images, events, &self.resolved.config_bytes, layers.len()).await?;
             pinned.image(image);
             if let Some(note) = skipped.note() {
                 events.note(format!("Note: {note}")).await;
@@ -185,7 +184,7 @@ impl Found {
         };
         let total = missing.iter().map(|l| l.size).sum();
         let image = tell_progress(work, events, "Downloading", &progress, total).await?;
-        app.db.transaction(|tx| -> anyhow::Result<()> {
+        images.db().transaction(|tx| -> anyhow::Result<()> {
             for layer in layers {
                 BlobRow::put(tx, layer, &self.label, &self.repository)?;
             }
@@ -198,7 +197,7 @@ impl Found {
 
 /// Stores the configuration of an image from elsewhere whose layers are here. The caller is
 /// [`writing`](crate::services::images::housekeeping::writing).
-pub async fn put_config(app: &App, events: &Events, bytes: &[u8], layers: usize) -> Outcome<ImageId> {
+pub async fn put_config(images: &Images, events: &Events, bytes: &[u8], layers: usize) -> Outcome<ImageId> {
     if layers > MAX_LAYERS {
         events
             .note(format!(
@@ -206,7 +205,7 @@ pub async fn put_config(app: &App, events: &Events, bytes: &[u8], layers: usize)
             ))
             .await;
     }
-    Ok(blocking(|| app.store.put_foreign_config(bytes)).map_err(anyhow::Error::new)?)
+    Ok(blocking(|| images.store().put_foreign_config(bytes)).map_err(anyhow::Error::new)?)
 }
 
 /// Tells how much was transferred while `work` goes on.

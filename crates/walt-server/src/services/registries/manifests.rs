@@ -1,8 +1,8 @@
 //! The manifests and indexes that names of this server stand for, as a registry gives them and a build reads them.
 
 use crate::{
-    App,
     base::db::{Document, HistoryRow, IndexRow, ManifestRow, PushRow, RefRow},
+    services::images::Images,
 };
 use anyhow::Result;
 use std::collections::BTreeSet;
@@ -13,15 +13,15 @@ use walt_types::{DiffId, Hash256, ImageId};
 pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// The names of a repository, which differ by their tag.
-pub fn repository(app: &App, user: &str, name: &str) -> Result<Vec<RefRow>> {
-    let mut all = app.db.with(RefRow::all)?;
+pub fn repository(images: &Images, user: &str, name: &str) -> Result<Vec<RefRow>> {
+    let mut all = images.db().with(RefRow::all)?;
     all.retain(|r| r.reference.user() == user && r.reference.image().name() == name);
     Ok(all)
 }
 
 /// Living indexes that names were pushed as.
-pub fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
-    app.db.with(|c| {
+pub fn indexes(images: &Images, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
+    images.db().with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
             all.extend(IndexRow::of(c, &row.reference)?);
@@ -31,8 +31,12 @@ pub fn indexes(app: &App, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
 }
 
 /// The images that names mean or have meant, and those in their `indexes`.
-pub fn images(app: &App, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Result<BTreeSet<ImageId>> {
-    app.db.with(|c| {
+pub fn images_of(
+    images: &Images,
+    names: &[RefRow],
+    indexes: &BTreeSet<Hash256>,
+) -> Result<BTreeSet<ImageId>> {
+    images.db().with(|c| {
         let mut all = BTreeSet::new();
         for row in names {
             all.extend(HistoryRow::of(c, &row.reference)?.into_iter().map(|h| h.image_id));
@@ -44,14 +48,14 @@ pub fn images(app: &App, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Resul
     })
 }
 
-fn manifest_bytes(app: &App, image: &ImageId) -> Result<Vec<u8>> {
-    let size = app.store.config_bytes(image)?.len() as u64;
+fn manifest_bytes(images: &Images, image: &ImageId) -> Result<Vec<u8>> {
+    let size = images.store().config_bytes(image)?.len() as u64;
     let blob = |diff_id: &DiffId| -> Result<LayerBlob> {
-        let size = app.store.layer_info(diff_id)?.size;
+        let size = images.store().layer_info(diff_id)?.size;
         Ok(LayerBlob { diff_id: *diff_id, digest: diff_id.0, size, media_type: TAR.to_owned() })
     };
     let layers: Vec<LayerBlob> =
-        app.store.config(image)?.layers()?.iter().map(blob).collect::<Result<_>>()?;
+        images.store().config(image)?.layers()?.iter().map(blob).collect::<Result<_>>()?;
     Ok(manifest::write(image, size, &layers))
 }
 
@@ -65,22 +69,22 @@ pub struct Stored {
 
 /// A manifest, but no index, of a repository by its digest; `indexes` are those of its names.
 pub fn manifest_in(
-    app: &App,
+    images: &Images,
     names: &[RefRow],
     indexes: &BTreeSet<Hash256>,
     digest: &Hash256,
 ) -> Result<Option<Stored>> {
     for index in indexes {
-        if let Some(document) = app.db.with(|c| IndexRow::other(c, index, digest))? {
+        if let Some(document) = images.db().with(|c| IndexRow::other(c, index, digest))? {
             return Ok(Some(Stored { document, image: None }));
         }
     }
-    for image in images(app, names, indexes)? {
-        let pushed = app.db.with(|c| ManifestRow::of(c, &image))?;
+    for image in images_of(images, names, indexes)? {
+        let pushed = images.db().with(|c| ManifestRow::of(c, &image))?;
         let found = pushed.into_iter().map(ManifestRow::into_document).find(|m| m.digest == *digest);
         let document = match found {
             Some(document) => document,
-            None => own_manifest(app, &image)?,
+            None => own_manifest(images, &image)?,
         };
         if document.digest == *digest {
             return Ok(Some(Stored { document, image: Some(image) }));
@@ -90,14 +94,14 @@ pub fn manifest_in(
 }
 
 /// The manifest that we make for an image.
-fn own_manifest(app: &App, image: &ImageId) -> Result<Document> {
-    let bytes = crate::base::db::blocking(|| manifest_bytes(app, image))?;
+fn own_manifest(images: &Images, image: &ImageId) -> Result<Document> {
+    let bytes = crate::base::db::blocking(|| manifest_bytes(images, image))?;
     Ok(Document { digest: manifest::digest_of(&bytes), media_type: manifest::OCI_MANIFEST.to_owned(), bytes })
 }
 
 /// What a tag gives: what the name was pushed as, else a manifest that its image was pushed as, else ours.
-pub fn by_tag(app: &App, row: &RefRow) -> Result<Document> {
-    let (mut pushed, last, index) = app.db.with(|c| {
+pub fn by_tag(images: &Images, row: &RefRow) -> Result<Document> {
+    let (mut pushed, last, index) = images.db().with(|c| {
         let last = PushRow::last(c, &row.reference, &row.image_id)?;
         let index = last.map(|digest| IndexRow::get(c, &digest)).transpose()?.flatten();
         Ok((ManifestRow::of(c, &row.image_id)?, last, index))
@@ -109,5 +113,5 @@ pub fn by_tag(app: &App, row: &RefRow) -> Result<Document> {
     if place < pushed.len() {
         return Ok(pushed.swap_remove(place).into_document());
     }
-    own_manifest(app, &row.image_id)
+    own_manifest(images, &row.image_id)
 }

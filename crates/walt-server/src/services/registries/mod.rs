@@ -24,20 +24,42 @@ pub mod uploads;
 
 use crate::base::registry_config;
 use crate::base::registry_config::{Kind, RegistryConfig};
-use crate::{
-    App,
-    base::{
-        events::Events,
-        failure::{Failure, Outcome, bad_request},
-    },
+use crate::base::{config::Config, state::Base};
+use crate::base::{
+    events::Events,
+    failure::{Failure, Outcome, bad_request},
 };
+use crate::services::registries::uploads::Uploads;
 use std::{sync::Arc, time::Duration};
 use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_registry::{Credentials, Limits, Registry};
 use walt_types::UserName;
 
+/// The registries of the configuration, and what is being pushed to the server's own.
+pub struct Registries {
+    base: Arc<Base>,
+    uploads: Uploads,
+}
+
+impl Registries {
+    /// The registries of a server.
+    pub fn new(base: Arc<Base>) -> Self {
+        Self { base, uploads: Uploads::default() }
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &Config {
+        self.base.config()
+    }
+
+    /// Images that are being pushed to us.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+}
+
 /// The registries, as clients have to know them.
-pub fn list(app: &App) -> RegistryList {
+pub fn list(registries: &Registries) -> RegistryList {
     let info = |r: &RegistryConfig| RegistryInfo {
         label: r.label.clone(),
         description: r.description.clone(),
@@ -46,13 +68,13 @@ pub fn list(app: &App) -> RegistryList {
         anonymous: r.auth == registry_config::Auth::None,
         anonymous_reads: r.reads_anonymously(),
     };
-    RegistryList { registries: app.config.registries.iter().map(info).collect() }
+    RegistryList { registries: registries.config().registries.iter().map(info).collect() }
 }
 
 /// The registry with this label.
-pub fn find<'a>(app: &'a App, label: &str) -> Outcome<&'a RegistryConfig> {
-    app.config.registries.iter().find(|r| r.label == label).ok_or_else(|| {
-        let known: Vec<&str> = app.config.registries.iter().map(|r| r.label.as_str()).collect();
+pub fn find<'a>(registries: &'a Registries, label: &str) -> Outcome<&'a RegistryConfig> {
+    registries.config().registries.iter().find(|r| r.label == label).ok_or_else(|| {
+        let known: Vec<&str> = registries.config().registries.iter().map(|r| r.label.as_str()).collect();
         let known = if known.is_empty() {
             "none is configured".into()
         } else {
@@ -147,8 +169,8 @@ pub fn told(label: &str, error: walt_registry::Error) -> Failure {
 }
 
 /// A token for the server's own registry.
-pub fn token_for(app: &App, caller: &UserName) -> RegistryToken {
-    let password = token::mint(&app.token_key, caller, crate::base::time::now() as u64);
+pub fn token_for(registries: &Registries, caller: &UserName) -> RegistryToken {
+    let password = token::mint(registries.base.token_key(), caller, crate::base::time::now() as u64);
     RegistryToken {
         credentials: RegistryCredentials { username: caller.to_string(), password },
         seconds: token::LIFE.as_secs(),
@@ -157,12 +179,12 @@ pub fn token_for(app: &App, caller: &UserName) -> RegistryToken {
 
 /// Tries credentials.
 pub async fn login(
-    app: &Arc<App>,
+    registries: &Arc<Registries>,
     label: &str,
     credentials: &RegistryCredentials,
     events: &Events,
 ) -> Outcome<bool> {
-    let registry = find(app, label)?;
+    let registry = find(registries, label)?;
     events.busy("Authenticating to the registry").await;
     open(registry, Some(credentials))?.ping().await.map_err(|e| told(label, e))?;
     Ok(true)

@@ -11,22 +11,26 @@
 //! A session belongs to a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder
 //! process. The holder owns the container and outlives the server; the directory outlives both.
 
+pub mod slots;
 pub mod users;
 
 use crate::{
-    App,
     base::{
-        db::{SessionRow, blocking},
+        config::Config,
+        db::{Db, SessionRow, blocking},
         fail_points,
         failure::{Outcome, not_found},
+        state::Base,
     },
+    services::{images::Images, sessions::slots::Slots},
 };
 use anyhow::{Context, Result};
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
+use walt_api::UserNamespaces;
 use walt_container::{
     hold::{self, Client},
     session::{Phase, SessionDir},
@@ -38,6 +42,56 @@ use walt_types::{ImageRef, UserName};
 const MEMORY_SHARE: (u64, u64) = (3, 4);
 /// Pause between two tries to reach a holder that starts.
 const HOLDER_PAUSE: Duration = Duration::from_millis(20);
+
+/// Open image shells, and the containers of builds.
+pub struct Sessions {
+    base: Arc<Base>,
+    images: Arc<Images>,
+    build_slots: Slots,
+    user_namespaces: OnceLock<UserNamespaces>,
+}
+
+impl Sessions {
+    /// The sessions of a server.
+    pub fn new(base: Arc<Base>, images: Arc<Images>) -> Self {
+        Self { base, images, build_slots: Slots::default(), user_namespaces: OnceLock::new() }
+    }
+
+    /// What all services stand on.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Database.
+    pub fn db(&self) -> &Db {
+        self.base.db()
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &Config {
+        self.base.config()
+    }
+
+    /// Image store.
+    pub fn store(&self) -> &Store {
+        self.images.store()
+    }
+
+    /// Addresses of containers that builds use.
+    pub fn build_slots(&self) -> &Slots {
+        &self.build_slots
+    }
+
+    /// Whether containers have user namespaces, once it was found out.
+    pub fn user_namespaces(&self) -> Option<&UserNamespaces> {
+        self.user_namespaces.get()
+    }
+
+    /// What was found out about user namespaces; the first answer counts.
+    pub fn set_user_namespaces(&self, answer: UserNamespaces) {
+        let _set_once = self.user_namespaces.set(answer);
+    }
+}
 
 /// `walt-server hold DIR`: the holder of one session, for its whole life; the exit status of the process.
 pub fn hold(dir: &Path) -> i32 {
@@ -53,8 +107,8 @@ pub fn memory_max() -> u64 {
 }
 
 /// Directory of a session.
-pub fn dir_of(app: &App, id: &str) -> PathBuf {
-    app.store.sessions_dir().join(id)
+pub fn dir_of(sessions: &Sessions, id: &str) -> PathBuf {
+    sessions.store().sessions_dir().join(id)
 }
 
 /// What `walt image show` says of a session.
@@ -72,8 +126,8 @@ pub fn state_text(store: &Store, row: &SessionRow) -> &'static str {
 }
 
 /// A connection to the holder of a session; none if no holder is alive.
-pub async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
-    let dir = dir_of(app, &row.id);
+pub async fn holder(sessions: &Sessions, row: &SessionRow) -> Result<Option<Client>> {
+    let dir = dir_of(sessions, &row.id);
     // One that has sealed or discarded is ending: its socket may be there for a moment, and answers nothing.
     if let Ok(Some(state)) = SessionDir(dir.clone()).state()
         && state.phase >= Phase::Sealed
@@ -95,40 +149,41 @@ pub async fn holder(app: &App, row: &SessionRow) -> Result<Option<Client>> {
 }
 
 /// The session of that id, if it is the caller's.
-pub fn own(app: &App, caller: &UserName, id: &str) -> Outcome<SessionRow> {
-    let row = app.db.with(|c| SessionRow::get(c, id))?;
+pub fn own(sessions: &Sessions, caller: &UserName, id: &str) -> Outcome<SessionRow> {
+    let row = sessions.db().with(|c| SessionRow::get(c, id))?;
     row.filter(|r| r.user == *caller)
         .ok_or_else(|| not_found("this shell session does not exist any more: it was saved or discarded"))
 }
 
 /// The open session of an own image.
-pub fn of_image(app: &App, image: &ImageRef) -> Outcome<SessionRow> {
-    app.db
+pub fn of_image(sessions: &Sessions, image: &ImageRef) -> Outcome<SessionRow> {
+    sessions
+        .db()
         .with(|c| SessionRow::of_image(c, image))?
         .ok_or_else(|| not_found(format!("Image '{}' has no open shell session.", image.image())))
 }
 
 /// Ends a session and deletes its files. The order makes a crash harmless: without its row, a directory
 /// is rubbish that housekeeping removes.
-pub async fn drop_session(app: &Arc<App>, row: &SessionRow) -> Result<()> {
-    if let Some(client) = holder(app, row).await? {
+pub async fn drop_session(sessions: &Arc<Sessions>, row: &SessionRow) -> Result<()> {
+    if let Some(client) = holder(sessions, row).await? {
         client.discard().await.context("cannot end the session's container")?;
     }
-    app.db.with(|c| SessionRow::delete(c, &row.id))?;
+    sessions.db().with(|c| SessionRow::delete(c, &row.id))?;
     fail_points::point("discard-deleted");
-    blocking(|| crate::base::files::remove_tree(&dir_of(app, &row.id)))
+    blocking(|| crate::base::files::remove_tree(&dir_of(sessions, &row.id)))
 }
 
 /// Ends sessions that nobody was attached to for longer than `limits.session-keep`.
 ///
 /// # Errors
 /// The database failed.
-pub async fn end_old_ones(app: &Arc<App>) -> Result<()> {
-    let oldest = crate::base::time::now() as i64 - app.config.limits.session_keep.0 as i64;
-    for row in app.db.with(SessionRow::all)? {
+pub async fn end_old_ones(sessions: &Arc<Sessions>) -> Result<()> {
+    let oldest = crate::base::time::now() as i64 - sessions.config().limits.session_keep.0 as i64;
+    for row in sessions.db().with(SessionRow::all)? {
         if row.used < oldest && row.committing.is_none() {
             tracing::info!(session = %row.id, image = %row.image, "nobody came back to this session: it is dropped");
-            drop_session(app, &row).await?;
+            drop_session(sessions, &row).await?;
         }
     }
     Ok(())
@@ -138,10 +193,10 @@ pub async fn end_old_ones(app: &Arc<App>) -> Result<()> {
 ///
 /// # Errors
 /// A container could not be stopped.
-pub async fn stop_all(app: &App) -> Result<usize> {
+pub async fn stop_all(sessions: &Sessions) -> Result<usize> {
     let mut stopped = 0;
-    for row in app.db.with(SessionRow::all)? {
-        if let Some(client) = holder(app, &row).await? {
+    for row in sessions.db().with(SessionRow::all)? {
+        if let Some(client) = holder(sessions, &row).await? {
             client.seal().await.with_context(|| format!("cannot stop the shell session of {}", row.image))?;
             stopped += 1;
         }

@@ -10,14 +10,10 @@
 use crate::edge::registry::receive::{Push, Stop, Taken, manifests::parts};
 use crate::services::registries::uploads::Child;
 use crate::{
-    App,
+    actions::app::App,
     actions::publish_ref::Target,
     base::db::{Document, IndexRow, ManifestRow, NodeRow, PushRow, RefRow},
-    services::images::{
-        MODEL_ALWAYS,
-        housekeeping::{After, writing},
-        labels::models_of,
-    },
+    services::images::{MODEL_ALWAYS, labels::models_of},
     services::registries::manifests::{self, Stored},
 };
 use anyhow::Result;
@@ -63,12 +59,12 @@ impl Push<'_> {
             let why = format!("the index has {} manifests, {MAX_CHILDREN} are accepted", entries.len());
             return Err(Stop::invalid(why));
         }
-        let _tidy = After(self.app);
-        let mut pinned = self.app.pins.begin();
+        let _tidy = self.app.images().tidy_when_done();
+        let mut pinned = self.app.images().pins().begin();
         // What is found stays until the index is on record.
-        let _writing = writing(self.app).await;
-        let names = manifests::repository(self.app, self.user.as_str(), self.name)?;
-        let indexes = manifests::indexes(self.app, &names)?;
+        let _writing = self.app.images().writing().await;
+        let names = manifests::repository(self.app.images(), self.user.as_str(), self.name)?;
+        let indexes = manifests::indexes(self.app.images(), &names)?;
         let mut found: BTreeMap<Hash256, Found> = BTreeMap::new();
         for entry in entries {
             let child = self.find(entry, &names, &indexes)?;
@@ -80,7 +76,7 @@ impl Push<'_> {
         let mut candidates = Vec::new();
         for entry in entries.iter().filter(|e| e.may_run()) {
             let Some(image) = found[&entry.manifest.digest].image() else { continue };
-            let models = models_of(&self.app.store.config(&image)?);
+            let models = models_of(&self.app.store().config(&image)?);
             if !models.is_empty() {
                 candidates.push((entry, image, models));
             }
@@ -109,9 +105,9 @@ impl Push<'_> {
                 "sha256:{digest} is an index in an index: name its manifests instead"
             )));
         }
-        let found = match self.app.uploads.child(&self.user, self.name, digest) {
+        let found = match self.app.registries().uploads().child(&self.user, self.name, digest) {
             Some(child) => Found::Waits(child),
-            None => match manifests::manifest_in(self.app, names, indexes, digest)? {
+            None => match manifests::manifest_in(self.app.images(), names, indexes, digest)? {
                 Some(stored) => Found::Kept(stored),
                 None => {
                     let what =
@@ -169,7 +165,7 @@ impl Push<'_> {
         let all: BTreeSet<Hash256> =
             manifests.iter().flat_map(|(_, blobs)| blobs.iter()).chain(&row.blobs).copied().collect();
         self.keep_blobs(&all.into_iter().collect::<Vec<_>>())?;
-        let config = self.app.store.config(&image)?;
+        let config = self.app.store().config(&image)?;
         let record = |c: &Connection| -> Result<()> {
             for (manifest, blobs) in &manifests {
                 manifest.put(c, blobs)?;
@@ -179,7 +175,7 @@ impl Push<'_> {
         };
         self.land(tag, target, image, &config, record).await?;
         for digest in found.keys() {
-            self.app.uploads.forget_child(&self.user, self.name, digest);
+            self.app.registries().uploads().forget_child(&self.user, self.name, digest);
         }
         Ok(())
     }
@@ -192,9 +188,10 @@ fn wanted(app: &App, target: &Target) -> Taken<BTreeSet<Model>> {
         return Ok(target.users.iter().map(|n| n.facts.model.clone()).collect());
     }
     if let Some(present) = &target.present {
-        return Ok(models_of(&app.store.config(&present.image_id)?).into_iter().collect());
+        return Ok(models_of(&app.store().config(&present.image_id)?).into_iter().collect());
     }
-    let mut models: BTreeSet<Model> = app.db.with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
+    let mut models: BTreeSet<Model> =
+        app.db().with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
     models.extend(MODEL_ALWAYS.parse().ok());
     Ok(models)
 }

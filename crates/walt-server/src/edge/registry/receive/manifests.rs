@@ -5,7 +5,7 @@
 use crate::edge::registry::receive::{Push, STALL, Stop, Taken, digest_in};
 use crate::services::registries::uploads::Child;
 use crate::{
-    App,
+    actions::app::App,
     actions::{
         images::reboot_users,
         publish_ref::{Target, land_with},
@@ -15,11 +15,7 @@ use crate::{
         events::Events,
     },
     services::{
-        images::{
-            housekeeping::{After, writing},
-            labels,
-            pins::Pinned,
-        },
+        images::{labels, pins::Pinned},
         registries::get,
     },
 };
@@ -108,14 +104,14 @@ impl Push<'_> {
 
     /// A manifest by its digest: it waits for an index.
     async fn child(&self, document: Document, image: &Manifest) -> Taken<()> {
-        let _tidy = After(self.app);
-        let mut pinned = self.app.pins.begin();
+        let _tidy = self.app.images().tidy_when_done();
+        let mut pinned = self.app.images().pins().begin();
         let (config_bytes, kind) = self.look(image).await?;
         let (id, blobs) = match &kind {
             Kind::Image(_, layers) => {
                 self.get_layers(layers, &mut pinned).await?;
-                let _writing = writing(self.app).await;
-                let id = blocking(|| self.app.store.put_config_bytes(&config_bytes))?;
+                let _writing = self.app.images().writing().await;
+                let id = blocking(|| self.app.store().put_config_bytes(&config_bytes))?;
                 pinned.image(id);
                 (Some(id), compressed(layers))
             }
@@ -128,11 +124,11 @@ impl Push<'_> {
             }
         };
         let child = Child { document, image: id, blobs, _pinned: pinned };
-        if !self.app.uploads.add_child(&self.user, self.name, child) {
+        if !self.app.registries().uploads().add_child(&self.user, self.name, child) {
             return Err(Stop::too_many("too many manifests that wait for an index"));
         }
         if let Some(id) = id {
-            self.app.uploads.forget(&self.user, &id.0);
+            self.app.registries().uploads().forget(&self.user, &id.0);
         }
         Ok(())
     }
@@ -145,15 +141,15 @@ impl Push<'_> {
             Kind::Other(why) => return Err(why),
         };
         let target = self.plan(tag).await?;
-        let _tidy = After(self.app);
-        let mut pinned = self.app.pins.begin();
+        let _tidy = self.app.images().tidy_when_done();
+        let mut pinned = self.app.images().pins().begin();
         self.get_layers(&layers, &mut pinned).await?;
-        let _writing = writing(self.app).await;
-        let image_id = blocking(|| self.app.store.put_config_bytes(&config_bytes))?;
+        let _writing = self.app.images().writing().await;
+        let image_id = blocking(|| self.app.store().put_config_bytes(&config_bytes))?;
         pinned.image(image_id);
         let blobs = compressed(&layers);
         self.keep_blobs(&blobs)?;
-        self.app.uploads.forget(&self.user, &image_id.0);
+        self.app.registries().uploads().forget(&self.user, &image_id.0);
         let Document { digest, media_type, bytes } = document;
         let row = ManifestRow { digest, media_type, bytes, image_id };
         let record = |c: &Connection| {
@@ -170,11 +166,11 @@ impl Push<'_> {
         let mut read = |file: std::fs::File| {
             file.take(manifest::MAX_DOCUMENT).read_to_end(&mut bytes).context("cannot read a blob")
         };
-        if let Some(blob) = self.app.uploads.whole(&self.user, digest) {
+        if let Some(blob) = self.app.registries().uploads().whole(&self.user, digest) {
             read(blob.open()?)?;
-        } else if let Ok(known) = self.app.store.config_bytes(&ImageId(*digest)) {
+        } else if let Ok(known) = self.app.store().config_bytes(&ImageId(*digest)) {
             bytes = known;
-        } else if let Ok((file, _)) = self.app.store.open_blob(digest) {
+        } else if let Ok((file, _)) = self.app.store().open_blob(digest) {
             read(file)?;
         } else {
             return Err(Stop::missing(digest));
@@ -202,13 +198,14 @@ impl Push<'_> {
     /// Brings layers into the store, from blobs that wait, and pins them.
     async fn get_layers(&self, layers: &[LayerBlob], pinned: &mut Pinned) -> Taken<()> {
         for (number, layer) in layers.iter().enumerate() {
-            if let Some(blob) = self.app.uploads.whole(&self.user, &layer.digest) {
+            if let Some(blob) = self.app.registries().uploads().whole(&self.user, &layer.digest) {
                 self.unpack(layers, number, &blob, pinned).await?;
                 continue;
             }
-            let _writing = writing(self.app).await;
+            let _writing = self.app.images().writing().await;
             let plain = layer.digest == layer.diff_id.0;
-            if !self.app.store.has_layer(&layer.diff_id) || !(plain || self.app.store.has_blob(&layer.digest))
+            if !self.app.store().has_layer(&layer.diff_id)
+                || !(plain || self.app.store().has_blob(&layer.digest))
             {
                 return Err(Stop::missing(&layer.digest));
             }
@@ -228,19 +225,19 @@ impl Push<'_> {
         let app = self.app.clone();
         // Another push may have moved it into the store since.
         let file = match blob.open() {
-            Err(e) => app.store.open_blob(&blob.digest()).map_err(|_| e)?.0,
+            Err(e) => app.store().open_blob(&blob.digest()).map_err(|_| e)?.0,
             Ok(file) => file,
         };
         let order: Vec<DiffId> = layers[..=number].iter().map(|l| l.diff_id).collect();
         let diff_id = layers[number].diff_id;
-        let work = tokio::task::spawn_blocking(move || app.store.unpack_layer(file, &diff_id));
+        let work = tokio::task::spawn_blocking(move || app.store().unpack_layer(file, &diff_id));
         let unpacked = match work.await? {
             Ok(unpacked) => unpacked,
             Err(e @ walt_images::Error::Io { .. }) => return Err(e.into()),
             Err(e) => return Err(Stop::invalid(e.to_string())),
         };
-        let _writing = writing(self.app).await;
-        blocking(|| self.app.store.keep_layers(vec![unpacked], &order))?;
+        let _writing = self.app.images().writing().await;
+        blocking(|| self.app.store().keep_layers(vec![unpacked], &order))?;
         pinned.layer(diff_id);
         Ok(())
     }
@@ -255,27 +252,27 @@ impl Push<'_> {
         pinned: &mut Pinned,
     ) -> Taken<()> {
         let (app, layer) = (self.app, DiffId(*digest));
-        if app.uploads.whole(&self.user, digest).is_some() || app.store.has_blob(digest) {
+        if app.registries().uploads().whole(&self.user, digest).is_some() || app.store().has_blob(digest) {
             return Ok(());
         }
-        let mut blob = app.store.new_blob()?;
+        let mut blob = app.store().new_blob()?;
         if *digest == image.config.digest {
             blob.write(config_bytes)?;
         } else {
             {
-                let _writing = writing(app).await;
-                if !app.store.has_layer(&layer) {
+                let _writing = app.images().writing().await;
+                if !app.store().has_layer(&layer) {
                     return Err(Stop::missing(digest));
                 }
                 pinned.layer(layer);
             }
             blob = blocking(|| -> Result<NewBlob> {
                 let mut out = io::BufWriter::new(Filled(blob));
-                app.store.export_layer(&layer, &mut out)?;
+                app.store().export_layer(&layer, &mut out)?;
                 Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?.0)
             })?;
         }
-        app.uploads.add(&self.user, blob);
+        app.registries().uploads().add(&self.user, blob);
         Ok(())
     }
 
@@ -284,24 +281,24 @@ impl Push<'_> {
     pub(super) fn keep_blobs(&self, blobs: &[Hash256]) -> Taken<()> {
         let mut waiting = Vec::new();
         for digest in blobs {
-            match self.app.uploads.whole(&self.user, digest) {
+            match self.app.registries().uploads().whole(&self.user, digest) {
                 Some(blob) => waiting.push(blob),
                 // It may have gone with its image since.
-                None if !self.app.store.has_blob(digest) => return Err(Stop::missing(digest)),
+                None if !self.app.store().has_blob(digest) => return Err(Stop::missing(digest)),
                 None => {}
             }
         }
         for blob in waiting {
-            blocking(|| self.app.store.keep_blob(&blob))?;
+            blocking(|| self.app.store().keep_blob(&blob))?;
             // Its file is the store's now.
-            self.app.uploads.forget(&self.user, &blob.digest());
+            self.app.registries().uploads().forget(&self.user, &blob.digest());
         }
         Ok(())
     }
 
     /// What the name is now.
     pub(super) async fn plan(&self, tag: &str) -> Taken<Target> {
-        let _decision = self.app.decisions.lock().await;
+        let _decision = self.app.base().decide().await;
         Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name))?)
     }
 

@@ -1,0 +1,123 @@
+//! The server as a whole: its services, and nothing else.
+
+use crate::{
+    base::{
+        config::Config,
+        db::Db,
+        failure::{Failure, Outcome},
+        state::Base,
+        state_lock::StateLock,
+    },
+    services::{images::Images, nodes::Nodes, process::Process, registries::Registries, sessions::Sessions},
+};
+use anyhow::Result;
+use std::sync::Arc;
+use walt_images::Store;
+use walt_types::UserName;
+
+/// The services of one server. Services take what they name, never this.
+pub struct App {
+    base: Arc<Base>,
+    images: Arc<Images>,
+    nodes: Arc<Nodes>,
+    sessions: Arc<Sessions>,
+    registries: Arc<Registries>,
+    process: Process,
+}
+
+impl App {
+    /// Opens the state of a server whose lock is held.
+    ///
+    /// # Errors
+    /// What of it cannot be used, and why.
+    pub fn open(config: Config, held: &StateLock) -> Result<Self> {
+        let base = Arc::new(Base::open(config, held)?);
+        let images = Arc::new(Images::open(base.clone())?);
+        Ok(Self {
+            nodes: Arc::new(Nodes::new(base.clone(), images.clone())),
+            sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
+            registries: Arc::new(Registries::new(base.clone())),
+            process: Process::start(),
+            images,
+            base,
+        })
+    }
+
+    /// The state below the services.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &Config {
+        self.base.config()
+    }
+
+    /// Database.
+    pub fn db(&self) -> &Db {
+        self.base.db()
+    }
+
+    /// Image store.
+    pub fn store(&self) -> &Store {
+        self.images.store()
+    }
+
+    /// Images.
+    pub fn images(&self) -> &Arc<Images> {
+        &self.images
+    }
+
+    /// Nodes.
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.nodes
+    }
+
+    /// Image shells, and containers of builds.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
+    /// Registries.
+    pub fn registries(&self) -> &Arc<Registries> {
+        &self.registries
+    }
+
+    /// This process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Checks that the user has agreed: without warnings nothing is asked, else the token must be the one
+    /// of this operation in this state.
+    ///
+    /// # Errors
+    /// The question, with the token that answers it.
+    pub fn confirmed(
+        &self,
+        caller: &UserName,
+        operation: &str,
+        facts: &str,
+        given: Option<&str>,
+        warnings: Vec<String>,
+    ) -> Outcome<()> {
+        let facts = format!("{facts}\n{}", warnings.join("\n"));
+        let token = self.base.confirmation(caller, operation, &facts);
+        if warnings.is_empty() || given == Some(token.as_str()) {
+            return Ok(());
+        }
+        Err(Failure::ask(warnings, token))
+    }
+}
+
+#[cfg(test)]
+#[allow(missing_docs)] // for the tests of the floors above
+pub mod tests {
+    use super::*;
+
+    /// A server on the directories of a test. Its lock is let go: nobody else uses them.
+    pub fn open(config: Config) -> Result<App> {
+        let lock = StateLock::take(&config.state_dir)?;
+        App::open(config, &lock)
+    }
+}

@@ -1,0 +1,100 @@
+//! What every service stands on: configuration, database, keys, and the lock of decisions.
+
+use crate::base::{
+    config::Config, db::Db, files::make_dir, keys::Keys, ports::Missing, random::random,
+    state_lock::StateLock,
+};
+use anyhow::{Context, Result};
+use tokio::sync::{Mutex, MutexGuard};
+use walt_core::confirm;
+use walt_types::UserName;
+
+/// Length of the key of tokens, in bytes.
+const TOKEN_KEY_LEN: usize = 32;
+
+/// The state of one server below its services.
+pub struct Base {
+    config: Config,
+    db: Db,
+    keys: Keys,
+    ports_missing: Missing,
+    decisions: Mutex<()>,
+    token_key: [u8; TOKEN_KEY_LEN],
+}
+
+/// Something is being decided and changed: nobody else decides meanwhile, so what was found stays true until it is
+/// dropped. Parameter of what must not run without it.
+#[derive(Debug)]
+pub struct Decision<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
+
+impl Base {
+    /// Opens the state of a server whose lock is held.
+    ///
+    /// # Errors
+    /// What of it cannot be used, and why.
+    pub fn open(config: Config, _held: &StateLock) -> Result<Self> {
+        make_dir(&config.state_dir, 0o700)?;
+        // 0711: users reach walt.sock in it, and see nothing else.
+        make_dir(&config.run_dir, 0o711)?;
+        // NFS names the files of /persist by handle: without them there is nothing to serve.
+        walt_sys::handle::self_test(&config.state_dir).with_context(|| {
+            format!(
+                "state-dir {} is on a file system that cannot open files by handle (an overlay, say): use a directory of a disk (ext4, xfs, btrfs)",
+                config.state_dir.display()
+            )
+        })?;
+        let db = Db::open(&config.state_dir)?;
+        let keys = Keys::open(&config.state_dir)?;
+        let token_key = db.meta("token-key", || random::<TOKEN_KEY_LEN>().to_vec())?;
+        Ok(Self {
+            db,
+            keys,
+            config,
+            ports_missing: Missing::default(),
+            decisions: Mutex::new(()),
+            token_key: token_key
+                .try_into()
+                .map_err(|_| anyhow::anyhow!("the database is damaged: token-key"))?,
+        })
+    }
+
+    /// Configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Database.
+    pub fn db(&self) -> &Db {
+        &self.db
+    }
+
+    /// Keys of the platform.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Ports that the server does without.
+    pub fn ports_missing(&self) -> &Missing {
+        &self.ports_missing
+    }
+
+    /// Waits for its turn to decide and change something.
+    pub async fn decide(&self) -> Decision<'_> {
+        Decision(self.decisions.lock().await)
+    }
+
+    /// The key of tokens that this server gives and takes back.
+    pub fn token_key(&self) -> &[u8; TOKEN_KEY_LEN] {
+        &self.token_key
+    }
+
+    /// The token by which a user agrees to an operation in the state that these facts describe.
+    pub fn confirmation(&self, caller: &UserName, operation: &str, facts: &str) -> String {
+        confirm::token(&self.token_key, caller.as_str(), operation, facts)
+    }
+
+    /// Control group below which those of our containers and virtual nodes are, in all hierarchies.
+    pub fn cgroup_root(&self) -> String {
+        format!("/walt/{}", self.config.run_dir_hash())
+    }
+}

@@ -1,0 +1,48 @@
+//! What must stay in the store.
+
+use crate::{
+    base::db::{self, BaseRow, Db, HistoryRow, IndexRow, ManifestRow, NodeRow, RefRow, SessionRow},
+    services::images::{build_cache, pins::Pins},
+};
+use anyhow::Result;
+use std::collections::BTreeSet;
+use walt_images::Live;
+
+/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what builds keep, what
+/// operations under way have pinned, and what open sessions, grants and platform layers in use point to.
+pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
+    let (refs, sessions, grants, platforms) =
+        db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
+    let mut live = Live::default();
+    live.images.extend(refs.iter().map(|r| r.image_id));
+    for session in &sessions {
+        live.images.insert(session.image_id);
+        live.layers.insert(session.platform);
+        live.shown.push((session.image_id, session.platform));
+        live.sessions.insert(session.id.clone());
+        if let Some(commit) = &session.committing {
+            live.images.insert(commit.image_id);
+            live.layers.insert(commit.diff_id);
+            live.committing.push((commit.diff_id, session.id.clone()));
+        }
+    }
+    let known: BTreeSet<_> = live.images.iter().copied().collect();
+    for (image, diff_id, view) in platforms {
+        if known.contains(&image) {
+            live.layers.insert(diff_id);
+            live.views.insert(view);
+        }
+    }
+    live.views.extend(grants.into_iter().map(|(_, view)| view));
+    // After the platform layers: an image that is kept only to go back to is not shown to nodes.
+    live.images.extend(db.with(HistoryRow::images)?);
+    live.images.extend(db.with(IndexRow::live_images)?);
+    live.images.extend(db.with(BaseRow::images)?);
+    live.layers.extend(build_cache::live_layers(db)?);
+    pins.add_to(&mut live);
+    let blobs = db.with(ManifestRow::blobs)?;
+    live.blobs
+        .extend(blobs.into_iter().filter(|(image, _)| live.images.contains(image)).map(|(_, blob)| blob));
+    live.blobs.extend(db.with(IndexRow::live_blobs)?);
+    Ok(live)
+}

@@ -1,0 +1,34 @@
+//! The numbers of containers of builds: of their addresses and of their ranges of users.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+/// Addresses of containers that builds use at this moment, by their number.
+#[derive(Debug, Default)]
+pub struct Slots(Mutex<BTreeSet<u32>>);
+
+/// An address in use; given back when it is dropped.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    slots: &'a Slots,
+    /// The number.
+    pub number: u32,
+}
+
+impl Slots {
+    /// Takes the highest number below `end` that is free: image shells take the lowest ones.
+    pub fn take(&self, end: u32, others: &BTreeSet<u32>) -> Option<Slot<'_>> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = (0..end).rev().find(|n| !taken.contains(n) && !others.contains(n))?;
+        taken.insert(number);
+        Some(Slot { slots: self, number })
+    }
+}
+
+impl Drop for Slot<'_> {
+    fn drop(&mut self) {
+        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+    }
+}
