@@ -45,8 +45,8 @@ pub trait Host: Send + Sync {
     fn output(&self, bytes: &[u8]) -> impl Future<Output = ()> + Send;
     /// Waits until layers may come into the store.
     fn writing(&self) -> impl Future<Output = Self::Writing<'_>> + Send;
-    /// Keeps a layer, which is in the store, until the end of the build. Called with [`Host::writing`] held.
-    fn pin(&self, layer: DiffId);
+    /// Keeps a layer, which is in the store, until the end of the build.
+    fn pin(&self, layer: DiffId, writing: &Self::Writing<'_>);
     /// The image that `FROM name` means, or why there is none; it stays until the end of the build. One that is not
     /// here is got for the first of these platforms that it is there for.
     fn base(
@@ -54,9 +54,12 @@ pub trait Host: Send + Sync {
         name: &str,
         platforms: &[Platform],
     ) -> impl Future<Output = std::result::Result<ImageId, String>> + Send;
-    /// What an earlier step of this key found: a layer, or that nothing changed. Called with
-    /// [`Host::writing`] held.
-    fn cached(&self, key: &str) -> std::result::Result<Option<Option<DiffId>>, String>;
+    /// What an earlier step of this key found: a layer, or that nothing changed.
+    fn cached(
+        &self,
+        key: &str,
+        writing: &Self::Writing<'_>,
+    ) -> std::result::Result<Option<Option<DiffId>>, String>;
     /// Keeps what a step found; a failure costs time later, nothing else.
     fn remember(&self, key: &str, found: Option<&DiffId>);
     /// The directory of a cache mount.
@@ -243,7 +246,7 @@ impl<H: Host> Executor<'_, H> {
         }
         let writing = self.host.writing().await;
         let layer = blocking(&self.cancelled, || self.store.build_layer(Vec::new(), None))?.diff_id;
-        self.host.pin(layer);
+        self.host.pin(layer, &writing);
         drop(writing);
         self.empty = Some(layer);
         Ok(layer)
@@ -359,7 +362,7 @@ impl<H: Host> Executor<'_, H> {
                 let view = self.view(layers).await?;
                 let writing = self.host.writing().await;
                 let layer = blocking(&self.cancelled, || self.store.squash(&view))?.diff_id;
-                self.host.pin(layer);
+                self.host.pin(layer, &writing);
                 self.host.remember(&key, Some(&layer));
                 drop(writing);
                 layer
@@ -375,9 +378,9 @@ impl<H: Host> Executor<'_, H> {
             return Ok(None);
         }
         let writing = self.host.writing().await;
-        let found = self.host.cached(key).map_err(at(0))?;
+        let found = self.host.cached(key, &writing).map_err(at(0))?;
         if let Some(Some(layer)) = found {
-            self.host.pin(layer);
+            self.host.pin(layer, &writing);
         }
         drop(writing);
         if found.is_some() {

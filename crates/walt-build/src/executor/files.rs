@@ -55,7 +55,7 @@ impl<H: Host> Executor<'_, H> {
             Composed::Layer(info) => Some(info.diff_id),
         };
         if let Some(layer) = layer {
-            self.host.pin(layer);
+            self.host.pin(layer, &writing);
         }
         self.host.remember(key, layer.as_ref());
         drop(writing);

@@ -181,7 +181,7 @@ impl<H: Host> Executor<'_, H> {
                     return Err(Error::Cancelled);
                 }
                 blocking(&self.cancelled, || self.store.adopt_layer(&layer_dir, &info.diff_id))?;
-                self.host.pin(info.diff_id);
+                self.host.pin(info.diff_id, &writing);
                 drop(writing);
                 Some(info.diff_id)
             }

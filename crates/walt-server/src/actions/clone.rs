@@ -4,8 +4,9 @@ use crate::services::registries::{docker, find, get, links::Link};
 use crate::{
     actions::app::App,
     actions::{
-        images::{overwrite_warning, reboot_users},
+        publish_ref::overwrite_warning,
         publish_ref::{Target, fits_all},
+        reboot::reboot_users,
     },
     base::{
         db::{By, NodeRow},
@@ -39,8 +40,8 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
     }
     .map_err(|e| bad_request(format!("{e}.")))?;
     let target = {
-        let _decision = app.base().decide().await;
-        Target::plan(app, caller, &own.to_string())?
+        let decision = app.base().decide().await;
+        Target::plan(app, caller, &own.to_string(), &decision)?
     };
     events.busy("Validating / Cloning").await;
     let used: Vec<Model> = target.users.iter().map(|n| n.facts.model.clone()).collect();
@@ -59,7 +60,7 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
         events.note(format!("The image will be recorded as '{own}'.")).await;
     }
     let by = By::new(caller, format!("walt image clone {}", link.text()));
-    let users = target.land(app, got.image, got.created, &by).await?;
+    let users = target.publish_ref(app, got.image, got.created, &by).await?;
     if target.is(&got.image) {
         events.out(target.unchanged()).await;
         return Ok(true);

@@ -1,5 +1,6 @@
 //! `walt image cp`: files into and out of images, and what all copies into images share.
 
+use crate::actions::publish_ref::Consent;
 use crate::{
     actions::app::App,
     base::{
@@ -238,12 +239,17 @@ pub async fn agreed_target(
     operation: &str,
     agreed: &Agreed,
 ) -> Outcome<(Target, ImageId)> {
-    let _decision = app.base().decide().await;
-    let target = Target::plan(app, caller, image)?;
+    let decision = app.base().decide().await;
+    let target = Target::plan(app, caller, image, &decision)?;
     let present = app.images().find(&target.reference)?;
     if !target.users.is_empty() {
         let warning = reboot_warning(target.users.len());
-        target.agreed_with(app, caller, operation, agreed.confirm.as_deref(), agreed.yes, warning)?;
+        target.agreed_with(
+            app,
+            caller,
+            Consent { operation, confirm: agreed.confirm.as_deref(), yes: agreed.yes, warning },
+            &decision,
+        )?;
     }
     Ok((target, present.image_id))
 }
@@ -285,7 +291,7 @@ pub async fn to_image(
         return Ok(true);
     };
     made.tell(&events).await;
-    target.land_and_tell(app, made.image, created, &by, &events).await
+    target.publish_and_reboot(app, made.image, created, &by, &events).await
 }
 
 /// Copies files of an own image to the client.

@@ -17,8 +17,8 @@ use walt_types::UserName;
 pub async fn list(app: &App, first_for: Option<&UserName>) -> Outcome<ImageList> {
     let notes = match first_for {
         Some(user) => {
-            let _decision = app.base().decide().await;
-            app.images().first_images(user)?
+            let decision = app.base().decide().await;
+            app.images().first_images(user, &decision)?
         }
         None => Vec::new(),
     };

@@ -1,5 +1,6 @@
 //! `walt image squash`: all layers of an image as one.
 
+use crate::actions::publish_ref::Consent;
 use crate::actions::publish_ref::{Target, reboot_warning};
 use crate::{
     actions::app::App,
@@ -21,24 +22,25 @@ pub async fn squash(
     confirm: Option<&str>,
     events: &Events,
 ) -> Outcome<bool> {
-    let (target, present) = {
-        let _decision = app.base().decide().await;
-        let target = Target::plan(app, caller, name)?;
+    let (target, mut config, layers) = {
+        let decision = app.base().decide().await;
+        let target = Target::plan(app, caller, name, &decision)?;
         let present = target
             .present
             .clone()
             .ok_or_else(|| not_found(format!("No such image '{name}'. (tip: walt image show)")))?;
-        (target, present)
+        let config = app.store().config(&present.image_id).map_err(anyhow::Error::new)?;
+        let layers = config.layers().map_err(anyhow::Error::new)?;
+        if layers.len() > 1 && !target.users.is_empty() {
+            let warning = reboot_warning(target.users.len());
+            let consent = Consent { operation: "squash", confirm, yes: false, warning };
+            target.agreed_with(app, caller, consent, &decision)?;
+        }
+        (target, config, layers)
     };
-    let mut config = app.store().config(&present.image_id).map_err(anyhow::Error::new)?;
-    let layers = config.layers().map_err(anyhow::Error::new)?;
     if layers.len() < 2 {
         events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
         return Ok(true);
-    }
-    if !target.users.is_empty() {
-        let warning = reboot_warning(target.users.len());
-        target.agreed_with(app, caller, "squash", confirm, false, warning)?;
     }
     events.busy("Squashing").await;
     let _tidy = app.images().tidy_when_done();
@@ -67,6 +69,6 @@ pub async fn squash(
         pinned.image(image);
         image
     };
-    let users = target.land(app, image, created, &By::new(caller, command)).await?;
-    crate::actions::images::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
+    let users = target.publish_ref(app, image, created, &By::new(caller, command)).await?;
+    crate::actions::reboot::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
 }

@@ -1,5 +1,6 @@
 //! `walt image history|rollback|prune|diff`: what names have meant.
 
+use crate::actions::publish_ref::Consent;
 use crate::{
     actions::app::App,
     base::{
@@ -63,7 +64,7 @@ pub async fn roll_back(
     events: &Events,
 ) -> Outcome<bool> {
     let (target, chosen, created) = {
-        let _decision = app.base().decide().await;
+        let decision = app.base().decide().await;
         let reference = own_reference(caller, name)?;
         let present = app.images().find(&reference)?;
         let target = Target::of(app, reference)?;
@@ -87,13 +88,18 @@ pub async fn roll_back(
         if !target.users.is_empty() {
             let operation = format!("rollback {}", chosen.version);
             let warning = reboot_warning(target.users.len());
-            target.agreed_with(app, caller, &operation, confirm, false, warning)?;
+            target.agreed_with(
+                app,
+                caller,
+                Consent { operation: &operation, confirm, yes: false, warning },
+                &decision,
+            )?;
         }
         let created = made(app, &chosen.image_id)?.unwrap_or(chosen.since);
         (target, chosen, created)
     };
     let command = format!("walt image rollback {} {}", target.reference.image(), chosen.version);
-    target.land_and_tell(app, chosen.image_id, created, &By::new(caller, command), events).await
+    target.publish_and_reboot(app, chosen.image_id, created, &By::new(caller, command), events).await
 }
 
 /// When an image was made, by its configuration.
@@ -103,14 +109,19 @@ fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
     Ok(time.map(jiff::Timestamp::as_second))
 }
 
-/// Forgets the earlier versions of one name of the caller's, or of all. The caller holds the decisions.
+/// Forgets the earlier versions of one name of the caller's, or of all.
+///
+/// # Errors
+/// There is no such image; or the question, which is answered by the token in `confirm`.
 pub async fn prune(
     app: &App,
     caller: &UserName,
     name: Option<&str>,
     confirm: Option<&str>,
     events: &Events,
-) -> Outcome<()> {
+) -> Outcome<bool> {
+    // Until it is done: what has come since the question is not agreed to.
+    let _decision = app.base().decide().await;
     let references: Vec<ImageRef> = match name {
         Some(name) => vec![app.images().find(&own_reference(caller, name)?)?.reference],
         None => {
@@ -127,7 +138,7 @@ pub async fn prune(
     }
     if affected.is_empty() {
         events.out("There are no earlier versions: nothing to do.").await;
-        return Ok(());
+        return Ok(true);
     }
     let warnings: Vec<String> = affected
         .iter()
@@ -143,7 +154,7 @@ pub async fn prune(
     for (reference, count) in affected {
         events.out(format!("Image {}: {count} earlier version(s) removed.", reference.image())).await;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// How two images differ: names of the caller's or full names, with `@VERSION` behind them or without.

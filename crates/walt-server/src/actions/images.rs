@@ -1,18 +1,22 @@
 //! What users do to references: remove, rename, duplicate, clone.
 
-use crate::actions::{self, clone, hub_meta, publish, search, update};
+use crate::actions::{clone, hub_meta, publish, search, update};
 use crate::{
     actions::app::App,
     base::{
-        db::{By, NodeRow, RefRow},
+        db::{By, RefRow},
         events::Events,
-        failure::{Failure, Outcome, bad_request, not_found, refused, refused_hint},
+        failure::{Outcome, bad_request, not_found, refused, refused_hint},
     },
     services::registries::{self, links::Link},
 };
 use crate::{
     actions::{image_squash, image_versions, publish_ref::Target},
     services::images::{labels, own_reference},
+};
+use crate::{
+    actions::{publish_ref::overwrite_warning, reboot::reboot_users},
+    base::state::Decision,
 };
 use std::sync::Arc;
 use walt_api::ImageAction;
@@ -28,93 +32,106 @@ pub async fn act(
     events: &Events,
 ) -> Outcome<bool> {
     let confirm = confirm.as_deref();
-    let decision = app.base().decide().await;
-    for note in app.images().first_images(caller)? {
-        events.note(note).await;
+    {
+        let decision = app.base().decide().await;
+        for note in app.images().first_images(caller, &decision)? {
+            events.note(note).await;
+        }
     }
     match action {
-        ImageAction::Remove { name } => {
-            let row = app.images().find(&own_reference(caller, &name)?)?;
-            not_in_use(app, &row)?;
-            app.db().transaction(|tx| RefRow::delete(tx, &row.reference))?;
-            app.images().tidy_soon();
-            Ok(true)
+        ImageAction::Remove { name } => remove(app, caller, &name).await,
+        ImageAction::Rename { name, new_name } => rename(app, caller, &name, &new_name).await,
+        ImageAction::Duplicate { name, new_name } => duplicate(app, caller, &name, &new_name).await,
+        ImageAction::Clone { link, name, force, .. } if link.starts_with("walt:") => {
+            clone_here(app, caller, &link, name.as_deref(), force, events).await
         }
-        ImageAction::Rename { name, new_name } => {
-            let row = app.images().find(&own_reference(caller, &name)?)?;
-            let target = own_reference(caller, &new_name)?;
-            app.images().must_be_free(&target)?;
-            not_in_use(app, &row)?;
-            app.db().transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
-            Ok(true)
-        }
-        ImageAction::Duplicate { name, new_name } => {
-            let row = app.images().find(&own_reference(caller, &name)?)?;
-            let target = own_reference(caller, &new_name)?;
-            app.images().must_be_free(&target)?;
-            let by = By::new(caller, format!("walt image duplicate {name} {new_name}"));
-            app.db().transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
-            Ok(true)
-        }
-        ImageAction::Clone { link, name, force, credentials } if !link.starts_with("walt:") => {
-            drop(decision);
+        ImageAction::Clone { link, name, force, credentials } => {
             let link = Link::parse(&link).map_err(|e| bad_request(format!("{e}.")))?;
             let request = clone::Request { link, name, force, credentials };
             clone::clone(app, caller, request, events).await
         }
-        ImageAction::Clone { link, name, force, .. } => {
-            let ClonePlan { found, target, wanted } = plan_clone(app, caller, &link, name.as_deref(), force)?;
-            if target.is(&found.image_id) {
-                events.out(target.unchanged()).await;
-                return Ok(true);
-            }
-            let by = By::new(caller, format!("walt image clone {link}"));
-            let row = RefRow { reference: target.reference.clone(), ..found };
-            app.db().transaction(|tx| row.put(tx, &by))?;
-            drop(decision);
-            app.images().tidy_soon();
-            let own = target.reference.image();
-            if own.to_string() != wanted {
-                events.note(format!("The image will be recorded as '{own}'.")).await;
-            }
-            let rebooted = reboot_users(app, &target.users, events).await?;
-            events.out(format!("Image \"{own}\" was cloned successfully (cf. walt image show).")).await;
-            Ok(rebooted)
-        }
         ImageAction::Rollback { name, version } => {
-            drop(decision);
             image_versions::roll_back(app, caller, &name, version, confirm, events).await
         }
         ImageAction::Prune { name } => {
-            image_versions::prune(app, caller, name.as_deref(), confirm, events).await?;
-            Ok(true)
+            image_versions::prune(app, caller, name.as_deref(), confirm, events).await
         }
-        ImageAction::Squash { name } => {
-            drop(decision);
-            image_squash::squash(app, caller, &name, confirm, events).await
-        }
+        ImageAction::Squash { name } => image_squash::squash(app, caller, &name, confirm, events).await,
         ImageAction::FixOwner { user, sure } => fix_owner(app, caller, &user, sure, events).await,
         ImageAction::Search { keyword, credentials } => {
-            drop(decision);
             search::search(app, caller, keyword, credentials, events).await
         }
         ImageAction::Publish { name, registry, credentials } => {
-            drop(decision);
             publish::publish(app, caller, &name, registry.as_deref(), credentials.as_ref(), events).await
         }
         ImageAction::RegistryLogin { registry, credentials } => {
-            drop(decision);
             registries::login(app.registries(), &registry, &credentials, events).await
         }
         ImageAction::UpdateHubMeta { platform, credentials } => {
-            drop(decision);
             hub_meta::update_hub_meta(app, platform, credentials.as_ref(), events).await
         }
         ImageAction::UpdateDefaultImages { credentials } => {
-            drop(decision);
             update::update_default_images(app, caller, credentials, events).await
         }
     }
+}
+
+async fn remove(app: &App, caller: &UserName, name: &str) -> Outcome<bool> {
+    let decision = app.base().decide().await;
+    let row = app.images().find(&own_reference(caller, name)?)?;
+    not_in_use(app, &row, &decision)?;
+    app.db().transaction(|tx| RefRow::delete(tx, &row.reference))?;
+    app.images().tidy_soon();
+    Ok(true)
+}
+
+async fn rename(app: &App, caller: &UserName, name: &str, new_name: &str) -> Outcome<bool> {
+    let decision = app.base().decide().await;
+    let row = app.images().find(&own_reference(caller, name)?)?;
+    let target = own_reference(caller, new_name)?;
+    app.images().must_be_free(&target, &decision)?;
+    not_in_use(app, &row, &decision)?;
+    app.db().transaction(|tx| RefRow::rename(tx, &row.reference, &target))?;
+    Ok(true)
+}
+
+async fn duplicate(app: &App, caller: &UserName, name: &str, new_name: &str) -> Outcome<bool> {
+    let decision = app.base().decide().await;
+    let row = app.images().find(&own_reference(caller, name)?)?;
+    let target = own_reference(caller, new_name)?;
+    app.images().must_be_free(&target, &decision)?;
+    let by = By::new(caller, format!("walt image duplicate {name} {new_name}"));
+    app.db().transaction(|tx| RefRow { reference: target, ..row }.put(tx, &by))?;
+    Ok(true)
+}
+
+/// Clones an image of this server.
+async fn clone_here(
+    app: &Arc<App>,
+    caller: &UserName,
+    link: &str,
+    name: Option<&str>,
+    force: bool,
+    events: &Events,
+) -> Outcome<bool> {
+    let decision = app.base().decide().await;
+    let ClonePlan { found, target, wanted } = plan_clone(app, caller, link, name, force)?;
+    if target.is(&found.image_id) {
+        events.out(target.unchanged()).await;
+        return Ok(true);
+    }
+    let by = By::new(caller, format!("walt image clone {link}"));
+    let row = RefRow { reference: target.reference.clone(), ..found };
+    app.db().transaction(|tx| row.put(tx, &by))?;
+    drop(decision);
+    app.images().tidy_soon();
+    let own = target.reference.image();
+    if own.to_string() != wanted {
+        events.note(format!("The image will be recorded as '{own}'.")).await;
+    }
+    let rebooted = reboot_users(app, &target.users, events).await?;
+    events.out(format!("Image \"{own}\" was cloned successfully (cf. walt image show).")).await;
+    Ok(rebooted)
 }
 
 /// Gives all images of another user to the caller.
@@ -122,6 +139,7 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
     if user == caller.as_str() {
         return Err(refused(format!("the images of {user} are yours already.")));
     }
+    let decision = app.base().decide().await;
     let rows: Vec<RefRow> =
         app.db().with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
     if rows.is_empty() || user == PLATFORM_USER {
@@ -136,7 +154,7 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
                 "rename yours first ('walt image rename').",
             ));
         }
-        not_in_use(app, row)?;
+        not_in_use(app, row, &decision)?;
         moves.push(target);
     }
     if !sure {
@@ -162,51 +180,8 @@ async fn fix_owner(app: &App, caller: &UserName, user: &str, sure: bool, events:
     Ok(true)
 }
 
-/// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
-/// a client may go at any moment, and nodes must not stay with what their image is no more.
-pub async fn tell_and_reboot(
-    app: &Arc<App>,
-    users: Vec<NodeRow>,
-    said: impl Into<String>,
-    events: &Events,
-) -> Outcome<bool> {
-    reboot(app, users, Some(said.into()), events).await
-}
-
-/// As [`tell_and_reboot`], without a word about the image.
-pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
-    reboot(app, users.to_vec(), None, events).await
-}
-
-async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, events: &Events) -> Outcome<bool> {
-    let (app, events) = (app.clone(), events.clone());
-    // Nothing is waited for before this: once the image has changed, the task is there.
-    let task = tokio::spawn(async move {
-        if let Some(said) = said {
-            events.out(said).await;
-        }
-        if users.is_empty() {
-            return Ok(true);
-        }
-        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
-        events
-            .out(format!("Trying to reboot {} using this image...", sentences::items("node", &names)))
-            .await;
-        actions::nodes::reboot_nodes(&app, users, false, &events).await
-    });
-    task.await.map_err(|e| {
-        Failure::Internal(anyhow::Error::new(e).context("the reboot of nodes ended abnormally"))
-    })?
-}
-
-/// Nodes associated with a reference.
-pub fn nodes_using(app: &App, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
-    let rows = app.db().with(NodeRow::all)?;
-    Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
-}
-
-fn not_in_use(app: &App, row: &RefRow) -> Outcome<()> {
-    let users = nodes_using(app, &row.reference)?;
+fn not_in_use(app: &App, row: &RefRow, _decision: &Decision<'_>) -> Outcome<()> {
+    let users = app.images().nodes_using(&row.reference)?;
     if !users.is_empty() {
         let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
         return Err(refused_hint(
@@ -265,13 +240,4 @@ fn plan_clone(
         }
     }
     Ok(ClonePlan { found, target, wanted })
-}
-
-/// The warning before an own image is overwritten.
-pub fn overwrite_warning(nodes: usize) -> String {
-    let reboot = match nodes {
-        0 => String::new(),
-        n => format!(" (and reboot {n} node(s))"),
-    };
-    format!("An image has the same name in your working set. This operation would overwrite it{reboot}.")
 }

@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod ping;
 pub mod publish;
 pub mod publish_ref;
+pub mod reboot;
 pub mod search;
 pub mod session_save;
 pub mod shell;

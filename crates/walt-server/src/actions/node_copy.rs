@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use crate::{
-    actions::nodes::{ownership_of_one, wait_booted},
+    actions::{nodes::ownership_of_one, reboot::wait_booted},
     services::nodes::ssh,
 };
 use std::{
@@ -389,7 +389,7 @@ pub async fn to_booted_image(
         return Ok(true);
     };
     made.tell(&events).await;
-    target.land_and_tell(app, made.image, created, &by, &events).await
+    target.publish_and_reboot(app, made.image, created, &by, &events).await
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ use crate::{
     actions::app::App,
     actions::{
         image_copy::{Base, Made},
-        images::tell_and_reboot,
         publish_ref::Target,
+        reboot::tell_and_reboot,
     },
     base::{
         db::{By, HistoryRow, NodeRow, RefRow, blocking},
@@ -25,7 +25,7 @@ use crate::{
         failure::{Failure, Outcome, refused, refused_hint},
     },
 };
-use crate::{actions::node_copy::Remote, actions::nodes::wait_booted};
+use crate::{actions::node_copy::Remote, actions::reboot::wait_booted};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufReader, Read},
@@ -220,7 +220,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     made.tell(events).await;
     events.out("** Verifying the image").await;
     target.fits(app, &made.image)?;
-    let users = target.land(app, made.image, created, &by).await?;
+    let users = target.publish_ref(app, made.image, created, &by).await?;
     tell_and_reboot(app, users, "OK", events).await
 }
 

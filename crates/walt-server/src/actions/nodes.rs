@@ -1,8 +1,9 @@
 //! What users ask of nodes: create, remove, rename, boot, acquire, release, reboot, wait, config.
 //!
-//! Every change is decided and made under one lock ([`App::decisions`]) and in one transaction, so that
-//! what a user confirmed is what happens.
+//! Every change is decided and made with a [`Decision`] and in one transaction, so that what a user confirmed is what
+//! happens.
 
+use crate::actions::reboot::{reboot_nodes, wait_booted};
 use crate::base::state::Decision;
 use crate::{
     actions::app::App,
@@ -16,9 +17,8 @@ use crate::{
 };
 use crate::{
     actions::node_save::{self, Save},
-    services::nodes::{boot_timeout, hub::update_life, vnode},
+    services::nodes::vnode,
 };
-use futures_util::{StreamExt, stream};
 use std::{
     collections::{BTreeMap, HashSet},
     net::Ipv4Addr,
@@ -28,7 +28,6 @@ use std::{
 use walt_api::NodeAction;
 use walt_core::{
     NodeFacts,
-    life::Phase,
     ownership::{self, Demand, Verdict},
     sentences, settings,
 };
@@ -41,8 +40,6 @@ const VIRTUAL_MODEL: &str = "pc-x86-64";
 const VIRTUAL_OUI: [u8; 3] = [0x52, 0x54, 0x00];
 /// Attempts to find a boot address that is not taken.
 const MAC_ATTEMPTS: usize = 64;
-/// Nodes that are rebooted at the same time; the others wait their turn.
-const REBOOTS_AT_ONCE: usize = 32;
 /// Memory in MiB that qemu needs besides the guest's own, under emulation.
 const QEMU_OVERHEAD_MIB: u64 = 200;
 
@@ -101,6 +98,16 @@ fn set_error(error: SetError) -> Failure {
     }
 }
 
+/// The question about nodes of somebody else, if one is to be asked.
+fn ownership_warning(demand: Demand, nodes: &[&NodeRow], caller: &UserName) -> Outcome<Option<String>> {
+    let facts: Vec<&NodeFacts> = nodes.iter().map(|r| &r.facts).collect();
+    match ownership::check(demand, &facts, caller) {
+        Verdict::Allowed => Ok(None),
+        Verdict::Refused { message, hint } => Err(refused_hint(message, hint)),
+        Verdict::Ask(warning) => Ok(Some(warning)),
+    }
+}
+
 fn check_ownership(
     app: &App,
     caller: &UserName,
@@ -109,16 +116,9 @@ fn check_ownership(
     operation: &str,
     confirm: Option<&str>,
 ) -> Outcome<()> {
-    let facts: Vec<&NodeFacts> = nodes.iter().map(|r| &r.facts).collect();
-    match ownership::check(demand, &facts, caller) {
-        Verdict::Allowed => Ok(()),
-        Verdict::Refused { message, hint } => Err(refused_hint(message, hint)),
-        Verdict::Ask(warning) => {
-            let state: Vec<String> =
-                nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
-            app.confirmed(caller, operation, &state.join(" "), confirm, vec![warning])
-        }
-    }
+    let warnings: Vec<String> = ownership_warning(demand, nodes, caller)?.into_iter().collect();
+    let state: Vec<String> = nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
+    app.confirmed(caller, operation, &state.join(" "), confirm, warnings)
 }
 
 struct Request<'a> {
@@ -129,14 +129,25 @@ struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Resolves a set and applies the ownership rule; the caller holds the lock.
-    fn nodes(&self, set: &str, demand: Demand, operation: &str) -> Outcome<Vec<NodeRow>> {
-        let rows = self.app.db().with(NodeRow::all)?;
-        let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
-        let chosen: Vec<NodeRow> = members.into_iter().map(|i| rows[i].clone()).collect();
+    /// Resolves a set and applies the ownership rule.
+    fn nodes(
+        &self,
+        set: &str,
+        demand: Demand,
+        operation: &str,
+        _decision: &Decision<'_>,
+    ) -> Outcome<Vec<NodeRow>> {
+        let chosen = self.members(set)?;
         let nodes: Vec<&NodeRow> = chosen.iter().collect();
         check_ownership(self.app, self.caller, demand, &nodes, operation, self.confirm)?;
         Ok(chosen)
+    }
+
+    /// Resolves a set, for what may be done with every node.
+    fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
+        let rows = self.app.db().with(NodeRow::all)?;
+        let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
+        Ok(members.into_iter().map(|i| rows[i].clone()).collect())
     }
 
     async fn create(&self, name: &str, image: Option<&str>, force: bool) -> Outcome<bool> {
@@ -144,7 +155,7 @@ impl Request<'_> {
         let model: Model = VIRTUAL_MODEL.parse().map_err(bad_request)?;
         vnode::check_programs()?;
         let decision = self.app.base().decide().await;
-        self.name_is_free(&name)?;
+        self.name_is_free(&name, &decision)?;
         let image = match image {
             Some(image) => {
                 let reference = images::own_reference(self.caller, image)?;
@@ -152,10 +163,10 @@ impl Request<'_> {
                 reference
             }
             None => {
-                for note in self.app.images().first_images(self.caller)? {
+                for note in self.app.images().first_images(self.caller, &decision)? {
                     self.events.note(note).await;
                 }
-                self.app.images().own_default(self.caller, &model)?
+                self.app.images().own_default(self.caller, &model, &decision)?
             }
         };
         if !force {
@@ -168,7 +179,7 @@ impl Request<'_> {
         Ok(true)
     }
 
-    fn name_is_free(&self, name: &NodeName) -> Outcome<()> {
+    fn name_is_free(&self, name: &NodeName, _decision: &Decision<'_>) -> Outcome<()> {
         match self.app.db().with(|c| NodeRow::by_name(c, name.as_str()))? {
             None => Ok(()),
             Some(_) => Err(refused(format!("Failed: a device with name '{name}' already exists."))),
@@ -233,13 +244,13 @@ impl Request<'_> {
 
     async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
-        let _decision = self.app.base().decide().await;
+        let decision = self.app.base().decide().await;
         let operation = format!("rename {name} {new_name}");
         let node =
             ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         let only_case = node.facts.name.as_str().eq_ignore_ascii_case(new_name.as_str());
         if !only_case {
-            self.name_is_free(&new_name)?;
+            self.name_is_free(&new_name, &decision)?;
         }
         self.app.db().with(|c| NodeRow::set_name(c, node.mac, &new_name))?;
         self.app.nodes().hub().signal();
@@ -265,17 +276,17 @@ impl Request<'_> {
     async fn boot(&self, set: &str, image: &str) -> Outcome<bool> {
         if image == "default" {
             let decision = self.app.base().decide().await;
-            let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"))?;
+            let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
             return self.boot_default(decision, nodes).await;
         }
         let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let decision = self.app.base().decide().await;
-        for note in self.app.images().first_images(self.caller)? {
+        for note in self.app.images().first_images(self.caller, &decision)? {
             self.events.note(note).await;
         }
         let reference = ImageRef::of(self.caller, name);
         self.app.images().find(&reference)?;
-        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"))?;
+        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
         let models: Vec<Model> = nodes.iter().map(|n| n.facts.model.clone()).collect();
         self.compatible(&reference, &models)?;
         let (same, changed): (Vec<&NodeRow>, Vec<&NodeRow>) =
@@ -308,15 +319,15 @@ impl Request<'_> {
 
     async fn acquire(&self, set: &str) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
-        let nodes = self.nodes(set, Demand::FreeOrNotOwned, &format!("acquire {set}"))?;
-        for note in self.app.images().first_images(self.caller)? {
+        let nodes = self.nodes(set, Demand::FreeOrNotOwned, &format!("acquire {set}"), &decision)?;
+        for note in self.app.images().first_images(self.caller, &decision)? {
             self.events.note(note).await;
         }
         let mut own: BTreeMap<Model, ImageRef> = BTreeMap::new();
         for node in &nodes {
             let model = &node.facts.model;
             if !own.contains_key(model) {
-                own.insert(model.clone(), self.app.images().own_default(self.caller, model)?);
+                own.insert(model.clone(), self.app.images().own_default(self.caller, model, &decision)?);
             }
         }
         for node in &nodes {
@@ -328,7 +339,7 @@ impl Request<'_> {
 
     async fn release(&self, set: &str) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
-        let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"))?;
+        let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"), &decision)?;
         self.boot_default(decision, nodes).await
     }
 
@@ -351,13 +362,13 @@ impl Request<'_> {
 
     async fn reboot(&self, set: &str, hard: bool) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
-        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"))?;
+        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"), &decision)?;
         drop(decision);
         reboot_nodes(self.app, nodes, hard, self.events).await
     }
 
     async fn wait(&self, set: &str, timeout: Option<u64>) -> Outcome<bool> {
-        let nodes = self.nodes(set, Demand::Nothing, "wait")?;
+        let nodes = self.members(set)?;
         let macs: Vec<Mac> = nodes.iter().map(|n| n.mac).collect();
         let waiting = wait_booted(self.app, &macs, Some(self.events));
         let times = match timeout {
@@ -378,20 +389,16 @@ impl Request<'_> {
 
     async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
         let save = {
-            let _decision = self.app.base().decide().await;
+            let decision = self.app.base().decide().await;
             let rows = self.app.db().with(NodeRow::all)?;
             let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
             let row = rows[index].clone();
-            let target = Target::plan(self.app, self.caller, image)?;
+            let target = Target::plan(self.app, self.caller, image, &decision)?;
             // One question for both: the node of somebody else, and the image that is overwritten.
-            let mut warnings = Vec::new();
-            match ownership::check(Demand::OwnedOrFree, &[&row.facts], self.caller) {
-                Verdict::Allowed => {}
-                Verdict::Refused { message, hint } => return Err(refused_hint(message, hint)),
-                Verdict::Ask(warning) => warnings.push(warning),
-            }
+            let ownership = ownership_warning(Demand::OwnedOrFree, &[&row], self.caller)?;
+            let mut warnings: Vec<String> = ownership.into_iter().collect();
             if target.present.is_some() && !dry_run {
-                warnings.push(crate::actions::images::overwrite_warning(target.users.len()));
+                warnings.push(crate::actions::publish_ref::overwrite_warning(target.users.len()));
             }
             let present = target.present.as_ref().map(|p| p.image_id.to_string()).unwrap_or_default();
             let facts = format!("{} {} {present}", row.mac, row.facts.image.full());
@@ -406,9 +413,13 @@ impl Request<'_> {
         if assignments.is_empty() {
             return self.show_config(set).await;
         }
-        let _decision = self.app.base().decide().await;
-        let nodes =
-            self.nodes(set, Demand::OwnedOrFree, &format!("config {set} {}", assignments.join(" ")))?;
+        let decision = self.app.base().decide().await;
+        let nodes = self.nodes(
+            set,
+            Demand::OwnedOrFree,
+            &format!("config {set} {}", assignments.join(" ")),
+            &decision,
+        )?;
         let mut changes = Vec::new();
         for text in assignments {
             let (setting, value) = settings::parse(text).map_err(bad_request)?;
@@ -434,7 +445,7 @@ impl Request<'_> {
     }
 
     async fn show_config(&self, set: &str) -> Outcome<bool> {
-        let nodes = self.nodes(set, Demand::Nothing, "config")?;
+        let nodes = self.members(set)?;
         let stored = self.app.db().with(NodeRow::all_settings)?;
         let mut groups: BTreeMap<Vec<(&str, String)>, Vec<&str>> = BTreeMap::new();
         let none = BTreeMap::new();
@@ -461,82 +472,6 @@ impl Request<'_> {
 
 fn names_of<'a>(rows: &[&'a NodeRow]) -> Vec<&'a str> {
     rows.iter().map(|r| r.facts.name.as_str()).collect()
-}
-
-/// Reboots nodes, all at the same time, and says how it went; true if all did. When it returns, each of
-/// them counts as not booted until a new boot reports.
-pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, events: &Events) -> Outcome<bool> {
-    events.busy("Rebooting").await;
-    let results: Vec<(String, Result<(), String>)> = stream::iter(nodes)
-        .map(|node| async move {
-            let result = reboot_one(app, &node, hard).await;
-            (node.facts.name.to_string(), result)
-        })
-        .buffer_unordered(REBOOTS_AT_ONCE)
-        .collect()
-        .await;
-    let mut by_outcome: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
-    for (name, result) in results {
-        by_outcome.entry(result.err()).or_default().push(name);
-    }
-    for (error, names) in &by_outcome {
-        let names = sentences::items("node", names);
-        match error {
-            None => events.out(format!("{names}: rebooted ok.")).await,
-            Some(reason) => events.note(format!("{names}: failed to reboot ({reason})")).await,
-        }
-    }
-    Ok(by_outcome.keys().all(Option::is_none))
-}
-
-async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), String> {
-    if node.facts.is_virtual {
-        return app.nodes().restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
-    }
-    if hard {
-        return Err("a physical node cannot be power-cycled by this version".into());
-    }
-    app.nodes().hub().command(node.mac, None, "REBOOT").await?;
-    update_life(app.nodes(), node.mac, |life| {
-        life.start(crate::base::time::now());
-        true
-    })
-    .map(drop)
-    .map_err(|e| format!("{e:#}"))
-}
-
-/// Waits until all these nodes are booted; names and boot times in seconds, by name. Nodes that are
-/// removed meanwhile are an error.
-pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Outcome<Vec<(NodeName, f64)>> {
-    let mut changed = app.nodes().hub().watch();
-    let mut label = String::new();
-    loop {
-        changed.mark_unchanged();
-        let (mut booted, mut waiting) = (Vec::new(), Vec::new());
-        let stored = app.db().with(NodeRow::all_settings)?;
-        for mac in macs {
-            let row = app
-                .db()
-                .with(|c| NodeRow::by_mac(c, *mac))?
-                .ok_or_else(|| not_found("a node that was waited for has been removed"))?;
-            let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);
-            match row.life.phase(crate::base::time::now(), timeout) {
-                Phase::Booted(seconds) => booted.push((row.facts.name, seconds)),
-                _ => waiting.push(row.facts.name.to_string()),
-            }
-        }
-        if waiting.is_empty() {
-            booted.sort_by(|a, b| a.0.cmp(&b.0));
-            return Ok(booted);
-        }
-        let now = format!("Waiting for bootup of {}", sentences::items("node", &waiting));
-        if let (Some(events), true) = (events, now != label) {
-            events.busy(now.clone()).await;
-            label = now;
-        }
-        // Invariant: the sender lives in the App that we borrow.
-        changed.changed().await.expect("the hub outlives its watchers");
-    }
 }
 
 fn available_mib() -> anyhow::Result<u64> {

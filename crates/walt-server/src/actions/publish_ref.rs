@@ -1,14 +1,14 @@
-//! The end of everything that makes an image: a reference of the caller begins to mean it.
+//! The end of everything that makes an image: a reference of the caller points to it.
 //!
 //! ```text
-//! plan     what the name means now, and which nodes use it       under `App::decisions`
-//! agreed   overwriting asks                                      under the same lock
-//!  …       the image is made; it is in the store, and pinned     no lock
-//! land     nobody changed the name meanwhile, this server is new enough, nodes that use the name have models that the
-//!          image is made for; reference and history change in one transaction     under `App::decisions`
-//! reboot   nodes that use it                                     no lock; also when the client has gone
+//! plan         what the reference points to now, and which nodes use it     a Decision
+//! agreed       overwriting asks                                             the same Decision
+//!  …           the image is made; it is in the store, and pinned            none
+//! publish_ref  nobody changed the reference meanwhile, this server is new enough, nodes that use it have models that
+//!              the image is made for; reference and history change in one transaction     a Decision
+//! reboot       nodes that use it                                            none; also when the client has gone
 //! ```
-//! If the name means that image already, nothing of this is done, and the user is told.
+//! If the reference points to that image already, nothing of this is done, and the user is told.
 
 use crate::{
     actions::app::App,
@@ -19,39 +19,67 @@ use crate::{
     },
 };
 use crate::{
-    actions::images::{nodes_using, overwrite_warning, tell_and_reboot},
+    actions::reboot::tell_and_reboot,
+    base::state::Decision,
     services::images::{labels, own_reference},
 };
 use rusqlite::Connection;
 use std::{collections::BTreeSet, sync::Arc};
 use walt_types::{ImageId, ImageRef, Model, UserName};
 
-/// What an operation is going to make of a name, as its user agrees to it.
+/// What an operation is going to do with a reference, as its user agrees to it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The reference.
     pub reference: ImageRef,
-    /// What it means now; none if it is a new name.
+    /// What it points to now; none if it is a new name.
     pub present: Option<RefRow>,
     /// The nodes that use it.
     pub users: Vec<NodeRow>,
 }
 
+/// How a user agrees to an operation that overwrites an image.
+#[derive(Debug)]
+pub struct Consent<'a> {
+    /// Name of the operation; a token is for one operation only.
+    pub operation: &'a str,
+    /// The token that the user has given.
+    pub confirm: Option<&'a str>,
+    /// Whether nothing is to be asked.
+    pub yes: bool,
+    /// The question.
+    pub warning: String,
+}
+
 impl Target {
-    /// Looks at a name of the caller's. A name with an open shell session is refused: its changes are based on what
-    /// the name means now.
-    pub fn plan(app: &App, caller: &UserName, name: &str) -> Outcome<Self> {
+    /// What a name of the caller's points to. A name with an open shell session is refused: its changes are based on
+    /// the image that the name points to now.
+    ///
+    /// # Errors
+    /// The name is not one, or has a session.
+    pub fn plan(app: &App, caller: &UserName, name: &str, _decision: &Decision<'_>) -> Outcome<Self> {
         Self::of(app, own_reference(caller, name)?)
     }
 
-    /// As [`Target::plan`], for a reference.
+    /// As [`Target::plan`], for a reference that is checked again when it is published.
+    ///
+    /// # Errors
+    /// The reference has a session.
     pub fn of(app: &App, reference: ImageRef) -> Outcome<Self> {
-        let present = app.db().with(|c| RefRow::get(c, &reference))?;
-        let mut users = Vec::new();
-        if present.is_some() {
-            app.images().no_session(&reference)?;
-            users = nodes_using(app, &reference)?;
+        let target = Self::of_session(app, reference)?;
+        if target.present.is_some() {
+            app.images().no_session(&target.reference)?;
         }
+        Ok(target)
+    }
+
+    /// As [`Target::of`], for the save of a session, which may be that of the reference.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn of_session(app: &App, reference: ImageRef) -> Outcome<Self> {
+        let present = app.db().with(|c| RefRow::get(c, &reference))?;
+        let users = if present.is_some() { app.images().nodes_using(&reference)? } else { Vec::new() };
         Ok(Self { reference, present, users })
     }
 
@@ -64,8 +92,10 @@ impl Target {
         operation: &str,
         confirm: Option<&str>,
         yes: bool,
+        decision: &Decision<'_>,
     ) -> Outcome<()> {
-        self.agreed_with(app, caller, operation, confirm, yes, overwrite_warning(self.users.len()))
+        let consent = Consent { operation, confirm, yes, warning: overwrite_warning(self.users.len()) };
+        self.agreed_with(app, caller, consent, decision)
     }
 
     /// As [`Target::agreed`], with the caller's own warning.
@@ -73,11 +103,10 @@ impl Target {
         &self,
         app: &App,
         caller: &UserName,
-        operation: &str,
-        confirm: Option<&str>,
-        yes: bool,
-        warning: String,
+        consent: Consent<'_>,
+        _decision: &Decision<'_>,
     ) -> Outcome<()> {
+        let Consent { operation, confirm, yes, warning } = consent;
         let Some(present) = &self.present else { return Ok(()) };
         if yes {
             return Ok(());
@@ -89,14 +118,14 @@ impl Target {
 
     /// Refuses an image that is not made for the models of the nodes that use the reference.
     pub fn fits(&self, app: &App, image: &ImageId) -> Outcome<()> {
-        let users = nodes_using(app, &self.reference)?;
+        let users = app.images().nodes_using(&self.reference)?;
         if users.is_empty() {
             return Ok(());
         }
         fits_all(&users, &app.images().models_of(image)?, &self.reference)
     }
 
-    /// Whether the reference means this image already.
+    /// Whether the reference points to this image already.
     pub fn is(&self, image: &ImageId) -> bool {
         self.present.as_ref().is_some_and(|p| p.image_id == *image)
     }
@@ -106,35 +135,58 @@ impl Target {
         format!("Nothing changed: image {} is left as it was.", self.reference.image())
     }
 
-    /// Lets the reference mean `image`, which is in the store; gives the nodes that use it now: tell the outcome,
-    /// and let them reboot, by [`tell_and_reboot`]. Fails if the name was changed since the plan, and changes nothing then.
-    /// If it means that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
-    pub async fn land(&self, app: &Arc<App>, image: ImageId, created: i64, by: &By) -> Outcome<Vec<NodeRow>> {
-        land_all(app, std::slice::from_ref(self), image, created, by).await
+    /// The sentence for a user whose reference points to something new.
+    pub fn published(&self) -> String {
+        let name = self.reference.image();
+        match self.present {
+            Some(_) => format!("Image {name} updated."),
+            None => format!("New image {name} saved."),
+        }
     }
 
-    /// Refuses if the reference may not begin to mean `image` now.
-    fn may_land(&self, app: &App, image: &ImageId) -> Outcome<()> {
+    /// Makes the reference point to `image`, which is in the store. The result is the nodes that use it now: say how it
+    /// ended, and reboot them, by [`tell_and_reboot`]. Fails if the reference was changed since the plan, and changes
+    /// nothing then. If it points to that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
+    pub async fn publish_ref(
+        &self,
+        app: &Arc<App>,
+        image: ImageId,
+        created: i64,
+        by: &By,
+    ) -> Outcome<Vec<NodeRow>> {
+        publish_refs(app, std::slice::from_ref(self), image, created, by).await
+    }
+
+    /// Refuses if the reference does not point any more to what it pointed to when this was planned; `otherwise` says
+    /// what that means for the user.
+    ///
+    /// # Errors
+    /// Somebody changed it.
+    pub fn check_unchanged(&self, app: &App, otherwise: &str, _decision: &Decision<'_>) -> Outcome<()> {
         let now = app.db().with(|c| RefRow::get(c, &self.reference))?.map(|r| r.image_id);
-        if now != self.present.as_ref().map(|p| p.image_id) {
-            return Err(refused(format!(
-                "image {} was changed by somebody else meanwhile: nothing was done, try again",
-                self.reference.image()
-            )));
+        if now == self.present.as_ref().map(|p| p.image_id) {
+            return Ok(());
         }
+        let name = self.reference.image();
+        Err(refused(format!("image {name} was changed by somebody else meanwhile: {otherwise}")))
+    }
+
+    /// Refuses if the reference may not point to `image` now.
+    fn check_publishable(&self, app: &App, image: &ImageId, decision: &Decision<'_>) -> Outcome<()> {
+        self.check_unchanged(app, "nothing was done, try again", decision)?;
         if self.is(image) {
             return Ok(());
         }
-        if now.is_some() {
+        if self.present.is_some() {
             app.images().no_session(&self.reference)?;
         }
         labels::fits_server(&app.store().config(image).map_err(anyhow::Error::new)?)?;
         self.fits(app, image)
     }
 
-    /// [`Target::land`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
+    /// [`Target::publish_ref`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
     /// the nodes that use it; false if one of them failed.
-    pub async fn land_and_tell(
+    pub async fn publish_and_reboot(
         &self,
         app: &Arc<App>,
         image: ImageId,
@@ -142,30 +194,26 @@ impl Target {
         by: &By,
         events: &Events,
     ) -> Outcome<bool> {
-        let users = self.land(app, image, created, by).await?;
-        let name = self.reference.image();
-        let text = match self.present {
-            Some(_) if self.is(&image) => self.unchanged(),
-            Some(_) => format!("Image {name} updated."),
-            None => format!("New image {name} saved."),
-        };
+        let users = self.publish_ref(app, image, created, by).await?;
+        let text = if self.is(&image) { self.unchanged() } else { self.published() };
         tell_and_reboot(app, users, text, events).await
     }
 }
 
-/// [`Target::land`] for several references: all of them, or none. Those that mean that image already are left alone.
-pub async fn land_all(
+/// [`Target::publish_ref`] for several references: all of them, or none. Those that point to that image already are left
+/// as they are.
+pub async fn publish_refs(
     app: &Arc<App>,
     targets: &[Target],
     image: ImageId,
     created: i64,
     by: &By,
 ) -> Outcome<Vec<NodeRow>> {
-    land_with(app, targets, image, created, by, |_| Ok(())).await
+    publish_refs_with(app, targets, image, created, by, |_| Ok(())).await
 }
 
-/// As [`land_all`], with what else is recorded in the same transaction; it is also if nothing changes.
-pub async fn land_with(
+/// As [`publish_refs`], with what else is recorded in the same transaction; it is also if nothing changes.
+pub async fn publish_refs_with(
     app: &Arc<App>,
     targets: &[Target],
     image: ImageId,
@@ -173,8 +221,8 @@ pub async fn land_with(
     by: &By,
     also: impl FnOnce(&Connection) -> anyhow::Result<()>,
 ) -> Outcome<Vec<NodeRow>> {
-    let _decision = app.base().decide().await;
-    targets.iter().try_for_each(|target| target.may_land(app, &image))?;
+    let decision = app.base().decide().await;
+    targets.iter().try_for_each(|target| target.check_publishable(app, &image, &decision))?;
     let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
     app.db().transaction(|tx| -> anyhow::Result<()> {
         let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
@@ -187,7 +235,7 @@ pub async fn land_with(
     app.images().tidy_soon();
     let mut users = Vec::new();
     for target in changing {
-        users.extend(nodes_using(app, &target.reference)?);
+        users.extend(app.images().nodes_using(&target.reference)?);
     }
     Ok(users)
 }
@@ -208,4 +256,13 @@ pub fn fits_all(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Ou
         node.facts.name,
         reference.image()
     )))
+}
+
+/// The warning before an own image is overwritten.
+pub fn overwrite_warning(nodes: usize) -> String {
+    let reboot = match nodes {
+        0 => String::new(),
+        n => format!(" (and reboot {n} node(s))"),
+    };
+    format!("An image has the same name in your working set. This operation would overwrite it{reboot}.")
 }

@@ -10,14 +10,15 @@
 use crate::services::sessions::{dir_of, drop_session, of_image, own};
 use crate::{
     actions::app::App,
-    actions::images::{nodes_using, overwrite_warning, tell_and_reboot},
+    actions::{publish_ref::Target, reboot::tell_and_reboot},
+    base::state::Decision,
     base::{
-        db::{By, Committing, NodeRow, RefRow, SessionRow, blocking},
+        db::{By, Committing, RefRow, SessionRow, blocking},
         events::Events,
         fail_points,
         failure::{Failure, Outcome, refused},
     },
-    services::images::{self},
+    services::images::{own_reference, squashed_note},
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub async fn act(
             Ok(true)
         }
         SessionAction::DiscardImage { image } => {
-            let row = of_image(app.sessions(), &images::own_reference(caller, &image)?)?;
+            let row = of_image(app.sessions(), &own_reference(caller, &image)?)?;
             drop_session(app.sessions(), &row).await?;
             events
                 .out(format!(
@@ -59,24 +60,26 @@ pub async fn act(
 /// What a save is going to do, as the user has agreed to it.
 struct Plan {
     row: SessionRow,
-    target: ImageRef,
-    /// What the target means now; none if it is a new name.
-    present: Option<RefRow>,
-    users: Vec<NodeRow>,
+    target: Target,
 }
 
-fn plan(app: &App, caller: &UserName, session: &str, name: Option<&str>) -> Outcome<Plan> {
+fn plan(
+    app: &App,
+    caller: &UserName,
+    session: &str,
+    name: Option<&str>,
+    _decision: &Decision<'_>,
+) -> Outcome<Plan> {
     let row = own(app.sessions(), caller, session)?;
-    let target = match name {
-        Some(name) => images::own_reference(caller, name)?,
+    let reference = match name {
+        Some(name) => own_reference(caller, name)?,
         None => row.image.clone(),
     };
-    let present = app.db().with(|c| RefRow::get(c, &target))?;
-    if present.is_some() && target != row.image {
+    let target = Target::of_session(app, reference)?;
+    if target.present.is_some() && target.reference != row.image {
         return Err(refused("Bad name: Image already exists."));
     }
-    let users = if present.is_some() { nodes_using(app, &target)? } else { Vec::new() };
-    Ok(Plan { row, target, present, users })
+    Ok(Plan { row, target })
 }
 
 async fn save(
@@ -89,15 +92,9 @@ async fn save(
     events: &Events,
 ) -> Outcome<bool> {
     let plan = {
-        let _decision = app.base().decide().await;
-        let plan = plan(app, caller, session, name)?;
-        if plan.present.is_some() && !yes {
-            let users: Vec<String> = plan.users.iter().map(|n| n.mac.to_string()).collect();
-            let image = plan.present.as_ref().map(|p| p.image_id.to_string()).unwrap_or_default();
-            let operation = format!("save {session} {}", plan.target.full());
-            let facts = format!("{image} {}", users.join(" "));
-            app.confirmed(caller, &operation, &facts, confirm, vec![overwrite_warning(plan.users.len())])?;
-        }
+        let decision = app.base().decide().await;
+        let plan = plan(app, caller, session, name, &decision)?;
+        plan.target.agreed(app, caller, &format!("save {session}"), confirm, yes, &decision)?;
         plan
     };
     // From here on the client may go: what was agreed to is done to the end.
@@ -128,11 +125,11 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         Prepared::Unchanged { .. } => {
             drop(changes);
             drop_session(app.sessions(), &plan.row).await?;
-            let rest = match plan.present {
-                Some(_) => format!("image {} is left as it was", plan.target.image()),
-                None => "no image was made".into(),
+            let text = match plan.target.present {
+                Some(_) => plan.target.unchanged(),
+                None => "Nothing changed: no image was made.".into(),
             };
-            events.out(format!("Nothing changed: {rest}.")).await;
+            events.out(text).await;
             return Ok(true);
         }
         Prepared::Layer { info, .. } => info,
@@ -156,40 +153,25 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     let commit = Committing {
         diff_id: layer.diff_id,
         image_id,
-        target: plan.target.clone(),
-        expected: plan.present.as_ref().map(|p| p.image_id),
+        target: plan.target.reference.clone(),
+        expected: plan.target.present.as_ref().map(|p| p.image_id),
         created,
     };
     let decision = app.base().decide().await;
-    let now = app.db().with(|c| RefRow::get(c, &plan.target))?.map(|r| r.image_id);
-    if now != commit.expected {
-        return Err(refused(format!(
-            "image {} was changed by somebody else meanwhile; the session is kept: save it under another name",
-            plan.target.image()
-        )));
-    }
+    plan.target.check_unchanged(app, "the session is kept, save it under another name", &decision)?;
     app.db().with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
     fail_points::point("save-recorded");
-    finish(app, &plan.row, &commit)?;
-    let users = nodes_using(app, &plan.target)?;
+    finish(app, &plan.row, &commit, &decision)?;
+    let users = app.images().nodes_using(&plan.target.reference)?;
     drop((decision, changes, tidy));
     if squashed {
-        events.note(images::squashed_note()).await;
-    }
-    if plan.present.is_none() {
-        events.out(format!("New image {} saved.", plan.target.image())).await;
-        events
-            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
-            .await;
-        return Ok(true);
+        events.note(squashed_note()).await;
     }
     let unused = users.is_empty();
-    let updated = format!("Image {} updated.", plan.target.image());
-    let rebooted = tell_and_reboot(app, users, updated, events).await?;
+    let rebooted = tell_and_reboot(app, users, plan.target.published(), events).await?;
     if unused {
-        events
-            .note(format!("Tip: 'walt node boot <node> {}' lets a node boot it.", plan.target.image()))
-            .await;
+        let name = plan.target.reference.image();
+        events.note(format!("Tip: 'walt node boot <node> {name}' boots a node with it.")).await;
     }
     Ok(rebooted)
 }
@@ -200,7 +182,7 @@ fn command_of(image: &ImageRef) -> String {
 }
 
 /// The part of a commit that follows its record; recovery calls it again.
-fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
+fn finish(app: &App, row: &SessionRow, commit: &Committing, _decision: &Decision<'_>) -> Result<()> {
     let dir = dir_of(app.sessions(), &row.id);
     blocking(|| app.store().adopt_layer(&dir.join("layer"), &commit.diff_id))?;
     fail_points::point("save-adopted");
@@ -226,10 +208,11 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing) -> Result<()> {
 /// # Errors
 /// A commit cannot be ended.
 pub async fn recover(app: &Arc<App>) -> Result<()> {
-    let _decision = app.base().decide().await;
+    let decision = app.base().decide().await;
     for row in app.db().with(SessionRow::all)? {
         if let Some(commit) = &row.committing {
-            finish(app, &row, commit).with_context(|| format!("cannot end the save of {}", commit.target))?;
+            finish(app, &row, commit, &decision)
+                .with_context(|| format!("cannot end the save of {}", commit.target))?;
             tracing::info!(image = %commit.target, "ended a save that an earlier server had begun");
         } else if !dir_of(app.sessions(), &row.id).is_dir() {
             app.db().with(|c| SessionRow::delete(c, &row.id))?;

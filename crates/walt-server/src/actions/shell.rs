@@ -69,8 +69,8 @@ pub async fn shell(
 
 /// Records a new session on an image.
 async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient) -> Outcome<SessionRow> {
-    let _decision = app.base().decide().await;
-    for text in app.images().first_images(user)? {
+    let decision = app.base().decide().await;
+    for text in app.images().first_images(user, &decision)? {
         to.message(&ServerMessage::Note { text }).await;
     }
     let found = app.images().find(image)?;

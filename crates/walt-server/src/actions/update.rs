@@ -11,8 +11,8 @@
 use crate::{
     actions::app::App,
     actions::{
-        images::reboot_users,
-        publish_ref::{Target, land_all},
+        publish_ref::{Target, publish_refs},
+        reboot::reboot_users,
     },
     base::{
         db::{By, NodeRow, RefRow},
@@ -138,7 +138,7 @@ impl Update<'_> {
         let target = Target::of(self.app, row.reference.clone())?;
         let by = By::new(self.caller, "walt advanced update-default-images");
         let got = found.get(self.app.images(), self.events).await?;
-        target.land(self.app, got.image, got.created, &by).await
+        target.publish_ref(self.app, got.image, got.created, &by).await
     }
 
     async fn by_recipe(&mut self, row: &RefRow) -> Outcome<()> {
@@ -183,7 +183,7 @@ impl Update<'_> {
         let stored = crate::base::db::blocking(|| default_image::store(app.images(), name, &made.results()));
         let (Stored { image, created }, _) = stored.map_err(unusable)?;
         let by = By::new(self.caller, UPDATE_COMMAND);
-        let users = land_all(app, &targets, image, created, &by).await?;
+        let users = publish_refs(app, &targets, image, created, &by).await?;
         Ok((targets.into_iter().map(|t| t.reference).collect(), users))
     }
 }

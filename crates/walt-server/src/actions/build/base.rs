@@ -9,6 +9,7 @@
 use crate::actions::build::{Say, executor::Server};
 use crate::{
     actions::app::App,
+    actions::build::from_registries::{self, Name},
     base::{
         db::{BaseRow, IndexRow, RefRow},
         events::Events,
@@ -16,7 +17,6 @@ use crate::{
         registry_config::{Auth, RegistryConfig},
         terminal::ToClient,
     },
-    services::registries::base::{self, Name},
     services::registries::manifests::{self, manifest_in},
 };
 use anyhow::Result;
@@ -151,7 +151,7 @@ impl Server<'_> {
                 return Ok(known.image_id);
             }
         }
-        let base = base::look(self.app.registries(), &name, text, platforms, self.asker).await?;
+        let base = from_registries::look(self.app.registries(), &name, text, platforms, self.asker).await?;
         let platform = shown(base.found.platform());
         self.say.line(format!("{text} is {}{platform}", base.place)).await;
         let (events, forwarding) = Events::to_terminal(self.asker.to.clone());

@@ -61,7 +61,7 @@ impl Host for Server<'_> {
         self.app.images().writing().await
     }
 
-    fn pin(&self, layer: DiffId) {
+    fn pin(&self, layer: DiffId, _writing: &Writing<'_>) {
         self.place.pinned().layer(layer);
     }
 
@@ -77,8 +77,8 @@ impl Host for Server<'_> {
         Ok(image)
     }
 
-    fn cached(&self, key: &str) -> Result<Option<Option<DiffId>>, String> {
-        build_cache::find(self.app.images(), &self.user_key(key)).map_err(|e| sentence(e.into()))
+    fn cached(&self, key: &str, writing: &Writing<'_>) -> Result<Option<Option<DiffId>>, String> {
+        build_cache::find(self.app.images(), &self.user_key(key), writing).map_err(|e| sentence(e.into()))
     }
 
     fn remember(&self, key: &str, found: Option<&DiffId>) {

@@ -12,6 +12,7 @@
 
 mod base;
 mod executor;
+mod from_registries;
 mod receive;
 
 pub use crate::actions::build::base::Asker;
@@ -169,12 +170,12 @@ pub async fn serve(
 ) -> Outcome<i32> {
     let say = Say(to.clone());
     let target = {
-        let _decision = app.base().decide().await;
-        for note in app.images().first_images(user)? {
+        let decision = app.base().decide().await;
+        for note in app.images().first_images(user, &decision)? {
             say.note(note).await;
         }
-        let target = Target::plan(app, user, &open.image)?;
-        target.agreed(app, user, "build", open.confirm.as_deref(), open.yes)?;
+        let target = Target::plan(app, user, &open.image, &decision)?;
+        target.agreed(app, user, "build", open.confirm.as_deref(), open.yes, &decision)?;
         target
     };
     to.message(&walt_api::term::ServerMessage::Started { session: None, os: false }).await;
@@ -339,7 +340,7 @@ async fn finish(
     say.line("OK").await;
     let (events, forwarding) = Events::to_terminal(say.0.clone());
     let by = By::new(user, open.command.clone());
-    let done = target.land_and_tell(app, image, crate::base::time::now() as i64, &by, &events).await;
+    let done = target.publish_and_reboot(app, image, crate::base::time::now() as i64, &by, &events).await;
     drop(events);
     // It ends with the events; the answer must come after them.
     let _ = forwarding.await;

@@ -3,7 +3,7 @@
 use crate::edge::api::{Caller, request_id};
 use crate::{
     actions,
-    actions::nodes::{ownership_of_one, wait_booted},
+    actions::{nodes::ownership_of_one, reboot::wait_booted},
     base::terminal::{FromClient, Input, ToClient},
 };
 use crate::{

@@ -4,6 +4,7 @@
 //! copied. What it found is a layer, or that nothing changed. Caches of `RUN --mount=type=cache` are directories
 //! below `<state-dir>/cache/build/`.
 
+use crate::services::images::writers::Writing;
 use crate::{base::db::Db, services::images::Images};
 use anyhow::{Context, Result};
 use rusqlite::OptionalExtension;
@@ -21,9 +22,11 @@ const MAX_BYTES: u64 = 20 << 30;
 /// How long a directory of a cache mount that no build has used is kept.
 const KEEP_MOUNT: Duration = Duration::from_secs(30 * 86_400);
 
-/// What an earlier step found: a layer, or none if it changed nothing. Call it with
-/// [`writing`](crate::actions::build::housekeeping::writing) held, and pin the layer before letting go.
-pub fn find(images: &Images, key: &str) -> Result<Option<Option<DiffId>>> {
+/// What an earlier step found: a layer, or none if it changed nothing. Pin the layer before the [`Writing`] is dropped.
+///
+/// # Errors
+/// The database failed.
+pub fn find(images: &Images, key: &str, _writing: &Writing<'_>) -> Result<Option<Option<DiffId>>> {
     let now = crate::base::time::now() as i64;
     let found: Option<Option<String>> = images.db().with(|c| {
         let found = c

@@ -19,7 +19,7 @@ use crate::{
         db::{By, Db, NodeRow, RefRow, SessionRow},
         failure::{Outcome, bad_request, not_found, refused, refused_hint},
         keys::Keys,
-        state::Base,
+        state::{Base, Decision},
     },
     services::images::{
         pins::Pins,
@@ -192,8 +192,17 @@ impl Images {
         Err(not_found(format!("No such image '{}'. (tip: walt image show)", reference.image())))
     }
 
+    /// Nodes that use a reference.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub fn nodes_using(&self, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
+        let rows = self.db().with(NodeRow::all)?;
+        Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
+    }
+
     /// Refuses a name that is taken.
-    pub fn must_be_free(&self, reference: &ImageRef) -> Outcome<()> {
+    pub fn must_be_free(&self, reference: &ImageRef, _decision: &Decision<'_>) -> Outcome<()> {
         match self.db().with(|c| RefRow::get(c, reference))? {
             None => Ok(()),
             Some(_) => Err(refused(format!("Image '{}' already exists.", reference.image()))),
@@ -224,7 +233,7 @@ impl Images {
 
     /// Gives a user who has no image a tag of each default image for the models of all nodes; one sentence
     /// for each that was made. Default images that are missing are left out: what needs one says so.
-    pub fn first_images(&self, user: &UserName) -> Outcome<Vec<String>> {
+    pub fn first_images(&self, user: &UserName, _decision: &Decision<'_>) -> Outcome<Vec<String>> {
         let (refs, nodes) = self.db().with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?)))?;
         if refs.iter().any(|r| r.reference.user() == user.as_str()) {
             return Ok(Vec::new());
@@ -253,7 +262,12 @@ impl Images {
     }
 
     /// The caller's clone of the default image of a model; made if it is missing.
-    pub fn own_default(&self, caller: &UserName, model: &Model) -> Outcome<ImageRef> {
+    pub fn own_default(
+        &self,
+        caller: &UserName,
+        model: &Model,
+        _decision: &Decision<'_>,
+    ) -> Outcome<ImageRef> {
         let default = self.find(&default_image_of(model))?;
         let own = ImageRef::of(caller, self.preferred_name(&default)?);
         if self.db().with(|c| RefRow::get(c, &own))?.is_none() {

@@ -51,8 +51,8 @@ impl Pins {
 }
 
 impl Pinned {
-    /// Pins a layer. It is safe once this returns, if it was in the store under
-    /// [`writing`](crate::services::images::housekeeping::writing), which is still held.
+    /// Pins a layer. It is safe once this returns, if it was in the store under a
+    /// [`Writing`](crate::services::images::writers::Writing) that is not dropped yet.
     pub fn layer(&mut self, layer: DiffId) {
         *self.pins.counts().layers.entry(layer).or_default() += 1;
         self.layers.push(layer);

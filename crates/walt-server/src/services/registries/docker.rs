@@ -192,8 +192,8 @@ impl Found {
             blocking(|| images.store().keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
             pinned.layer(layer);
         }
-        let _writing = images.writing().await;
-        let image = get::put_config(images, events, archive.config_bytes(), layers.len()).await?;
+        let writing = images.writing().await;
+        let image = get::put_config(images, events, archive.config_bytes(), layers.len(), &writing).await?;
         pinned.image(image);
         if let Some(note) = skipped.note() {
             events.note(format!("Note: {note}")).await;

@@ -1,5 +1,6 @@
 //! One image of a registry into the store.
 
+use crate::services::images::writers::Writing;
 use crate::{
     base::registry_config::RegistryConfig,
     services::registries::{links::Link, open, told},
@@ -173,8 +174,9 @@ impl Found {
                 kept.into_iter().for_each(|layer| pinned.layer(layer));
                 crate::base::fail_points::point("pull-layer");
             }
-            let _writing = images.writing().await;
-            let image = put_config(images, events, &self.resolved.config_bytes, layers.len()).await?;
+            let writing = images.writing().await;
+            let image =
+                put_config(images, events, &self.resolved.config_bytes, layers.len(), &writing).await?;
             pinned.image(image);
             if let Some(note) = skipped.note() {
                 events.note(format!("Note: {note}")).await;
@@ -195,9 +197,17 @@ impl Found {
     }
 }
 
-/// Stores the configuration of an image from elsewhere whose layers are here. The caller is
-/// [`writing`](crate::services::images::housekeeping::writing).
-pub async fn put_config(images: &Images, events: &Events, bytes: &[u8], layers: usize) -> Outcome<ImageId> {
+/// Stores the configuration of an image from elsewhere whose layers are here.
+///
+/// # Errors
+/// It is not a configuration, or the store failed.
+pub async fn put_config(
+    images: &Images,
+    events: &Events,
+    bytes: &[u8],
+    layers: usize,
+    _writing: &Writing<'_>,
+) -> Outcome<ImageId> {
     if layers > MAX_LAYERS {
         events
             .note(format!(

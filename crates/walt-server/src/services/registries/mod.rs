@@ -13,7 +13,6 @@
 //! ```
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
-pub mod base;
 pub mod docker;
 pub mod get;
 pub mod hub;

@@ -8,6 +8,7 @@
 //! Limits: [`MAX_CHILDREN`] manifests; what waits: [`crate::services::registries::uploads`].
 
 use crate::edge::registry::receive::{Push, Stop, Taken, manifests::parts};
+use crate::services::images::writers::Writing;
 use crate::services::registries::uploads::Child;
 use crate::{
     actions::app::App,
@@ -62,7 +63,7 @@ impl Push<'_> {
         let _tidy = self.app.images().tidy_when_done();
         let mut pinned = self.app.images().pins().begin();
         // What is found stays until the index is on record.
-        let _writing = self.app.images().writing().await;
+        let writing = self.app.images().writing().await;
         let names = manifests::repository(self.app.images(), self.user.as_str(), self.name)?;
         let indexes = manifests::indexes(self.app.images(), &names)?;
         let mut found: BTreeMap<Hash256, Found> = BTreeMap::new();
@@ -93,7 +94,7 @@ impl Push<'_> {
         };
         let image = candidates[number].1;
         target.fits(self.app, &image)?;
-        self.record(tag, &target, image, document, &found).await
+        self.record(tag, &target, image, document, &found, &writing).await
     }
 
     /// The manifest of an entry, which says what it is.
@@ -133,7 +134,7 @@ impl Push<'_> {
         Ok(found)
     }
 
-    /// Keeps an index and what is in it, and lets the name mean `image`.
+    /// Keeps an index and what is in it, and makes the name point to `image`.
     async fn record(
         &self,
         tag: &str,
@@ -141,6 +142,7 @@ impl Push<'_> {
         image: ImageId,
         document: Document,
         found: &BTreeMap<Hash256, Found>,
+        writing: &Writing<'_>,
     ) -> Taken<()> {
         let digest = document.digest;
         let mut row = IndexRow { document, images: Vec::new(), others: Vec::new(), blobs: Vec::new() };
@@ -164,7 +166,7 @@ impl Push<'_> {
         }
         let all: BTreeSet<Hash256> =
             manifests.iter().flat_map(|(_, blobs)| blobs.iter()).chain(&row.blobs).copied().collect();
-        self.keep_blobs(&all.into_iter().collect::<Vec<_>>())?;
+        self.keep_blobs(&all.into_iter().collect::<Vec<_>>(), writing)?;
         let config = self.app.store().config(&image)?;
         let record = |c: &Connection| -> Result<()> {
             for (manifest, blobs) in &manifests {
@@ -173,7 +175,7 @@ impl Push<'_> {
             row.put(c)?;
             PushRow::put(c, &target.reference, &image, &digest)
         };
-        self.land(tag, target, image, &config, record).await?;
+        self.publish_ref(tag, target, image, &config, record).await?;
         for digest in found.keys() {
             self.app.registries().uploads().forget_child(&self.user, self.name, digest);
         }

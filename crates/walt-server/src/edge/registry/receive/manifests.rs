@@ -3,12 +3,13 @@
 //! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
 
 use crate::edge::registry::receive::{Push, STALL, Stop, Taken, digest_in};
+use crate::services::images::writers::Writing;
 use crate::services::registries::uploads::Child;
 use crate::{
     actions::app::App,
     actions::{
-        images::reboot_users,
-        publish_ref::{Target, land_with},
+        publish_ref::{Target, publish_refs_with},
+        reboot::reboot_users,
     },
     base::{
         db::{By, Document, ManifestRow, NodeRow, PushRow, blocking},
@@ -144,11 +145,11 @@ impl Push<'_> {
         let _tidy = self.app.images().tidy_when_done();
         let mut pinned = self.app.images().pins().begin();
         self.get_layers(&layers, &mut pinned).await?;
-        let _writing = self.app.images().writing().await;
+        let writing = self.app.images().writing().await;
         let image_id = blocking(|| self.app.store().put_config_bytes(&config_bytes))?;
         pinned.image(image_id);
         let blobs = compressed(&layers);
-        self.keep_blobs(&blobs)?;
+        self.keep_blobs(&blobs, &writing)?;
         self.app.registries().uploads().forget(&self.user, &image_id.0);
         let Document { digest, media_type, bytes } = document;
         let row = ManifestRow { digest, media_type, bytes, image_id };
@@ -156,7 +157,7 @@ impl Push<'_> {
             row.put(c, &blobs)?;
             PushRow::put(c, &target.reference, &image_id, &digest)
         };
-        self.land(tag, &target, image_id, &config, record).await
+        self.publish_ref(tag, &target, image_id, &config, record).await
     }
 
     /// What a manifest is, by its configuration, whose bytes are given too.
@@ -276,9 +277,9 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Moves blobs that wait into the store; those that do not must be there. The caller is
-    /// [`writing`](crate::services::images::housekeeping::writing). Nothing was moved if one is missing.
-    pub(super) fn keep_blobs(&self, blobs: &[Hash256]) -> Taken<()> {
+    /// Moves blobs that wait into the store; those that do not must be there. Nothing was moved if one is
+    /// missing.
+    pub(super) fn keep_blobs(&self, blobs: &[Hash256], _writing: &Writing<'_>) -> Taken<()> {
         let mut waiting = Vec::new();
         for digest in blobs {
             match self.app.registries().uploads().whole(&self.user, digest) {
@@ -298,12 +299,12 @@ impl Push<'_> {
 
     /// What the name is now.
     pub(super) async fn plan(&self, tag: &str) -> Taken<Target> {
-        let _decision = self.app.base().decide().await;
-        Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name))?)
+        let decision = self.app.base().decide().await;
+        Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name), &decision)?)
     }
 
     /// Lets the name mean an image, with what else is recorded then, and starts the reboot of the nodes that use it.
-    pub(super) async fn land(
+    pub(super) async fn publish_ref(
         &self,
         tag: &str,
         target: &Target,
@@ -314,7 +315,7 @@ impl Push<'_> {
         let created = get::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
         let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
         let targets = std::slice::from_ref(target);
-        let users = land_with(self.app, targets, image, created, &by, record).await?;
+        let users = publish_refs_with(self.app, targets, image, created, &by, record).await?;
         if !users.is_empty() {
             reboot(self.app.clone(), users);
         }

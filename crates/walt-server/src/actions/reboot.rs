@@ -1,0 +1,134 @@
+//! Reboots of nodes, by order of their user and because their image has changed; and waiting for the boot.
+
+use crate::{
+    actions::app::App,
+    base::{
+        db::NodeRow,
+        events::Events,
+        failure::{Failure, Outcome},
+    },
+};
+use crate::{
+    base::failure::not_found,
+    services::nodes::{boot_timeout, hub::update_life},
+};
+use futures_util::{StreamExt, stream};
+use std::{collections::BTreeMap, sync::Arc};
+use walt_core::{life::Phase, sentences};
+use walt_types::{Mac, NodeName};
+
+/// Nodes that are rebooted at the same time; the others wait their turn.
+const REBOOTS_AT_ONCE: usize = 32;
+
+/// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
+/// a client may go at any moment, and nodes must not stay with what their image is no more.
+pub async fn tell_and_reboot(
+    app: &Arc<App>,
+    users: Vec<NodeRow>,
+    said: impl Into<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    reboot(app, users, Some(said.into()), events).await
+}
+
+/// As [`tell_and_reboot`], without a word about the image.
+pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
+    reboot(app, users.to_vec(), None, events).await
+}
+
+async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, events: &Events) -> Outcome<bool> {
+    let (app, events) = (app.clone(), events.clone());
+    // Nothing is waited for before this: once the image has changed, the task is there.
+    let task = tokio::spawn(async move {
+        if let Some(said) = said {
+            events.out(said).await;
+        }
+        if users.is_empty() {
+            return Ok(true);
+        }
+        let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
+        events
+            .out(format!("Trying to reboot {} using this image...", sentences::items("node", &names)))
+            .await;
+        reboot_nodes(&app, users, false, &events).await
+    });
+    task.await.map_err(|e| {
+        Failure::Internal(anyhow::Error::new(e).context("the reboot of nodes ended abnormally"))
+    })?
+}
+
+/// Reboots nodes, all at the same time, and says how it went; true if all did. When it returns, each of
+/// them counts as not booted until a new boot reports.
+pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, events: &Events) -> Outcome<bool> {
+    events.busy("Rebooting").await;
+    let results: Vec<(String, Result<(), String>)> = stream::iter(nodes)
+        .map(|node| async move {
+            let result = reboot_one(app, &node, hard).await;
+            (node.facts.name.to_string(), result)
+        })
+        .buffer_unordered(REBOOTS_AT_ONCE)
+        .collect()
+        .await;
+    let mut by_outcome: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
+    for (name, result) in results {
+        by_outcome.entry(result.err()).or_default().push(name);
+    }
+    for (error, names) in &by_outcome {
+        let names = sentences::items("node", names);
+        match error {
+            None => events.out(format!("{names}: rebooted ok.")).await,
+            Some(reason) => events.note(format!("{names}: failed to reboot ({reason})")).await,
+        }
+    }
+    Ok(by_outcome.keys().all(Option::is_none))
+}
+
+async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), String> {
+    if node.facts.is_virtual {
+        return app.nodes().restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
+    }
+    if hard {
+        return Err("a physical node cannot be power-cycled by this version".into());
+    }
+    app.nodes().hub().command(node.mac, None, "REBOOT").await?;
+    update_life(app.nodes(), node.mac, |life| {
+        life.start(crate::base::time::now());
+        true
+    })
+    .map(drop)
+    .map_err(|e| format!("{e:#}"))
+}
+
+/// Waits until all these nodes are booted; names and boot times in seconds, by name. Nodes that are
+/// removed meanwhile are an error.
+pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Outcome<Vec<(NodeName, f64)>> {
+    let mut changed = app.nodes().hub().watch();
+    let mut label = String::new();
+    loop {
+        changed.mark_unchanged();
+        let (mut booted, mut waiting) = (Vec::new(), Vec::new());
+        let stored = app.db().with(NodeRow::all_settings)?;
+        for mac in macs {
+            let row = app
+                .db()
+                .with(|c| NodeRow::by_mac(c, *mac))?
+                .ok_or_else(|| not_found("a node that was waited for has been removed"))?;
+            let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);
+            match row.life.phase(crate::base::time::now(), timeout) {
+                Phase::Booted(seconds) => booted.push((row.facts.name, seconds)),
+                _ => waiting.push(row.facts.name.to_string()),
+            }
+        }
+        if waiting.is_empty() {
+            booted.sort_by(|a, b| a.0.cmp(&b.0));
+            return Ok(booted);
+        }
+        let now = format!("Waiting for bootup of {}", sentences::items("node", &waiting));
+        if let (Some(events), true) = (events, now != label) {
+            events.busy(now.clone()).await;
+            label = now;
+        }
+        // Invariant: the sender lives in the App that we borrow.
+        changed.changed().await.expect("the hub outlives its watchers");
+    }
+}
