@@ -10,7 +10,6 @@ use std::{
     fs,
     path::Path,
     str::FromStr,
-    sync::PoisonError,
 };
 use walt_types::{DiffId, Hash256, ImageId, ViewId};
 
@@ -124,7 +123,7 @@ impl Store {
                 report.images += 1;
             }
         }
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).forget(|id| !needed_views.contains(id));
+        self.views.lock().forget(|id| !needed_views.contains(id));
         let blobs = images.join("blobs");
         for (blob, name) in digests::<Hash256>(&blobs, "")? {
             if !live.blobs.contains(&blob) {

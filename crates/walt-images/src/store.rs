@@ -15,6 +15,7 @@ use crate::{
     paths::{as_path, split},
     view::{View, ViewCache},
 };
+use parking_lot::Mutex;
 use rustix::{
     fd::OwnedFd,
     fs::{FileType, Mode, OFlags},
@@ -27,7 +28,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -102,7 +103,7 @@ impl Drop for Temporary {
         // What cannot be removed now is removed at the next start.
         let _ = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_file(&self.path));
         if let Some(name) = self.path.file_name() {
-            self.making.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+            self.making.lock().remove(name);
         }
     }
 }
@@ -251,14 +252,14 @@ impl Store {
 
     fn guard(&self, path: PathBuf) -> Temporary {
         if let Some(name) = path.file_name() {
-            self.making.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+            self.making.lock().insert(name.to_owned());
         }
         Temporary { path, making: self.making.clone() }
     }
 
     /// Is something being made below `images/tmp` under this name?
     pub(crate) fn is_making(&self, name: &OsStr) -> bool {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+        self.making.lock().contains(name)
     }
 
     /// A new directory below `images/tmp`.

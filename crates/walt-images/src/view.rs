@@ -23,7 +23,7 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
-    sync::{Arc, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 use walt_types::{DiffId, Hash256, ViewId};
 
@@ -368,7 +368,7 @@ impl Store {
     }
 
     fn cached(&self, id: &ViewId) -> Option<Arc<View>> {
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).get(id)
+        self.views.lock().get(id)
     }
 
     /// The view of `layers` (lowest first) under `platform`. Its index is built and stored the first time, loaded
@@ -445,7 +445,7 @@ impl Store {
         let dirs: Vec<_> = index.layers.iter().map(|l| self.layer_fs(l)).collect();
         let roots = dirs.iter().map(|_| OnceLock::new()).collect();
         let view = Arc::new(View { id, index, dirs, roots });
-        self.views.lock().unwrap_or_else(PoisonError::into_inner).put(view.clone());
+        self.views.lock().put(view.clone());
         view
     }
 }

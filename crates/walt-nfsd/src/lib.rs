@@ -21,13 +21,14 @@ pub mod serve;
 pub mod view;
 
 use fail::Point;
+use parking_lot::Mutex;
 use persist::Persist;
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use view::{ReadView, Views};
 use walt_nfs::vfs::Result;
 use walt_nfs::{
@@ -324,7 +325,7 @@ impl Vfs for Backend {
             }
             object = found.object;
         }
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounted = self.mounted.lock();
         if mounted.len() < MAX_MOUNTS.1 || mounted.contains_key(&ctx.peer) {
             let paths = mounted.entry(ctx.peer).or_default();
             paths.retain(|p| p != path);
@@ -335,7 +336,7 @@ impl Vfs for Backend {
     }
 
     fn unmount(&self, ctx: &Context, path: Option<&[u8]>) {
-        let mut mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mounted = self.mounted.lock();
         match (path, mounted.get_mut(&ctx.peer)) {
             (Some(path), Some(paths)) => paths.retain(|p| p != path),
             _ => drop(mounted.remove(&ctx.peer)),
@@ -343,7 +344,7 @@ impl Vfs for Backend {
     }
 
     fn mounts(&self, ctx: &Context) -> Vec<Vec<u8>> {
-        let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounted = self.mounted.lock();
         mounted.get(&ctx.peer).cloned().unwrap_or_default()
     }
 

@@ -28,6 +28,7 @@ mod sweep;
 use super::ring::{Intent, Ring};
 use super::{Error, kernel, status};
 use files::OpenFiles;
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, OFlags, Stat, StatVfs};
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,8 +36,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 pub use sweep::Swept;
 use walt_nfs::vfs::Result;
 use walt_nfs::{
@@ -257,7 +258,7 @@ impl Persist {
 
     /// The answer for a failed sync: data may be lost that was promised to be kept until COMMIT.
     fn lost(&self, error: &std::io::Error) -> Status {
-        let mut epoch = self.epoch.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut epoch = self.epoch.lock();
         let raised = epoch.raise();
         tracing::error!(%error, epoch = epoch.number, "a sync failed: clients will send uncommitted data again");
         if let Err(error) = raised {
@@ -281,7 +282,7 @@ impl Persist {
 
     /// The export, opened once.
     pub fn export(&self, id: u64, path: &Path) -> Result<Arc<Export>> {
-        let mut exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exports = self.exports.lock();
         if let Some(x) = exports.get(&id).filter(|x| x.path == path) {
             return Ok(x.clone());
         }

@@ -22,12 +22,12 @@
 //! Limits: the file survives the death of the process, not of the kernel: it is not synced (a power cut
 //! also ends the connections, and the clients' retries then may see their own work as done by another).
 
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use walt_nfs::{CallKey, KernelHandle};
 
 /// Slots of one export. A client has far fewer unanswered calls: [`super::serve`] bounds them.
@@ -114,7 +114,7 @@ impl Ring {
 
     /// The result of a call that has run.
     pub fn reply(&self, key: &CallKey) -> Option<Vec<u8>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         state.slots.get(state.by_key.get(key)?)?.result.clone()
     }
 
@@ -124,7 +124,7 @@ impl Ring {
     /// # Errors
     /// The intent cannot be written: the call must not act.
     pub fn begin(&self, key: &CallKey, intent: Intent) -> io::Result<Option<Intent>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if let Some(index) = state.by_key.get(key).copied()
             && let Some(intent) = state.slots.get(&index).map(|slot| slot.intent)
         {
@@ -138,7 +138,7 @@ impl Ring {
 
     /// Keeps the result of a call, whether it had an intent or failed before.
     pub fn finish(&self, key: &CallKey, result: &[u8]) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let index = state.by_key.get(key).copied();
         if let Some(index) = index {
             state.running.remove(&index);
@@ -188,7 +188,7 @@ impl Ring {
 
     /// A call that was begun has ended without a result that is worth keeping.
     pub fn release(&self, key: &CallKey) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if let Some(index) = state.by_key.get(key).copied() {
             state.running.remove(&index);
         }

@@ -18,12 +18,13 @@
 use super::fail::{self, Point};
 use super::persist::Swept;
 use super::{Backend, Config, Error, Exports};
+use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use walt_nfs::record::{Assembler, MARK_ROOM, Next, frame};
 use walt_nfs::{Call, CallKey, Dispatcher, Peer, Proc, nfs3, nfsacl};
@@ -101,7 +102,7 @@ impl Connection {
     /// half an answer cannot be followed by another.
     fn send(&self, reply: &mut [u8]) {
         frame(reply);
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         if let Err(error) = (&self.stream).write_all(reply) {
             tracing::debug!(%error, "an NFS connection took no answer");
             self.close();
@@ -143,7 +144,7 @@ impl Server {
     pub fn serve_tcp(self: &Arc<Self>, listener: TcpListener) -> Result<(), Error> {
         let ours = listener.try_clone().map_err(Error::io("duplicate the NFS socket"))?;
         ours.set_nonblocking(false).map_err(Error::io("make the NFS socket blocking"))?;
-        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
+        self.listeners.lock().push(listener);
         let server = self.clone();
         spawn("nfs-accept", move || server.accept(&ours)).map_err(Error::io("start a thread for NFS"))
     }
@@ -163,7 +164,7 @@ impl Server {
 
     /// NFS and NFSACL calls (programs 100003 and 100227) that a node has sent since this process started, or since [`Self::close`].
     pub fn calls(&self, peer: Ipv4Addr) -> u64 {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         calls.get(&peer).map_or(0, |n| n.load(Ordering::Relaxed))
     }
 
@@ -171,19 +172,19 @@ impl Server {
     /// was not answered.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        for listener in self.listeners.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for listener in self.listeners.lock().drain(..) {
             // Wakes accept(2), which then fails.
             let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         }
-        for connection in self.connections.lock().unwrap_or_else(PoisonError::into_inner).values().flatten() {
+        for connection in self.connections.lock().values().flatten() {
             connection.close();
         }
     }
 
     /// Closes the connections of a node that was forgotten, and forgets how many calls it has sent.
     pub fn close(&self, peer: Ipv4Addr) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).remove(&peer);
-        if let Some(all) = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(&peer) {
+        self.calls.lock().remove(&peer);
+        if let Some(all) = self.connections.lock().get(&peer) {
             all.iter().for_each(|c| c.close());
         }
     }
@@ -239,7 +240,7 @@ impl Server {
         socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         let connection = Arc::new(Connection { stream, writing: Mutex::new(()) });
         {
-            let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.connections.lock();
             let mine = all.entry(peer.address).or_default();
             if mine.len() >= self.limits.per_peer
                 && let Some(oldest) = mine.pop_front()
@@ -344,7 +345,7 @@ impl Server {
     /// An empty buffer for the answer to a call: `small`, but for a READ one that is large already, if there is.
     fn buffer(&self, call: &Call<'_>, small: Vec<u8>) -> Vec<u8> {
         let reads = call.program == nfs3::PROGRAM && Proc::new(call.procedure) == Some(Proc::Read);
-        let large = reads.then(|| self.large.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
+        let large = reads.then(|| self.large.lock().pop()).flatten();
         let mut buffer = large.unwrap_or(small);
         buffer.clear();
         buffer.extend_from_slice(&MARK_ROOM);
@@ -356,7 +357,7 @@ impl Server {
         if buffer.capacity() <= KEEP_BUFFER {
             return buffer;
         }
-        let mut large = self.large.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut large = self.large.lock();
         if large.len() < KEEP_LARGE {
             large.push(buffer);
         }
@@ -364,7 +365,7 @@ impl Server {
     }
 
     fn counter(&self, peer: Ipv4Addr) -> Arc<AtomicU64> {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         if calls.len() >= MAX_COUNTERS && !calls.contains_key(&peer) {
             return Arc::default();
         }
@@ -399,7 +400,7 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     /// `None` if the call runs already: its answer will come by this connection, too.
     fn join(server: &'a Server, key: RunningKey, connection: &Arc<Connection>) -> Option<Self> {
-        let mut running = server.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = server.running.lock();
         if let Some(waiting) = running.get_mut(&key) {
             if !waiting.iter().any(|c| Arc::ptr_eq(c, connection)) {
                 waiting.push(connection.clone());
@@ -420,7 +421,7 @@ impl<'a> Running<'a> {
         if std::mem::replace(&mut self.left, true) {
             return Vec::new();
         }
-        let mut running = self.server.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.server.running.lock();
         running.remove(&self.key).unwrap_or_default()
     }
 }
@@ -445,7 +446,7 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         self.connection.close();
         self.server.count.fetch_sub(1, Ordering::Relaxed);
-        let mut all = self.server.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.server.connections.lock();
         if let Some(mine) = all.get_mut(&self.peer) {
             mine.retain(|c| !Arc::ptr_eq(c, &self.connection));
             if mine.is_empty() {
@@ -473,11 +474,8 @@ struct Waiting {
 impl Queue {
     /// Adds a call, waiting for room; true if the caller has to start a thread.
     fn push(&self, record: Vec<u8>) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self
-            .changed
-            .wait_while(state, |s| s.records.len() >= PERSIST_QUEUE)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |s| s.records.len() >= PERSIST_QUEUE);
         state.records.push_back(record);
         let start = state.busy + state.records.len() > state.threads && state.threads < PERSIST_THREADS;
         state.threads += usize::from(start);
@@ -488,11 +486,8 @@ impl Queue {
 
     /// The next call; `None` when the connection has ended.
     fn pop(&self) -> Option<Vec<u8>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = self
-            .changed
-            .wait_while(state, |s| s.records.is_empty() && !s.closed)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
+        self.changed.wait_while(&mut state, |s| s.records.is_empty() && !s.closed);
         let record = state.records.pop_front()?;
         state.busy += 1;
         drop(state);
@@ -501,7 +496,7 @@ impl Queue {
     }
 
     fn change(&self, change: impl FnOnce(&mut Waiting)) {
-        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.state.lock());
         self.changed.notify_all();
     }
 }

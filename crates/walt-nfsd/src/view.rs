@@ -8,11 +8,12 @@
 //! [`VIEW_LINK`] in the root is not in the image: a symbolic link whose target is the view's id, found by
 //! LOOKUP and not listed. A node reads there which view it has booted.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use walt_nfs::vfs::Result;
 use walt_nfs::{Attr, Context, DirEntry, FileType, Found, FsStat, Listed, Object, Status, Time, access};
 use walt_types::ViewId;
@@ -294,7 +295,7 @@ impl Views {
     fn file(&self, view: &dyn ReadView, number: u32) -> io::Result<Arc<File>> {
         let key = (view.id(), number);
         {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = self.open.lock();
             open.clock += 1;
             let now = open.clock;
             if let Some((file, used)) = open.files.get_mut(&key) {
@@ -304,7 +305,7 @@ impl Views {
         }
         // Opened without the lock: the disk may be slow. Two at a time give two files, one is dropped.
         let file = Arc::new(view.open(number)?);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock();
         if open.files.len() >= MAX_OPEN_FILES {
             let mut times: Vec<u64> = open.files.values().map(|(_, used)| *used).collect();
             let middle = times.len() / 2;

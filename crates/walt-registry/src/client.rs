@@ -14,11 +14,9 @@ use hyper::{
         WWW_AUTHENTICATE,
     },
 };
+use parking_lot::Mutex;
 use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 use walt_types::Hash256;
 
 /// Pages of a list that are asked for.
@@ -124,7 +122,7 @@ impl Registry {
         if !self.http.same_origin(&ask.url, &self.http.endpoint.url("/")) {
             return Ok(());
         }
-        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = self.session.lock();
         let value = match (session.tokens.get(&scopes.join(" ")), &self.credentials) {
             (Some(token), _) => format!("Bearer {token}"),
             (None, Some(credentials)) if session.basic => credentials.basic(),
@@ -141,7 +139,7 @@ impl Registry {
     async fn meet(&self, challenge: Option<Challenge>, scopes: &[String]) -> Result<bool> {
         match challenge {
             Some(Challenge::Basic) => {
-                let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut session = self.session.lock();
                 Ok(self.credentials.is_some() && !std::mem::replace(&mut session.basic, true))
             }
             Some(Challenge::Bearer { realm, service, scope }) => {
@@ -150,7 +148,7 @@ impl Registry {
                     _ => scopes.to_vec(),
                 };
                 let token = self.token(&realm, service.as_deref(), &wanted).await?;
-                let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut session = self.session.lock();
                 session.tokens.insert(scopes.join(" "), token);
                 Ok(true)
             }

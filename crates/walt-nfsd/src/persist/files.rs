@@ -2,6 +2,7 @@
 
 use super::{Export, Persist, act, allowed, errno, kind};
 use crate::{kernel, may_read, status};
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 use std::collections::HashMap;
@@ -9,8 +10,8 @@ use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use walt_nfs::vfs::Result;
 use walt_nfs::{Attr, Context, FileType, KernelHandle, Stable, Status, Wcc, Written, access};
 
@@ -49,7 +50,7 @@ impl OpenFiles {
     }
 
     fn get(&self, key: &Key) -> Option<Arc<OpenFile>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.clock += 1;
         let now = state.clock;
         let (file, used) = state.files.get_mut(key)?;
@@ -59,7 +60,7 @@ impl OpenFiles {
 
     /// Adds a file; returns those that had to go.
     fn add(&self, key: Key, file: Arc<OpenFile>) -> Vec<Arc<OpenFile>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let mut gone = Vec::new();
         if state.files.len() >= self.max {
             let mut times: Vec<u64> = state.files.values().map(|(_, used)| *used).collect();
@@ -82,12 +83,12 @@ impl OpenFiles {
     /// How many are open.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).files.len()
+        self.state.lock().files.len()
     }
 
     /// Closes a file that has no name any more, so that its space is free.
     pub(super) fn forget(&self, export: u64, file: &KernelHandle) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&(export, *file));
+        self.state.lock().files.remove(&(export, *file));
     }
 }
 

@@ -1,10 +1,7 @@
 //! Who holds a port that we could not have: from /proc/net and /proc/<pid>/fd (proc(5)).
 
-use std::{
-    fs,
-    net::SocketAddr,
-    sync::{Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{fs, net::SocketAddr};
 use walt_api::MissingPort;
 
 /// Port of NFS and of its MOUNT protocol.
@@ -22,7 +19,7 @@ impl Missing {
     pub fn add(&self, service: &str, protocol: &str, port: u16, effect: &str) {
         let at = SocketAddr::from(([0, 0, 0, 0], port));
         tracing::warn!("{service} does without {protocol}: {}; {effect}", holder_text(at, protocol));
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(MissingPort {
+        self.0.lock().push(MissingPort {
             port,
             protocol: protocol.into(),
             service: service.into(),
@@ -34,7 +31,7 @@ impl Missing {
 
     /// All of them, with those who hold them now.
     pub fn list(&self) -> Vec<MissingPort> {
-        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut list = self.0.lock().clone();
         for missing in &mut list {
             if let Some((pid, name)) = holder(missing.port, &missing.protocol) {
                 (missing.pid, missing.holder) = (Some(pid), Some(name));

@@ -1,9 +1,9 @@
 //! The last warnings and errors, for `walt-server status`: a ring in memory, filled by a layer of tracing.
 
+use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
     fmt::{Debug, Write},
-    sync::{Mutex, PoisonError},
 };
 use tracing::{Event, Level, Subscriber, field::Visit};
 use tracing_subscriber::layer::Context;
@@ -31,7 +31,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         let mut text = Text::default();
         event.record(&mut text);
         let message = format!("{}{}", text.message, text.fields).chars().take(MAX_MESSAGE).collect();
-        let mut ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ring = RING.lock();
         add(&mut ring, crate::base::time::now() as i64, *event.metadata().level(), message);
     }
 }
@@ -52,7 +52,7 @@ fn add(ring: &mut VecDeque<Entry>, time: i64, level: Level, message: String) {
 
 /// All entries, oldest first.
 pub fn entries() -> Vec<LogEntry> {
-    let ring = RING.lock().unwrap_or_else(PoisonError::into_inner);
+    let ring = RING.lock();
     ring.iter()
         .map(|entry| LogEntry {
             time: crate::base::time::local_time(entry.time),

@@ -1,12 +1,13 @@
 //! How many connections a listener serves, and each peer has: one that opens too many must not keep the others out.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     fmt::Debug,
     hash::Hash,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -143,7 +144,7 @@ impl<K: Hash + Eq + Copy> Peers<K> {
 impl<K> Peers<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         // The map is whole between any two statements that can panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -172,7 +173,7 @@ mod tests {
         const IS_KNOWN: bool = false;
 
         async fn accept(&self) -> io::Result<((), Option<u32>)> {
-            let step = self.0.lock().unwrap().pop().expect("another one was not to be accepted");
+            let step = self.0.lock().pop().expect("another one was not to be accepted");
             Ok(((), step?))
         }
     }
@@ -191,7 +192,7 @@ mod tests {
             () = tokio::task::yield_now() => {}
         }
         drop(seven);
-        gate.listener.0.lock().unwrap().push(Ok(Some(7)));
+        gate.listener.0.lock().push(Ok(Some(7)));
         assert_eq!(gate.next().await.1, 7);
     }
 

@@ -20,11 +20,8 @@ use crate::{
     services::registries::manifests::{self, manifest_in},
 };
 use anyhow::Result;
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
 use walt_api::{RegistryCredentials, term::ServerMessage};
 use walt_registry::Platform;
@@ -67,7 +64,7 @@ impl<'a> Asker<'a> {
         if registry.auth == Auth::None || !self.answers {
             return None;
         }
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.known.lock();
         if let (Some(known), false) = (known().get(&registry.label).cloned(), needed) {
             return known;
         }
@@ -93,12 +90,12 @@ impl<'a> Asker<'a> {
 
     /// Why a registry cannot be reached.
     pub fn is_away(&self, label: &str) -> Option<String> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner).get(label).cloned()
+        self.away.lock().get(label).cloned()
     }
 
     /// Takes note that it cannot, and says so the first time.
     pub async fn away(&self, label: &str, why: &str) {
-        let known = self.away.lock().unwrap_or_else(PoisonError::into_inner).insert(label.into(), why.into());
+        let known = self.away.lock().insert(label.into(), why.into());
         if known.is_none() {
             self.ignoring(label, why).await;
         }

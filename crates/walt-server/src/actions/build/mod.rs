@@ -34,11 +34,12 @@ use crate::{
     },
 };
 use anyhow::Context;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::BTreeMap,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{mpsc, watch};
@@ -69,7 +70,7 @@ struct Workplace {
 impl Workplace {
     fn pinned(&self) -> MutexGuard<'_, Pinned> {
         // A list cannot be left half done by a panic.
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pinned.lock()
     }
 
     async fn make(app: &App) -> Outcome<Self> {

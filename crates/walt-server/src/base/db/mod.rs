@@ -25,12 +25,9 @@ pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
 
 use anyhow::{Context, Result};
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 /// How long a reader waits for a writer of the database to get out of its way.
 const BUSY: Duration = Duration::from_secs(5);
@@ -70,7 +67,7 @@ impl Db {
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic inside a call rolled its transaction back, so the connection is good.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Runs `call` with the connection outside any transaction of ours.

@@ -13,13 +13,14 @@ use crate::{
     base::{config::Config, sockets::bound},
 };
 use anyhow::{Context, Result};
+use parking_lot::{Mutex, MutexGuard};
 use socket2::Type;
 use std::{
     collections::HashMap,
     io::{self, ErrorKind},
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -53,7 +54,7 @@ struct Transfers(Mutex<HashMap<SocketAddr, Arc<Running>>>);
 impl Transfers {
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Running>>> {
         // The map is whole between any two of its own calls.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Room for a new transfer. None if there is no room, or if this is a repetition of a request whose

@@ -11,7 +11,7 @@ use crate::{
     },
     services::images::Images,
 };
-use std::sync::{Mutex, PoisonError};
+use parking_lot::Mutex;
 use walt_container::emulation::{self, Emulation};
 use walt_images::ImageConfig;
 
@@ -21,7 +21,7 @@ pub struct Kept(Mutex<Option<Emulation>>);
 
 impl Kept {
     fn keep(&self, emulation: Emulation) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(emulation);
+        *self.0.lock() = Some(emulation);
     }
 }
 

@@ -3,10 +3,8 @@
 //! Pins live in memory. With the server they go, and with them what they held: a killed build or download leaves
 //! layers that the next housekeeping removes.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::BTreeMap, sync::Arc};
 use walt_images::Live;
 use walt_types::{DiffId, ImageId};
 
@@ -33,7 +31,7 @@ pub struct Pinned {
 impl Pins {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         // Counting cannot be left half done by a panic.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Begins an operation that pins nothing yet.

@@ -2,13 +2,8 @@
 
 use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::{Context, Result};
-use std::{
-    collections::HashMap,
-    fs::File,
-    net::Ipv4Addr,
-    path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
-};
+use parking_lot::RwLock;
+use std::{collections::HashMap, fs::File, net::Ipv4Addr, path::PathBuf, sync::Arc};
 use walt_images::{Kind, View};
 use walt_nfs::{FileType, Status};
 use walt_nfsd::view::{ReadView, ViewEntry};
@@ -88,7 +83,7 @@ struct Cached {
 impl GrantCache {
     /// Something about a node has changed: the next call asks the database.
     pub fn forget(&self, ip: Ipv4Addr) {
-        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.0.write();
         cached.changes += 1;
         cached.by_ip.remove(&ip);
     }
@@ -103,7 +98,7 @@ impl GrantCache {
         load: impl FnOnce() -> Result<Option<Granted>>,
     ) -> walt_nfs::vfs::Result<Arc<Granted>> {
         let changes = {
-            let cached = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            let cached = self.0.read();
             if let Some(found) = cached.by_ip.get(&ip) {
                 return Ok(found.clone());
             }
@@ -114,7 +109,7 @@ impl GrantCache {
             Status::Jukebox
         })?;
         let granted = Arc::new(granted.ok_or(Status::Stale)?);
-        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut cached = self.0.write();
         if cached.changes == changes {
             cached.by_ip.insert(ip, granted.clone());
         }

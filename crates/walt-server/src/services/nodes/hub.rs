@@ -2,12 +2,10 @@
 
 use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::Result;
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -73,9 +71,9 @@ impl Hub {
         newest
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, Link>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, Link>> {
         // The map is consistent between any two statements that can panic.
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock()
     }
 
     /// Sends a command over the link of the given boot and waits for its acknowledgement.

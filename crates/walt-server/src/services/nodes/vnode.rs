@@ -20,13 +20,8 @@ use crate::{
     services::nodes::hub::update_life,
 };
 use anyhow::{Context, Result, anyhow, bail};
-use std::{
-    collections::HashMap,
-    fs::File,
-    os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, fs::File, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, oneshot},
@@ -63,13 +58,13 @@ pub struct Supervisors {
 }
 
 impl Supervisors {
-    fn orders(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, mpsc::Sender<Order>>> {
+    fn orders(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, mpsc::Sender<Order>>> {
         // The map is consistent between any two statements that can panic.
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+        self.orders.lock()
     }
 
-    fn failures(&self) -> std::sync::MutexGuard<'_, HashMap<Mac, String>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, String>> {
+        self.failures.lock()
     }
 
     fn to(&self, mac: Mac) -> Result<mpsc::Sender<Order>> {

@@ -8,9 +8,10 @@
 //! together; what nobody has touched for [`KEEP`] is dropped.
 
 use crate::{base::db::Document, services::images::pins::Pinned};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use walt_images::NewBlob;
@@ -71,7 +72,7 @@ struct State {
 
 impl Uploads {
     fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.open.retain(|_, w| w.touched.elapsed() < KEEP);
         state.whole.retain(|_, w| w.touched.elapsed() < KEEP);
         state.children.retain(|_, w| w.touched.elapsed() < KEEP);

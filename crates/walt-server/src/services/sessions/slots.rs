@@ -1,9 +1,7 @@
 //! The numbers of containers of builds: of their addresses and of their ranges of users.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 
 /// Addresses of containers that builds use at this moment, by their number.
 #[derive(Debug, Default)]
@@ -20,7 +18,7 @@ pub struct Slot<'a> {
 impl Slots {
     /// Takes the highest number below `end` that is free: image shells take the lowest ones.
     pub fn take(&self, end: u32, others: &BTreeSet<u32>) -> Option<Slot<'_>> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.lock();
         let number = (0..end).rev().find(|n| !taken.contains(n) && !others.contains(n))?;
         taken.insert(number);
         Some(Slot { slots: self, number })
@@ -29,6 +27,6 @@ impl Slots {
 
 impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.slots.0.lock().remove(&self.number);
     }
 }
