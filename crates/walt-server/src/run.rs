@@ -37,7 +37,7 @@ pub fn run(config: Config) -> Result<()> {
     let said = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
     tracing_subscriber::registry().with(said).with(recent_log::Layer.with_filter(LevelFilter::WARN)).init();
     let lock = StateLock::take(&config.state_dir)?;
-    let _set_once = crate::base::failure::STATE_DIR.set(config.state_dir.clone());
+    let _set_once = crate::edge::api::answer::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();
     check_programs(&config)?;
     let app = Arc::new(App::open(config, &lock)?);

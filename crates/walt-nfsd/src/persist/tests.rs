@@ -506,7 +506,7 @@ fn exports_and_mounts_are_bounded() {
     for number in 0..MAX_EXPORTS as u64 + 8 {
         f.export(number);
     }
-    assert!(f.server.persist.exports.lock().unwrap().len() <= MAX_EXPORTS);
+    assert!(f.server.persist.exports.lock().len() <= MAX_EXPORTS);
     assert!(f.server.getattr(&f.root_user(), &first).is_ok(), "opened again when it is needed");
     assert_eq!(f.server.mounts(&f.root_user()).len(), crate::MAX_MOUNTS.0);
 }

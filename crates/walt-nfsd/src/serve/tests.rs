@@ -23,7 +23,7 @@ struct Gated {
 
 impl Gated {
     fn set(&self, shut: bool) {
-        *self.shut.lock().unwrap() = shut;
+        *self.shut.lock() = shut;
         self.opened.notify_all();
     }
 }
@@ -36,8 +36,7 @@ impl Exports for Gated {
         Err(Status::Stale)
     }
     fn persist(&self, _: Ipv4Addr, _: u64) -> walt_nfs::vfs::Result<PathBuf> {
-        let (_open, waited) =
-            self.opened.wait_timeout_while(self.shut.lock().unwrap(), SOON, |shut| *shut).unwrap();
+        let waited = self.opened.wait_while_for(&mut self.shut.lock(), |shut| *shut, SOON);
         assert!(!waited.timed_out(), "the gate stays shut");
         Ok(self.dir.clone())
     }
@@ -247,11 +246,11 @@ fn what_waits_when_a_connection_ends_is_not_run() {
     }
     let read = || s.server.calls(Ipv4Addr::LOCALHOST) == (PERSIST_THREADS + PERSIST_QUEUE) as u64;
     until("the calls to be read", read);
-    until("some to run", || s.server.running.lock().unwrap().len() == PERSIST_THREADS);
+    until("some to run", || s.server.running.lock().len() == PERSIST_THREADS);
     drop(stream);
     until("the connection to end", || s.connections() == 0);
     s.gate.set(false);
-    until("the running calls to end", || s.server.running.lock().unwrap().is_empty());
+    until("the running calls to end", || s.server.running.lock().is_empty());
     let made = std::fs::read_dir(s.dir.path().join("persist")).unwrap().count();
     assert_eq!(made, PERSIST_THREADS, "those that ran");
 }
@@ -269,7 +268,7 @@ fn a_call_that_comes_again_while_it_runs_runs_once() {
     for (n, stream) in streams.iter_mut().enumerate() {
         stream.write_all(&record).unwrap();
         until("the call to run or to be joined", || {
-            s.server.running.lock().unwrap().get(&(peer, key)).is_some_and(|waiters| waiters.len() == n + 1)
+            s.server.running.lock().get(&(peer, key)).is_some_and(|waiters| waiters.len() == n + 1)
         });
     }
     s.gate.set(false);
@@ -316,7 +315,7 @@ fn counters_are_bounded() {
     for n in 0..MAX_COUNTERS as u32 + 10 {
         s.server.counter(Ipv4Addr::from(0x0a00_0000 + n)).fetch_add(1, Ordering::Relaxed);
     }
-    assert_eq!(s.server.calls.lock().unwrap().len(), MAX_COUNTERS);
+    assert_eq!(s.server.calls.lock().len(), MAX_COUNTERS);
     assert_eq!(s.server.calls(Ipv4Addr::from(0x0a00_0000)), 1);
     assert_eq!(s.server.calls(Ipv4Addr::from(0x0a00_0000 + MAX_COUNTERS as u32)), 0);
 }
@@ -327,11 +326,11 @@ fn large_buffers_are_bounded() {
     for _ in 0..KEEP_LARGE + 5 {
         assert_eq!(s.server.keep(Vec::with_capacity(nfs3::MAX_TRANSFER as usize)).capacity(), 0);
     }
-    assert_eq!(s.server.large.lock().unwrap().len(), KEEP_LARGE);
+    assert_eq!(s.server.large.lock().len(), KEEP_LARGE);
     assert_eq!(s.server.keep(Vec::with_capacity(512)).capacity(), 512, "small ones stay where they are");
     let record = call(1, 6, &[]);
     let read = Call::parse(&record[4..]).unwrap();
     let reply = s.server.buffer(&read, Vec::new());
     assert_eq!((reply.len(), reply.capacity() > KEEP_BUFFER), (MARK_ROOM.len(), true));
-    assert_eq!(s.server.large.lock().unwrap().len(), KEEP_LARGE - 1);
+    assert_eq!(s.server.large.lock().len(), KEEP_LARGE - 1);
 }

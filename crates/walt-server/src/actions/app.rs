@@ -106,7 +106,7 @@ impl App {
         if warnings.is_empty() || given == Some(token.as_str()) {
             return Ok(());
         }
-        Err(Failure::ask(warnings, token))
+        Err(Failure::Question { warnings, token })
     }
 }
 

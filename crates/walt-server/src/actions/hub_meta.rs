@@ -14,15 +14,16 @@ use crate::{
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
     services::registries::{
+        error,
         hub::{self, Metadata, Published},
         links::{path_part, tag_ok},
-        open, told,
+        open,
     },
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use std::sync::Arc;
-use walt_api::{ApiError, ErrorCode, RegistryCredentials};
+use walt_api::RegistryCredentials;
 use walt_registry::{Error, Limits, MAX_PAGES, Registry, Result, Wanted, path_of, pull::resolve};
 use walt_types::PLATFORM_USER;
 
@@ -40,10 +41,9 @@ pub async fn update_hub_meta(
 ) -> Outcome<bool> {
     let hub = app.config().registries.iter().find(|r| r.api == Kind::DockerHub);
     let hub = hub.ok_or_else(|| refused("the docker hub is not among the registries of this server."))?;
-    let label = |e| told(&hub.label, e);
+    let label = |e| error::Error::of(&hub.label, e);
     let Some(credentials) = credentials else {
-        let says = format!("credentials for {} registry are missing or invalid.", hub.label);
-        return Err(ApiError::new(ErrorCode::Credentials, says).into());
+        return Err(error::Error::Credentials { label: hub.label.clone(), given: false }.into());
     };
     let user = if platform { PLATFORM_USER } else { credentials.username.as_str() };
     if !path_part(user) {

@@ -193,9 +193,8 @@ impl Made {
 impl Base {
     /// The image's own tree.
     pub fn of(app: &App, image: ImageId) -> Outcome<Self> {
-        let layers: Vec<DiffId> =
-            app.store().config(&image).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        let view = blocking(|| app.store().view(&layers, None)).map_err(anyhow::Error::new)?;
+        let layers: Vec<DiffId> = app.store().config(&image).and_then(|c| c.layers())?;
+        let view = blocking(|| app.store().view(&layers, None))?;
         Ok(Self { image, view })
     }
 
@@ -212,9 +211,9 @@ impl Base {
         let mut pinned = app.images().pins().begin();
         let skipped = composer.skipped().clone();
         let _changes = tokio::runtime::Handle::current().block_on(app.images().writing());
-        let made = composer.finish_with(rules).map_err(anyhow::Error::new)?;
+        let made = composer.finish_with(rules)?;
         let Composed::Layer(layer) = made else { return Ok(None) };
-        let mut config = app.store().config(&self.image).map_err(anyhow::Error::new)?;
+        let mut config = app.store().config(&self.image)?;
         let history = History {
             created: Some(crate::base::time::rfc3339(created)),
             created_by: Some(by.command.clone()),
@@ -222,10 +221,9 @@ impl Base {
             ..History::default()
         };
         config.created.clone_from(&history.created);
-        let squashed =
-            app.store().make_room(&mut config, history.created.clone()).map_err(anyhow::Error::new)?;
+        let squashed = app.store().make_room(&mut config, history.created.clone())?;
         config.push_layer(&layer.diff_id, history);
-        let image = app.store().put_config(&config).map_err(anyhow::Error::new)?;
+        let image = app.store().put_config(&config)?;
         pinned.image(image);
         Ok(Some(Made { image, squashed, skipped, _pinned: pinned }))
     }
@@ -268,7 +266,7 @@ pub async fn to_image(
     let (target, image_id) = agreed_target(app, caller, image, &operation, &agreed).await?;
     let base = Base::of(app, image_id)?;
     let destination = blocking(|| -> Outcome<_> {
-        let composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
+        let composer = app.store().compose(&base.view)?;
         Destination::find(&composer, &path, &source)
     })?;
     let name = target.reference.image();
@@ -280,7 +278,7 @@ pub async fn to_image(
     let made = channel
         .receive(TOP.as_bytes(), false, move |tar| {
             let app = &*server;
-            let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
+            let mut composer = app.store().compose(&base.view)?;
             destination.extract(&mut composer, tar, Some((0, 0))).map_err(refused)?;
             base.finish(app, composer, &SaveRules::exact(), &author, created)
         })
@@ -308,9 +306,8 @@ pub async fn from_image(
     let view = {
         let _changes = app.images().writing().await;
         pinned.image(row.image_id);
-        let layers =
-            app.store().config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
-        blocking(|| app.store().view(&layers, None)).map_err(anyhow::Error::new)?
+        let layers = app.store().config(&row.image_id).and_then(|c| c.layers())?;
+        blocking(|| app.store().view(&layers, None))?
     };
     let number = view
         .resolve(&from_root(path))
@@ -319,8 +316,8 @@ pub async fn from_image(
     channel.source(source_of(&path.0, is_dir), TOP.as_bytes()).await;
     channel
         .send(move |out| {
-            view.pack(number, TOP.as_bytes(), out, &mut |_| ()).map_err(anyhow::Error::new)?;
-            out.write_all(&walt_tar::END).map_err(anyhow::Error::new)?;
+            view.pack(number, TOP.as_bytes(), out, &mut |_| ())?;
+            out.write_all(&walt_tar::END)?;
             Ok(true)
         })
         .await

@@ -29,8 +29,8 @@ pub async fn squash(
             .present
             .clone()
             .ok_or_else(|| not_found(format!("No such image '{name}'. (tip: walt image show)")))?;
-        let config = app.store().config(&present.image_id).map_err(anyhow::Error::new)?;
-        let layers = config.layers().map_err(anyhow::Error::new)?;
+        let config = app.store().config(&present.image_id)?;
+        let layers = config.layers()?;
         if layers.len() > 1 && !target.users.is_empty() {
             let warning = reboot_warning(target.users.len());
             let consent = Consent { operation: "squash", confirm, yes: false, warning };
@@ -65,7 +65,7 @@ pub async fn squash(
             );
             app.store().put_config(&config)
         });
-        let image = made.map_err(anyhow::Error::new)?;
+        let image = made?;
         pinned.image(image);
         image
     };

@@ -50,8 +50,8 @@ pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory
 }
 
 fn layers(app: &App, image: &ImageId) -> Outcome<Vec<DiffId>> {
-    let config = app.store().config(image).map_err(anyhow::Error::new)?;
-    Ok(config.layers().map_err(anyhow::Error::new)?)
+    let config = app.store().config(image)?;
+    Ok(config.layers()?)
 }
 
 /// Lets a name mean again what it meant before; false if a node could not be rebooted.
@@ -104,7 +104,7 @@ pub async fn roll_back(
 
 /// When an image was made, by its configuration.
 fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
-    let config = app.store().config(image).map_err(anyhow::Error::new)?;
+    let config = app.store().config(image)?;
     let time = config.created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Ok(time.map(jiff::Timestamp::as_second))
 }

@@ -65,7 +65,7 @@ pub async fn act(
             publish::publish(app, caller, &name, registry.as_deref(), credentials.as_ref(), events).await
         }
         ImageAction::RegistryLogin { registry, credentials } => {
-            registries::login(app.registries(), &registry, &credentials, events).await
+            Ok(registries::login(app.registries(), &registry, &credentials, events).await?)
         }
         ImageAction::UpdateHubMeta { platform, credentials } => {
             hub_meta::update_hub_meta(app, platform, credentials.as_ref(), events).await
@@ -189,7 +189,7 @@ fn not_in_use(app: &App, row: &RefRow, _decision: &Decision<'_>) -> Outcome<()> 
             format!("{}: associated with '{}'.", sentences::items("node", &names), row.reference.image()),
         ));
     }
-    app.images().no_session(&row.reference)
+    Ok(app.images().no_session(&row.reference)?)
 }
 
 struct ClonePlan {
@@ -222,11 +222,12 @@ fn plan_clone(
     }
     let found = app.db().with(|c| RefRow::get(c, &source))?.ok_or_else(|| {
         if source.user() == PLATFORM_USER {
-            return app.images().find(&source).err().unwrap_or_else(|| not_found("No such remote image."));
+            let missing = app.images().find(&source).err();
+            return missing.map_or_else(|| not_found("No such remote image."), Into::into);
         }
         not_found("No such remote image. (tip: walt image show --all)")
     })?;
-    labels::check(&app.store().config(&found.image_id).map_err(anyhow::Error::new)?)?;
+    labels::check(&app.store().config(&found.image_id)?)?;
     let wanted = name.map_or_else(|| source.image().to_string(), str::to_owned);
     let image: ImageName = wanted.parse().map_err(|e| bad_request(format!("{e}.")))?;
     let target = Target::of(app, ImageRef::of(caller, image))?;

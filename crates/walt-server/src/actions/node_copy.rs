@@ -116,7 +116,7 @@ impl Remote {
             })
         });
         let remote = Self { child, stderr };
-        Ok((remote, ends.map_err(anyhow::Error::new)?))
+        Ok((remote, ends?))
     }
 
     pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
@@ -130,7 +130,7 @@ impl Remote {
     /// Waits for its end; a failure is told with what it said.
     pub fn finish(mut self, what: &str) -> Outcome<()> {
         drop(self.child.stdin.take());
-        let status = self.child.wait().map_err(anyhow::Error::new)?;
+        let status = self.child.wait()?;
         let said = self.stderr.take().and_then(|t| t.join().ok()).unwrap_or_default();
         match status.code() {
             Some(0) => Ok(()),
@@ -322,7 +322,7 @@ pub async fn from_node(
         .send(move |out| {
             let mut stdout = remote.stdout()?;
             drop(remote.stdin());
-            io::copy(&mut stdout, out).map_err(anyhow::Error::new)?;
+            io::copy(&mut stdout, out)?;
             remote.finish("the files could not be read on the node")
         })
         .await?;
@@ -364,7 +364,7 @@ pub async fn to_booted_image(
                 let app = &*server;
                 // For the operation may be over before this is.
                 let _tidy = app.images().tidy_when_done();
-                let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
+                let mut composer = app.store().compose(&base.view)?;
                 let is_dir = source.kind != SourceKind::File;
                 let destination = Destination::same_place(&composer, &path, is_dir, &top)?;
                 let mut stdout = remote.stdout()?;

@@ -130,10 +130,10 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
     for path in gone {
         // What the tar has is there, whatever was seen before.
         if composer.untouched(&path).is_some() {
-            composer.remove(&path).map_err(anyhow::Error::new)?;
+            composer.remove(&path)?;
         }
     }
-    composer.keep_from_below().map_err(anyhow::Error::new)?;
+    composer.keep_from_below()?;
     Ok(())
 }
 
@@ -176,7 +176,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let mut pinned = app.images().pins().begin();
     let base = {
         let _changes = app.images().writing().await;
-        let view = blocking(|| app.store().view_by_id(granted)).map_err(anyhow::Error::new)?;
+        let view = blocking(|| app.store().view_by_id(granted))?;
         let image = booted_image(app, &node, &view)?;
         pinned.image(image);
         view.platform().into_iter().for_each(|layer| pinned.layer(*layer));
@@ -196,7 +196,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
                 let app = &*server;
                 // For the save may be over before this is: it is dropped when its client goes.
                 let _tidy = app.images().tidy_when_done();
-                let mut composer = app.store().compose(&base.view).map_err(anyhow::Error::new)?;
+                let mut composer = app.store().compose(&base.view)?;
                 let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
                 drop(remote.stdin());
                 let received = receive(&mut composer, &mut input);
@@ -209,7 +209,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
         )
     })
     .await
-    .map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the save ended abnormally")))??;
+    .map_err(|e| Failure::of_task("the save")(e))??;
     let Some(made) = made else {
         events.out("Nothing changed on this node: no image was made.").await;
         return Ok(true);

@@ -90,9 +90,9 @@ fn facts_of(rows: &[NodeRow]) -> Vec<NodeFacts> {
 
 fn set_error(error: SetError) -> Failure {
     match error {
-        SetError::Unknown(_) | SetError::Empty => match (not_found(&error), error.hint()) {
-            (Failure::Api(api), Some(hint)) => api.hint(hint).into(),
-            (failure, _) => failure,
+        SetError::Unknown(_) | SetError::Empty => match error.hint() {
+            Some(hint) => not_found(&error).hint(hint),
+            None => not_found(&error),
         },
         SetError::NotOne | SetError::TooLong => bad_request(error),
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
-    services::registries::{find, get::tell_progress, hub, links::path_part, open, told},
+    services::registries::{error, find, get::tell_progress, hub, links::path_part, open},
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn chosen<'a>(app: &'a App, label: Option<&str>) -> Outcome<&'a RegistryConfig> 
         (_, []) => {
             Err(refused_hint("no registry is configured on this server.", "see 'walt help show registries'"))
         }
-        (Some(label), _) => find(app.registries(), label),
+        (Some(label), _) => Ok(find(app.registries(), label)?),
         (None, [one]) => Ok(one),
         (None, several) => {
             let lines: Vec<String> =
@@ -71,28 +71,30 @@ pub async fn publish(
     let repository = repository_of(config, user, image)?;
     events.busy("Validating / Publishing").await;
     let registry = open(config, credentials)?;
-    registry.ping().await.map_err(|e| told(&config.label, e))?;
+    registry.ping().await.map_err(|e| error::Error::of(&config.label, e))?;
     let mut pinned = app.images().pins().begin();
     {
         // It may have been removed since we looked.
         let _writing = app.images().writing().await;
         pinned.image(app.images().find(&row.reference)?.image_id);
     }
-    let bytes = app.store().config_bytes(&row.image_id).map_err(anyhow::Error::new)?;
-    let layers = app.store().config(&row.image_id).and_then(|c| c.layers()).map_err(anyhow::Error::new)?;
+    let bytes = app.store().config_bytes(&row.image_id)?;
+    let layers = app.store().config(&row.image_id).and_then(|c| c.layers())?;
     let progress = Progress::default();
     let work = async {
         let blobs = push_layers(app, config, &registry, &repository, &layers, &progress).await?;
         let digest = push::finish(&registry, &repository, image.tag(), &bytes, &blobs).await;
-        Ok((blobs, digest.map_err(|e| told(&config.label, e))?))
+        Outcome::Ok((blobs, digest.map_err(|e| error::Error::of(&config.label, e))?))
     };
     let (blobs, digest) = tell_progress(work, events, "Publishing", &progress, 0).await?;
     remember(app, config, &repository, &blobs)?;
     if config.api == Kind::DockerHub {
-        let labels = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
+        let labels = app.store().config(&row.image_id)?;
         let labels = labels.config.and_then(|c| c.labels).unwrap_or_default();
         let full = format!("{repository}:{}", image.tag());
-        hub::announce(&registry, user, &full, labels).await.map_err(|e| told(&config.label, e))?;
+        hub::announce(&registry, user, &full, labels)
+            .await
+            .map_err(|e| error::Error::of(&config.label, e))?;
     }
     events.note(format!("Digest: sha256:{digest}")).await;
     events.out("OK, image was published at:").await;
@@ -134,7 +136,7 @@ async fn push_layer(
         })
         .collect();
     let pushed = push::layer(registry, repository, layer, known, app.images().clone(), progress).await;
-    pushed.map_err(|e| told(&config.label, e))
+    Ok(pushed.map_err(|e| error::Error::of(&config.label, e))?)
 }
 
 fn remember(app: &App, config: &RegistryConfig, repository: &str, blobs: &[LayerBlob]) -> Outcome<()> {

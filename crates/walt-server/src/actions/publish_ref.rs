@@ -180,7 +180,7 @@ impl Target {
         if self.present.is_some() {
             app.images().no_session(&self.reference)?;
         }
-        labels::fits_server(&app.store().config(image).map_err(anyhow::Error::new)?)?;
+        labels::fits_server(&app.store().config(image)?)?;
         self.fits(app, image)
     }
 

@@ -52,9 +52,7 @@ async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, event
             .await;
         reboot_nodes(&app, users, false, &events).await
     });
-    task.await.map_err(|e| {
-        Failure::Internal(anyhow::Error::new(e).context("the reboot of nodes ended abnormally"))
-    })?
+    task.await.map_err(|e| Failure::of_task("the reboot of nodes")(e))?
 }
 
 /// Reboots nodes, all at the same time, and says how it went; true if all did. When it returns, each of

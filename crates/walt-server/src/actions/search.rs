@@ -102,7 +102,7 @@ pub async fn search(
         if row.reference.user() == caller.as_str() {
             continue;
         }
-        let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
+        let config = app.store().config(&row.image_id)?;
         let image = row.reference.image();
         let link = Link {
             location: "walt".into(),
@@ -114,7 +114,7 @@ pub async fn search(
         finder.found(&link, place, |name| config.label(name).map(str::to_owned)).await;
     }
     while let Some(ended) = places.join_next().await {
-        ended.map_err(anyhow::Error::new)?;
+        ended.map_err(crate::base::failure::Failure::of_task("the search of a registry"))?;
     }
     Ok(true)
 }

@@ -100,7 +100,7 @@ async fn save(
     // From here on the client may go: what was agreed to is done to the end.
     let (app, events) = (app.clone(), events.clone());
     let work = tokio::spawn(async move { commit(&app, plan, &events).await });
-    work.await.map_err(|e| Failure::Internal(anyhow::Error::new(e).context("the save ended abnormally")))?
+    work.await.map_err(|e| Failure::of_task("the save")(e))?
 }
 
 async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
@@ -115,7 +115,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     fail_points::point("save-sealed");
     let tidy = app.images().tidy_when_done();
     let changes = app.images().writing().await;
-    let mut config = app.store().config(&plan.row.image_id).map_err(anyhow::Error::new)?;
+    let mut config = app.store().config(&plan.row.image_id)?;
     let lower = crate::actions::shell::view_of(app, &plan.row)?;
     let layer_dir = dir.join("layer");
     let rules = SaveRules::standard();
@@ -148,7 +148,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
     })?;
     config.push_layer(&layer.diff_id, history);
-    let image_id = app.store().put_config_before(&config, &layer.diff_id).map_err(anyhow::Error::new)?;
+    let image_id = app.store().put_config_before(&config, &layer.diff_id)?;
     fail_points::point("save-config");
     let commit = Committing {
         diff_id: layer.diff_id,

@@ -84,7 +84,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
             ),
         ));
     }
-    let config = app.store().config(&found.image_id).map_err(anyhow::Error::new)?;
+    let config = app.store().config(&found.image_id)?;
     if let Some(text) = images::emulation::ready(app.images(), &config)? {
         to.message(&ServerMessage::Note { text }).await;
     }
@@ -131,7 +131,7 @@ async fn start(
         .create(&dir)
         .with_context(|| format!("cannot make {}", dir.display()))?;
     let view = view_of(app, row)?;
-    blocking(|| app.store().prepare_upper(&dir.join("layer"), &view)).map_err(anyhow::Error::new)?;
+    blocking(|| app.store().prepare_upper(&dir.join("layer"), &view))?;
     fail_points::point("shell-prepared");
     let script = match &open.tty {
         Some(_) => None,
@@ -180,8 +180,8 @@ fn spec(
     tty: Option<&Tty>,
     script: Option<std::path::PathBuf>,
 ) -> Result<HoldSpec, Failure> {
-    let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
-    let layers = config.layers().map_err(anyhow::Error::new)?;
+    let config = app.store().config(&row.image_id)?;
+    let layers = config.layers()?;
     let emulated = images::emulation::ready(app.images(), &config)?.is_some();
     let view = view_of(app, row)?;
     let lowers = std::iter::once(&row.platform)
@@ -230,9 +230,7 @@ async fn attached(
             let spec = spec(app, row, tty, None)?;
             match found {
                 Some(mut client) => {
-                    SessionDir(dir_of(app.sessions(), &row.id))
-                        .write_spec(&spec)
-                        .map_err(anyhow::Error::new)?;
+                    SessionDir(dir_of(app.sessions(), &row.id)).write_spec(&spec)?;
                     client
                         .restart()
                         .await
@@ -277,9 +275,9 @@ fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
 
 /// The tree that a session started from.
 pub fn view_of(app: &App, row: &SessionRow) -> Result<Arc<View>, Failure> {
-    let config = app.store().config(&row.image_id).map_err(anyhow::Error::new)?;
-    let layers = config.layers().map_err(anyhow::Error::new)?;
-    Ok(app.store().view(&layers, Some(&row.platform)).map_err(anyhow::Error::new)?)
+    let config = app.store().config(&row.image_id)?;
+    let layers = config.layers()?;
+    Ok(app.store().view(&layers, Some(&row.platform))?)
 }
 
 async fn relay(
@@ -301,7 +299,7 @@ async fn relay(
         }
     });
     let size = tty.map(|t| (t.rows, t.cols));
-    writer.request(&Request::Attach { size }).await.map_err(anyhow::Error::new)?;
+    writer.request(&Request::Attach { size }).await?;
     let outcome = loop {
         tokio::select! {
             item = incoming.recv() => match forward(item, row, os, to).await {

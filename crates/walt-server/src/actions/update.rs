@@ -93,7 +93,7 @@ impl Update<'_> {
             }
             Err(e) => {
                 self.ok = false;
-                let why = e.into_api("update").message;
+                let why = e.to_string();
                 let name = names.first().map(ImageRef::full).unwrap_or_default();
                 self.events.note(format!("{name} was not updated: {}.", why.trim_end_matches('.'))).await;
             }

@@ -110,9 +110,7 @@ fn text(message: &ServerMessage) -> Message {
 }
 
 fn joined<T>(done: Result<Outcome<T>, JoinError>) -> Outcome<T> {
-    done.unwrap_or_else(|e| {
-        Err(Failure::Internal(anyhow::Error::new(e).context("the transfer ended abnormally")))
-    })
+    done.unwrap_or_else(|e| Err(Failure::of_task("the transfer")(e)))
 }
 
 impl Channel {

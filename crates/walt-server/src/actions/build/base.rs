@@ -112,13 +112,12 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// A failure as a sentence for the user; what is only for the log goes there.
+/// A failure as a line of the build. Its causes go to the log here: a builder's errors are sentences.
 pub(super) fn sentence(failure: Failure) -> String {
-    let error = failure.into_api("build");
-    match error.hint {
-        Some(hint) => format!("{} {hint}", error.message),
-        None => error.message,
+    if let Failure::Internal(error) = &failure {
+        tracing::error!("a build: {error:#}");
     }
+    failure.to_string()
 }
 
 impl Server<'_> {
@@ -156,7 +155,7 @@ impl Server<'_> {
         drop(events);
         // It ends with the events.
         let _ = forwarding.await;
-        let got = got.map_err(sentence)?;
+        let got = got.map_err(|e| sentence(e.into()))?;
         self.place.pinned().image(got.image);
         let size = size(self.app, &got.image).map_err(failed)?;
         let row = BaseRow {

@@ -99,7 +99,7 @@ impl Host for Server<'_> {
         trees: &[Arc<View>],
     ) -> Result<StepSpec, String> {
         let app = self.app;
-        if let Some(note) = emulation::ready(app.images(), image).map_err(sentence)?
+        if let Some(note) = emulation::ready(app.images(), image).map_err(|e| sentence(e.into()))?
             && !std::mem::replace(&mut self.noted, true)
         {
             self.say.line(note).await;

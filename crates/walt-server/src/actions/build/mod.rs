@@ -224,8 +224,7 @@ async fn build(
     }
     let context = {
         let _writing = app.images().writing().await;
-        let kept =
-            crate::base::db::blocking(|| app.store().keep_layer(unpacked)).map_err(anyhow::Error::new)?;
+        let kept = crate::base::db::blocking(|| app.store().keep_layer(unpacked))?;
         place.pinned().layer(kept.diff_id);
         kept.diff_id
     };
@@ -331,8 +330,7 @@ async fn finish(
         Some(present) => present,
         None => {
             let _writing = app.images().writing().await;
-            let image =
-                crate::base::db::blocking(|| app.store().put_config(&config)).map_err(anyhow::Error::new)?;
+            let image = crate::base::db::blocking(|| app.store().put_config(&config))?;
             pinned.image(image);
             image
         }
@@ -357,6 +355,6 @@ fn same(app: &App, target: &Target, config: &ImageConfig) -> Outcome<Option<Imag
         config.history.iter_mut().flatten().for_each(|h| h.created = None);
         config
     };
-    let before = app.store().config(&present).map_err(anyhow::Error::new)?;
+    let before = app.store().config(&present)?;
     Ok((timeless(&before) == timeless(config)).then_some(present))
 }

@@ -1,6 +1,7 @@
 //! Who the caller is: the operating-system account of the peer of the socket.
 
 use crate::base::failure::Failure;
+use crate::base::failure::Kind;
 use crate::edge::api::answer_error;
 use axum::{
     extract::{ConnectInfo, Request},
@@ -8,7 +9,7 @@ use axum::{
     response::Response,
 };
 use nix::unistd::{Uid, User};
-use walt_api::{ApiError, ErrorCode, HEADER_USER};
+use walt_api::HEADER_USER;
 use walt_types::UserName;
 
 /// The other end of a connection.
@@ -44,8 +45,8 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     }
 }
 
-fn forbidden(message: impl Into<String>) -> Failure {
-    ApiError::new(ErrorCode::Forbidden, message).into()
+fn forbidden(message: impl std::fmt::Display) -> Failure {
+    Failure::refusal(Kind::Forbidden, message)
 }
 
 fn caller(uid: Option<u32>, named: Option<&str>) -> Result<Caller, Failure> {
@@ -58,22 +59,13 @@ fn caller(uid: Option<u32>, named: Option<&str>) -> Result<Caller, Failure> {
     let name = match named {
         Some(other) if other != account && !is_root => {
             return Err(forbidden(format!("you are '{account}': only root may act for another user"))
-                .with_hint("unset WALT_USERNAME"));
+                .hint("unset WALT_USERNAME"));
         }
         Some(other) => other.to_owned(),
         None => account,
     };
     let user: UserName = name.parse().map_err(|e: walt_types::ParseError| forbidden(e.to_string()))?;
     Ok(Caller { user, is_root })
-}
-
-impl Failure {
-    fn with_hint(self, hint: &str) -> Self {
-        match self {
-            Self::Api(error) => error.hint(hint).into(),
-            internal => internal,
-        }
-    }
 }
 
 #[cfg(test)]

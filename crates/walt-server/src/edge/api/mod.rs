@@ -2,12 +2,14 @@
 //!
 //! Handlers only read parameters and write answers; what is done is in `nodes`, `images` and `sessions`.
 
+pub mod answer;
 mod identity;
 mod listener;
 pub mod terminals;
 pub mod transfers;
 
 use crate::actions::{self, image_versions};
+use crate::base::failure::{Kind, not_found};
 use crate::edge::api::identity::Caller;
 use crate::{
     actions::app::App,
@@ -19,6 +21,7 @@ use crate::{
     edge::registry,
     services::nodes,
 };
+use answer::into_api;
 use anyhow::{Context, Result};
 use axum::{
     Extension, Json, Router,
@@ -38,7 +41,7 @@ use std::{
     },
 };
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
-use walt_api::{ApiError, Event, HEADER_CONFIRM, Info, MAX_BODY, PROTOCOL, route};
+use walt_api::{Event, HEADER_CONFIRM, Info, MAX_BODY, PROTOCOL, route};
 
 /// Serves the API until `stop` resolves.
 ///
@@ -85,7 +88,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::TRANSFER, get(transfers::transfer))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
         .route(route::IMAGE_BUILD, get(terminals::image_build))
-        .fallback(async || answer_error(unknown_route().into()))
+        .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
@@ -96,9 +99,8 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .context("the API's socket failed")
 }
 
-fn unknown_route() -> ApiError {
-    ApiError::new(walt_api::ErrorCode::NotFound, "there is no such route")
-        .hint("the client and the server may be of different versions")
+fn unknown_route() -> Failure {
+    not_found("there is no such route").hint("the client and the server may be of different versions")
 }
 
 /// A number that finds a request in the log.
@@ -108,7 +110,7 @@ fn request_id() -> String {
 }
 
 fn answer_error(failure: Failure) -> Response {
-    let error = failure.into_api(&request_id());
+    let error = into_api(failure, &request_id());
     let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, Json(error)).into_response()
 }
@@ -123,7 +125,7 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 }
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
-    answer(nodes::list(app.nodes()))
+    answer(nodes::list(app.nodes()).map_err(Into::into))
 }
 
 async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
@@ -241,7 +243,7 @@ async fn status_of(State(app): State<Arc<App>>, Extension(caller): Extension<Cal
 }
 
 fn root_only() -> Failure {
-    ApiError::new(walt_api::ErrorCode::Forbidden, "only root may do this").into()
+    Failure::refusal(Kind::Forbidden, "only root may do this")
 }
 
 /// Runs an action. What fails before the first event becomes the status of the answer; after it, the
@@ -289,7 +291,7 @@ impl Drop for AbortOnDrop {
 async fn join(task: &mut AbortOnDrop) -> Outcome<bool> {
     match (&mut task.0).await {
         Ok(outcome) => outcome,
-        Err(e) => Err(Failure::Internal(anyhow::Error::new(e).context("the action ended abnormally"))),
+        Err(e) => Err(Failure::of_task("the action")(e)),
     }
 }
 
@@ -307,7 +309,7 @@ impl Streaming {
                 Some(event) => event,
                 None => match join(&mut self.task.take()?).await {
                     Ok(ok) => Event::Done { ok },
-                    Err(failure) => Event::Error { error: failure.into_api(&request_id()) },
+                    Err(failure) => Event::Error { error: into_api(failure, &request_id()) },
                 },
             },
         };

@@ -1,6 +1,6 @@
 //! Terminals: WebSockets on which bytes flow between a client and a program.
 
-use crate::edge::api::{Caller, request_id};
+use crate::edge::api::{Caller, answer::into_api, request_id};
 use crate::{
     actions,
     actions::{nodes::ownership_of_one, reboot::wait_booted},
@@ -78,7 +78,7 @@ where
         };
         let last = match outcome {
             Ok(status) => ServerMessage::Exited { status },
-            Err(failure) => ServerMessage::Error { error: failure.into_api(&request_id()) },
+            Err(failure) => ServerMessage::Error { error: into_api(failure, &request_id()) },
         };
         to.message(&last).await;
         drop(to);
@@ -197,11 +197,11 @@ async fn program(
         to.message(&ServerMessage::Started { session: None, os: false }).await;
         return piped(child, to, from).await;
     };
-    let pty = walt_sys::pty::open().map_err(anyhow::Error::new)?;
+    let pty = walt_sys::pty::open()?;
     let size = |rows, cols| walt_sys::pty::set_size(&pty.master, rows, cols);
-    size(tty.rows, tty.cols).map_err(anyhow::Error::new)?;
+    size(tty.rows, tty.cols)?;
     command.env("TERM", &tty.term);
-    walt_sys::pty::attach(&mut command, pty.slave).map_err(anyhow::Error::new)?;
+    walt_sys::pty::attach(&mut command, pty.slave)?;
     let mut command = Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
     // It holds the slave: the end of the output is seen only when nobody but the program does.
@@ -233,7 +233,7 @@ async fn program(
             },
         }
     }
-    let status = child.wait().await.map_err(anyhow::Error::new)?;
+    let status = child.wait().await?;
     Ok(exit_status(status))
 }
 
@@ -242,8 +242,8 @@ struct Master(AsyncFd<OwnedFd>);
 
 impl Master {
     fn new(fd: OwnedFd) -> Outcome<Self> {
-        rustix::io::ioctl_fionbio(&fd, true).map_err(anyhow::Error::new)?;
-        Ok(Self(walt_sys::async_fd(fd).map_err(anyhow::Error::new)?))
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self(walt_sys::async_fd(fd)?))
     }
     async fn read(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
@@ -278,7 +278,7 @@ async fn piped(mut child: Child, to: &ToClient, from: &mut FromClient) -> Outcom
     let mut input = InputPump { stdin: Some(Box::new(stdin)) };
     let status = loop {
         tokio::select! {
-            status = child.wait() => break status.map_err(anyhow::Error::new)?,
+            status = child.wait() => break status?,
             message = from.next() => match message {
                 None => return Ok(1),
                 Some(Input::Bytes(bytes)) => input.write(&bytes).await,

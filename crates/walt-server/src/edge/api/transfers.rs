@@ -1,6 +1,6 @@
 //! Transfers: WebSockets on which trees of files flow between a client and the server. See [`walt_api::transfer`].
 
-use crate::edge::api::{Caller, request_id};
+use crate::edge::api::{Caller, answer::into_api, request_id};
 use crate::{
     actions::app::App,
     base::failure::{Outcome, bad_request},
@@ -55,7 +55,7 @@ pub async fn transfer(
         };
         let last = match outcome {
             Ok(ok) => Event::Done { ok },
-            Err(failure) => Event::Error { error: failure.into_api(&request_id()) },
+            Err(failure) => Event::Error { error: into_api(failure, &request_id()) },
         };
         channel.finish(last).await;
         let _ = writer.await;

@@ -218,7 +218,7 @@ fn default_image(app: &App, model: &Model) -> Result<walt_types::ImageRef> {
             "there is no image {image}: make it with 'walt-server default-image build {model}-default', then restart the machine"
         )
     })?;
-    let models = app.images().models(&image).map_err(|e| anyhow!("{}", e.into_api("dhcp").message))?;
+    let models = app.images().models(&image)?;
     models
         .contains(model)
         .then_some(image.clone())

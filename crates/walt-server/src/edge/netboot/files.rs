@@ -206,10 +206,7 @@ fn boot_begins(app: &App, node: &NodeRow) -> anyhow::Result<()> {
 /// The boot files that a node gets now.
 fn tree_of(app: &App, node: &NodeRow) -> Result<BootTree, FileError> {
     let writing = app.images().writing_now_blocking();
-    let view = app
-        .images()
-        .view_for(node, &writing)
-        .map_err(|e| anyhow::anyhow!("{}", e.into_api("boot file").message))?;
+    let view = app.images().view_for(node, &writing).map_err(anyhow::Error::from)?;
     Ok(BootTree::new(view, &node.facts.model))
 }
 

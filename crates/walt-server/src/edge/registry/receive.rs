@@ -187,7 +187,7 @@ impl<E: Into<anyhow::Error>> From<E> for Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Api(error) => Self::invalid(error.message),
+            failure @ (Failure::Refusal(_) | Failure::Question { .. }) => Self::invalid(failure.to_string()),
             Failure::Internal(error) => Self::Failed(error),
         }
     }

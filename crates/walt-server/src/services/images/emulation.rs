@@ -4,13 +4,8 @@
 //! run directory, so that servers on one machine do not take it away from each other; `walt-server down` removes it.
 //! Containers that outlive the server keep it themselves ([`walt_container::session::HoldSpec::emulated`]).
 
-use crate::{
-    base::{
-        config::Config,
-        failure::{Outcome, refused},
-    },
-    services::images::Images,
-};
+use crate::services::images::error::Error;
+use crate::{base::config::Config, services::images::Images};
 use parking_lot::Mutex;
 use walt_container::emulation::{self, Emulation};
 use walt_images::ImageConfig;
@@ -35,7 +30,7 @@ pub fn owner(config: &Config) -> String {
 ///
 /// # Errors
 /// There is no emulator for its CPU; the sentence names the package.
-pub fn ready(images: &Images, config: &ImageConfig) -> Outcome<Option<String>> {
+pub fn ready(images: &Images, config: &ImageConfig) -> Result<Option<String>, Error> {
     let set_up = || -> Result<_, emulation::Error> {
         let Some(cpu) = emulation::foreign(&config.architecture)? else { return Ok(None) };
         Ok(Some((cpu, emulation::ensure(cpu, &owner(images.config()))?)))
@@ -46,7 +41,7 @@ pub fn ready(images: &Images, config: &ImageConfig) -> Outcome<Option<String>> {
             images.emulation().keep(emulation);
             Ok(Some(note(cpu.name)))
         }
-        Err(e) => Err(refused(format!("This image is for another CPU than this server's: {e}."))),
+        Err(e) => Err(e.into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the labels of an image say, and whether this server takes such an image.
 
-use crate::base::failure::{Outcome, refused};
+use crate::services::images::error::{Error, Result};
 use walt_images::ImageConfig;
 use walt_types::Model;
 
@@ -29,24 +29,20 @@ pub fn needs_version(label: Option<&str>) -> Option<u32> {
 }
 
 /// Refuses an image that is not one for nodes, or not for this server; gives its models.
-pub fn check(config: &ImageConfig) -> Outcome<Vec<Model>> {
+pub fn check(config: &ImageConfig) -> Result<Vec<Model>> {
     let models = models_of(config);
     if models.is_empty() {
-        return Err(refused(format!(
-            "this image does not indicate compatible node models (label {LABEL_MODELS}): it is not an image for WalT nodes."
-        )));
+        return Err(Error::NotForNodes);
     }
     fits_server(config)?;
     Ok(models)
 }
 
 /// Refuses an image that is made for a newer server.
-pub fn fits_server(config: &ImageConfig) -> Outcome<()> {
+pub fn fits_server(config: &ImageConfig) -> Result<()> {
     match needs_version(config.label(LABEL_MINVERSION)) {
         None => Ok(()),
-        Some(version) => Err(refused(format!(
-            "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
-        ))),
+        Some(version) => Err(Error::NeedsNewerServer { version }),
     }
 }
 

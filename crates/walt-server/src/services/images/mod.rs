@@ -3,6 +3,7 @@
 pub mod build_cache;
 pub mod default_image;
 pub mod emulation;
+pub mod error;
 pub mod housekeeping;
 pub mod labels;
 pub mod live;
@@ -13,11 +14,11 @@ pub mod writers;
 
 pub use crate::services::images::labels::{LABEL_MODELS, LABEL_PREFERRED_NAME};
 
+use crate::services::images::error::{Error, Result};
 use crate::{
     base::{
         config::Config,
         db::{By, Db, NodeRow, RefRow, SessionRow},
-        failure::{Outcome, bad_request, not_found, refused, refused_hint},
         keys::Keys,
         state::{Base, Decision},
     },
@@ -32,7 +33,6 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::{Mutex, Notify};
-use walt_api::ErrorCode;
 use walt_core::default_image_of;
 use walt_images::{MAX_LAYERS, Store, View};
 use walt_types::{ImageId, ImageName, ImageRef, Model, UserName};
@@ -165,75 +165,68 @@ impl Images {
     ///
     /// # Errors
     /// The image is missing, or the store fails.
-    pub fn view_for(&self, node: &NodeRow, writing: &Writing<'_>) -> Outcome<Arc<View>> {
+    pub fn view_for(&self, node: &NodeRow, writing: &Writing<'_>) -> Result<Arc<View>> {
         let image = self.find(&node.facts.image)?;
         Ok(platform::make(self, &image.image_id, writing)?.view)
     }
 
     /// What a reference means, or a sentence for the user.
-    pub fn find(&self, reference: &ImageRef) -> Outcome<RefRow> {
+    pub fn find(&self, reference: &ImageRef) -> Result<RefRow> {
         if let Some(row) = self.db().with(|c| RefRow::get(c, reference))? {
             return Ok(row);
         }
-        if reference.is_platform() {
-            let recipe = default_image::recipe_of(reference.image());
-            let error = walt_api::ApiError::new(
-                ErrorCode::NotFound,
-                format!("the default image '{reference}' is missing on this server."),
-            );
-            let hint = match recipe {
-                Some(name) => format!("run 'walt-server default-image build {name}' on the server, as root"),
-                None => {
-                    "there is no recipe for it: 'walt-server default-image list' tells which there are".into()
-                }
-            };
-            return Err(error.hint(hint).into());
-        }
-        Err(not_found(format!("No such image '{}'. (tip: walt image show)", reference.image())))
+        Err(if reference.is_platform() {
+            Error::NoDefaultImage {
+                reference: reference.clone(),
+                recipe: default_image::recipe_of(reference.image()),
+            }
+        } else {
+            Error::NoSuchImage { name: reference.image().clone() }
+        })
     }
 
     /// Nodes that use a reference.
     ///
     /// # Errors
     /// The database failed.
-    pub fn nodes_using(&self, reference: &ImageRef) -> Outcome<Vec<NodeRow>> {
+    pub fn nodes_using(&self, reference: &ImageRef) -> Result<Vec<NodeRow>> {
         let rows = self.db().with(NodeRow::all)?;
         Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
     }
 
     /// Refuses a name that is taken.
-    pub fn must_be_free(&self, reference: &ImageRef, _decision: &Decision<'_>) -> Outcome<()> {
+    pub fn must_be_free(&self, reference: &ImageRef, _decision: &Decision<'_>) -> Result<()> {
         match self.db().with(|c| RefRow::get(c, reference))? {
             None => Ok(()),
-            Some(_) => Err(refused(format!("Image '{}' already exists.", reference.image()))),
+            Some(_) => Err(Error::Exists { name: reference.image().clone() }),
         }
     }
 
-    fn label(&self, image: &ImageId, key: &str) -> Outcome<Option<String>> {
-        let config = self.store().config(image).map_err(anyhow::Error::new)?;
+    fn label(&self, image: &ImageId, key: &str) -> Result<Option<String>> {
+        let config = self.store().config(image)?;
         Ok(config.label(key).map(str::to_owned))
     }
 
     /// Models that an image is made for, from its label.
-    pub fn models(&self, reference: &ImageRef) -> Outcome<Vec<Model>> {
+    pub fn models(&self, reference: &ImageRef) -> Result<Vec<Model>> {
         let row = self.find(reference)?;
         self.models_of(&row.image_id)
     }
 
     /// As [`models`], by image id.
-    pub fn models_of(&self, image: &ImageId) -> Outcome<Vec<Model>> {
-        Ok(labels::models_of(&self.store().config(image).map_err(anyhow::Error::new)?))
+    pub fn models_of(&self, image: &ImageId) -> Result<Vec<Model>> {
+        Ok(labels::models_of(&self.store().config(image)?))
     }
 
     /// The name of a user's clone of a default image.
-    fn preferred_name(&self, default: &RefRow) -> Outcome<ImageName> {
+    fn preferred_name(&self, default: &RefRow) -> Result<ImageName> {
         let preferred = self.label(&default.image_id, LABEL_PREFERRED_NAME)?;
         Ok(preferred.and_then(|name| name.parse().ok()).unwrap_or_else(|| default.reference.image().clone()))
     }
 
     /// Gives a user who has no image a tag of each default image for the models of all nodes; one sentence
     /// for each that was made. Default images that are missing are left out: what needs one says so.
-    pub fn first_images(&self, user: &UserName, _decision: &Decision<'_>) -> Outcome<Vec<String>> {
+    pub fn first_images(&self, user: &UserName, _decision: &Decision<'_>) -> Result<Vec<String>> {
         let (refs, nodes) = self.db().with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?)))?;
         if refs.iter().any(|r| r.reference.user() == user.as_str()) {
             return Ok(Vec::new());
@@ -267,7 +260,7 @@ impl Images {
         caller: &UserName,
         model: &Model,
         _decision: &Decision<'_>,
-    ) -> Outcome<ImageRef> {
+    ) -> Result<ImageRef> {
         let default = self.find(&default_image_of(model))?;
         let own = ImageRef::of(caller, self.preferred_name(&default)?);
         if self.db().with(|c| RefRow::get(c, &own))?.is_none() {
@@ -278,26 +271,17 @@ impl Images {
     }
 
     /// Refuses what an open session forbids.
-    pub fn no_session(&self, reference: &ImageRef) -> Outcome<()> {
+    pub fn no_session(&self, reference: &ImageRef) -> Result<()> {
         match self.db().with(|c| SessionRow::of_image(c, reference))? {
             None => Ok(()),
-            Some(_) => {
-                let name = reference.image();
-                Err(refused_hint(
-                    format!("Image '{name}' has an open shell session."),
-                    format!(
-                        "'walt image shell --resume {name}' goes on with it, \
-                         'walt image shell --discard {name}' ends it and drops its changes"
-                    ),
-                ))
-            }
+            Some(_) => Err(Error::SessionOpen { name: reference.image().clone() }),
         }
     }
 }
 
 /// The caller's image of that name.
-pub fn own_reference(caller: &UserName, name: &str) -> Outcome<ImageRef> {
-    let name: ImageName = name.parse().map_err(|e| bad_request(format!("{e}.")))?;
+pub fn own_reference(caller: &UserName, name: &str) -> Result<ImageRef> {
+    let name: ImageName = name.parse().map_err(Error::Name)?;
     Ok(ImageRef::of(caller, name))
 }
 

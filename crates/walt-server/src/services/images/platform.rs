@@ -7,7 +7,7 @@
 
 use crate::services::images::writers::Writing;
 use crate::{
-    base::{db, fail_points, failure::Outcome},
+    base::{db, fail_points},
     services::images::Images,
 };
 use anyhow::{Context, Result};
@@ -53,9 +53,9 @@ pub struct Platform {
 }
 
 /// The platform layer and view of an image; made if it is new, or if the server's inputs have changed.
-pub async fn of(images: &Images, image: &ImageId) -> Outcome<Platform> {
+pub async fn of(images: &Images, image: &ImageId) -> Result<Platform> {
     let writing = images.writing_now().await;
-    Ok(db::blocking(|| make(images, image, &writing))?)
+    db::blocking(|| make(images, image, &writing))
 }
 
 /// As [`of`], in a thread that may block.

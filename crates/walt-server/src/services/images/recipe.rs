@@ -9,16 +9,13 @@
 //!
 //! Limits: a server runs one recipe at a time, for at most [`LIMIT`].
 
+use crate::services::images::error::Error;
 use crate::services::images::{
     default_image::{RECIPES, recipe_config, recipe_digest},
     emulation::ready,
 };
 use crate::{
-    base::{
-        config::Config,
-        events::Events,
-        failure::{Failure, Outcome, refused},
-    },
+    base::{config::Config, events::Events},
     services::images::Images,
 };
 use anyhow::{Context, Result, bail};
@@ -240,7 +237,7 @@ fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
 ///
 /// # Errors
 /// As [`run`]; the sentence has the recipe's last line.
-pub async fn run_apart(images: &Images, name: &str, events: &Events) -> Outcome<Made> {
+pub async fn run_apart(images: &Images, name: &str, events: &Events) -> std::result::Result<Made, Error> {
     let architecture = recipe_config(name)?.architecture;
     if let Some(note) = ready(images, &ImageConfig { architecture, ..ImageConfig::default() })? {
         events.note(note).await;
@@ -256,16 +253,14 @@ pub async fn run_apart(images: &Images, name: &str, events: &Events) -> Outcome<
     let mut late = std::pin::pin!(late);
     let (done, made) = loop {
         tokio::select! {
-            ended = &mut work => break ended.map_err(|e| Failure::Internal(e.into()))?,
+            ended = &mut work => break ended.map_err(anyhow::Error::new)?,
             Some(line) = lines.recv() => events.busy(format!("Building {name}: {line}")).await,
             () = &mut late => {
-                return Err(refused(format!("its recipe took more than {} s", LIMIT.as_secs())));
+                return Err(Error::RecipeTooLong { limit: LIMIT });
             }
         }
     };
-    done?.map_err(|why| {
-        refused(format!("its recipe failed ({why}); the log of the server has what it said"))
-    })?;
+    done?.map_err(|why| Error::RecipeFailed { why })?;
     made.check(name)?;
     Ok(made)
 }

@@ -4,7 +4,7 @@ use crate::base::db::blocking;
 use crate::{
     base::db::NodeRow, services::network, services::nodes::Nodes, services::nodes::boot_tree::BootTree,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use std::{fs::File, sync::Arc};
 use walt_netboot::ipxe::{self, Machine, Outcome};
 
@@ -29,8 +29,7 @@ pub struct Boot {
 pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
     let view = {
         let writing = nodes.images().writing_now().await;
-        blocking(|| nodes.images().view_for(node, &writing))
-            .map_err(|e| anyhow!("{}", e.into_api("boot").message))?
+        blocking(|| nodes.images().view_for(node, &writing))?
     };
     let net = nodes.config().network.walt_net.ip;
     let machine = Machine {
@@ -75,9 +74,4 @@ pub fn tap(nodes: &Nodes, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
     let alias = format!("tap to {} of {}", nodes.config().bridge(), node.facts.name);
     walt_sys::net::tap::open(&name, nodes.config().bridge(), &alias)
         .with_context(|| format!("cannot open the tap of node {}", node.facts.name))
-}
-
-/// Whether a program that virtual nodes need is there.
-pub fn has_qemu() -> bool {
-    crate::base::programs::find_program(walt_vnode::PROGRAM).is_some()
 }

@@ -2,6 +2,7 @@
 
 pub mod boot;
 pub mod boot_tree;
+pub mod error;
 pub mod grants;
 pub mod hub;
 pub mod ssh;
@@ -12,7 +13,6 @@ use crate::{
     base::{
         config::Config,
         db::{Db, LeaseRow, NodeRow, blocking},
-        failure::Outcome,
         files::remove_tree,
         state::{Base, Decision},
         time::now,
@@ -178,7 +178,7 @@ pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
 }
 
 /// All nodes, for `GET /api/v1/nodes`.
-pub fn list(nodes: &Nodes) -> Outcome<NodeList> {
+pub fn list(nodes: &Nodes) -> Result<NodeList> {
     let (rows, settings) = nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
     let none = BTreeMap::new();
     let nodes: Vec<Node> =

@@ -10,16 +10,16 @@
 //! since settings and image are read when it is started.
 
 use crate::services::nodes::boot;
+use crate::services::nodes::error::{self, Error};
 use crate::{
     base::{
         config::Acceleration,
         db::{NodeRow, blocking},
-        failure::{Outcome, refused_hint},
     },
     services::nodes::Nodes,
     services::nodes::hub::update_life,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use parking_lot::Mutex;
 use std::{collections::HashMap, fs::File, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::{
@@ -146,21 +146,14 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
 }
 
 /// Refuses a virtual node while something that it needs is missing.
-pub fn check_programs() -> Outcome<()> {
+///
+/// # Errors
+/// The program or the account is missing.
+pub fn check_programs() -> error::Result<()> {
     if crate::base::programs::find_program(walt_vnode::PROGRAM).is_none() {
-        return Err(refused_hint(
-            format!("the program '{}' is missing on the server.", walt_vnode::PROGRAM),
-            "install it there (Debian package qemu-system-x86)",
-        ));
+        return Err(Error::NoQemu);
     }
-    account().map(drop).map_err(|e| {
-        refused_hint(
-            format!("{e:#}."),
-            format!(
-                "make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {ACCOUNT}"
-            ),
-        )
-    })
+    account().map(drop)
 }
 
 /// Last line on the console of a node that does not run as it should; what prevented its start, if that is it.
@@ -174,12 +167,9 @@ pub fn log_of(nodes: &Nodes, mac: Mac) -> console::Log {
     console::Log::new(nodes.node_dir(mac).join("console.log"))
 }
 
-fn account() -> Result<Account> {
-    let user = nix::unistd::User::from_name(ACCOUNT)
-        .context("cannot read the accounts of the server")?
-        .with_context(|| {
-            format!("the account '{ACCOUNT}', under which virtual nodes run, is missing on the server")
-        })?;
+fn account() -> error::Result<Account> {
+    let user = nix::unistd::User::from_name(ACCOUNT).context("cannot read the accounts of the server")?;
+    let user = user.ok_or(Error::NoAccount { account: ACCOUNT })?;
     Ok(Account { uid: user.uid.as_raw(), gid: user.gid.as_raw() })
 }
 
@@ -328,13 +318,8 @@ async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl As
 }
 
 async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
+    check_programs()?;
     let account = account()?;
-    if !boot::has_qemu() {
-        bail!(
-            "the program '{}' is missing: install it (Debian package qemu-system-x86)",
-            walt_vnode::PROGRAM
-        );
-    }
     let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
     let effective = settings::effective(&stored, true);
     let value = |key: &str| effective.get(key).map(String::as_str).unwrap_or_default();

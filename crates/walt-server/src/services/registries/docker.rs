@@ -1,16 +1,13 @@
 //! Images of a docker or podman daemon of this machine, by the docker Engine API over its unix socket (podman serves
 //! it too). `DOCKER_HOST` of the server may name another socket.
 
+use crate::services::registries::error::{self, Error};
 use crate::services::registries::{
     get::{self, Got},
     links::Link,
 };
 use crate::{
-    base::{
-        db::blocking,
-        events::Events,
-        failure::{Failure, Outcome, not_found, refused},
-    },
+    base::{db::blocking, events::Events},
     services::images::Images,
     services::images::labels,
 };
@@ -123,7 +120,7 @@ pub struct Found {
 }
 
 /// Looks at an image.
-pub async fn look(link: &Link) -> Outcome<Found> {
+pub async fn look(link: &Link) -> error::Result<Found> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Image {
@@ -132,9 +129,9 @@ pub async fn look(link: &Link) -> Outcome<Found> {
     }
     let name = format!("{}:{}", link.repository(), link.tag);
     let path = format!("/images/{}/json", utf8_percent_encode(&name, NON_ALPHANUMERIC));
-    let found: Option<Image> = get_json(&path).await.map_err(|e| refused(format!("{e:#}.")))?;
+    let found: Option<Image> = get_json(&path).await.map_err(Error::Daemon)?;
     let Some(image) = found else {
-        return Err(not_found("No such remote image. Use walt image search <keyword>."));
+        return Err(Error::NoSuchImage);
     };
     let config = walt_images::ImageConfig { config: image.config, ..Default::default() };
     Ok(Found { link: link.clone(), models: labels::check(&config)? })
@@ -142,26 +139,23 @@ pub async fn look(link: &Link) -> Outcome<Found> {
 
 impl Found {
     /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
-    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> Outcome<Got> {
+    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
         let _tidy = images.tidy_when_done();
-        let failed = |e: anyhow::Error| refused(format!("the daemon does not give the image: {e:#}."));
+        let failed = Error::DaemonFailed;
         let name = format!("{}:{}", self.link.repository(), self.link.tag);
         let path = format!("/images/{}/get", utf8_percent_encode(&name, NON_ALPHANUMERIC));
         let mut answer = get(&path).await.map_err(failed)?;
         if answer.status() != 200 {
-            return Err(refused(format!(
-                "the daemon does not give the image: it answers {}.",
-                answer.status()
-            )));
+            return Err(Error::DaemonRefused { status: answer.status().as_u16() });
         }
-        let mut spool = Spool::create(images.store()).map_err(anyhow::Error::new)?;
+        let mut spool = Spool::create(images.store())?;
         while let Some(frame) = timeout(STALL, answer.body_mut().frame())
             .await
-            .map_err(|_| refused(format!("the daemon sent nothing for {} s.", STALL.as_secs())))?
+            .map_err(|_| Error::DaemonSilent { limit: STALL })?
         {
             let frame = frame.map_err(|e| failed(e.into()))?;
             if let Ok(bytes) = frame.into_data() {
-                blocking(|| spool.write(&bytes)).map_err(anyhow::Error::new)?;
+                blocking(|| spool.write(&bytes))?;
                 events.progress("Copying", spool.bytes(), 0).await;
             }
         }
@@ -169,7 +163,7 @@ impl Found {
         let config = archive.config().map_err(|e| failed(e.into()))?;
         labels::check(&config)?;
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
-        may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(|e| refused(format!("{e}.")))?;
+        may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(Error::TooManyLayers)?;
         let archive = Arc::new(archive);
         let mut pinned = images.pins().begin();
         let mut skipped = Skipped::default();
@@ -185,11 +179,10 @@ impl Found {
             let told = events.clone();
             let unpack = move || app2.store().unpack_layer(archive.layer(number)?, &layer);
             let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
-            let unpacked =
-                work.await.map_err(|e| Failure::Internal(e.into()))?.map_err(|e| failed(e.into()))?;
+            let unpacked = work.await.map_err(anyhow::Error::new)?.map_err(|e| failed(e.into()))?;
             skipped.merge(unpacked.skipped());
             let _writing = images.writing().await;
-            blocking(|| images.store().keep_layers(vec![unpacked], &layers)).map_err(anyhow::Error::new)?;
+            blocking(|| images.store().keep_layers(vec![unpacked], &layers))?;
             pinned.layer(layer);
         }
         let writing = images.writing().await;

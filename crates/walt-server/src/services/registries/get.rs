@@ -3,13 +3,12 @@
 use crate::services::images::writers::Writing;
 use crate::{
     base::registry_config::RegistryConfig,
-    services::registries::{links::Link, open, told},
+    services::registries::{error, links::Link, open},
 };
 use crate::{
     base::{
         db::{BlobRow, blocking},
         events::Events,
-        failure::{Outcome, not_found},
     },
     services::images::Images,
     services::images::{
@@ -67,12 +66,12 @@ pub async fn look(
     link: &Link,
     credentials: Option<&RegistryCredentials>,
     wanted: &[Model],
-) -> Outcome<Found> {
+) -> error::Result<Found> {
     let registry = open(config, credentials)?;
     look_with(registry, config, link, wanted).await.unwrap_or_else(|e| {
         Err(match e {
-            Error::NotFound { .. } => not_found("No such remote image. Use walt image search <keyword>."),
-            other => told(&config.label, other),
+            Error::NotFound { .. } => error::Error::NoSuchImage,
+            other => error::Error::of(&config.label, other),
         })
     })
 }
@@ -83,7 +82,7 @@ pub async fn look_with(
     config: &RegistryConfig,
     link: &Link,
     wanted: &[Model],
-) -> walt_registry::Result<Outcome<Found>> {
+) -> walt_registry::Result<error::Result<Found>> {
     let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     let fits = |image: &ImageConfig| {
         let models = models_of(image);
@@ -92,7 +91,9 @@ pub async fn look_with(
     let repository = link.repository();
     let resolved = resolve(&registry, &repository, &link.tag, Wanted::Models(&names), fits).await?;
     let models = labels::check(&resolved.config);
-    Ok(models.map(|models| Found { registry, label: config.label.clone(), repository, resolved, models }))
+    Ok(models
+        .map(|models| Found { registry, label: config.label.clone(), repository, resolved, models })
+        .map_err(Into::into))
 }
 
 /// Looks at an image that a build starts from: it need not be one for nodes. Of an index, the one for the first of these
@@ -140,7 +141,7 @@ impl Found {
     }
 
     /// Gets the layers that are not here.
-    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> Outcome<Got> {
+    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
         let _tidy = images.tidy_when_done();
         let mut pinned = images.pins().begin();
         let layers = &self.resolved.layers;
@@ -162,15 +163,15 @@ impl Found {
         let mut pull = Pull::start(&self.registry, &self.repository, &missing, images, &progress);
         let work = async {
             while let Some(first) = pull.next().await {
-                let mut come = vec![first.map_err(|e| told(&self.label, e))?];
+                let mut come = vec![first.map_err(|e| error::Error::of(&self.label, e))?];
                 // What was done while the disk was waited for shares the next wait.
                 while let Some(next) = pull.ready() {
-                    come.push(next.map_err(|e| told(&self.label, e))?);
+                    come.push(next.map_err(|e| error::Error::of(&self.label, e))?);
                 }
                 come.iter().for_each(|u| skipped.merge(u.skipped()));
                 let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
                 let _writing = images.writing().await;
-                blocking(|| images.store().keep_layers(come, &order)).map_err(anyhow::Error::new)?;
+                blocking(|| images.store().keep_layers(come, &order))?;
                 kept.into_iter().for_each(|layer| pinned.layer(layer));
                 crate::base::fail_points::point("pull-layer");
             }
@@ -182,7 +183,7 @@ impl Found {
                 events.note(format!("Note: {note}")).await;
             }
             crate::base::fail_points::point("pull-config");
-            Ok(image)
+            error::Result::Ok(image)
         };
         let total = missing.iter().map(|l| l.size).sum();
         let image = tell_progress(work, events, "Downloading", &progress, total).await?;
@@ -207,7 +208,7 @@ pub async fn put_config(
     bytes: &[u8],
     layers: usize,
     _writing: &Writing<'_>,
-) -> Outcome<ImageId> {
+) -> error::Result<ImageId> {
     if layers > MAX_LAYERS {
         events
             .note(format!(
@@ -215,17 +216,17 @@ pub async fn put_config(
             ))
             .await;
     }
-    Ok(blocking(|| images.store().put_foreign_config(bytes)).map_err(anyhow::Error::new)?)
+    Ok(blocking(|| images.store().put_foreign_config(bytes))?)
 }
 
 /// Tells how much was transferred while `work` goes on.
-pub async fn tell_progress<T>(
-    work: impl Future<Output = Outcome<T>>,
+pub async fn tell_progress<T, E>(
+    work: impl Future<Output = std::result::Result<T, E>>,
     events: &Events,
     label: &str,
     progress: &Progress,
     total: u64,
-) -> Outcome<T> {
+) -> std::result::Result<T, E> {
     let mut work = std::pin::pin!(work);
     let mut told = 0;
     loop {

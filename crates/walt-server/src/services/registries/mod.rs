@@ -14,6 +14,7 @@
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
 pub mod docker;
+pub mod error;
 pub mod get;
 pub mod hub;
 pub mod links;
@@ -21,16 +22,14 @@ pub mod manifests;
 pub mod token;
 pub mod uploads;
 
+use crate::base::events::Events;
 use crate::base::registry_config;
 use crate::base::registry_config::{Kind, RegistryConfig};
 use crate::base::{config::Config, state::Base};
-use crate::base::{
-    events::Events,
-    failure::{Failure, Outcome, bad_request},
-};
+use crate::services::registries::error::{Error, Result};
 use crate::services::registries::uploads::Uploads;
 use std::{sync::Arc, time::Duration};
-use walt_api::{ApiError, ErrorCode, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
+use walt_api::{RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_registry::{Credentials, Limits, Registry};
 use walt_types::UserName;
 
@@ -71,7 +70,7 @@ pub fn list(registries: &Registries) -> RegistryList {
 }
 
 /// The registry with this label.
-pub fn find<'a>(registries: &'a Registries, label: &str) -> Outcome<&'a RegistryConfig> {
+pub fn find<'a>(registries: &'a Registries, label: &str) -> Result<&'a RegistryConfig> {
     registries.config().registries.iter().find(|r| r.label == label).ok_or_else(|| {
         let known: Vec<&str> = registries.config().registries.iter().map(|r| r.label.as_str()).collect();
         let known = if known.is_empty() {
@@ -79,7 +78,7 @@ pub fn find<'a>(registries: &'a Registries, label: &str) -> Outcome<&'a Registry
         } else {
             format!("known: {}", known.join(", "))
         };
-        bad_request(format!("there is no registry '{label}' ({known})."))
+        Error::UnknownRegistry { label: label.to_owned(), known }
     })
 }
 
@@ -101,7 +100,7 @@ pub async fn in_time<T>(
 }
 
 /// A client of a registry.
-pub fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>) -> Outcome<Arc<Registry>> {
+pub fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>) -> Result<Arc<Registry>> {
     open_with(registry, credentials, Limits::default())
 }
 
@@ -110,12 +109,12 @@ pub fn open_with(
     registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
     limits: Limits,
-) -> Outcome<Arc<Registry>> {
+) -> Result<Arc<Registry>> {
     let credentials =
         credentials.map(|c| Credentials { username: c.username.clone(), password: c.password.clone() });
     Registry::new(registry.endpoint(), credentials, limits)
         .map(Arc::new)
-        .map_err(|e| told(&registry.label, e))
+        .map_err(|e| Error::of(&registry.label, e))
 }
 
 /// A client of one registry of several: it is not waited for as long, and TLS that cannot be used is as good as a
@@ -145,28 +144,6 @@ pub fn ignored(label: &str, error: &walt_registry::Error) -> String {
     format!("Ignoring {label} registry {why}")
 }
 
-/// An error of a registry as its user is told.
-pub fn told(label: &str, error: walt_registry::Error) -> Failure {
-    use walt_registry::Error;
-    let api = |code, message: String| ApiError::new(code, message);
-    match error {
-        Error::Credentials { given, .. } => {
-            let what = if given { "invalid" } else { "missing" };
-            api(ErrorCode::Credentials, format!("credentials for {label} registry are missing or invalid."))
-                .hint(format!("(they are {what})"))
-                .into()
-        }
-        Error::Unreachable { .. } => {
-            api(ErrorCode::Refused, format!("Failed to communicate with {label} registry. Aborted."))
-                .hint(format!("{error}."))
-                .into()
-        }
-        Error::Store(error) => Failure::Internal(error.into()),
-        Error::Local { .. } => Failure::Internal(error.into()),
-        other => api(ErrorCode::Refused, format!("{other}.")).into(),
-    }
-}
-
 /// A token for the server's own registry.
 pub fn token_for(registries: &Registries, caller: &UserName) -> RegistryToken {
     let password = token::mint(registries.base.token_key(), caller, crate::base::time::now() as u64);
@@ -182,9 +159,9 @@ pub async fn login(
     label: &str,
     credentials: &RegistryCredentials,
     events: &Events,
-) -> Outcome<bool> {
+) -> Result<bool> {
     let registry = find(registries, label)?;
     events.busy("Authenticating to the registry").await;
-    open(registry, Some(credentials))?.ping().await.map_err(|e| told(label, e))?;
+    open(registry, Some(credentials))?.ping().await.map_err(|e| Error::of(label, e))?;
     Ok(true)
 }

@@ -11,15 +11,16 @@
 //! A session belongs to a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder
 //! process. The holder owns the container and outlives the server; the directory outlives both.
 
+pub mod error;
 pub mod slots;
 pub mod users;
 
+use crate::services::sessions::error::Error;
 use crate::{
     base::{
         config::Config,
         db::{Db, SessionRow, blocking},
         fail_points,
-        failure::{Outcome, not_found},
         state::Base,
     },
     services::{images::Images, sessions::slots::Slots},
@@ -149,18 +150,17 @@ pub async fn holder(sessions: &Sessions, row: &SessionRow) -> Result<Option<Clie
 }
 
 /// The session of that id, if it is the caller's.
-pub fn own(sessions: &Sessions, caller: &UserName, id: &str) -> Outcome<SessionRow> {
+pub fn own(sessions: &Sessions, caller: &UserName, id: &str) -> error::Result<SessionRow> {
     let row = sessions.db().with(|c| SessionRow::get(c, id))?;
-    row.filter(|r| r.user == *caller)
-        .ok_or_else(|| not_found("this shell session does not exist any more: it was saved or discarded"))
+    row.filter(|r| r.user == *caller).ok_or(Error::Ended)
 }
 
 /// The open session of an own image.
-pub fn of_image(sessions: &Sessions, image: &ImageRef) -> Outcome<SessionRow> {
+pub fn of_image(sessions: &Sessions, image: &ImageRef) -> error::Result<SessionRow> {
     sessions
         .db()
         .with(|c| SessionRow::of_image(c, image))?
-        .ok_or_else(|| not_found(format!("Image '{}' has no open shell session.", image.image())))
+        .ok_or_else(|| Error::NoSession { name: image.image().clone() })
 }
 
 /// Ends a session and deletes its files. The order makes a crash harmless: without its row, a directory

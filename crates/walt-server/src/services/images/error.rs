@@ -1,0 +1,105 @@
+//! What can go wrong with images. `Display` is a sentence for the user.
+
+use crate::{
+    base::failure::{Failure, Kind},
+    services::images::labels::{LABEL_MINVERSION, LABEL_MODELS},
+};
+use std::time::Duration;
+use walt_types::{ImageName, ImageRef};
+
+/// An error of the service of images.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be the name of an image.
+    #[error("{0}.")]
+    Name(walt_types::ParseError),
+    /// The user has no image of that name.
+    #[error("No such image '{name}'. (tip: walt image show)")]
+    NoSuchImage {
+        /// The name.
+        name: ImageName,
+    },
+    /// This server has no such default image.
+    #[error("the default image '{reference}' is missing on this server.")]
+    NoDefaultImage {
+        /// The reference.
+        reference: ImageRef,
+        /// The recipe that makes it, if there is one.
+        recipe: Option<String>,
+    },
+    /// The name is taken.
+    #[error("Image '{name}' already exists.")]
+    Exists {
+        /// The name.
+        name: ImageName,
+    },
+    /// A shell session is open on the image.
+    #[error("Image '{name}' has an open shell session.")]
+    SessionOpen {
+        /// The name.
+        name: ImageName,
+    },
+    /// The image is for a CPU whose programs cannot run here.
+    #[error("This image is for another CPU than this server's: {0}.")]
+    OtherCpu(#[from] walt_container::emulation::Error),
+    /// It is not an image for nodes.
+    #[error(
+        "this image does not indicate compatible node models (label {LABEL_MODELS}): it is not an image for WalT nodes."
+    )]
+    NotForNodes,
+    /// It is for a newer server.
+    #[error(
+        "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
+    )]
+    NeedsNewerServer {
+        /// The version that it needs.
+        version: u32,
+    },
+    /// A recipe took too long.
+    #[error("its recipe took more than {} s", limit.as_secs())]
+    RecipeTooLong {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A recipe failed.
+    #[error("its recipe failed ({why}); the log of the server has its output")]
+    RecipeFailed {
+        /// How it ended.
+        why: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] walt_images::Error),
+    /// The server failed.
+    #[error(transparent)]
+    Internal(#[from] anyhow::Error),
+}
+
+/// Result of the service of images.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Name(_) => Kind::BadRequest,
+            Error::NoSuchImage { .. } | Error::NoDefaultImage { .. } => Kind::NotFound,
+            Error::Store(error) => return Self::Internal(error.into()),
+            Error::Internal(error) => return Self::Internal(error),
+            _ => Kind::Refused,
+        };
+        let failure = Self::refusal(kind, &error);
+        match error {
+            Error::NoDefaultImage { recipe: Some(name), .. } => {
+                failure.hint(format!("run 'walt-server default-image build {name}' on the server, as root"))
+            }
+            Error::NoDefaultImage { .. } => {
+                failure.hint("there is no recipe for it: 'walt-server default-image list' lists the recipes")
+            }
+            Error::SessionOpen { name } => failure.hint(format!(
+                "'walt image shell --resume {name}' goes on with it, \
+                 'walt image shell --discard {name}' ends it and drops its changes"
+            )),
+            _ => failure,
+        }
+    }
+}

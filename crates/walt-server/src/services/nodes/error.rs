@@ -1,0 +1,50 @@
+//! What can go wrong with nodes. `Display` is a sentence for the user.
+
+use crate::base::failure::{Failure, Kind};
+use walt_vnode::PROGRAM;
+
+/// An error of the service of nodes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// qemu is not installed.
+    #[error("the program '{PROGRAM}' is missing on the server.")]
+    NoQemu,
+    /// The account of virtual nodes is missing.
+    #[error("the account '{account}', under which virtual nodes run, is missing on the server.")]
+    NoAccount {
+        /// Its name.
+        account: &'static str,
+    },
+    /// The server failed.
+    #[error(transparent)]
+    Internal(#[from] anyhow::Error),
+}
+
+/// Result of the service of nodes.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// What to do about it, on the server.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoQemu => Some("install it there (Debian package qemu-system-x86)".into()),
+            Self::NoAccount { account } => Some(format!(
+                "make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
+            )),
+            Self::Internal(_) => None,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if let Error::Internal(error) = error {
+            return Self::Internal(error);
+        }
+        let failure = Self::refusal(Kind::Refused, &error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}
