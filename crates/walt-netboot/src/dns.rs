@@ -115,12 +115,13 @@ fn place(name: &Name, network: Network) -> Place {
     if labels.first().is_some_and(|l| l == ZONE) {
         return Place::Zone(labels[1..].to_vec());
     }
-    if labels.len() < 2 || labels[0] != REVERSE[0] || labels[1] != REVERSE[1] {
+    let [top, next, numbers @ ..] = labels.as_slice() else { return Place::Elsewhere };
+    if top != REVERSE[0] || next != REVERSE[1] {
         return Place::Elsewhere;
     }
     let octet = |l: &Vec<u8>| std::str::from_utf8(l).ok().and_then(|t| t.parse::<u8>().ok());
-    let octets: Vec<u8> = labels[2..].iter().map_while(octet).collect();
-    let is_whole = octets.len() == labels.len() - 2 && octets.len() <= 4;
+    let octets: Vec<u8> = numbers.iter().map_while(octet).collect();
+    let is_whole = octets.len() == numbers.len() && octets.len() <= 4;
     let mut address = [0; 4];
     octets.iter().zip(&mut address).for_each(|(octet, byte)| *byte = *octet);
     let mask = u32::MAX << (32 - u32::from(network.prefix.clamp(1, 32)));

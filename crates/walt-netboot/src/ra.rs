@@ -79,17 +79,17 @@ pub fn advertisement(bridge: Mac, to: Ipv6Addr) -> Vec<u8> {
 
 /// The link-local address of an Ethernet station (RFC 4291, appendix A).
 fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0.map(u16::from);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
+    let [a, b, c, d, e, f] = mac.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
 /// RFC 4443 §2.3: over the pseudo-header and the message.
 fn checksum(source: Ipv6Addr, target: Ipv6Addr, body: &[u8]) -> u16 {
     let trailer = [(body.len() as u32).to_be_bytes(), [0, 0, 0, ICMPV6]].concat();
     let parts = [&source.octets()[..], &target.octets(), &trailer, body];
-    let word = |pair: &[u8]| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0));
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]);
     // At most 1500 bytes: the sum fits. Only the last part may have an odd length.
-    let mut sum: u32 = parts.iter().flat_map(|part| part.chunks(2)).map(word).sum();
+    let mut sum: u32 = parts.iter().flat_map(|part| part.chunks(2)).map(word).map(u32::from).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -182,6 +182,36 @@ mod tests {
         ]
     }
 
+    /// Nodes keep handles over restarts and upgrades of the server: these have to be opened for ever. Their
+    /// last 8 bytes were calculated by another SipHash-2-4, which gives the example of its paper (appendix A).
+    #[test]
+    fn the_format_stays() {
+        let key = HandleKey::new(&std::array::from_fn(|n| n as u8));
+        let file = KernelHandle::new(1, &[1, 2, 3, 4, 5, 6, 7, 8]).expect("8 bytes");
+        assert_eq!(format!("{file:?}"), "KernelHandle(1, [01, 02, 03, 04, 05, 06, 07, 08])");
+        let view = Object::View { view: ViewId(Hash256([9; 32])), entry: 0x102 };
+        let entry = [&[1, 1][..], &[9; 32], &[0, 0, 1, 2]].concat();
+        let persist = Object::Persist { export: 7, file };
+        let export = [1, 2, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8].to_vec();
+        for (object, body, mac) in
+            [(view, entry, 0xf3d1_b229_cd38_94e6_u64), (persist, export, 0x796e_06b7_c22a_f3ef)]
+        {
+            let handle = [body, mac.to_be_bytes().to_vec()].concat();
+            assert_eq!(key.seal(&object).as_slice(), handle);
+            assert_eq!(key.open(&handle), Some(object));
+            assert_eq!(claims_persist(&handle), matches!(object, Object::Persist { .. }));
+        }
+    }
+
+    #[test]
+    fn handles_of_the_kernel_have_1_to_40_bytes() {
+        for (len, fits) in [(0, false), (1, true), (40, true), (41, false)] {
+            let bytes = vec![7; len];
+            let handle = KernelHandle::new(1, &bytes);
+            assert_eq!(handle.map(|h| h.bytes().to_vec()), fits.then_some(bytes), "{len}");
+        }
+    }
+
     proptest! {
         #[test]
         fn opens_what_it_sealed(object in objects(), flip in any::<prop::sample::Index>(), bit in 0u8..8, cut in 0usize..64) {

@@ -25,6 +25,8 @@ const LINK_MAX: u32 = 32_000;
 const PROPERTIES: u32 = 0x01 | 0x02 | 0x08 | 0x10;
 /// Longest name that is decoded at all, so that one that is too long gets `NFS3ERR_NAMETOOLONG`.
 const MAX_NAME_ON_WIRE: usize = 4096;
+/// Longest target of a symbolic link that is decoded at all, so that one that is too long gets the same.
+const MAX_TARGET_ON_WIRE: usize = 2 * MAX_NAME_ON_WIRE;
 /// Longest handle that is decoded at all, so that a wrong one gets `NFS3ERR_BADHANDLE`.
 const MAX_HANDLE_ON_WIRE: usize = crate::handle::MAX_HANDLE;
 
@@ -164,7 +166,23 @@ struct Procedure<'a, V> {
     first: Option<Object>,
 }
 
-impl<V: Vfs> Procedure<'_, V> {
+/// The decoded arguments of a procedure that must not run twice.
+enum Change<'a> {
+    SetAttr(SetAttr, Option<Time>),
+    Create(&'a [u8], CreateHow),
+    MkDir(&'a [u8], SetAttr),
+    /// A name, its attributes, what it leads to.
+    SymLink(&'a [u8], SetAttr, &'a [u8]),
+    MkNod(&'a [u8], Special, SetAttr),
+    Remove(&'a [u8]),
+    RmDir(&'a [u8]),
+    /// A name, and the directory and name that it becomes.
+    Rename(&'a [u8], Object, &'a [u8]),
+    /// The directory and name of one more link.
+    Link(Object, &'a [u8]),
+}
+
+impl<'a, V: Vfs> Procedure<'a, V> {
     fn object(&mut self) -> Result<Object, Fail> {
         let handle = self.r.opaque(MAX_HANDLE_ON_WIRE)?;
         Ok(self.open(handle)?)
@@ -178,75 +196,36 @@ impl<V: Vfs> Procedure<'_, V> {
     }
 
     fn run(&mut self, out: &mut Vec<u8>) -> Result<(), Fail> {
-        let (vfs, ctx) = (&self.d.vfs, self.ctx);
         // All arguments are decoded before anything is done.
         let o = self.object()?;
-        let mut r = self.r;
+        if let Some(change) = self.change()? {
+            return if self.replayed(&o, out) { Ok(()) } else { self.apply(&o, &change, out) };
+        }
         match self.proc {
-            Proc::Null => {}
-            Proc::GetAttr => {
-                let attr = vfs.getattr(ctx, &o)?;
-                out.put_u32(0);
-                attr.put(out);
-            }
+            Proc::GetAttr => self.getattr(&o, out),
+            Proc::Lookup => self.lookup(&o, out),
+            Proc::Access => self.access(&o, out),
+            Proc::ReadLink => self.readlink(&o, out),
+            Proc::Read => self.read(&o, out),
+            Proc::Write => self.write(&o, out),
+            Proc::ReadDir => self.readdir(&o, out),
+            Proc::ReadDirPlus => self.readdirplus(&o, out),
+            Proc::FsStat => self.fsstat(&o, out),
+            Proc::FsInfo => self.fsinfo(&o, out),
+            Proc::PathConf => self.pathconf(&o, out),
+            Proc::Commit => self.commit(&o, out),
+            // NULL is answered for every program alike; the others are changes.
+            _ => Ok(()),
+        }
+    }
+
+    /// The arguments of a procedure that must not run twice; `None` of any other, with nothing decoded.
+    fn change(&mut self) -> Result<Option<Change<'a>>, Fail> {
+        let mut r = self.r;
+        Ok(Some(match self.proc {
             Proc::SetAttr => {
                 let set = SetAttr::get(&mut r)?;
-                let guard = if r.bool()? { Some(Time::get(&mut r)?) } else { None };
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                let wcc = vfs.setattr(ctx, &o, &set, guard)?;
-                out.put_u32(0);
-                wcc.put(out);
-            }
-            Proc::Lookup => {
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                self.first = Some(o);
-                let found = vfs.lookup(ctx, &o, checked(name)?)?;
-                out.put_u32(0);
-                out.put_opaque(self.d.key.seal(&found.object).as_slice());
-                put_attr(out, Some(&found.attr));
-                put_attr(out, found.dir.as_ref());
-            }
-            Proc::Access => {
-                let wanted = r.u32()?;
-                let (granted, attr) = vfs.access(ctx, &o, wanted)?;
-                out.put_u32(0);
-                put_attr(out, Some(&attr));
-                out.put_u32(granted & wanted);
-            }
-            Proc::ReadLink => {
-                let (target, attr) = vfs.readlink(ctx, &o)?;
-                out.put_u32(0);
-                put_attr(out, Some(&attr));
-                out.put_opaque(&target);
-            }
-            Proc::Read => {
-                let (offset, count) = (r.u64()?, r.u32()?.min(MAX_TRANSFER));
-                self.read(&o, offset, count, out)?;
-            }
-            Proc::Write => {
-                let (offset, count, stable) = (r.u64()?, r.u32()?, r.u32()?);
-                let stable = match stable {
-                    0 => Stable::Unstable,
-                    1 => Stable::DataSync,
-                    2 => Stable::FileSync,
-                    _ => return Err(Fail::Garbage),
-                };
-                let data = r.opaque(MAX_TRANSFER as usize)?;
-                if data.len() != count as usize {
-                    return Err(Fail::Garbage);
-                }
-                // Linux refuses larger offsets with EINVAL; the RFC has a status for it.
-                if offset.checked_add(count.into()).is_none_or(|end| end > i64::MAX as u64) {
-                    return Err(Status::FBig.into());
-                }
-                let w = vfs.write(ctx, &o, offset, data, stable)?;
-                out.put_u32(0);
-                w.file.put(out);
-                out.put_u32(w.count);
-                out.put_u32(w.stable as u32);
-                out.extend_from_slice(&vfs.write_verifier());
+                Change::SetAttr(set, if r.bool()? { Some(Time::get(&mut r)?) } else { None })
             }
             Proc::Create => {
                 let name = r.opaque(MAX_NAME_ON_WIRE)?;
@@ -256,152 +235,112 @@ impl<V: Vfs> Procedure<'_, V> {
                     2 => CreateHow::Exclusive(r.verifier()?),
                     _ => return Err(Fail::Garbage),
                 };
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                let created = vfs.create(ctx, &o, new_name(name)?, &how)?;
-                self.put_created(&created, out);
+                Change::Create(name, how)
             }
-            Proc::MkDir => {
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                let set = SetAttr::get(&mut r)?;
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                let created = vfs.mkdir(ctx, &o, new_name(name)?, &set)?;
-                self.put_created(&created, out);
-            }
+            Proc::MkDir => Change::MkDir(r.opaque(MAX_NAME_ON_WIRE)?, SetAttr::get(&mut r)?),
             Proc::SymLink => {
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                let set = SetAttr::get(&mut r)?;
-                let target = r.opaque(2 * MAX_NAME_ON_WIRE)?;
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                if target.len() > MAX_TARGET {
-                    return Err(Status::NameTooLong.into());
-                }
-                if target.is_empty() || target.contains(&0) {
-                    return Err(Status::Inval.into());
-                }
-                let created = vfs.symlink(ctx, &o, new_name(name)?, target, &set)?;
-                self.put_created(&created, out);
+                let (name, set) = (r.opaque(MAX_NAME_ON_WIRE)?, SetAttr::get(&mut r)?);
+                Change::SymLink(name, set, r.opaque(MAX_TARGET_ON_WIRE)?)
             }
             Proc::MkNod => {
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                let kind = r.u32()?;
-                let set = if (3..=4).contains(&kind) || (6..=7).contains(&kind) {
-                    SetAttr::get(&mut r)?
-                } else {
+                let (name, kind) = (r.opaque(MAX_NAME_ON_WIRE)?, r.u32()?);
+                if !matches!(kind, 3 | 4 | 6 | 7) {
                     return Err(Status::BadType.into());
-                };
+                }
+                let set = SetAttr::get(&mut r)?;
                 let special = match kind {
                     3 => Special::Block(r.u32()?, r.u32()?),
                     4 => Special::Char(r.u32()?, r.u32()?),
                     6 => Special::Socket,
                     _ => Special::Fifo,
                 };
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                let created = vfs.mknod(ctx, &o, new_name(name)?, special, &set)?;
-                self.put_created(&created, out);
+                Change::MkNod(name, special, set)
             }
-            Proc::Remove | Proc::RmDir => {
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                let wcc = if self.proc == Proc::Remove {
-                    vfs.remove(ctx, &o, old_name(name)?)?
-                } else {
-                    vfs.rmdir(ctx, &o, old_name(name)?)?
-                };
-                out.put_u32(0);
-                wcc.put(out);
-            }
+            Proc::Remove => Change::Remove(r.opaque(MAX_NAME_ON_WIRE)?),
+            Proc::RmDir => Change::RmDir(r.opaque(MAX_NAME_ON_WIRE)?),
             Proc::Rename => {
                 let from = r.opaque(MAX_NAME_ON_WIRE)?;
-                let to_handle = r.opaque(MAX_HANDLE_ON_WIRE)?;
-                let to = r.opaque(MAX_NAME_ON_WIRE)?;
-                let to_dir = self.open(to_handle)?;
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                same_export(&o, &to_dir)?;
-                let (w1, w2) = vfs.rename(ctx, (&o, old_name(from)?), (&to_dir, new_name(to)?))?;
-                out.put_u32(0);
-                w1.put(out);
-                w2.put(out);
+                let (to_handle, to) = (r.opaque(MAX_HANDLE_ON_WIRE)?, r.opaque(MAX_NAME_ON_WIRE)?);
+                Change::Rename(from, self.open(to_handle)?, to)
             }
             Proc::Link => {
-                let dir_handle = r.opaque(MAX_HANDLE_ON_WIRE)?;
-                let name = r.opaque(MAX_NAME_ON_WIRE)?;
-                let dir = self.open(dir_handle)?;
-                if self.replayed(&o, out) {
-                    return Ok(());
-                }
-                same_export(&o, &dir)?;
-                let (attr, wcc) = vfs.link(ctx, &o, &dir, new_name(name)?)?;
-                out.put_u32(0);
-                put_attr(out, Some(&attr));
+                let (dir_handle, name) = (r.opaque(MAX_HANDLE_ON_WIRE)?, r.opaque(MAX_NAME_ON_WIRE)?);
+                Change::Link(self.open(dir_handle)?, name)
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    fn apply(&self, o: &Object, change: &Change<'_>, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let (vfs, ctx) = (&self.d.vfs, self.ctx);
+        match *change {
+            Change::SetAttr(set, guard) => put_changed(&vfs.setattr(ctx, o, &set, guard)?, out),
+            Change::Create(name, how) => {
+                self.put_created(&vfs.create(ctx, o, new_name(name)?, &how)?, out);
+            }
+            Change::MkDir(name, set) => self.put_created(&vfs.mkdir(ctx, o, new_name(name)?, &set)?, out),
+            Change::SymLink(name, set, target) => {
+                let target = checked_target(target)?;
+                self.put_created(&vfs.symlink(ctx, o, new_name(name)?, target, &set)?, out);
+            }
+            Change::MkNod(name, special, set) => {
+                self.put_created(&vfs.mknod(ctx, o, new_name(name)?, special, &set)?, out);
+            }
+            Change::Remove(name) => put_changed(&vfs.remove(ctx, o, old_name(name)?)?, out),
+            Change::RmDir(name) => put_changed(&vfs.rmdir(ctx, o, old_name(name)?)?, out),
+            Change::Rename(from, to_dir, to) => {
+                same_export(o, &to_dir)?;
+                let (w1, w2) = vfs.rename(ctx, (o, old_name(from)?), (&to_dir, new_name(to)?))?;
+                put_changed(&w1, out);
+                w2.put(out);
+            }
+            Change::Link(dir, name) => {
+                same_export(o, &dir)?;
+                let (attr, wcc) = vfs.link(ctx, o, &dir, new_name(name)?)?;
+                put_ok(out, &attr);
                 wcc.put(out);
-            }
-            Proc::ReadDir => {
-                let (cookie, _verifier, count) = (r.u64()?, r.verifier()?, r.u32()?);
-                crate::readdir::plain(self.d, ctx, &o, cookie, count, out)?;
-            }
-            Proc::ReadDirPlus => {
-                let (cookie, _verifier) = (r.u64()?, r.verifier()?);
-                let (dircount, maxcount) = (r.u32()?, r.u32()?);
-                crate::readdir::plus(self.d, ctx, &o, cookie, dircount, maxcount, out)?;
-            }
-            Proc::FsStat => {
-                let stat = vfs.fsstat(ctx, &o)?;
-                out.put_u32(0);
-                put_attr(out, vfs.getattr(ctx, &o).ok().as_ref());
-                for v in stat.bytes.into_iter().chain(stat.files) {
-                    out.put_u64(v);
-                }
-                out.put_u32(stat.invariant);
-            }
-            Proc::FsInfo => {
-                let attr = vfs.getattr(ctx, &o)?;
-                out.put_u32(0);
-                put_attr(out, Some(&attr));
-                for v in [MAX_TRANSFER, MAX_TRANSFER, 4096, MAX_TRANSFER, MAX_TRANSFER, 4096] {
-                    out.put_u32(v);
-                }
-                out.put_u32(PREFERRED_DIRECTORY);
-                out.put_u64(i64::MAX as u64);
-                Time { sec: 0, nsec: 1 }.put(out);
-                out.put_u32(PROPERTIES);
-            }
-            Proc::PathConf => {
-                let attr = vfs.getattr(ctx, &o)?;
-                out.put_u32(0);
-                put_attr(out, Some(&attr));
-                out.put_u32(LINK_MAX);
-                out.put_u32(MAX_NAME as u32);
-                // no truncation, chown restricted, case sensitive, case preserved
-                for v in [true, true, false, true] {
-                    out.put_bool(v);
-                }
-            }
-            Proc::Commit => {
-                let _range = (r.u64()?, r.u32()?);
-                let wcc = vfs.commit(ctx, &o)?;
-                out.put_u32(0);
-                wcc.put(out);
-                out.extend_from_slice(&vfs.write_verifier());
             }
         }
         Ok(())
     }
 
+    fn getattr(&self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let attr = self.d.vfs.getattr(self.ctx, o)?;
+        out.put_u32(0);
+        attr.put(out);
+        Ok(())
+    }
+
+    fn lookup(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let name = self.r.opaque(MAX_NAME_ON_WIRE)?;
+        self.first = Some(*o);
+        let found = self.d.vfs.lookup(self.ctx, o, checked(name)?)?;
+        out.put_u32(0);
+        out.put_opaque(self.d.key.seal(&found.object).as_slice());
+        put_attr(out, Some(&found.attr));
+        put_attr(out, found.dir.as_ref());
+        Ok(())
+    }
+
+    fn access(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let wanted = self.r.u32()?;
+        let (granted, attr) = self.d.vfs.access(self.ctx, o, wanted)?;
+        put_ok(out, &attr);
+        out.put_u32(granted & wanted);
+        Ok(())
+    }
+
+    fn readlink(&self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let (target, attr) = self.d.vfs.readlink(self.ctx, o)?;
+        put_ok(out, &attr);
+        out.put_opaque(&target);
+        Ok(())
+    }
+
     /// The result follows the attributes and counts, so their room is taken first and filled after.
-    fn read(&self, o: &Object, offset: u64, count: u32, out: &mut Vec<u8>) -> Result<(), Fail> {
+    fn read(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
         const HEAD: usize = 4 + 4 + Attr::LEN + 4 + 4 + 4;
+        let (offset, count) = (self.r.u64()?, self.r.u32()?.min(MAX_TRANSFER));
         let start = out.len();
         out.resize(start + HEAD, 0);
         let (end, attr) = self.d.vfs.read(self.ctx, o, offset, count, out)?;
@@ -415,6 +354,82 @@ impl<V: Vfs> Procedure<'_, V> {
         head.put_bool(end);
         head.put_u32(len as u32);
         out[start..start + HEAD].copy_from_slice(&head);
+        Ok(())
+    }
+
+    fn write(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let (offset, count) = (self.r.u64()?, self.r.u32()?);
+        let stable = match self.r.u32()? {
+            0 => Stable::Unstable,
+            1 => Stable::DataSync,
+            2 => Stable::FileSync,
+            _ => return Err(Fail::Garbage),
+        };
+        let data = self.r.opaque(MAX_TRANSFER as usize)?;
+        if data.len() != count as usize {
+            return Err(Fail::Garbage);
+        }
+        // Linux refuses larger offsets with EINVAL; the RFC has a status for it.
+        if offset.checked_add(count.into()).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(Status::FBig.into());
+        }
+        let w = self.d.vfs.write(self.ctx, o, offset, data, stable)?;
+        put_changed(&w.file, out);
+        out.put_u32(w.count);
+        out.put_u32(w.stable as u32);
+        out.extend_from_slice(&self.d.vfs.write_verifier());
+        Ok(())
+    }
+
+    fn readdir(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let (cookie, _verifier, count) = (self.r.u64()?, self.r.verifier()?, self.r.u32()?);
+        Ok(crate::readdir::plain(self.d, self.ctx, o, cookie, count, out)?)
+    }
+
+    fn readdirplus(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let (cookie, _verifier) = (self.r.u64()?, self.r.verifier()?);
+        let (dircount, maxcount) = (self.r.u32()?, self.r.u32()?);
+        Ok(crate::readdir::plus(self.d, self.ctx, o, cookie, dircount, maxcount, out)?)
+    }
+
+    fn fsstat(&self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let stat = self.d.vfs.fsstat(self.ctx, o)?;
+        out.put_u32(0);
+        put_attr(out, self.d.vfs.getattr(self.ctx, o).ok().as_ref());
+        for v in stat.bytes.into_iter().chain(stat.files) {
+            out.put_u64(v);
+        }
+        out.put_u32(stat.invariant);
+        Ok(())
+    }
+
+    fn fsinfo(&self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        put_ok(out, &self.d.vfs.getattr(self.ctx, o)?);
+        for v in [MAX_TRANSFER, MAX_TRANSFER, 4096, MAX_TRANSFER, MAX_TRANSFER, 4096] {
+            out.put_u32(v);
+        }
+        out.put_u32(PREFERRED_DIRECTORY);
+        out.put_u64(i64::MAX as u64);
+        Time { sec: 0, nsec: 1 }.put(out);
+        out.put_u32(PROPERTIES);
+        Ok(())
+    }
+
+    fn pathconf(&self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        put_ok(out, &self.d.vfs.getattr(self.ctx, o)?);
+        out.put_u32(LINK_MAX);
+        out.put_u32(MAX_NAME as u32);
+        // no truncation, chown restricted, case sensitive, case preserved
+        for v in [true, true, false, true] {
+            out.put_bool(v);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, o: &Object, out: &mut Vec<u8>) -> Result<(), Fail> {
+        let _range = (self.r.u64()?, self.r.u32()?);
+        put_changed(&self.d.vfs.commit(self.ctx, o)?, out);
+        out.extend_from_slice(&self.d.vfs.write_verifier());
         Ok(())
     }
 
@@ -459,6 +474,29 @@ impl<V: Vfs> Procedure<'_, V> {
             _ => put_attr(out, None),
         }
     }
+}
+
+/// Begins a result with its status and the file's attributes.
+fn put_ok(out: &mut Vec<u8>, attr: &Attr) {
+    out.put_u32(0);
+    put_attr(out, Some(attr));
+}
+
+/// Begins a result with its status and what was changed.
+fn put_changed(wcc: &Wcc, out: &mut Vec<u8>) {
+    out.put_u32(0);
+    wcc.put(out);
+}
+
+/// What a symbolic link may lead to.
+fn checked_target(target: &[u8]) -> Result<&[u8], Status> {
+    if target.len() > MAX_TARGET {
+        return Err(Status::NameTooLong);
+    }
+    if target.is_empty() || target.contains(&0) {
+        return Err(Status::Inval);
+    }
+    Ok(target)
 }
 
 /// A name that may be looked up.

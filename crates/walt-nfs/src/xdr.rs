@@ -112,6 +112,7 @@ mod tests {
     fn opaque_never_trusts_the_length() {
         for (bytes, max, want) in [
             (&[0, 0, 0, 3, 1, 2, 3, 0][..], 8, Ok(&[1, 2, 3][..])),
+            (&[0, 0, 0, 3, 1, 2, 3, 0], 3, Ok(&[1, 2, 3])),
             (&[0, 0, 0, 3, 1, 2, 3, 0], 2, Err(Malformed)),
             (&[0, 0, 0, 3, 1, 2, 3], 8, Err(Malformed)),
             (&[0xff, 0xff, 0xff, 0xff], usize::MAX, Err(Malformed)),
@@ -119,6 +120,15 @@ mod tests {
             (&[0, 0, 0], 8, Err(Malformed)),
         ] {
             assert_eq!(Reader::new(bytes).opaque(max), want, "{bytes:?} max {max}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_0_or_1() {
+        for (bytes, want) in
+            [([0, 0, 0, 0], Ok(false)), ([0, 0, 0, 1], Ok(true)), ([0, 0, 0, 2], Err(Malformed))]
+        {
+            assert_eq!(Reader::new(&bytes).bool(), want, "{bytes:?}");
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Sources: POSIX.1-2017 `pax`, GNU tar manual "Basic Tar Format", OCI image specification "layer".
 
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use write::{Dialect, write_header, write_header_as};
@@ -243,9 +245,9 @@ fn read_extended(input: &mut impl Read, raw: &mut Vec<u8>, size: u64) -> Result<
 /// archive: its marker and what follows are in `raw`.
 pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<Header>> {
     let mut block = [0; BLOCK];
-    let (mut long_name, mut long_link, mut pax) = (None, None, Vec::new());
+    let (mut long, mut pax) = (LongNames::default(), Vec::new());
     loop {
-        let extended = long_name.is_some() || long_link.is_some() || !pax.is_empty();
+        let extended = !long.is_empty() || !pax.is_empty();
         if !read_block(input, &mut block)? {
             if extended {
                 return Err(Error("the tar ends after an extended header".into()));
@@ -268,8 +270,8 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
             .and_then(|v| u64::try_from(v).ok())
             .ok_or_else(|| Error("a header's size is not a number".into()))?;
         match block[156] {
-            b'L' => long_name = Some(text(&read_extended(input, raw, size)?).to_vec()),
-            b'K' => long_link = Some(text(&read_extended(input, raw, size)?).to_vec()),
+            b'L' => long.path = Some(text(&read_extended(input, raw, size)?).to_vec()),
+            b'K' => long.link = Some(text(&read_extended(input, raw, size)?).to_vec()),
             // X: Solaris' name of the same.
             b'x' | b'X' => pax = read_extended(input, raw, size)?,
             // Labels of volumes (GNU); lists and attributes of Solaris, for the entry that comes.
@@ -293,163 +295,153 @@ pub fn read_header(input: &mut impl Read, raw: &mut Vec<u8>) -> Result<Option<He
                     }
                     _ => None,
                 };
-                return entry(&block, size, map, long_name, long_link, &pax).map(Some);
+                return entry(&block, size, map, long, &pax).map(Some);
             }
         }
     }
 }
 
+/// Names that stood in entries of their own, since the fields of a header are too short (GNU).
+#[derive(Default)]
+struct LongNames {
+    path: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+}
+
+impl LongNames {
+    fn is_empty(&self) -> bool {
+        self.path.is_none() && self.link.is_none()
+    }
+}
+
+/// The entry of a header, of what stood before it, and of its records; each counts more than the one before.
 fn entry(
     block: &[u8; BLOCK],
     size: u64,
     sparse: Option<Sparse>,
-    long_name: Option<Vec<u8>>,
-    long_link: Option<Vec<u8>>,
+    long: LongNames,
     pax: &[u8],
 ) -> Result<Header> {
-    let mut path = text(&block[..100]).to_vec();
+    let mut header = Header { sparse, ..fields(block, size, long)? };
+    apply_records(&mut header, pax)?;
+    header.kind = kind(block[156], &header.path)?;
+    checked(header)
+}
+
+/// What a header's own fields say: paths as they are written, and any type.
+fn fields(block: &[u8; BLOCK], size: u64, long: LongNames) -> Result<Header> {
+    let name = text(&block[..100]);
     let prefix = text(&block[345..500]);
-    // The prefix field exists in POSIX headers only; GNU headers keep times there.
-    if &block[257..263] == b"ustar\0" && !prefix.is_empty() {
-        path = [prefix, b"/", &path].concat();
-    }
-    let mut path = long_name.unwrap_or(path);
-    let mut link = long_link.unwrap_or_else(|| text(&block[157..257]).to_vec());
+    let path = match long.path {
+        Some(path) => path,
+        // The prefix field exists in POSIX headers only; GNU headers keep times there.
+        None if &block[257..263] == b"ustar\0" && !prefix.is_empty() => [prefix, b"/", name].concat(),
+        None => name.to_vec(),
+    };
     let field = |range: std::ops::Range<usize>, what: &str| {
         number(&block[range]).ok_or_else(|| bad(&path, format!("its {what} is not a number")))
     };
-    let id = |value: i128, what: &str| {
-        u32::try_from(value).map_err(|_| bad(&block[..100], format!("its {what} is out of range")))
+    let id = |range: std::ops::Range<usize>, what: &str| {
+        u32::try_from(field(range, what)?).map_err(|_| bad(&path, format!("its {what} is out of range")))
     };
-    let mut uid = id(field(108..116, "uid")?, "uid")?;
-    let mut gid = id(field(116..124, "gid")?, "gid")?;
+    let (uid, gid) = (id(108..116, "uid")?, id(116..124, "gid")?);
     let mode = (field(100..108, "mode")? & 0o7777) as u32;
-    let mut mtime = Time { sec: field(136..148, "mtime")?.try_into().unwrap_or(0), nsec: 0 };
-    let device = matches!(block[156], b'3' | b'4');
-    let rdev = if device {
-        (
-            id(field(329..337, "major number")?, "major number")?,
-            id(field(337..345, "minor number")?, "minor number")?,
-        )
-    } else {
-        (0, 0)
-    };
-    let mut size = size;
-    let (mut sparse, mut pax_sparse) = (sparse, sparse::Records::default());
-    let (mut xattrs, mut sparse_name) = (Vec::new(), None);
-    let records = pax_records(pax).ok_or_else(|| bad(&path, "its PAX header is damaged"))?;
-    for (key, value) in records {
-        let wrong =
-            || bad(&block[..100], format!("its PAX record '{}' is damaged", String::from_utf8_lossy(key)));
+    let mtime = Time { sec: field(136..148, "mtime")?.try_into().unwrap_or(0), nsec: 0 };
+    let is_device = matches!(block[156], b'3' | b'4');
+    let rdev =
+        if is_device { (id(329..337, "major number")?, id(337..345, "minor number")?) } else { (0, 0) };
+    let link = long.link.unwrap_or_else(|| text(&block[157..257]).to_vec());
+    Ok(Header { path, link, mode, uid, gid, mtime, rdev, ..Header::file(size) })
+}
+
+/// Puts what the PAX records say in place of what the fields say.
+fn apply_records(header: &mut Header, pax: &[u8]) -> Result<()> {
+    let name = header.path.clone();
+    let mut sparse = sparse::Records::default();
+    let mut sparse_name = None;
+    for (key, value) in pax_records(pax).ok_or_else(|| bad(&name, "its PAX header is damaged"))? {
+        let wrong = || bad(&name, format!("its PAX record '{}' is damaged", String::from_utf8_lossy(key)));
+        let id = || decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong);
         match key {
-            b"path" => path = value.to_vec(),
-            b"linkpath" => link = value.to_vec(),
-            b"size" => size = decimal(value).ok_or_else(wrong)?,
-            b"uid" => uid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
-            b"gid" => gid = decimal(value).and_then(|v| v.try_into().ok()).ok_or_else(wrong)?,
-            b"mtime" => mtime = pax_time(value).ok_or_else(wrong)?,
+            b"path" => header.path = value.to_vec(),
+            b"linkpath" => header.link = value.to_vec(),
+            b"size" => header.size = decimal(value).ok_or_else(wrong)?,
+            b"uid" => header.uid = id()?,
+            b"gid" => header.gid = id()?,
+            b"mtime" => header.mtime = pax_time(value).ok_or_else(wrong)?,
             b"GNU.sparse.name" => sparse_name = Some(value.to_vec()),
-            _ => {
-                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
-                    pax_sparse.add(key, value).ok_or_else(wrong)?;
-                } else if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
-                    if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) {
-                        return Err(wrong());
-                    }
-                    xattrs.retain(|(n, _): &(Vec<u8>, Vec<u8>)| n != name);
-                    xattrs.push((name.to_vec(), value.to_vec()));
-                } else if FOREIGN.iter().any(|f| key.starts_with(f)) && key.len() <= MAX_NAME {
-                    xattrs.push((key.to_vec(), value.to_vec()));
-                }
-            }
+            _ => match key.strip_prefix(b"GNU.sparse.") {
+                Some(key) => sparse.add(key, value).ok_or_else(wrong)?,
+                None => add_xattr(&mut header.xattrs, key, value).ok_or_else(wrong)?,
+            },
         }
     }
-    xattrs.sort();
-    if let Some(found) = pax_sparse.finish() {
-        sparse = Some(found.ok_or_else(|| bad(&path, sparse::DAMAGED))?);
-        path = sparse_name.unwrap_or(path);
+    header.xattrs.sort();
+    if let Some(found) = sparse.finish() {
+        header.sparse = Some(found.ok_or_else(|| bad(&header.path, sparse::DAMAGED))?);
+        if let Some(name) = sparse_name {
+            header.path = name;
+        }
     }
-    let kind = match block[156] {
+    Ok(())
+}
+
+/// Keeps a record that is an extended attribute; `None` if no attribute can have its name.
+fn add_xattr(xattrs: &mut Vec<(Vec<u8>, Vec<u8>)>, key: &[u8], value: &[u8]) -> Option<()> {
+    if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
+        if name.is_empty() || name.len() > MAX_NAME || name.contains(&0) {
+            return None;
+        }
+        xattrs.retain(|(n, _)| n != name);
+        xattrs.push((name.to_vec(), value.to_vec()));
+    } else if FOREIGN.iter().any(|f| key.starts_with(f)) && key.len() <= MAX_NAME {
+        xattrs.push((key.to_vec(), value.to_vec()));
+    }
+    Some(())
+}
+
+/// The type of an entry, by its flag and its path as it is written.
+fn kind(flag: u8, path: &[u8]) -> Result<Type> {
+    Ok(match flag {
+        // Before POSIX, a slash at the end of its name made a directory.
         b'0' | 0 | b'7' if path.ends_with(b"/") => Type::Dir,
-        b'0' | 0 | b'7' => Type::File,
+        b'0' | 0 | b'7' | b'S' => Type::File,
         b'1' => Type::HardLink,
         b'2' => Type::Symlink,
         b'3' => Type::Char,
         b'4' => Type::Block,
         b'5' | b'D' => Type::Dir,
         b'6' => Type::Fifo,
-        b'S' => Type::File,
         other => {
-            return Err(bad(
-                &path,
-                format!("its type '{}' is not known", char::from(other).escape_default()),
-            ));
+            return Err(bad(path, format!("its type '{}' is not known", char::from(other).escape_default())));
         }
-    };
-    if i64::try_from(size).is_err() {
-        return Err(bad(&path, "its size is out of range"));
+    })
+}
+
+/// An entry as it leaves this module: paths cleaned, nothing that is not of its type.
+fn checked(mut header: Header) -> Result<Header> {
+    let Header { kind, path, link, size, sparse, .. } = &mut header;
+    if i64::try_from(*size).is_err() {
+        return Err(bad(path, "its size is out of range"));
     }
-    let link = match kind {
-        Type::HardLink => clean(&link)?,
+    match kind {
+        Type::HardLink => *link = clean(link)?,
         Type::Symlink if link.is_empty() || link.len() >= MAX_PATH || link.contains(&0) => {
-            return Err(bad(&path, "its link target is empty or too long"));
+            return Err(bad(path, "its link target is empty or too long"));
         }
-        Type::Symlink => link,
-        _ => Vec::new(),
-    };
-    let path = clean(&path)?;
-    if path.is_empty() && kind != Type::Dir {
+        Type::Symlink => {}
+        _ => link.clear(),
+    }
+    *path = clean(path)?;
+    if path.is_empty() && *kind != Type::Dir {
         return Err(Error("an entry that is not a directory takes the place of the root".into()));
     }
     // Links, devices and directories have no payload whatever their size field says (as in Go's archive/tar).
-    let size = if kind == Type::File { size } else { 0 };
-    let sparse = sparse.filter(|_| kind == Type::File);
-    if sparse.as_ref().is_some_and(|s| !s.fits(size)) {
-        return Err(bad(&path, sparse::DAMAGED));
+    if *kind != Type::File {
+        (*size, *sparse) = (0, None);
     }
-    Ok(Header { kind, path, link, mode, uid, gid, size, sparse, mtime, rdev, xattrs })
-}
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_round_trip() {
-        let base = Header {
-            kind: Type::File,
-            path: b"a/b".to_vec(),
-            link: vec![],
-            mode: 0o4755,
-            uid: 3_000_000,
-            gid: 7,
-            size: 1 << 40,
-            sparse: None,
-            mtime: Time { sec: -5, nsec: 123_456_789 },
-            rdev: (0, 0),
-            xattrs: vec![(b"user.x".to_vec(), b"a\n=\0b".to_vec())],
-        };
-        let long = Header { path: [b'n'; 120].to_vec(), mtime: Time { sec: 7, nsec: 0 }, ..base.clone() };
-        let link = Header { kind: Type::Symlink, link: [b'/'; 101].to_vec(), size: 0, ..base.clone() };
-        for header in [base, long, link] {
-            let mut bytes = Vec::new();
-            write_header(&mut bytes, &header);
-            assert_eq!(bytes.len() % BLOCK, 0);
-            let mut raw = Vec::new();
-            let back = read_header(&mut bytes.as_slice(), &mut raw).unwrap().unwrap();
-            assert_eq!(raw, bytes);
-            assert_eq!(format!("{back:?}"), format!("{header:?}"));
-            let mut bytes = Vec::new();
-            write_header_as(&mut bytes, &header, Dialect::Gnu);
-            let back = read_header(&mut bytes.as_slice(), &mut Vec::new()).unwrap().unwrap();
-            assert_eq!(format!("{back:?}"), format!("{header:?}"), "GNU");
-        }
+    if sparse.as_ref().is_some_and(|s| !s.fits(*size)) {
+        return Err(bad(path, sparse::DAMAGED));
     }
-
-    #[test]
-    fn hostile_names_are_refused() {
-        for path in ["../x", "a/../../x", &"n".repeat(256)] {
-            assert!(clean(path.as_bytes()).is_err(), "{path}");
-        }
-        assert_eq!(clean(b"/./a//b/").unwrap(), b"a/b");
-    }
+    Ok(header)
 }

@@ -101,10 +101,9 @@ pub fn advice(request: &Request, script: &str, loaders: &Loaders) -> Advice {
         Class::Pxe(_) if is_raspberry(request.mac) => {
             Advice { vendor: Some(raspberry_menu()), class: Some(PXE_PREFIX), ..Advice::default() }
         }
-        Class::Pxe(arch) => {
-            Advice { file: arch.and_then(|a| loaders.of(a)).cloned(), for_ipxe, ..Advice::default() }
-        }
-        Class::Node(_) | Class::Other => Advice { for_ipxe, ..Advice::default() },
+        Class::Pxe(arch) => Advice { file: arch.and_then(|a| loaders.of(a)).cloned(), ..Advice::default() },
+        Class::Node(_) => Advice { for_ipxe, ..Advice::default() },
+        Class::Other => Advice::default(),
     }
 }
 

@@ -278,17 +278,21 @@ impl Server {
         self.config.server.to_bits() & self.mask()
     }
 
+    fn broadcast(&self) -> u32 {
+        self.network() | !self.mask()
+    }
+
     /// All addresses that stations may have.
     fn stations(&self) -> impl Iterator<Item = Ipv4Addr> {
-        let broadcast = self.network() | !self.mask();
-        (self.network() + 1..broadcast).map(Ipv4Addr::from_bits).filter(|ip| *ip != self.config.server)
+        let all = (self.network()..self.broadcast()).map(Ipv4Addr::from_bits);
+        all.filter(|ip| self.is_station(*ip))
     }
 
     fn is_station(&self, ip: Ipv4Addr) -> bool {
-        let (bits, host) = (ip.to_bits(), !self.mask());
+        let bits = ip.to_bits();
         bits & self.mask() == self.network()
-            && bits & host != 0
-            && bits & host != host
+            && bits != self.network()
+            && bits != self.broadcast()
             && ip != self.config.server
     }
 
@@ -337,7 +341,7 @@ impl Server {
             options.insert(DhcpOption::Rebinding(seconds / 8 * 7));
         }
         options.insert(DhcpOption::SubnetMask(Ipv4Addr::from_bits(self.mask())));
-        options.insert(DhcpOption::BroadcastAddr(Ipv4Addr::from_bits(self.network() | !self.mask())));
+        options.insert(DhcpOption::BroadcastAddr(Ipv4Addr::from_bits(self.broadcast())));
         options.insert(DhcpOption::DomainNameServer(vec![server]));
         options.insert(DhcpOption::DomainName(DOMAIN.into()));
         options.insert(DhcpOption::Unknown(UnknownOption::new(119.into(), SEARCH_LIST.to_vec())));
@@ -395,9 +399,7 @@ fn encode(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(MIN_PACKET_SIZE);
     // Invariant: encoding fails for numbers that do not fit a buffer only, and this one grows.
     message.encode(&mut Encoder::new(&mut bytes)).expect("a vector grows");
-    if bytes.len() < MIN_PACKET_SIZE {
-        // Old ROMs drop what is shorter than BOOTP's 300 bytes.
-        bytes.resize(MIN_PACKET_SIZE, 0);
-    }
+    // Old ROMs drop what is shorter than BOOTP's 300 bytes.
+    bytes.resize(bytes.len().max(MIN_PACKET_SIZE), 0);
     bytes
 }

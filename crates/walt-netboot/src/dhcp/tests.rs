@@ -123,6 +123,8 @@ fn a_node_gets_its_own_address_and_name() {
         DhcpOption::ServerIdentifier(SERVER),
         DhcpOption::TFTPServerName(b"192.168.183.1".to_vec()),
         DhcpOption::AddressLeaseTime(6_000_000),
+        DhcpOption::Renewal(3_000_000),
+        DhcpOption::Rebinding(5_250_000),
     ] {
         let code = OptionCode::from(&expected);
         assert_eq!(ack.opts().get(code), Some(&expected));
@@ -152,6 +154,13 @@ fn an_unknown_device_gets_a_lease() {
     let Some(Saved::Put(lease)) = save else { panic!("{save:?}") };
     assert_eq!((kind(&ack), to), (MessageType::Ack, Destination::Station(ip(3))));
     assert_eq!((lease.mac, lease.ip, option(&ack, 12)), (mac(9), ip(3), None));
+    // For twelve hours; it may ask again after a half of them, and anybody after seven eighths (RFC 2131).
+    assert_eq!(lease.ends, 101 + 43_200);
+    for expected in
+        [DhcpOption::AddressLeaseTime(43_200), DhcpOption::Renewal(21_600), DhcpOption::Rebinding(37_800)]
+    {
+        assert_eq!(ack.opts().get(OptionCode::from(&expected)), Some(&expected));
+    }
     // After a restart, and long after: the same.
     let mut server = server_of(24, &[lease]);
     let late = lease.ends + 1_000_000;
@@ -159,6 +168,82 @@ fn an_unknown_device_gets_a_lease() {
     assert_eq!(offer.yiaddr(), ip(3));
     let (ack, to, _) = reply(server.handle(&Client::new(9).renews(ip(3)), late, &nodes(), true));
     assert_eq!((kind(&ack), ack.ciaddr(), to), (MessageType::Ack, ip(3), Destination::Station(ip(3))));
+}
+
+/// What is kept on disk is known again: an address is its station's, and free for others once it has ended.
+#[test]
+fn leases_of_an_earlier_server() {
+    let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
+    let (select, other) = (Client::new(9).selects(ip(40)), Client::new(9).selects(ip(41)));
+    let mut server = server_of(24, &[lease]);
+    let mut answer = |request: &Request, now: u64| reply(server.handle(request, now, &nodes(), true));
+    assert_eq!(answer(&Client::new(9).discovers(), 999).0.yiaddr(), ip(40));
+    let (nak, ..) = answer(&Client::new(8).reboots_with(ip(40)), 999);
+    assert_eq!(kind(&nak), MessageType::Nak, "it is another's");
+    // An offer of the earlier server is confirmed for what the station had, and nothing else.
+    assert_eq!(kind(&answer(&select, 999).0), MessageType::Ack);
+    assert_eq!(kind(&answer(&other, 999).0), MessageType::Nak);
+    let mut server = server_of(24, &[lease]);
+    let (ack, ..) = reply(server.handle(&Client::new(8).reboots_with(ip(40)), 1000, &nodes(), true));
+    assert_eq!(kind(&ack), MessageType::Ack, "it has ended");
+    // Of two that are kept for one address or one station, the later counts.
+    let table = leases::Leases::restore([
+        lease,
+        Lease { mac: mac(8), ..lease },
+        Lease { ip: ip(41), ..lease },
+        Lease { ip: ip(42), ..lease },
+    ]);
+    assert_eq!(
+        (table.of(mac(8)).map(|l| l.ip), table.of(mac(9)).map(|l| l.ip)),
+        (Some(ip(40)), Some(ip(42)))
+    );
+    assert!(table.is_unused(ip(41)) && !table.is_unused(ip(42)));
+}
+
+#[test]
+fn offers_and_leases_end_to_the_second() {
+    let mut table = leases::Leases::restore([Lease { mac: mac(9), ip: ip(40), ends: 1000 }]);
+    table.offer(mac(8), ip(41), 1000);
+    table.decline(ip(42), 1000);
+    for (address, ends) in [(ip(40), 1000), (ip(41), 1000 + OFFER_S), (ip(42), 1000 + DECLINED_S)] {
+        assert!(!table.is_free_for(address, mac(1), ends - 1), "{address}");
+        assert!(table.is_free_for(address, mac(1), ends), "{address}");
+    }
+    assert_eq!(table.offer_of(mac(8), 1000 + OFFER_S - 1), Some(ip(41)));
+    assert_eq!(table.offer_of(mac(8), 1000 + OFFER_S), None);
+    assert_eq!(table.longest_ended(999, |_| true), None);
+    assert_eq!(table.longest_ended(1000, |_| true), Some(ip(40)));
+}
+
+#[test]
+fn what_is_not_leased_cannot_be_released() {
+    let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
+    let mut server = server_of(24, &[lease]);
+    for (address, now) in [(ip(41), 999), (ip(40), 1000), (ip(40), 2000)] {
+        let release = Client { ciaddr: address, ..Client::new(9) }.asks(7);
+        assert!(
+            matches!(server.handle(&release, now, &nodes(), true), Outcome::Ignore(_)),
+            "{address} {now}"
+        );
+    }
+    let release = Client { ciaddr: ip(40), ..Client::new(9) }.asks(7);
+    assert!(matches!(server.handle(&release, 999, &nodes(), true), Outcome::Answer { save: Some(_), .. }));
+}
+
+/// An offer reaches a station by its address only while that is on record as its own.
+#[test]
+fn offers_are_broadcast_to_stations_without_an_address() {
+    let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
+    let taken = vec![Node { mac: mac(2), ip: ip(40), name: "vn1".into() }];
+    for (now, nodes, offered, expected) in [
+        (999, vec![], ip(40), Destination::Station(ip(40))),
+        (1000, vec![], ip(40), Destination::Broadcast),
+        (999, taken, ip(2), Destination::Broadcast),
+    ] {
+        let mut server = server_of(24, &[lease]);
+        let (offer, to, _) = reply(server.handle(&Client::new(9).discovers(), now, &nodes, true));
+        assert_eq!((offer.yiaddr(), to), (offered, expected), "{now}");
+    }
 }
 
 #[test]
@@ -326,12 +411,44 @@ fn what_to_load() {
     assert!(file.is_none() && own.is_some(), "our script goes on by itself");
     assert_eq!(told(Client::new(9)), (None, None));
 
+    // iPXE says it by its class, or by the option of its settings; a system that runs says neither.
+    assert_eq!(told(rom().with(77, b"iPXE")), (Some(SCRIPT.into()), None));
+    assert_eq!(told(rom().with(175, &[0xb1, 1, 1])).0.as_deref(), Some(SCRIPT));
+
     let board = Client { mac: Mac([0xb8, 0x27, 0xeb, 1, 2, 3]), ..rom().with(93, &[0, 0]) };
     let (offer, ..) = reply(server.handle(&board.discovers(), 100, &nodes(), true));
     assert_eq!(option(&offer, 60), Some(DhcpOption::ClassIdentifier(b"PXEClient".to_vec())));
     let menu = [&[9, 20, 0, 0, 17][..], b"Raspberry Pi Boot", &[255]].concat();
     assert_eq!(option(&offer, 43), Some(DhcpOption::VendorExtensions(menu)));
     assert_eq!(offer.fname(), None);
+}
+
+/// Who is worth a line in the log, since a loader is missing: a ROM that could have one.
+#[test]
+fn loaders_that_are_missing() {
+    let rom = |arch: u8| Client::new(9).with(60, b"PXEClient").with(93, &[0, arch]);
+    let board = Client { mac: Mac([0xdc, 0xa6, 0x32, 1, 2, 3]), ..rom(0) };
+    let (bios, uefi) = (Some("pxe/bios".to_owned()), Some("pxe/uefi".to_owned()));
+    let both = Loaders { bios: bios.clone(), uefi: uefi.clone() };
+    let (only_bios, only_uefi) = (Loaders { bios, uefi: None }, Loaders { bios: None, uefi });
+    for (client, neither, without_uefi, without_bios) in [
+        (rom(0), true, false, true),
+        (rom(7), true, true, false),
+        (rom(9), true, true, false),
+        (rom(11), false, false, false),
+        (board, false, false, false),
+        (rom(0).with(77, b"iPXE"), false, false, false),
+        (Client::new(9).with(60, b"PXEClient"), false, false, false),
+        (Client::new(9), false, false, false),
+    ] {
+        let request = client.discovers();
+        let needs = |loaders: &Loaders| boot::needs_loader(&request, loaders);
+        assert_eq!(
+            [needs(&Loaders::default()), needs(&only_bios), needs(&only_uefi), needs(&both)],
+            [neither, without_uefi, without_bios, false],
+            "{request:?}"
+        );
+    }
 }
 
 #[test]
@@ -341,6 +458,10 @@ fn identifiers_are_repeated() {
     let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
     assert_eq!(option(&offer, 61), Some(DhcpOption::ClientIdentifier(vec![1, 2, 3])));
     assert_eq!(option(&offer, 97), Some(DhcpOption::ClientMachineIdentifier(vec![0; 17])));
+    // Of lengths that they cannot have (RFC 2132 §9.14, RFC 4578 §2.3) they are not.
+    let client = Client::new(9).with(61, &[1]).with(97, &[0; 16]);
+    let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+    assert_eq!((option(&offer, 61), option(&offer, 97)), (None, None));
 }
 
 #[test]
@@ -357,6 +478,8 @@ fn packets_that_are_no_requests() {
     assert_eq!(changed(2, 16), WireError::Hardware);
     assert_eq!(changed(2, 255), WireError::Hardware);
     assert_eq!(changed(28, 0x53), WireError::Hardware, "a multicast address");
+    let nobody = packet(Mac([0; 6]), ip(0), false, &[(53, &[1])]);
+    assert_eq!(parse(&nobody), Err(WireError::Hardware), "no address");
     assert_eq!(changed(27, 1), WireError::Relay);
     assert_eq!(changed(236, 0), WireError::Cookie);
     assert_eq!(changed(241, 200), WireError::Cut(53));
@@ -372,12 +495,33 @@ fn packets_that_are_no_requests() {
 
 #[test]
 fn options_in_pieces_and_in_other_fields() {
-    let mut bytes = packet(mac(9), ip(0), false, &[(53, &[1]), (12, b"ab"), (12, b"cd"), (52, &[3])]);
-    bytes[108..115].copy_from_slice(b"\x3c\x03one\xff\x00");
-    bytes[44..51].copy_from_slice(b"\x3c\x03two\xff\x00");
-    let request = parse(&bytes).unwrap();
-    assert_eq!(request.host_name.as_deref(), Some("abcd"));
-    assert_eq!(request.vendor_class, "onetwo");
+    for (overload, class) in [(0, ""), (1, "one"), (2, "two"), (3, "onetwo")] {
+        let options: [(u8, &[u8]); 4] = [(53, &[1]), (12, b"ab"), (12, b"cd"), (52, &[overload])];
+        let mut bytes = packet(mac(9), ip(0), false, &options);
+        // With padding in front.
+        bytes[108..115].copy_from_slice(b"\x00\x3c\x03one\xff");
+        bytes[44..51].copy_from_slice(b"\x3c\x03two\xff\x00");
+        let request = parse(&bytes).unwrap();
+        assert_eq!(request.host_name.as_deref(), Some("abcd"));
+        assert_eq!(request.vendor_class, class, "{overload}");
+    }
+}
+
+/// With a length in front as RFC 3004 has it, or as text alone.
+#[test]
+fn user_classes() {
+    let spaced = [b' '; 40];
+    for (bytes, class) in [
+        (&b"\x04iPXE"[..], "iPXE"),
+        (b"\x04iPXE\x01x", "iPXE"),
+        (b"iPXE", "iPXE"),
+        (b"iPXE\0", "iPXE"),
+        (b"\x05iPXE", "\x05iPXE"),
+        (b"", ""),
+        (&spaced, str::from_utf8(&spaced).unwrap()),
+    ] {
+        assert_eq!(Client::new(9).with(77, bytes).discovers().user_class, class, "{bytes:?}");
+    }
 }
 
 /// What busybox 1.35 udhcpc and the iPXE of qemu 7.2 (virtio-net) sent.

@@ -180,7 +180,7 @@ fn text(bytes: &[u8]) -> String {
 /// RFC 3004 wants a length in front of each class; iPXE and udhcpc send the text alone.
 fn user_class(bytes: &[u8]) -> String {
     match bytes.split_first() {
-        Some((&length, rest)) if !rest.is_empty() && usize::from(length) <= rest.len() && length < b' ' => {
+        Some((&length, rest)) if usize::from(length) <= rest.len() && length < b' ' => {
             text(&rest[..length.into()])
         }
         _ => text(bytes),

@@ -118,6 +118,8 @@ fn operators() {
         ("chain absent || echo no", "chain absent: no such file\nno\n"),
         ("imgfree absent || echo no", "imgfree absent: no file 'absent' is loaded\nno\n"),
         ("boot || echo no", "boot: no kernel is loaded\nno\n"),
+        ("kernel kernel\nboot absent || echo no", "boot absent: no such file\nno\n"),
+        ("initrd -n k initrd\nboot k || echo no", "boot k: no such file\nno\n"),
         (
             "set i a\n:loop\nset i ${i}a\niseq ${i} aaaa && goto out ||\ngoto loop\n:out\necho -n",
             "iseq aa aaaa: they differ\niseq aaa aaaa: they differ\n",
@@ -199,6 +201,9 @@ fn kernels_and_initrds() {
     let named =
         boot(&[("start.ipxe", "kernel --name k kernel x\ninitrd -n i initrd\nimgfree i\nboot k y z")]);
     assert_eq!((named.command_line.as_str(), named.initrds.len()), ("y z", 0));
+    // Without arguments, those of before; an initrd of the name is not meant.
+    let again = boot(&[("start.ipxe", "initrd -n k initrd\nkernel -n l kernel x\nboot l")]);
+    assert_eq!((again.kernel.as_str(), again.command_line.as_str(), again.initrds.len()), ("kernel", "x", 1));
     let direct = boot(&[("start.ipxe", "boot sub/kernel quiet")]);
     assert_eq!((direct.kernel.as_str(), direct.command_line.as_str()), ("sub/kernel", "quiet"));
     let long = format!("kernel kernel {}\nboot", "x".repeat(MAX_COMMAND_LINE + 1));
@@ -226,6 +231,8 @@ fn names_lead_where_ipxe_goes() {
         "http://192.168.183.1/boot/sub/kernel",
         "HTTP://192.168.183.1:80/boot//sub/kernel?node=1",
         "http://${next-server}/boot/sub/kernel",
+        "sub/kernel#here",
+        "s%75b/kerne%6C",
     ] {
         assert_eq!(boot(&[("start.ipxe", &format!("kernel {name}\nboot"))]).kernel, "sub/kernel", "{name}");
     }
@@ -234,6 +241,17 @@ fn names_lead_where_ipxe_goes() {
     {
         let report = run_files(&[("start.ipxe", &format!("kernel {name} || shell"))]);
         assert_eq!(report.outcome, Ok(Outcome::Shell), "{name}");
+    }
+    // A port of another protocol, and what looks like a code and is none.
+    for name in ["tftp://192.168.183.1:80/kernel", "http://192.168.183.1:69/boot/kernel"] {
+        assert!(error(&format!("kernel {name}")).contains("is not on this server"), "{name}");
+    }
+    for name in ["100%", "a%4", "a%zz", "%e2%82%AC"] {
+        let mut all = files(&[("start.ipxe", &format!("kernel {name}\nboot"))]);
+        let file = if name.contains("AC") { "€" } else { name };
+        all.0.insert(file.into(), vec![]);
+        let outcome = run(&machine(), "start.ipxe", &all).outcome;
+        assert!(matches!(outcome, Ok(Outcome::Boot(Boot { kernel, .. })) if kernel == file), "{name}");
     }
     // Names in a chained script are relative to it, and on its road.
     let scripts = [
@@ -278,12 +296,122 @@ fn layered_scripts_of_an_image() {
     );
 }
 
+/// What a limit allows, and one more: the script without its end `kernel kernel` and `boot`, and what is exceeded.
+#[test]
+fn limits_are_met() {
+    let end = "\nkernel kernel\nboot";
+    let value = |length: usize| "x".repeat(length);
+    let commands = |count: usize| "isset a\n".repeat(count - 3) + "isset a";
+    let images = |count: usize| (0..count).map(|n| format!("initrd -n {n} initrd\n")).collect::<String>();
+    let nested = |depth: usize| format!("echo {}ip{}", "${".repeat(depth), "}".repeat(depth));
+    // '#!ipxe' and two line feeds besides.
+    let script = |size: usize| "#".to_owned() + &"x".repeat(size - end.len() - 9);
+    let two_words = |length: usize| format!("set a {} {}", value(length - 11), value(10));
+    for (fits, too_much, exceeded) in [
+        (commands(MAX_STEPS), commands(MAX_STEPS + 1), "the number of commands exceeds 1000"),
+        (format!("echo {}", value(16_384)), format!("echo {}", value(16_385)), "a value exceeds 16384"),
+        (two_words(16_384), two_words(16_385), "a value exceeds 16384"),
+        (
+            format!("set a {}\necho ${{a}}", value(16_384)),
+            format!("set a {}\necho ${{a}}x", value(16_384)),
+            "a value exceeds 16384",
+        ),
+        (images(MAX_IMAGES - 1), images(MAX_IMAGES), "the number of loaded files exceeds 64"),
+        (nested(8), nested(9), "the nesting of variables exceeds 8"),
+        (script(65_536), script(65_537), "the size of a script exceeds 65536"),
+        (
+            format!("kernel kernel {}\nboot", value(2047)),
+            format!("kernel kernel {}\nboot", value(2048)),
+            "the kernel's command line exceeds 2047",
+        ),
+    ] {
+        let whole = |script: &str| run_files(&[("start.ipxe", &format!("{script}{end}"))]).outcome;
+        assert!(matches!(whole(&fits), Ok(Outcome::Boot(_))), "{exceeded}: {:?}", whole(&fits));
+        let told = whole(&too_much).expect_err(exceeded).to_string();
+        assert!(told.ends_with(exceeded), "{told}");
+    }
+    // Scripts in scripts, the last one boots.
+    for (depth, fits) in [(MAX_DEPTH, true), (MAX_DEPTH + 1, false)] {
+        let mut all = files(&[("start.ipxe", "chain 1")]);
+        for n in 1..depth {
+            all.0.insert(n.to_string(), format!("#!ipxe\nchain {}", n + 1).into_bytes());
+        }
+        all.0.insert(depth.to_string(), b"#!ipxe\nboot kernel".to_vec());
+        assert_eq!(run(&machine(), "start.ipxe", &all).outcome.is_ok(), fits, "{depth}");
+    }
+}
+
+/// Options are in front of the words that a command is about, in both of their forms.
+#[test]
+fn options() {
+    for (script, printed) in [
+        ("echo -- -n", "-n\n"),
+        ("echo - -n", "- -n\n"),
+        ("echo a -n", "a -n\n"),
+        ("echo --n a", "a"),
+        ("initrd --name=i initrd\nimgfree i", ""),
+        ("initrd -a -t 5 --timeout 5 initrd\nimgfree initrd", ""),
+        // A script stays loaded, under its name, unless it frees itself.
+        ("chain b.ipxe\nimgfree b.ipxe", "b\n"),
+        ("chain --name c b.ipxe\nimgfree c", "b\n"),
+        ("chain -a b.ipxe\nimgfree b.ipxe || echo no", "b\nimgfree b.ipxe: no file 'b.ipxe' is loaded\nno\n"),
+        (
+            "chain --autofree b.ipxe\nimgfree b.ipxe || echo no",
+            "b\nimgfree b.ipxe: no file 'b.ipxe' is loaded\nno\n",
+        ),
+        // Of two files of one name the last is loaded.
+        (
+            "initrd -n i initrd\ninitrd -n i initrd2\nimgfree i\nimgfree i || echo no",
+            "imgfree i: no file 'i' is loaded\nno\n",
+        ),
+    ] {
+        let scripts = [("start.ipxe", &*format!("{script}\nkernel kernel\nboot")), ("b.ipxe", "echo b")];
+        let report = run_files(&scripts);
+        assert!(report.outcome.is_ok(), "{script}: {:?}", report.outcome);
+        assert_eq!(report.console, printed, "{script}");
+    }
+    for (script, message) in [
+        ("echo --n=1 a", "'echo' has no option '--n=1'"),
+        ("initrd -n=i initrd", "'initrd' has no option '-n=i'"),
+        ("initrd --name", "'initrd' has no option '--name'"),
+        ("sleep 1 2", "usage: sleep <seconds>"),
+        ("isset a b", "usage: isset <value>"),
+        ("iseq a b c", "usage: iseq <value> <value>"),
+        ("goto a b", "usage: goto <label>"),
+    ] {
+        let told = error(script);
+        assert!(told.contains(message), "{script}: {told}");
+    }
+}
+
+/// A file that is there and cannot be read is told with its reason.
+#[test]
+fn scripts_that_cannot_be_read() {
+    struct Locked;
+    impl Files for Locked {
+        fn read(&self, path: &str, limit: u64) -> io::Result<Vec<u8>> {
+            assert_eq!(limit, 65_536);
+            match path {
+                "start.ipxe" => Ok(b"#!ipxe\nchain locked || shell".to_vec()),
+                _ => Err(io::ErrorKind::PermissionDenied.into()),
+            }
+        }
+        fn exists(&self, _: &str) -> bool {
+            true
+        }
+    }
+    let report = run(&machine(), "start.ipxe", &Locked);
+    assert_eq!(report.outcome, Ok(Outcome::Shell));
+    assert_eq!(report.console, "chain locked: permission denied\n");
+}
+
 #[test]
 fn the_console_is_bounded() {
-    let line = format!("set a {}\n:a\necho ${{a}}\ngoto a", "é".repeat(4000));
+    // 8 lines of 8002 bytes leave room for 1520: a character of two bytes does not fit there, the next x does.
+    let line = format!("set a {}\n:a\necho x${{a}}\ngoto a", "é".repeat(4000));
     let report = run_files(&[("start.ipxe", &line)]);
     assert!(report.outcome.is_err());
-    assert!(report.console.len() <= MAX_CONSOLE && report.console.len() > MAX_CONSOLE - 4);
+    assert_eq!((report.console.len(), report.console.ends_with("éx")), (65_536, true));
 }
 
 /// Words that make random lines likely to mean something.

@@ -29,6 +29,11 @@ fn requests() {
         tsize: false,
     };
     assert_eq!(request::parse(&all).unwrap().options, expected);
+    let least = rrq(&["x", "octet", "blksize", "8", "windowsize", "1", "timeout", "1"]);
+    let expected = Options { blksize: Some(8), windowsize: Some(1), timeout: Some(1), tsize: false };
+    assert_eq!(request::parse(&least).unwrap().options, expected);
+    let longest = rrq(&[&"x".repeat(request::PACKET_MAX - 9), "octet"]);
+    assert_eq!((longest.len(), request::parse(&longest).is_ok()), (1500, true));
     let odd = ["x", "octet", "blksize", "7", "windowsize", "0", "timeout", "256", "tsize", "x", "blksize"];
     assert_eq!(request::parse(&rrq(&odd)).unwrap().options, Options::default());
     for (packet, code, says) in [
@@ -151,10 +156,25 @@ fn options_are_told_and_acknowledged() {
     assert_eq!(transfer.packet(&ack(5)), Step::End(End::Complete));
 }
 
+/// RFC 1350, figures 5-2 and 5-4.
+#[test]
+fn packets_of_a_transfer() {
+    assert_eq!(data_header(0x102), [0, 3, 1, 2]);
+    assert_eq!(error(code::NOT_FOUND, "no \0file"), b"\0\x05\0\x01no file\0");
+}
+
 #[test]
 fn duplicates_are_not_answered() {
+    // Nor with a window of one, which is none.
+    let (mut transfer, _) = Transfer::new(Options { windowsize: Some(1), ..Options::default() }, 2000);
+    assert!(!transfer.has_begun());
+    assert!(matches!(transfer.packet(&ack(0)), Step::Send(_)));
+    assert!(transfer.has_begun());
+    assert_eq!(transfer.packet(&ack(0)), Step::Wait);
     let (mut transfer, _) = Transfer::new(Options::default(), 2000);
+    assert!(!transfer.has_begun());
     assert!(matches!(transfer.packet(&ack(1)), Step::Send(_)));
+    assert!(transfer.has_begun());
     assert_eq!(transfer.packet(&ack(1)), Step::Wait);
     assert_eq!(transfer.packet(&ack(0)), Step::Wait);
 }
