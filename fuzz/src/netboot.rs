@@ -35,18 +35,23 @@ pub fn dhcp(bytes: &[u8]) {
         ip: Ipv4Addr::new(192, 168, 183, 2),
         name: "vn1".into(),
     };
+    let check = |given: Ipv4Addr| {
+        assert!(given != SERVER && given != node.ip, "{given}");
+        assert_eq!(u32::from(given) >> (32 - PREFIX), u32::from(SERVER) >> (32 - PREFIX));
+    };
     let mut server = dhcp::Server::new(config, []);
     for (now, packet) in (1_000_000_u64..).step_by(STEP_S as usize).zip(packets(bytes)) {
         let Ok(request) = dhcp::parse(packet) else { continue };
-        for may_register in [true, false] {
-            let outcome = server.handle(&request, now, std::slice::from_ref(&node), may_register);
-            if let dhcp::Outcome::Answer { save: Some(dhcp::Saved::Put(lease)), .. } = &outcome {
-                assert!(lease.ip != SERVER && lease.ip != node.ip, "{lease:?}");
-                assert_eq!(u32::from(lease.ip) >> (32 - PREFIX), u32::from(SERVER) >> (32 - PREFIX));
-            }
-            if !matches!(outcome, dhcp::Outcome::Register(_)) {
-                break;
-            }
+        let nodes = std::slice::from_ref(&node);
+        if let Some(new) = server.registration(&request, now, nodes) {
+            check(new.ip);
+        }
+        let outcome = match server.plan(&request, now, nodes) {
+            dhcp::Plan::Reply(outcome) => outcome,
+            dhcp::Plan::NeedsLock => server.settle(&request, now, nodes),
+        };
+        if let dhcp::Outcome::Answer { save: Some(dhcp::Saved::Put(lease)), .. } = outcome {
+            check(lease.ip);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! DHCP (RFC 2131, 2132): requests in, replies out; the network belongs to one server, without relays.
 //!
 //! ```text
-//!   bytes ─▶ wire::parse ─▶ Request ─▶ Server::handle ─▶ Outcome
+//!   bytes ─▶ wire::parse ─▶ Request ─▶ Server::plan ─▶ Plan ─▶ Outcome
 //!                                        ▲      ▲         ├─ Ignore       nothing is sent
 //!                    nodes, time ────────┘   leases       ├─ Register     a machine says it is a node: add it, ask again
 //!                                                         └─ Answer       keep `save` on disk, then send `reply`
@@ -22,5 +22,5 @@ pub mod wire;
 
 pub use boot::{Class, Loaders};
 pub use leases::Lease;
-pub use server::{Config, Destination, Node, Outcome, Registration, Reply, Saved, Server};
+pub use server::{Config, Destination, Node, Outcome, Plan, Registration, Reply, Saved, Server};
 pub use wire::{Request, WireError, parse};

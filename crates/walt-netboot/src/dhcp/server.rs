@@ -103,8 +103,6 @@ pub struct Reply {
 pub enum Outcome {
     /// Nothing is sent, and why.
     Ignore(&'static str),
-    /// Register this machine, then handle the request again.
-    Register(Registration),
     /// Keep `save` on disk, then send `reply`.
     Answer {
         /// The change of what is kept.
@@ -112,6 +110,16 @@ pub enum Outcome {
         /// The message.
         reply: Option<Reply>,
     },
+}
+
+/// What is to be done about a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// It gives no address away: this is the outcome.
+    Reply(Outcome),
+    /// It may change who has which address: see that nobody else does meanwhile, register the machine if
+    /// [`Server::registration`] says so, and call [`Server::settle`].
+    NeedsLock,
 }
 
 /// The DHCP server of one network.
@@ -128,7 +136,13 @@ struct Facts<'a> {
     own: Option<&'a Node>,
     /// Holders of permanent addresses.
     by_ip: HashMap<Ipv4Addr, Mac>,
-    may_register: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn new(request: &'a Request, now: u64, nodes: &'a [Node]) -> Self {
+        let own = nodes.iter().find(|n| n.mac == request.mac);
+        Self { request, now, own, by_ip: nodes.iter().map(|n| (n.ip, n.mac)).collect() }
+    }
 }
 
 impl Server {
@@ -142,23 +156,53 @@ impl Server {
         &self.config
     }
 
-    /// Decides about a request. `now` is in seconds since the epoch; `nodes` are all that are registered at
-    /// that time. With `may_register` a machine that says it is a node is told of first.
-    pub fn handle(&mut self, request: &Request, now: u64, nodes: &[Node], may_register: bool) -> Outcome {
-        let own = nodes.iter().find(|n| n.mac == request.mac);
-        let by_ip = nodes.iter().map(|n| (n.ip, n.mac)).collect();
-        let facts = Facts { request, now, own, by_ip, may_register };
-        if own.is_some() {
+    /// What is to be done about a request. `now` is in seconds since the epoch; `nodes` are all that are registered at
+    /// that time.
+    pub fn plan(&mut self, request: &Request, now: u64, nodes: &[Node]) -> Plan {
+        let facts = Facts::new(request, now, nodes);
+        if facts.own.is_some() {
             // What it had before it was a node.
             self.leases.remove(request.mac);
         }
-        match request.kind {
-            MessageType::Discover => self.discover(&facts),
+        Plan::Reply(match request.kind {
+            MessageType::Request if facts.own.is_none() => return Plan::NeedsLock,
+            MessageType::Release if self.released(&facts).is_some() => return Plan::NeedsLock,
             MessageType::Request => self.request(&facts),
+            MessageType::Release => Outcome::Ignore("it releases nothing: nodes keep their addresses"),
+            MessageType::Discover => self.discover(&facts),
             MessageType::Decline => self.decline(&facts),
-            MessageType::Release => self.release(&facts),
             MessageType::Inform => self.inform(&facts),
-            _ => Outcome::Ignore("it is no message of a client"),
+            _ => Outcome::Ignore("it is not a message of a client"),
+        })
+    }
+
+    /// The node that the sender of a request would be: it says that it is one, is not registered, and may have the
+    /// address that it asks for.
+    pub fn registration(&self, request: &Request, now: u64, nodes: &[Node]) -> Option<Registration> {
+        let facts = Facts::new(request, now, nodes);
+        let Class::Node(model) = boot::class(request) else { return None };
+        let ip = requested(request).filter(|_| request.kind == MessageType::Request)?;
+        let is_ours = request.server.is_none_or(|s| s == self.config.server);
+        let is_new = facts.own.is_none() && is_ours && self.is_due(&facts, ip);
+        is_new.then(|| Registration { mac: request.mac, ip, model, host_name: request.host_name.clone() })
+    }
+
+    /// The outcome of a request that [`Plan::NeedsLock`], with what holds while nobody else gives addresses away.
+    pub fn settle(&mut self, request: &Request, now: u64, nodes: &[Node]) -> Outcome {
+        let facts = Facts::new(request, now, nodes);
+        if facts.own.is_some() {
+            self.leases.remove(request.mac);
+        }
+        match request.kind {
+            MessageType::Request => self.request(&facts),
+            MessageType::Release => match self.released(&facts) {
+                Some(ended) => {
+                    self.leases.put(ended);
+                    Outcome::Answer { save: Some(Saved::Put(ended)), reply: None }
+                }
+                None => Outcome::Ignore("it releases nothing any more"),
+            },
+            _ => Outcome::Ignore("it gives no address away"),
         }
     }
 
@@ -176,39 +220,39 @@ impl Server {
     /// that comes from elsewhere does not wait.
     fn request(&mut self, facts: &Facts<'_>) -> Outcome {
         let request = facts.request;
-        let selecting = request.server.is_some();
         if request.server.is_some_and(|s| s != self.config.server) {
             self.leases.drop_offer(request.mac);
             return Outcome::Ignore("it chose another server");
         }
-        let Some(ip) = request.requested.or(Some(request.ciaddr).filter(|ip| !ip.is_unspecified())) else {
+        let Some(ip) = requested(request) else {
             return Outcome::Ignore("it asks for no address");
         };
-        let due = match facts.own {
-            Some(node) => node.ip == ip,
-            None => {
-                let offered = self.leases.offer_of(request.mac, facts.now) == Some(ip);
-                let had = self.leases.of(request.mac).is_some_and(|l| l.ip == ip);
-                // Without an offer, a station may come back with an address that is nobody's: another
-                // server's, before this one, or one that was forgotten.
-                (offered || had || !selecting) && self.may_have(facts, ip)
-            }
-        };
-        if !due {
+        if !self.is_due(facts, ip) {
             self.leases.drop_offer(request.mac);
             return Outcome::Answer { save: None, reply: Some(self.refuse(request, ip)) };
         }
         if facts.own.is_some() {
             return Outcome::Answer { save: None, reply: Some(self.grant(facts, MessageType::Ack, ip)) };
         }
-        if let (Class::Node(model), true) = (boot::class(request), facts.may_register) {
-            let host_name = request.host_name.clone();
-            return Outcome::Register(Registration { mac: request.mac, ip, model, host_name });
-        }
         let lease = Lease { mac: request.mac, ip, ends: facts.now + DEVICE_LEASE_S };
         self.leases.put(lease);
         let reply = self.grant(facts, MessageType::Ack, ip);
         Outcome::Answer { save: Some(Saved::Put(lease)), reply: Some(reply) }
+    }
+
+    /// Whether a station may have the address that it asks for.
+    fn is_due(&self, facts: &Facts<'_>, ip: Ipv4Addr) -> bool {
+        let request = facts.request;
+        match facts.own {
+            Some(node) => node.ip == ip,
+            None => {
+                let offered = self.leases.offer_of(request.mac, facts.now) == Some(ip);
+                let had = self.leases.of(request.mac).is_some_and(|l| l.ip == ip);
+                // Without an offer, a station may come back with an address that is nobody's: another
+                // server's, before this one, or one that was forgotten.
+                (offered || had || request.server.is_none()) && self.may_have(facts, ip)
+            }
+        }
     }
 
     fn decline(&mut self, facts: &Facts<'_>) -> Outcome {
@@ -226,17 +270,12 @@ impl Server {
         Outcome::Answer { save: had.then_some(Saved::Remove(request.mac)), reply: None }
     }
 
-    fn release(&mut self, facts: &Facts<'_>) -> Outcome {
+    /// The lease that a station gives back. It is kept, but ended: the station gets the address again if nobody needed
+    /// it meanwhile.
+    fn released(&self, facts: &Facts<'_>) -> Option<Lease> {
         let request = facts.request;
-        match self.leases.of(request.mac) {
-            // Kept, but ended: the station gets it again if nobody needed it meanwhile.
-            Some(lease) if lease.ip == request.ciaddr && lease.ends > facts.now => {
-                let ended = Lease { ends: facts.now, ..lease };
-                self.leases.put(ended);
-                Outcome::Answer { save: Some(Saved::Put(ended)), reply: None }
-            }
-            _ => Outcome::Ignore("it releases nothing: nodes keep their addresses"),
-        }
+        let lease = self.leases.of(request.mac)?;
+        (lease.ip == request.ciaddr && lease.ends > facts.now).then_some(Lease { ends: facts.now, ..lease })
     }
 
     fn inform(&self, facts: &Facts<'_>) -> Outcome {
@@ -378,6 +417,11 @@ impl Server {
         message.opts_mut().insert(DhcpOption::Message(why));
         Reply { bytes: encode(&message), to: Destination::Broadcast, kind, ip }
     }
+}
+
+/// The address that a station asks for, or has.
+fn requested(request: &Request) -> Option<Ipv4Addr> {
+    request.requested.or(Some(request.ciaddr).filter(|ip| !ip.is_unspecified()))
 }
 
 fn boot_options(options: &mut dhcproto::v4::DhcpOptions, request: &Request, advice: &Advice) {

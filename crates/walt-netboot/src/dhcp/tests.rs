@@ -86,6 +86,14 @@ fn nodes() -> Vec<Node> {
 }
 
 /// The reply, with what is to be kept.
+/// The outcome as the service gets it, when no machine is registered.
+fn handle(server: &mut Server, request: &Request, now: u64, nodes: &[Node]) -> Outcome {
+    match server.plan(request, now, nodes) {
+        Plan::Reply(outcome) => outcome,
+        Plan::NeedsLock => server.settle(request, now, nodes),
+    }
+}
+
 fn reply(outcome: Outcome) -> (Message, Destination, Option<Saved>) {
     match outcome {
         Outcome::Answer { save, reply: Some(reply) } => {
@@ -109,10 +117,10 @@ fn kind(message: &Message) -> MessageType {
 #[test]
 fn a_node_gets_its_own_address_and_name() {
     let mut server = server_of(24, &[]);
-    let (offer, to, save) = reply(server.handle(&Client::new(2).discovers(), 100, &nodes(), true));
+    let (offer, to, save) = reply(handle(&mut server, &Client::new(2).discovers(), 100, &nodes()));
     assert_eq!((kind(&offer), offer.yiaddr(), offer.siaddr()), (MessageType::Offer, ip(2), SERVER));
     assert_eq!((to, save), (Destination::Station(ip(2)), None));
-    let (ack, _, save) = reply(server.handle(&Client::new(2).selects(ip(2)), 100, &nodes(), true));
+    let (ack, _, save) = reply(handle(&mut server, &Client::new(2).selects(ip(2)), 100, &nodes()));
     assert_eq!((kind(&ack), ack.yiaddr(), save), (MessageType::Ack, ip(2), None));
     for expected in [
         DhcpOption::Hostname("vn1".into()),
@@ -133,24 +141,24 @@ fn a_node_gets_its_own_address_and_name() {
     assert_eq!(option(&ack, 3), None, "no router: nodes reach their server only");
     assert_eq!(ack.fname(), None);
     // Its address is its own, whoever asks for it, and it gets no other.
-    let (nak, to, _) = reply(server.handle(&Client::new(9).reboots_with(ip(2)), 100, &nodes(), true));
+    let (nak, to, _) = reply(handle(&mut server, &Client::new(9).reboots_with(ip(2)), 100, &nodes()));
     assert_eq!(
         (kind(&nak), nak.yiaddr(), to),
         (MessageType::Nak, Ipv4Addr::UNSPECIFIED, Destination::Broadcast)
     );
-    let (nak, ..) = reply(server.handle(&Client::new(2).selects(ip(7)), 100, &nodes(), true));
+    let (nak, ..) = reply(handle(&mut server, &Client::new(2).selects(ip(7)), 100, &nodes()));
     assert_eq!(kind(&nak), MessageType::Nak);
 }
 
 #[test]
 fn an_unknown_device_gets_a_lease() {
     let mut server = server_of(24, &[]);
-    let (offer, to, save) = reply(server.handle(&Client::new(9).discovers(), 100, &nodes(), true));
+    let (offer, to, save) = reply(handle(&mut server, &Client::new(9).discovers(), 100, &nodes()));
     assert_eq!((offer.yiaddr(), to, save), (ip(3), Destination::Broadcast, None));
     // The next one gets another address while the offer holds.
-    let (other, ..) = reply(server.handle(&Client::new(8).discovers(), 100, &nodes(), true));
+    let (other, ..) = reply(handle(&mut server, &Client::new(8).discovers(), 100, &nodes()));
     assert_eq!(other.yiaddr(), ip(4));
-    let (ack, to, save) = reply(server.handle(&Client::new(9).selects(ip(3)), 101, &nodes(), true));
+    let (ack, to, save) = reply(handle(&mut server, &Client::new(9).selects(ip(3)), 101, &nodes()));
     let Some(Saved::Put(lease)) = save else { panic!("{save:?}") };
     assert_eq!((kind(&ack), to), (MessageType::Ack, Destination::Station(ip(3))));
     assert_eq!((lease.mac, lease.ip, option(&ack, 12)), (mac(9), ip(3), None));
@@ -164,9 +172,9 @@ fn an_unknown_device_gets_a_lease() {
     // After a restart, and long after: the same.
     let mut server = server_of(24, &[lease]);
     let late = lease.ends + 1_000_000;
-    let (offer, ..) = reply(server.handle(&Client::new(9).discovers(), late, &nodes(), true));
+    let (offer, ..) = reply(handle(&mut server, &Client::new(9).discovers(), late, &nodes()));
     assert_eq!(offer.yiaddr(), ip(3));
-    let (ack, to, _) = reply(server.handle(&Client::new(9).renews(ip(3)), late, &nodes(), true));
+    let (ack, to, _) = reply(handle(&mut server, &Client::new(9).renews(ip(3)), late, &nodes()));
     assert_eq!((kind(&ack), ack.ciaddr(), to), (MessageType::Ack, ip(3), Destination::Station(ip(3))));
 }
 
@@ -176,7 +184,7 @@ fn leases_of_an_earlier_server() {
     let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
     let (select, other) = (Client::new(9).selects(ip(40)), Client::new(9).selects(ip(41)));
     let mut server = server_of(24, &[lease]);
-    let mut answer = |request: &Request, now: u64| reply(server.handle(request, now, &nodes(), true));
+    let mut answer = |request: &Request, now: u64| reply(handle(&mut server, request, now, &nodes()));
     assert_eq!(answer(&Client::new(9).discovers(), 999).0.yiaddr(), ip(40));
     let (nak, ..) = answer(&Client::new(8).reboots_with(ip(40)), 999);
     assert_eq!(kind(&nak), MessageType::Nak, "it is another's");
@@ -184,7 +192,7 @@ fn leases_of_an_earlier_server() {
     assert_eq!(kind(&answer(&select, 999).0), MessageType::Ack);
     assert_eq!(kind(&answer(&other, 999).0), MessageType::Nak);
     let mut server = server_of(24, &[lease]);
-    let (ack, ..) = reply(server.handle(&Client::new(8).reboots_with(ip(40)), 1000, &nodes(), true));
+    let (ack, ..) = reply(handle(&mut server, &Client::new(8).reboots_with(ip(40)), 1000, &nodes()));
     assert_eq!(kind(&ack), MessageType::Ack, "it has ended");
     // Of two that are kept for one address or one station, the later counts.
     let table = leases::Leases::restore([
@@ -222,12 +230,12 @@ fn what_is_not_leased_cannot_be_released() {
     for (address, now) in [(ip(41), 999), (ip(40), 1000), (ip(40), 2000)] {
         let release = Client { ciaddr: address, ..Client::new(9) }.asks(7);
         assert!(
-            matches!(server.handle(&release, now, &nodes(), true), Outcome::Ignore(_)),
+            matches!(handle(&mut server, &release, now, &nodes()), Outcome::Ignore(_)),
             "{address} {now}"
         );
     }
     let release = Client { ciaddr: ip(40), ..Client::new(9) }.asks(7);
-    assert!(matches!(server.handle(&release, 999, &nodes(), true), Outcome::Answer { save: Some(_), .. }));
+    assert!(matches!(handle(&mut server, &release, 999, &nodes()), Outcome::Answer { save: Some(_), .. }));
 }
 
 /// An offer reaches a station by its address only while that is on record as its own.
@@ -241,7 +249,7 @@ fn offers_are_broadcast_to_stations_without_an_address() {
         (999, taken, ip(2), Destination::Broadcast),
     ] {
         let mut server = server_of(24, &[lease]);
-        let (offer, to, _) = reply(server.handle(&Client::new(9).discovers(), now, &nodes, true));
+        let (offer, to, _) = reply(handle(&mut server, &Client::new(9).discovers(), now, &nodes));
         assert_eq!((offer.yiaddr(), to), (offered, expected), "{now}");
     }
 }
@@ -250,60 +258,60 @@ fn offers_are_broadcast_to_stations_without_an_address() {
 fn replies_go_where_the_client_hears_them() {
     let mut server = server_of(24, &[]);
     let broadcast = Client { broadcast: true, ..Client::new(2) };
-    let (offer, to, _) = reply(server.handle(&broadcast.discovers(), 100, &nodes(), true));
+    let (offer, to, _) = reply(handle(&mut server, &broadcast.discovers(), 100, &nodes()));
     assert!(offer.flags().broadcast());
     assert_eq!(to, Destination::Broadcast);
     let inform = Client { ciaddr: ip(40), ..Client::new(7) }.asks(8);
-    let (ack, to, save) = reply(server.handle(&inform, 100, &nodes(), true));
+    let (ack, to, save) = reply(handle(&mut server, &inform, 100, &nodes()));
     assert_eq!(
         (kind(&ack), ack.yiaddr(), to),
         (MessageType::Ack, Ipv4Addr::UNSPECIFIED, Destination::Station(ip(40)))
     );
     assert_eq!((option(&ack, 51), save), (None, None));
     let outside = Client { ciaddr: Ipv4Addr::new(10, 0, 0, 1), ..Client::new(7) }.asks(8);
-    assert!(matches!(server.handle(&outside, 100, &nodes(), true), Outcome::Ignore(_)));
+    assert!(matches!(handle(&mut server, &outside, 100, &nodes()), Outcome::Ignore(_)));
 }
 
 #[test]
 fn what_is_not_ours_is_refused_or_ignored() {
     let mut server = server_of(24, &[]);
     for foreign in [Ipv4Addr::new(10, 0, 0, 9), ip(0), ip(255), SERVER] {
-        let (nak, to, _) = reply(server.handle(&Client::new(9).reboots_with(foreign), 100, &nodes(), true));
+        let (nak, to, _) = reply(handle(&mut server, &Client::new(9).reboots_with(foreign), 100, &nodes()));
         assert_eq!((kind(&nak), to), (MessageType::Nak, Destination::Broadcast), "{foreign}");
     }
     let other = Client::new(9).with(54, &ip(77).octets()).with(50, &ip(3).octets()).asks(3);
-    assert!(matches!(server.handle(&other, 100, &nodes(), true), Outcome::Ignore(_)));
+    assert!(matches!(handle(&mut server, &other, 100, &nodes()), Outcome::Ignore(_)));
     // Not offered, but asked for as if: the server was restarted meanwhile.
-    let (nak, ..) = reply(server.handle(&Client::new(9).selects(ip(3)), 100, &nodes(), true));
+    let (nak, ..) = reply(handle(&mut server, &Client::new(9).selects(ip(3)), 100, &nodes()));
     assert_eq!(kind(&nak), MessageType::Nak);
     for kind in [2, 5, 6, 99] {
-        assert!(matches!(server.handle(&Client::new(9).asks(kind), 100, &nodes(), true), Outcome::Ignore(_)));
+        assert!(matches!(handle(&mut server, &Client::new(9).asks(kind), 100, &nodes()), Outcome::Ignore(_)));
     }
-    assert!(matches!(server.handle(&Client::new(9).asks(3), 100, &nodes(), true), Outcome::Ignore(_)));
+    assert!(matches!(handle(&mut server, &Client::new(9).asks(3), 100, &nodes()), Outcome::Ignore(_)));
 }
 
 #[test]
 fn declined_and_released() {
     let mut server = server_of(24, &[]);
     let give = |server: &mut Server, last: u8, now: u64| {
-        let (offer, ..) = reply(server.handle(&Client::new(last).discovers(), now, &nodes(), true));
-        reply(server.handle(&Client::new(last).selects(offer.yiaddr()), now, &nodes(), true));
+        let (offer, ..) = reply(handle(server, &Client::new(last).discovers(), now, &nodes()));
+        reply(handle(server, &Client::new(last).selects(offer.yiaddr()), now, &nodes()));
         offer.yiaddr()
     };
     assert_eq!(give(&mut server, 9, 100), ip(3));
     // Somebody else's cannot be declined, or released.
     let forged = Client::new(8).with(54, &SERVER.octets()).with(50, &ip(3).octets()).asks(4);
-    assert!(matches!(server.handle(&forged, 100, &nodes(), true), Outcome::Ignore(_)));
+    assert!(matches!(handle(&mut server, &forged, 100, &nodes()), Outcome::Ignore(_)));
     let forged = Client { ciaddr: ip(3), ..Client::new(8) }.asks(7);
-    assert!(matches!(server.handle(&forged, 100, &nodes(), true), Outcome::Ignore(_)));
+    assert!(matches!(handle(&mut server, &forged, 100, &nodes()), Outcome::Ignore(_)));
     let decline = Client::new(9).with(54, &SERVER.octets()).with(50, &ip(3).octets()).asks(4);
-    let outcome = server.handle(&decline, 100, &nodes(), true);
+    let outcome = handle(&mut server, &decline, 100, &nodes());
     assert_eq!(outcome, Outcome::Answer { save: Some(Saved::Remove(mac(9))), reply: None });
     assert_eq!(give(&mut server, 9, 101), ip(4));
     assert_eq!(give(&mut server, 8, 100 + DECLINED_S), ip(3), "it may be given again");
     let release = Client { ciaddr: ip(4), ..Client::new(9) }.asks(7);
     let Outcome::Answer { save: Some(Saved::Put(lease)), reply: None } =
-        server.handle(&release, 200, &nodes(), true)
+        handle(&mut server, &release, 200, &nodes())
     else {
         panic!("not released")
     };
@@ -316,11 +324,11 @@ fn declined_and_released() {
 fn a_full_network_takes_what_ended_first() {
     // 192.168.183.0/29: .1 is the server, .2 the node, four are left.
     let mut server = server_of(29, &[]);
-    let offered = |server: &mut Server, last: u8, now: u64| match server.handle(
+    let offered = |server: &mut Server, last: u8, now: u64| match handle(
+        server,
         &Client::new(last).discovers(),
         now,
         &nodes(),
-        true,
     ) {
         Outcome::Answer { reply: Some(reply), .. } => Some(reply.ip),
         _ => None,
@@ -328,7 +336,7 @@ fn a_full_network_takes_what_ended_first() {
     let mut ends = 0;
     for (last, now) in [(10, 100), (11, 101), (12, 102), (13, 103)] {
         let ip = offered(&mut server, last, now).unwrap();
-        let (.., save) = reply(server.handle(&Client::new(last).selects(ip), now, &nodes(), true));
+        let (.., save) = reply(handle(&mut server, &Client::new(last).selects(ip), now, &nodes()));
         let Some(Saved::Put(lease)) = save else { panic!("{save:?}") };
         ends = lease.ends;
     }
@@ -358,27 +366,43 @@ fn offers_and_declined_addresses_are_bounded() {
 }
 
 #[test]
-fn a_machine_that_says_it_is_a_node_is_told_of() {
+fn a_machine_that_says_it_is_a_node_is_registered() {
     for (code, class) in
         [(60, &b"walt.node.pc-x86-64"[..]), (77, b"walt.node.pc-x86-64"), (77, b"\x13walt.node.pc-x86-64")]
     {
         let mut server = server_of(24, &[]);
         let client = || Client::new(9).with(code, class).with(12, b"apu");
-        let (offer, ..) = reply(server.handle(&client().discovers(), 100, &nodes(), true));
+        let (offer, ..) = reply(handle(&mut server, &client().discovers(), 100, &nodes()));
         let request = client().selects(offer.yiaddr());
-        let outcome = server.handle(&request, 100, &nodes(), true);
+        assert_eq!(server.plan(&request, 100, &nodes()), Plan::NeedsLock);
+        let registration = server.registration(&request, 100, &nodes());
         let model = "pc-x86-64".parse().unwrap();
         let expected = Registration { mac: mac(9), ip: ip(3), model, host_name: Some("apu".into()) };
-        assert_eq!(outcome, Outcome::Register(expected));
+        assert_eq!(registration, Some(expected));
+        assert_eq!(
+            server.registration(&client().discovers(), 100, &nodes()),
+            None,
+            "it asks for nothing yet"
+        );
+        assert_eq!(
+            server.registration(&client().selects(ip(2)), 100, &nodes()),
+            None,
+            "the address of a node"
+        );
+        let elsewhere = client().with(54, &ip(250).octets()).with(50, &offer.yiaddr().octets()).asks(3);
+        assert_eq!(server.registration(&elsewhere, 100, &nodes()), None, "it chose another server");
+        let device = Client::new(9).selects(offer.yiaddr());
+        assert_eq!(server.registration(&device, 100, &nodes()), None, "it does not say that it is a node");
         // It could be registered …
         let mut all = nodes();
         all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into() });
-        let (ack, ..) = reply(server.handle(&request, 100, &all, false));
+        assert_eq!(server.registration(&request, 100, &all), None, "it is one");
+        let (ack, ..) = reply(server.settle(&request, 100, &all));
         assert_eq!(option(&ack, 12), Some(DhcpOption::Hostname("apu-000009".into())));
         // … or could not: a device like any other.
         let mut server = server_of(24, &[]);
-        reply(server.handle(&client().discovers(), 100, &nodes(), true));
-        let (.., save) = reply(server.handle(&request, 100, &nodes(), false));
+        reply(handle(&mut server, &client().discovers(), 100, &nodes()));
+        let (.., save) = reply(handle(&mut server, &request, 100, &nodes()));
         assert!(matches!(save, Some(Saved::Put(_))));
     }
     for bad in ["walt.node.", "walt.node.../../x", "walt.node.A", "xwalt.node.pc-x86-64", "walt.node.a b"] {
@@ -393,7 +417,7 @@ fn a_machine_that_says_it_is_a_node_is_told_of() {
 fn what_to_load() {
     let mut server = server_of(24, &[]);
     let mut told = |client: Client| {
-        let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+        let (offer, ..) = reply(handle(&mut server, &client.discovers(), 100, &nodes()));
         let file = offer.fname_str().map(|f| f.unwrap().trim_end_matches('\0').to_owned());
         (file, option(&offer, 175))
     };
@@ -416,7 +440,7 @@ fn what_to_load() {
     assert_eq!(told(rom().with(175, &[0xb1, 1, 1])).0.as_deref(), Some(SCRIPT));
 
     let board = Client { mac: Mac([0xb8, 0x27, 0xeb, 1, 2, 3]), ..rom().with(93, &[0, 0]) };
-    let (offer, ..) = reply(server.handle(&board.discovers(), 100, &nodes(), true));
+    let (offer, ..) = reply(handle(&mut server, &board.discovers(), 100, &nodes()));
     assert_eq!(option(&offer, 60), Some(DhcpOption::ClassIdentifier(b"PXEClient".to_vec())));
     let menu = [&[9, 20, 0, 0, 17][..], b"Raspberry Pi Boot", &[255]].concat();
     assert_eq!(option(&offer, 43), Some(DhcpOption::VendorExtensions(menu)));
@@ -455,12 +479,12 @@ fn loaders_that_are_missing() {
 fn identifiers_are_repeated() {
     let mut server = server_of(24, &[]);
     let client = Client::new(9).with(61, &[1, 2, 3]).with(97, &[0; 17]);
-    let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+    let (offer, ..) = reply(handle(&mut server, &client.discovers(), 100, &nodes()));
     assert_eq!(option(&offer, 61), Some(DhcpOption::ClientIdentifier(vec![1, 2, 3])));
     assert_eq!(option(&offer, 97), Some(DhcpOption::ClientMachineIdentifier(vec![0; 17])));
     // Of lengths that they cannot have (RFC 2132 §9.14, RFC 4578 §2.3) they are not.
     let client = Client::new(9).with(61, &[1]).with(97, &[0; 16]);
-    let (offer, ..) = reply(server.handle(&client.discovers(), 100, &nodes(), true));
+    let (offer, ..) = reply(handle(&mut server, &client.discovers(), 100, &nodes()));
     assert_eq!((option(&offer, 61), option(&offer, 97)), (None, None));
 }
 
@@ -563,7 +587,7 @@ proptest! {
             let kind = [kind];
             all.push((53, &kind));
             let Ok(request) = parse(&packet(client.mac, Ipv4Addr::UNSPECIFIED, false, &all)) else { continue };
-            if let Outcome::Answer { save, reply } = server.handle(&request, now, &nodes(), false) {
+            if let Outcome::Answer { save, reply } = handle(&mut server, &request, now, &nodes()) {
                 match save {
                     Some(Saved::Put(lease)) => {
                         prop_assert!(lease.ip != ip(2) && lease.ip != SERVER);

@@ -21,6 +21,7 @@ pub mod ping;
 pub mod publish;
 pub mod publish_ref;
 pub mod reboot;
+pub mod register_node;
 pub mod search;
 pub mod session_save;
 pub mod shell;

@@ -1,16 +1,19 @@
-//! DHCP on the bridge: `walt-netboot` decides, this keeps leases in the database, registers machines as
-//! nodes, and sends.
+//! DHCP on the bridge: `walt-netboot` decides, this keeps leases in the database and sends.
 //!
 //! Requests are handled one after the other, so that two never get one address. What changes who has which
-//! address is decided under [`App::decisions`], since `walt node create` gives addresses away too.
+//! address is decided with a [`Decision`], since `walt node create` gives addresses away too.
 
 use crate::{
-    actions::app::App,
-    base::db::{LeaseRow, NodeRow, blocking},
+    actions::{app::App, register_node::register_node},
+    base::{
+        db::{LeaseRow, NodeRow, blocking},
+        state::Decision,
+        time::now,
+    },
     edge::netboot::{bootstrap, files},
-    services::{network, nodes::hub::update_life},
+    services::network,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, bail};
 use std::{
     collections::HashSet,
     net::{Ipv4Addr, SocketAddr},
@@ -18,12 +21,10 @@ use std::{
     time::Duration,
 };
 use tokio::net::UdpSocket;
-use walt_core::{NodeFacts, registration};
 use walt_netboot::dhcp::{
-    Config, Destination, Lease, Loaders, Node, Outcome, Registration, Reply, Request, Saved, Server, boot,
-    parse, wire::PACKET_MAX,
+    Config, Destination, Loaders, Node, Outcome, Plan, Reply, Request, Saved, Server, boot, parse,
+    wire::PACKET_MAX,
 };
-use walt_types::Model;
 
 /// Port of DHCP servers.
 pub const PORT: u16 = 67;
@@ -113,52 +114,53 @@ impl Service {
             let text = "a machine that boots by PXE needs a loader: install the Debian package ipxe and restart walt-server";
             self.report_once(text.to_owned());
         }
-        let app = self.app.clone();
         let nodes = self.nodes()?;
-        match self.server.handle(request, now(), &nodes, true) {
+        match self.server.plan(request, now() as u64, &nodes) {
+            Plan::Reply(outcome) => self.carry_out(request, outcome, None),
+            Plan::NeedsLock => {
+                let app = self.app.clone();
+                let decision = app.base().decide().await;
+                // What holds now that nobody else gives addresses away.
+                let mut nodes = self.nodes()?;
+                if let Some(registration) = self.server.registration(request, now() as u64, &nodes) {
+                    match register_node(&app, &registration, &decision) {
+                        Ok(()) => nodes = self.nodes()?,
+                        Err(e) => self.report_once(format!(
+                            "a machine of model '{}' cannot be a node: {e:#}",
+                            registration.model
+                        )),
+                    }
+                }
+                let outcome = self.server.settle(request, now() as u64, &nodes);
+                self.carry_out(request, outcome, Some(&decision))
+            }
+        }
+    }
+
+    /// Keeps what changes on the disk; the reply may be sent then. A new lease needs the decision.
+    fn carry_out(
+        &self,
+        request: &Request,
+        outcome: Outcome,
+        decision: Option<&Decision<'_>>,
+    ) -> Result<Option<Reply>> {
+        let (save, reply) = match outcome {
             Outcome::Ignore(why) => {
                 tracing::debug!(mac = %request.mac, kind = ?request.kind, "DHCP: ignored: {why}");
-                Ok(None)
+                return Ok(None);
             }
-            Outcome::Answer { save: None, reply } => Ok(reply),
-            Outcome::Answer { save: Some(Saved::Remove(mac)), reply } => {
-                app.db().with(|c| LeaseRow::delete(c, mac))?;
-                Ok(reply)
-            }
-            Outcome::Register(registration) => {
-                let _decision = app.base().decide().await;
-                if let Err(e) = register(&app, &registration) {
-                    self.report_once(format!(
-                        "a machine of model '{}' cannot be a node: {e:#}",
-                        registration.model
-                    ));
-                }
-                self.settle(request)
-            }
-            Outcome::Answer { save: Some(Saved::Put(_)), .. } => {
-                let _decision = app.base().decide().await;
-                self.settle(request)
-            }
-        }
-    }
-
-    /// Handles a request again, with what holds now that nobody else gives addresses away.
-    fn settle(&mut self, request: &Request) -> Result<Option<Reply>> {
-        let nodes = self.nodes()?;
-        let Outcome::Answer { save, reply } = self.server.handle(request, now(), &nodes, false) else {
-            return Ok(None);
+            Outcome::Answer { save, reply } => (save, reply),
         };
-        match save {
-            Some(Saved::Put(lease)) => self.keep(lease)?,
-            Some(Saved::Remove(mac)) => self.app.db().with(|c| LeaseRow::delete(c, mac))?,
-            None => {}
+        match (save, decision) {
+            (None, _) => {}
+            (Some(Saved::Remove(mac)), _) => self.app.db().with(|c| LeaseRow::delete(c, mac))?,
+            (Some(Saved::Put(lease)), Some(_)) => {
+                self.app.db().transaction(|tx| LeaseRow::put(tx, &lease))?;
+                blocking(|| network::lease_neighbour(self.app.config(), &lease))?;
+            }
+            (Some(Saved::Put(lease)), None) => bail!("a lease of {} without the lock", lease.ip),
         }
         Ok(reply)
-    }
-
-    fn keep(&self, lease: Lease) -> Result<()> {
-        self.app.db().transaction(|tx| LeaseRow::put(tx, &lease))?;
-        blocking(|| network::lease_neighbour(self.app.config(), &lease))
     }
 
     fn nodes(&self) -> Result<Vec<Node>> {
@@ -175,52 +177,4 @@ impl Service {
             self.reported.insert(text);
         }
     }
-}
-
-fn now() -> u64 {
-    crate::base::time::now() as u64
-}
-
-/// Makes a machine a node, with the default image of its model.
-fn register(app: &Arc<App>, registration: &Registration) -> Result<()> {
-    let Registration { mac, ip, model, host_name } = registration;
-    let image = default_image(app, model)?;
-    let rows = app.db().with(NodeRow::all)?;
-    let is_taken = |name: &walt_types::NodeName| {
-        rows.iter().any(|r| r.facts.name.as_str().eq_ignore_ascii_case(name.as_str()))
-    };
-    let name = registration::automatic_name(host_name.as_deref(), *mac, is_taken);
-    let node = NodeRow {
-        mac: *mac,
-        facts: NodeFacts { name, model: model.clone(), image, is_virtual: false },
-        ip: *ip,
-        uuid: crate::base::random::random_uuid(),
-        life: walt_core::life::Life::default(),
-    };
-    app.db().transaction(|tx| -> Result<()> {
-        LeaseRow::delete(tx, *mac)?;
-        node.insert(tx)
-    })?;
-    blocking(|| network::node_neighbour(app.config(), &node))?;
-    update_life(app.nodes(), *mac, |life| {
-        life.start(crate::base::time::now());
-        true
-    })?;
-    app.nodes().hub().signal();
-    tracing::info!(name = %node.facts.name, %model, %mac, %ip, "new node");
-    Ok(())
-}
-
-fn default_image(app: &App, model: &Model) -> Result<walt_types::ImageRef> {
-    let image = walt_core::default_image_of(model);
-    app.images().find(&image).map_err(|_| {
-        anyhow!(
-            "there is no image {image}: make it with 'walt-server default-image build {model}-default', then restart the machine"
-        )
-    })?;
-    let models = app.images().models(&image)?;
-    models
-        .contains(model)
-        .then_some(image.clone())
-        .with_context(|| format!("the image {image} is not for it"))
 }
