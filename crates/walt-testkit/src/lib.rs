@@ -89,22 +89,3 @@ pub fn target() -> PathBuf {
     // Invariant: programs() is <target>/<profile>.
     programs().parent().expect("a target directory").to_owned()
 }
-
-#[cfg(test)]
-mod tests {
-    /// SECURITY.md names a test for each promise: `path::function`.
-    #[test]
-    fn the_tests_that_security_md_names_exist() {
-        let root = super::repository();
-        let page = std::fs::read_to_string(root.join("SECURITY.md")).expect("the page is there");
-        let named: Vec<(&str, &str)> = page.split('`').filter_map(|word| word.split_once(".rs::")).collect();
-        assert!(named.len() > 10, "{named:?}");
-        for (file, function) in named {
-            let path = root.join(format!("{file}.rs"));
-            let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            // Some stand beside the code, indented.
-            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(words.contains(&format!("#[test] fn {function}()")), "{file}.rs has no test {function}");
-        }
-    }
-}
