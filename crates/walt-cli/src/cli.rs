@@ -19,11 +19,30 @@ pub struct Cli {
     category: Category,
 }
 
+/// A command line that the grammar accepts.
+#[derive(Debug)]
+pub struct CommandLine {
+    category: Category,
+    /// Names of the category and the subcommand.
+    path: Vec<String>,
+}
+
+impl CommandLine {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Why it was not done; with the command's help if its arguments are at fault.
+    pub async fn run(self) -> Result<(), Failure> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        self.category.run().await.map_err(|failure| failure.with_help(|| help::text(&Cli::command(), &path)))
+    }
+}
+
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
 /// What to show instead of doing something: a help text or a usage error.
-pub fn parse(arguments: Vec<OsString>) -> Result<Category, Failure> {
+pub fn parse(arguments: Vec<OsString>) -> Result<CommandLine, Failure> {
     let arguments = protect_remote_command(arguments);
     let root = Cli::command();
     let words: Vec<&str> = arguments.iter().take(2).map_while(|a| a.to_str()).collect();
@@ -33,13 +52,18 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Category, Failure> {
         return Err(Failure::Shown { text, status: 1 });
     }
     let full = std::iter::once(OsString::from("walt")).chain(arguments.iter().cloned());
-    Cli::try_parse_from(full).map(|cli| cli.category).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Failure::Shown { text: help::text(&root, &path), status: 0 }
+    let error = match Cli::try_parse_from(full) {
+        Ok(Cli { category }) => {
+            return Ok(CommandLine { category, path: path.into_iter().map(str::to_owned).collect() });
         }
+        Err(error) => error,
+    };
+    let help = help::text(&root, &path);
+    Err(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown { text: help, status: 0 },
         kind => {
             let status = if kind == ErrorKind::InvalidSubcommand { STATUS_UNKNOWN } else { STATUS_USAGE };
-            Failure::Usage { reason: reason(&error), help: help::text(&root, &path), status }
+            Failure::Usage { reason: reason(&error), help: Some(help), status }
         }
     })
 }

@@ -21,8 +21,8 @@ pub enum Failure {
     Usage {
         /// What is wrong with it.
         reason: String,
-        /// Help of the command it was meant for.
-        help: String,
+        /// Help of the command it was meant for; the grammar adds it.
+        help: Option<String>,
         /// Exit status.
         status: i32,
     },
@@ -64,8 +64,22 @@ impl Failure {
         Self::Failed { message: message.into(), hint: Some(hint.into()) }
     }
 
-    /// All has been said, and it was not done.
-    pub fn said() -> Self {
+    /// Arguments that the grammar accepts and the command does not.
+    pub fn usage(reason: impl Into<String>) -> Self {
+        Self::Usage { reason: reason.into(), help: None, status: STATUS_USAGE }
+    }
+
+    /// The same failure, with the help of its command if it is about arguments.
+    #[must_use]
+    pub fn with_help(self, text: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Usage { reason, help: None, status } => Self::Usage { reason, help: Some(text()), status },
+            other => other,
+        }
+    }
+
+    /// It failed, and the reason has already been printed.
+    pub fn reported() -> Self {
         Self::Status(STATUS_NOT_DONE)
     }
 
@@ -96,7 +110,10 @@ impl Failure {
     /// What is said on standard error.
     pub fn text(&self) -> String {
         match self {
-            Self::Usage { reason, help, .. } => format!("Error: {reason}\n------\n{}", help.trim_end()),
+            Self::Usage { reason, help: None, .. } => format!("Error: {reason}"),
+            Self::Usage { reason, help: Some(help), .. } => {
+                format!("Error: {reason}\n------\n{}", help.trim_end())
+            }
             Self::Shown { text, .. } => text.clone(),
             Self::Failed { message, hint } => sentence(message, hint.as_deref(), None),
             Self::Api(error) => {
@@ -169,7 +186,11 @@ impl From<ApiError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         // A reader that has seen enough, such as `head`, is no reason for a message.
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::said() } else { Self::new(error.to_string()) }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::reported()
+        } else {
+            Self::new(error.to_string())
+        }
     }
 }
 
@@ -187,7 +208,7 @@ mod tests {
         let text = Failure::from(Error::Connect { target: "/run/x".into(), reason: "no".into() }).text();
         assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
         assert!(text.contains("/run/x"));
-        let usage = Failure::Usage { reason: "r".into(), help: "h\n".into(), status: STATUS_USAGE };
+        let usage = Failure::Usage { reason: "r".into(), help: Some("h\n".into()), status: STATUS_USAGE };
         assert_eq!(usage.text(), "Error: r\n------\nh");
     }
 }

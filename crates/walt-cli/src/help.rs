@@ -43,12 +43,6 @@ pub fn find<'a>(root: &'a Command, path: &[&str]) -> &'a Command {
     path.iter().fold(root, |command, word| command.find_subcommand(word).unwrap_or(command))
 }
 
-/// Help of a command of the program.
-pub fn of(path: &[&str]) -> String {
-    use clap::CommandFactory;
-    text(&crate::cli::Cli::command(), path)
-}
-
 /// Help of the top level, of a category, or of a command.
 pub fn text(root: &Command, path: &[&str]) -> String {
     let command = find(root, path);

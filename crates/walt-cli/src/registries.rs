@@ -7,15 +7,15 @@
 //!                   ask on the terminal ─▶ try ─▶ keep in ~/.walt/config ─▶ the action, once more
 //! ```
 
-use crate::actions::{self, Action};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::terminal::NoEcho;
 use crate::ui;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::ui::prompt::Dialog;
 use std::collections::BTreeMap;
 use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
-use walt_client::{Reply, credentials};
+use walt_client::credentials;
 
 /// The registry with a label, if the server knows it.
 pub async fn info(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
@@ -92,46 +92,34 @@ async fn ask(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryC
              or run this on a terminal.",
         ));
     }
-    context.ui.note(&missing);
+    context.note(&missing);
     loop {
-        let username = line(context.ui.ask("username: ").await?)?;
+        let username = context.ask("username: ").await?.line()?;
         let question = if registry.hub { "password: " } else { "password (or token): " };
         let answer = {
             let _silent = NoEcho::enter()?;
-            context.ui.ask(question).await
+            context.ask(question).await
         };
         ui::note("");
-        let credentials = RegistryCredentials { username, password: line(answer?)? };
+        let credentials = RegistryCredentials { username, password: answer?.line()? };
         match login(context, label, &credentials).await {
             Ok(()) => {
                 match credentials::config::keep(label, &credentials) {
-                    Ok(path) => context.ui.note(&format!("Configuration was updated in {}.", path.display())),
-                    Err(e) => context.ui.note(&format!("Note: the credentials could not be kept: {e}.")),
+                    Ok(path) => context.note(&format!("Configuration was updated in {}.", path.display())),
+                    Err(e) => context.note(&format!("Note: the credentials could not be kept: {e}.")),
                 }
                 return Ok(credentials);
             }
             Err(Failure::Api(error)) if error.code == ErrorCode::Credentials => {
-                context.ui.note(&format!("Sorry, {label} registry login FAILED."));
+                context.note(&format!("Sorry, {label} registry login FAILED."));
             }
             Err(other) => return Err(other),
         }
     }
 }
 
-fn line(answer: Answer) -> Result<String, Failure> {
-    match answer {
-        Answer::Line(line) => Ok(line),
-        Answer::End | Answer::Interrupted => Err(Failure::Aborted { newline: true }),
-        Answer::Terminated(number) => Err(Failure::signal(number)),
-    }
-}
-
 async fn login(context: &mut Context, label: &str, credentials: &RegistryCredentials) -> Result<(), Failure> {
     let action = ImageAction::RegistryLogin { registry: label.to_owned(), credentials: credentials.clone() };
-    let action: Action = action.into();
-    let Context { client, ui } = context;
-    match ui.watch(action.send(client, None)).await? {
-        Reply::Confirm(_) => Err(Failure::new("the server asks before it tries credentials.")),
-        Reply::Events(events) => actions::follow_silently(ui, events).await,
-    }
+    let events = context.start(action).await?;
+    events::follow_silently(&mut context.ui, events).await
 }

@@ -1,6 +1,6 @@
 //! Sets of nodes, for the command that goes through one by itself (`node run`).
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use walt_types::node_set::{self, SetError};
 

@@ -128,13 +128,16 @@ impl Ui {
                     self.busy.clear();
                     return done.map_err(Into::into);
                 }
-                interrupt = self.signals.next() => {
-                    self.busy.clear();
-                    return Err(interrupt.failure());
-                }
+                interrupt = self.signals.next() => return Err(self.interrupted(interrupt)),
                 () = self.busy.tick() => {}
             }
         }
+    }
+
+    /// How a command ends that does nothing else about a signal.
+    pub fn interrupted(&mut self, interrupt: Interrupt) -> Failure {
+        self.busy.clear();
+        interrupt.failure()
     }
 }
 

@@ -67,6 +67,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// The server closed the connection before it said how the work ended.
+    pub fn ended_early() -> Self {
+        Self::Broken("the server stopped before the end".to_owned())
+    }
+
     pub(crate) fn broken(what: &str, why: impl std::fmt::Display) -> Self {
         Self::Broken(format!("{what}: {why}"))
     }

@@ -1,12 +1,12 @@
 use super::*;
 
-fn parse_words(line: &str) -> Result<Category, Failure> {
+fn parse_words(line: &str) -> Result<CommandLine, Failure> {
     parse(line.split_whitespace().map(OsString::from).collect())
 }
 
 fn debug(line: &str) -> String {
     match parse_words(line) {
-        Ok(category) => format!("{category:?}"),
+        Ok(line) => format!("{:?}", line.category),
         Err(failure) => panic!("{line}: {}", failure.text()),
     }
 }
@@ -96,7 +96,7 @@ fn refused_lines() {
             Err(Failure::Usage { reason: got, help, status }) => {
                 assert_eq!(status, if reason.starts_with("Unknown sub-command") { 1 } else { 2 }, "{line}");
                 assert!(got.contains(reason), "{line}: {got}");
-                assert!(!got.contains('\n') && !help.is_empty(), "{line}");
+                assert!(!got.contains('\n') && help.is_some_and(|h| !h.is_empty()), "{line}");
             }
             other => panic!("{line}: {other:?}"),
         }

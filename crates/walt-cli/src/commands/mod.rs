@@ -1,41 +1,17 @@
-//! The commands: one file each.
+//! The table of commands: categories here, the commands of each in its own module, one file per command.
 
-pub mod advanced;
-pub mod cp;
-pub mod help;
-pub mod image;
-pub mod node;
-pub mod proxy;
-pub mod registry;
+mod advanced;
+mod cp;
+mod help;
+mod image;
+mod node;
+mod options;
+mod proxy;
+mod registry;
 
+use crate::context::Context;
 use crate::error::Failure;
-use crate::ui::Ui;
-use clap::{Args, Subcommand};
-use walt_client::Client;
-
-/// What every command that talks to the server works with.
-#[derive(Debug)]
-pub struct Context {
-    /// The server.
-    pub client: Client,
-    /// The user.
-    pub ui: Ui,
-}
-
-impl Context {
-    fn new() -> Result<Self, Failure> {
-        Ok(Self { client: Client::from_env()?, ui: Ui::new()? })
-    }
-
-    /// Does an action and prints what it says; `yes` confirms without asking.
-    pub async fn action(
-        &mut self,
-        action: impl Into<crate::actions::Action>,
-        yes: bool,
-    ) -> Result<(), Failure> {
-        crate::actions::run(&mut self.client, &mut self.ui, action, yes).await
-    }
-}
+use clap::Subcommand;
 
 /// Categories, in the order of the help.
 #[derive(Debug, Subcommand)]
@@ -60,22 +36,16 @@ pub enum Category {
     Proxy(proxy::Proxy),
 }
 
-/// The switch of commands that may ask.
-#[derive(Debug, Args)]
-pub struct Confirmed {
-    /// answer yes to confirmations
-    #[arg(short, long)]
-    pub yes: bool,
-}
-
-/// Does what the command line says.
-pub async fn run(category: Category) -> Result<(), Failure> {
-    match category {
-        Category::Image(command) => command.run(&mut Context::new()?).await,
-        Category::Node(command) => command.run(&mut Context::new()?).await,
-        Category::Registry(command) => command.run(&mut Context::new()?).await,
-        Category::Advanced(command) => command.run(&mut Context::new()?).await,
-        Category::Help(command) => command.run(),
-        Category::Proxy(command) => command.run().await,
+impl Category {
+    /// Does what the command line says.
+    pub async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Image(command) => command.run(&mut Context::new()?).await,
+            Self::Node(command) => command.run(&mut Context::new()?).await,
+            Self::Registry(command) => command.run(&mut Context::new()?).await,
+            Self::Advanced(command) => command.run(&mut Context::new()?).await,
+            Self::Help(command) => command.run(),
+            Self::Proxy(command) => command.run().await,
+        }
     }
 }

@@ -17,6 +17,20 @@ pub enum Answer {
     Terminated(i32),
 }
 
+impl Answer {
+    /// The line, for a question that must be answered.
+    ///
+    /// # Errors
+    /// There is none: the command ends.
+    pub fn line(self) -> Result<String, Failure> {
+        match self {
+            Self::Line(line) => Ok(line),
+            Self::End | Self::Interrupted => Err(Failure::Aborted { newline: true }),
+            Self::Terminated(number) => Err(Failure::signal(number)),
+        }
+    }
+}
+
 /// A conversation; the tests have one with a script.
 pub trait Dialog {
     /// Asks and waits for one line.
@@ -49,18 +63,6 @@ pub async fn decide(dialog: &mut impl Dialog, question: &str) -> Result<Decision
             Answer::End | Answer::Interrupted => return Ok(Decision::None),
             Answer::Terminated(number) => return Err(Failure::signal(number)),
         }
-    }
-}
-
-/// [`decide`] with the usual question, after `warnings`; anything but a yes ends the command.
-pub async fn confirm(dialog: &mut impl Dialog, warnings: &[String]) -> Result<(), Failure> {
-    for warning in warnings {
-        dialog.note(warning);
-    }
-    match decide(dialog, "Are you sure?").await? {
-        Decision::Yes => Ok(()),
-        Decision::No => Err(Failure::Aborted { newline: false }),
-        Decision::None => Err(Failure::Aborted { newline: true }),
     }
 }
 
@@ -126,21 +128,5 @@ mod tests {
                 "!OK.\n"
             ]
         );
-    }
-
-    #[test]
-    fn anything_but_yes_aborts() {
-        let ask = |answers: &[&str]| {
-            let mut user = Script::new(answers);
-            let end = block_on(confirm(&mut user, &["This would reboot 1 node.".into()]));
-            assert_eq!(user.said[0], "!This would reboot 1 node.");
-            end
-        };
-        assert!(ask(&["y"]).is_ok());
-        assert!(matches!(ask(&["n"]), Err(Failure::Aborted { newline: false })));
-        assert!(matches!(ask(&["^C"]), Err(Failure::Aborted { newline: true })));
-        assert!(matches!(ask(&[]), Err(Failure::Aborted { newline: true })));
-        let mut gone = Script { answers: [Answer::Terminated(1)].into(), said: vec![] };
-        assert!(matches!(block_on(confirm(&mut gone, &[])), Err(Failure::Status(129))));
     }
 }

@@ -1,6 +1,6 @@
 //! `walt advanced update-default-images`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;

@@ -1,8 +1,8 @@
 //! From an image or a node to this machine: unpacked in a thread of its own.
 
 use super::link::{Link, QUEUE, done_line, follow, transfer};
-use super::{show, trimmed};
-use crate::commands::Context;
+use super::local::{show, trimmed};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui::{self, Ui};
 use std::ffi::OsString;
@@ -95,8 +95,8 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
             None => {}
             Some(Some(Transferred::Message(ServerMessage::Source { source, top }))) => break (source, top.0),
             Some(other) => {
-                if let Some(end) = follow(link.ui, other)? {
-                    return end;
+                if follow(link.ui, other)?.is_break() {
+                    return Ok(());
                 }
             }
         }
@@ -122,10 +122,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
                 moved.set(moved.get() + bytes.len() as u64);
                 let sent = tokio::select! {
                     sent = open.send(bytes.to_vec()) => sent,
-                    interrupt = link.ui.signals.next() => {
-                        link.ui.busy.clear();
-                        return Err(interrupt.failure());
-                    }
+                    interrupt = link.ui.signals.next() => return Err(link.ui.interrupted(interrupt)),
                 };
                 if sent.is_err() {
                     // The reader has ended: by the end of the tar, or with a failure that it tells.
@@ -133,11 +130,11 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
                     unpacked(link.ui, (&mut unpacker).await)?;
                 }
             }
-            Some(other) => match follow(link.ui, other)? {
-                Some(Ok(())) => break,
-                Some(failed) => return failed,
-                None => {}
-            },
+            Some(other) => {
+                if follow(link.ui, other)?.is_break() {
+                    break;
+                }
+            }
         }
     }
     if let Some(open) = queue.take() {

@@ -1,13 +1,14 @@
 //! An open transfer: what the server says, what the user asks for by signals, and how much has passed.
 
-use crate::commands::Context;
-use crate::confirm::confirmed;
+use crate::confirm::{Attempt, confirmed};
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::ui::{self, Interrupt, Ui};
 use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::rc::Rc;
-use walt_api::Event;
 use walt_api::transfer::{ClientMessage, Open, ServerMessage, What};
 use walt_client::{Error, TransferInput, TransferOutput, Transferred};
 
@@ -25,10 +26,10 @@ pub async fn transfer(
     once: impl AsyncFn(&mut Context, &Open) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut open = Open { what, confirm: None, yes: false };
-    let changed = "the state of things changed each time you confirmed; nothing was done.";
-    confirmed(context, yes, changed, async |context, token| {
+    let subject = "what this would overwrite or disturb";
+    confirmed(context, yes, subject, async |context: &mut Context, token| {
         open.confirm = token;
-        once(context, &open).await
+        Attempt::from_result(once(context, &open).await)
     })
     .await
 }
@@ -109,28 +110,19 @@ impl<'a> Link<'a> {
 /// Files on their way to the server.
 pub type Work = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
-/// Tells a message of the server; the command's end if it is the last one.
-pub fn follow(ui: &mut Ui, message: Option<Transferred>) -> Result<Option<Result<(), Failure>>, Failure> {
-    let event = match message {
-        Some(Transferred::Message(ServerMessage::Event { event })) => event,
-        Some(_) => return Ok(None),
-        None => return Err(Error::Broken("the server stopped before the end".to_owned()).into()),
-    };
-    if !matches!(event, Event::Busy { .. } | Event::Progress { .. }) {
-        ui.busy.clear();
+/// Shows a message of the server; `Break` at the last one of a copy that succeeded.
+///
+/// # Errors
+/// The copy failed.
+pub fn follow(ui: &mut Ui, message: Option<Transferred>) -> Result<ControlFlow<()>, Failure> {
+    match message {
+        Some(Transferred::Message(ServerMessage::Event { event })) => events::show(ui, event),
+        Some(_) => Ok(ControlFlow::Continue(())),
+        None => {
+            ui.busy.clear();
+            Err(Error::ended_early().into())
+        }
     }
-    match event {
-        Event::Out { text } => ui::out(&text)?,
-        Event::Note { text } => ui::note(&text),
-        Event::Busy { label } => ui.busy.label(&label),
-        Event::Progress { label, done, total } => ui.busy.progress(&label, done, total),
-        // Of a search only.
-        Event::Found { .. } => {}
-        Event::Error { error } => return Ok(Some(Err(error.into()))),
-        Event::Done { ok: true } => return Ok(Some(Ok(()))),
-        Event::Done { ok: false } => return Ok(Some(Err(Failure::said()))),
-    }
-    Ok(None)
 }
 
 /// The end of the animation.
@@ -151,8 +143,8 @@ async fn remote_once(context: &mut Context, open: &Open) -> Result<(), Failure> 
     let mut link = Link::open(context, open).await?;
     loop {
         let Some(message) = link.next(&mut None).await? else { continue };
-        if let Some(end) = follow(link.ui, message)? {
-            return end;
+        if follow(link.ui, message)?.is_break() {
+            return Ok(());
         }
     }
 }

@@ -8,15 +8,16 @@
 
 mod download;
 mod link;
+mod local;
 mod upload;
 
-use crate::commands::{Confirmed, Context};
-use crate::error::{Failure, STATUS_USAGE};
-use crate::help;
+use crate::commands::options::Confirmed;
+use crate::context::Context;
+use crate::error::Failure;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use walt_api::transfer::{self, Source, What};
 
 /// The destination that is the image of the node.
@@ -54,13 +55,6 @@ impl Entity {
             Self::Node => What::ToNode { node: name, path, source },
         }
     }
-
-    fn command(self) -> [&'static str; 2] {
-        match self {
-            Self::Image => ["image", "cp"],
-            Self::Node => ["node", "cp"],
-        }
-    }
 }
 
 impl Cp {
@@ -79,11 +73,7 @@ impl Cp {
             (Operand::Remote { entity: name, path }, Operand::Local(local)) => {
                 download::download(context, entity.from(name, path), &local, yes).await
             }
-            _ => Err(Failure::Usage {
-                reason: "exactly one of source and destination must be a path of this machine".to_owned(),
-                help: help::of(&entity.command()),
-                status: STATUS_USAGE,
-            }),
+            _ => Err(Failure::usage("exactly one of source and destination must be a path of this machine")),
         }
     }
 }
@@ -117,18 +107,6 @@ impl Operand {
     }
 }
 
-/// The words that a user understands of a local path.
-fn show(path: &Path) -> String {
-    transfer::Path(path.as_os_str().as_bytes().to_vec()).show()
-}
-
-/// Drops trailing slashes: they mean nothing.
-fn trimmed(path: &Path) -> PathBuf {
-    let bytes = path.as_os_str().as_bytes();
-    let end = bytes.iter().rposition(|b| *b != b'/').map_or(1, |at| at + 1);
-    PathBuf::from(OsString::from_vec(bytes[..end.min(bytes.len())].to_vec()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,15 +127,6 @@ mod tests {
             ("", Operand::Local("".into())),
         ] {
             assert_eq!(Operand::parse(OsStr::new(text)), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn slashes_at_the_end_mean_nothing() {
-        for (path, expected) in
-            [("a//", "a"), ("/", "/"), ("///", "/"), ("a/b/", "a/b"), (".", "."), ("./", ".")]
-        {
-            assert_eq!(trimmed(Path::new(path)), Path::new(expected));
         }
     }
 }

@@ -1,8 +1,8 @@
 //! From this machine to an image or a node: packed in a thread of its own.
 
 use super::link::{Link, QUEUE, Work, follow, transfer};
-use super::{show, trimmed};
-use crate::commands::Context;
+use super::local::{show, trimmed};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
 use std::cell::Cell;
@@ -61,8 +61,8 @@ async fn upload_once(context: &mut Context, path: &Path, open: &Open) -> Result<
                 }
             }
             other => {
-                if let Some(end) = follow(link.ui, other)? {
-                    return end;
+                if follow(link.ui, other)?.is_break() {
+                    return Ok(());
                 }
             }
         }

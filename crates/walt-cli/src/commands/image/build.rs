@@ -1,16 +1,19 @@
 //! `walt image build`
 
-use super::context::{self, Context as BuildContext};
-use crate::commands::{Confirmed, Context};
-use crate::confirm::confirmed;
+mod context;
+
+use crate::commands::options::Confirmed;
+use crate::confirm::{Attempt, confirmed};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::fds::Output as Fd;
 use crate::registries;
 use crate::ui;
 use clap::{ArgGroup, Args};
+use context::Context as BuildContext;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use walt_api::build::{MAX_SECRET, OpenImageBuild, Secret};
 use walt_api::term::{ClientMessage, ServerMessage};
@@ -80,11 +83,11 @@ impl Build {
             confirm: None,
         };
         // With --yes the server does not ask.
-        let changed = "what this would overwrite changed each time you confirmed; nothing was built.";
-        confirmed(context, false, changed, async |context, token| {
+        let subject = "what this would overwrite";
+        confirmed(context, false, subject, async |context: &mut Context, token| {
             open.confirm = token;
             let pair = context.ui.watch(context.client.image_build(&open)).await?;
-            self.once(context, pair, &found, &secrets).await
+            Attempt::from_result(self.once(context, pair, &found, &secrets).await)
         })
         .await
     }
@@ -238,10 +241,7 @@ impl Build {
                     }
                     continue;
                 }
-                interrupt = ui.signals.next() => {
-                    ui.busy.clear();
-                    return Err(interrupt.failure());
-                }
+                interrupt = ui.signals.next() => return Err(ui.interrupted(interrupt)),
                 () = ui.busy.tick() => continue,
             };
             let message = message.inspect_err(|_| ui.busy.clear())?;
@@ -249,7 +249,7 @@ impl Build {
                 ui.busy.clear();
             }
             match message {
-                None => return Err(Error::Broken("the server stopped before the end".to_owned()).into()),
+                None => return Err(Error::ended_early().into()),
                 Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => stdout.write(&bytes).await?,
                 Some(Output::Message(message)) => match message {
                     ServerMessage::Busy { label } => ui.busy.label(&label),
@@ -262,15 +262,10 @@ impl Build {
                         }
                     }
                     ServerMessage::Exited { status: 0 } => return Ok(()),
-                    ServerMessage::Exited { .. } => return Err(Failure::said()),
+                    ServerMessage::Exited { .. } => return Err(Failure::reported()),
                     ServerMessage::Error { error } => return Err(error.into()),
                 },
             }
         }
     }
-}
-
-/// Shown by errors about a directory.
-pub(super) fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
-    Failure::new(format!("cannot {what} {}: {e}.", path.display()))
 }

@@ -1,6 +1,7 @@
 //! `walt image clone`
 
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;

@@ -2,17 +2,21 @@
 
 mod build;
 mod clone;
-mod context;
-mod keep;
+mod diff;
+mod duplicate;
+mod history;
+mod prune;
 mod publish;
+mod remove;
+mod rename;
+mod rollback;
 mod search;
 mod shell;
 mod show;
-mod simple;
-mod versions;
+mod squash;
 
-use super::Context;
 use super::cp::{self, Entity};
+use crate::context::Context;
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -32,23 +36,23 @@ pub enum Command {
     /// copy files to or from an image of yours
     Cp(cp::Cp),
     /// give an image of yours a second name
-    Duplicate(simple::Duplicate),
+    Duplicate(duplicate::Duplicate),
     /// remove an image of yours
-    Remove(simple::Remove),
+    Remove(remove::Remove),
     /// rename an image of yours
-    Rename(simple::Rename),
+    Rename(rename::Rename),
     /// publish an image of yours at a registry
     Publish(publish::Publish),
     /// make one layer of all layers of an image
-    Squash(simple::Squash),
+    Squash(squash::Squash),
     /// list what an image name has meant: when, by whom, by which command
-    History(versions::History),
+    History(history::History),
     /// let an image name mean again what it meant before
-    Rollback(versions::Rollback),
+    Rollback(rollback::Rollback),
     /// forget what image names meant before
-    Prune(versions::Prune),
+    Prune(prune::Prune),
     /// list the files that differ between two images; IMAGE@N is version N of its history
-    Diff(versions::Diff),
+    Diff(diff::Diff),
 }
 
 impl Command {

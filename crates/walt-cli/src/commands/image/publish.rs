@@ -1,6 +1,6 @@
 //! `walt image publish`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;

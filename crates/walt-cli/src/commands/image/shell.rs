@@ -1,17 +1,21 @@
 //! `walt image shell`
 
-use super::keep::{self, Desk, Saved};
-use crate::actions::{self, Action};
-use crate::commands::{Confirmed, Context};
+mod save_prompt;
+
+use crate::action::Action;
+use crate::commands::options::Confirmed;
+use crate::confirm::Attempt;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::terminal::{self, End, Mode};
 use crate::ui;
 use crate::ui::prompt::{Answer, Dialog};
 use clap::Args;
+use save_prompt::Session;
 use std::io;
 use walt_api::SessionAction;
 use walt_api::term::OpenImageShell;
-use walt_client::Reply;
 
 /// Said when the image's operating system was started.
 const NOTE_OS: &str = "Note: the OS was started in a virtual environment.\n\
@@ -76,20 +80,17 @@ impl Shell {
                 End::Interrupted | End::Detached => Failure::Aborted { newline: true },
             });
         };
-        let mut session = Session { context, id };
+        let mut session = OpenSession { context, id };
         let status = match outcome.end {
             End::Exited(status) => status,
-            End::Interrupted | End::Detached => {
-                ui::note("\nAborted.");
-                session.discard().await?;
-                ui::note("The changes of this session were dropped.");
-                return Err(Failure::said());
-            }
+            End::Interrupted | End::Detached => return save_prompt::abort(&mut session).await,
         };
         let result = match &self.save {
             Some(name) if status == 0 => session.save_at_once(name).await,
             // At a terminal, a shell's status is that of its last command: no reason to drop the work.
-            _ if interactive => keep::ask_and_keep(&mut session, &self.image_name, self.confirmed.yes).await,
+            _ if interactive => {
+                save_prompt::ask_and_save(&mut session, &self.image_name, self.confirmed.yes).await
+            }
             save => {
                 session.discard().await?;
                 ui::note(&match save {
@@ -117,17 +118,17 @@ impl Shell {
              'walt image shell --discard {0}' drops it.",
             self.image_name
         ));
-        Failure::said()
+        Failure::reported()
     }
 }
 
 /// The user, and a session whose shell has ended.
-struct Session<'a> {
+struct OpenSession<'a> {
     context: &'a mut Context,
     id: String,
 }
 
-impl Session<'_> {
+impl OpenSession<'_> {
     async fn save_at_once(&mut self, name: &str) -> Result<(), Failure> {
         let name = (!name.is_empty()).then(|| name.to_owned());
         let action = SessionAction::Save { session: self.id.clone(), name, yes: true };
@@ -135,36 +136,31 @@ impl Session<'_> {
     }
 }
 
-impl Dialog for Session<'_> {
+impl Dialog for OpenSession<'_> {
     async fn ask(&mut self, question: &str) -> io::Result<Answer> {
-        self.context.ui.ask(question).await
+        self.context.ask(question).await
     }
     fn note(&mut self, line: &str) {
-        self.context.ui.note(line);
+        self.context.note(line);
     }
 }
 
-impl Desk for Session<'_> {
-    async fn save(&mut self, name: Option<&str>, token: Option<&str>) -> Result<Saved, Failure> {
+impl Session for OpenSession<'_> {
+    async fn save(&mut self, name: Option<&str>, token: Option<&str>) -> Result<Attempt<()>, Failure> {
         let name = name.map(str::to_owned);
         let action: Action = SessionAction::Save { session: self.id.clone(), name, yes: false }.into();
-        let Context { client, ui } = &mut *self.context;
-        match ui.watch(action.send(client, token)).await? {
-            Reply::Confirm(c) => Ok(Saved::Ask { warnings: c.warnings, token: c.token }),
-            Reply::Events(events) => {
-                actions::follow(ui, events).await?;
-                Ok(Saved::Done)
+        match self.context.attempt(&action, token).await? {
+            Attempt::Question(confirmation) => Ok(Attempt::Question(confirmation)),
+            Attempt::Done(events) => {
+                events::follow(&mut self.context.ui, events).await?;
+                Ok(Attempt::Done(()))
             }
         }
     }
 
     /// Silent: the caller says what it means.
     async fn discard(&mut self) -> Result<(), Failure> {
-        let action: Action = SessionAction::Discard { session: self.id.clone() }.into();
-        let Context { client, ui } = &mut *self.context;
-        match ui.watch(action.send(client, None)).await? {
-            Reply::Confirm(_) => Err(Failure::new("the server asks before it drops the session.")),
-            Reply::Events(events) => actions::follow_silently(ui, events).await,
-        }
+        let events = self.context.start(SessionAction::Discard { session: self.id.clone() }).await?;
+        events::follow_silently(&mut self.context.ui, events).await
     }
 }

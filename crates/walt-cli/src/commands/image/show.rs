@@ -1,6 +1,6 @@
 //! `walt image show`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
 use crate::ui::table::{compact_models, table, truth};

@@ -1,7 +1,7 @@
 //! What `shell`, `run`, `console` and `ping` share: opening a terminal on one node.
 
-use crate::commands::Context;
-use crate::confirm::confirmed;
+use crate::confirm::{Attempt, confirmed};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::terminal::{self, End, Mode};
 use walt_api::term::{NodeTerminal, OpenNodeTerminal, Tty};
@@ -16,10 +16,9 @@ pub async fn open(
     yes: bool,
 ) -> Result<End, Failure> {
     let mut open = OpenNodeTerminal { node: node.to_owned(), what, tty, confirm: None };
-    let changed = format!("the owner of '{node}' changed each time you confirmed; nothing was done.");
-    confirmed(context, yes, &changed, async |context, token| {
+    confirmed(context, yes, &format!("the owner of '{node}'"), async |context: &mut Context, token| {
         open.confirm = token;
-        attempt(context, &open, mode).await
+        Attempt::from_result(attempt(context, &open, mode).await)
     })
     .await
 }

@@ -1,14 +1,24 @@
 //! `walt node …`.
 
 mod access;
+mod acquire;
+mod boot;
+mod config;
 mod console;
+mod create;
+mod ping;
+mod reboot;
+mod release;
+mod remove;
+mod rename;
 mod run;
+mod save;
 mod shell;
 mod show;
-mod simple;
+mod wait;
 
-use super::Context;
 use super::cp::{self, Entity};
+use crate::context::Context;
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -18,11 +28,11 @@ pub enum Command {
     /// show nodes
     Show(show::Show),
     /// take ownership of nodes: they boot your copy of their default image
-    Acquire(simple::Acquire),
+    Acquire(acquire::Acquire),
     /// give up ownership of nodes: they boot their default image
-    Release(simple::Release),
+    Release(release::Release),
     /// let nodes boot an operating system image
-    Boot(simple::Boot),
+    Boot(boot::Boot),
     /// open a shell on a node
     Shell(shell::Shell),
     /// copy files to or from a node
@@ -30,25 +40,25 @@ pub enum Command {
     /// run a command on nodes
     Run(run::Run),
     /// make an image of what was changed on a node
-    Save(simple::Save),
+    Save(save::Save),
     /// reboot nodes
-    Reboot(simple::Reboot),
+    Reboot(reboot::Reboot),
     /// print or change the settings of nodes (such as ram=1G, boot.road=pxe)
-    Config(simple::Config),
+    Config(config::Config),
     /// create a virtual node
-    Create(simple::Create),
+    Create(create::Create),
     /// remove a virtual node
-    Remove(simple::Remove),
+    Remove(remove::Remove),
     /// rename a node
-    Rename(simple::Rename),
+    Rename(rename::Rename),
     /// check that a node answers on the network
-    Ping(console::Ping),
+    Ping(ping::Ping),
     /// connect to the console of a node
     Console(console::Console),
     /// wait until nodes have booted
-    Wait(simple::Wait),
+    Wait(wait::Wait),
     /// the same as 'boot'
-    Deploy(simple::Boot),
+    Deploy(boot::Boot),
 }
 
 impl Command {

@@ -1,7 +1,8 @@
 //! `walt node shell`
 
 use super::access;
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::terminal::{self, Mode};
 use crate::ui;

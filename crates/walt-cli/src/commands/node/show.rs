@@ -1,6 +1,6 @@
 //! `walt node show`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
 use crate::ui::table::table;

@@ -3,7 +3,6 @@
 //! Files belong to root there, whoever owns them here. Sockets are left out; a file that becomes shorter while it is
 //! read is an error.
 
-use super::build::cannot;
 use crate::error::Failure;
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -231,6 +230,11 @@ fn header(kind: Type, path: Vec<u8>, meta: &Metadata) -> Header {
         mtime: Time { sec: meta.mtime(), nsec: meta.mtime_nsec() as u32 },
         ..Header::file(0)
     }
+}
+
+/// Shown by errors about a directory.
+fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
+    Failure::new(format!("cannot {what} {}: {e}.", path.display()))
 }
 
 #[cfg(test)]
