@@ -15,6 +15,7 @@
 //!
 //! Limits: [`MAX_ANSWER`] for answers, [`MAX_EVENT`] for one event, [`CONNECT_TIMEOUT`] to connect.
 
+mod answer;
 mod connection;
 pub mod credentials;
 mod http;
@@ -22,9 +23,11 @@ mod target;
 mod terminal;
 mod transfer;
 pub mod tunnel;
+mod websocket;
 
+pub use answer::MAX_ANSWER;
 pub use connection::{CONNECT_TIMEOUT, Connection};
-pub use http::{Client, EventStream, MAX_ANSWER, MAX_EVENT, Reply};
+pub use http::{Client, EventStream, MAX_EVENT, Reply};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};
 pub use transfer::{TransferInput, TransferOutput, Transferred};

@@ -3,10 +3,11 @@
 //! Only what is below `/v2/` passes: the rest of the API trusts whoever holds the connection, and a port of loopback is
 //! everybody's on this machine. The registry asks for a token.
 
-use crate::{Connection, Target};
+use crate::Target;
+use crate::http::reuse_or_connect;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -108,24 +109,7 @@ async fn send(
     behind: &mut Option<SendRequest<Incoming>>,
     target: &Target,
 ) -> Result<Response<Incoming>, String> {
-    let mut kept = behind.take();
-    if let Some(sender) = &mut kept
-        && sender.ready().await.is_err()
-    {
-        kept = None;
-    }
-    let mut sender = match kept {
-        Some(sender) => sender,
-        None => {
-            let stream = Connection::open(target).await.map_err(|e| e.to_string())?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-            // Ends with the sender and the answer's body.
-            tokio::spawn(async move {
-                let _ = connection.await;
-            });
-            sender
-        }
-    };
+    let mut sender = reuse_or_connect(behind, target).await.map_err(|e| e.to_string())?;
     let answer = sender.send_request(request).await.map_err(|e| format!("the WalT server broke off: {e}"))?;
     *behind = Some(sender);
     Ok(answer)

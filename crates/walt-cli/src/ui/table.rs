@@ -26,6 +26,20 @@ pub fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A table with a title and a blank line after it; nothing if there are no rows.
+pub fn section(title: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("{}{}\n", super::title(title), table(columns, rows))
+}
+
+/// An image's full name without its owner and `:latest`.
+pub fn own_name(full: &str) -> &str {
+    let own = full.split_once('/').map_or(full, |(_, own)| own);
+    own.strip_suffix(":latest").unwrap_or(own)
+}
+
 /// `True` or `False`, as tables show it.
 pub fn truth(value: bool) -> String {
     if value { "True" } else { "False" }.to_owned()

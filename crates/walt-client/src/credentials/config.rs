@@ -1,5 +1,6 @@
 //! `~/.walt/config`: YAML, mode 0600. Passwords are hidden from a glance, not from a reader.
 
+use super::files;
 use serde_norway::{Mapping, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
@@ -15,7 +16,7 @@ const HEAD: &str = "\
 
 /// Where it is.
 pub fn path() -> Option<PathBuf> {
-    super::home().map(|home| home.join(".walt/config"))
+    files::in_home(".walt/config")
 }
 
 /// The file, with all that we do not know kept as it is.
@@ -74,13 +75,13 @@ impl Config {
 /// # Errors
 /// The file cannot be written, or what is in it cannot be read: then it is left as it is.
 pub fn keep(label: &str, credentials: &RegistryCredentials) -> io::Result<PathBuf> {
-    let path = path().ok_or_else(|| io::Error::other("there is no HOME to keep credentials in"))?;
-    let mut config = match super::read(&path)? {
+    let path = files::writable(path())?;
+    let mut config = match files::read(&path)? {
         Some(text) => parse(&text).map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?,
         None => Config::default(),
     };
     config.set(label, credentials);
-    super::replace(&path, &config.text())?;
+    files::replace(&path, &config.text())?;
     Ok(path)
 }
 

@@ -1,5 +1,6 @@
 //! Credentials for the server's own registry, put where docker, podman and their like look.
 
+use super::files::{env_path, in_home, read, replace, writable};
 use serde_json::{Map, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
@@ -7,10 +8,9 @@ use walt_api::RegistryCredentials;
 /// The file that gets them: the one that the environment names, else docker's, which podman, skopeo and buildah
 /// read too.
 pub fn path() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    var("REGISTRY_AUTH_FILE")
-        .or_else(|| Some(var("DOCKER_CONFIG")?.join("config.json")))
-        .or_else(|| Some(super::home()?.join(".docker/config.json")))
+    env_path("REGISTRY_AUTH_FILE")
+        .or_else(|| Some(env_path("DOCKER_CONFIG")?.join("config.json")))
+        .or_else(|| in_home(".docker/config.json"))
 }
 
 /// The file's text with credentials for `hosts`; all else stays.
@@ -38,11 +38,11 @@ fn with(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials)
 /// # Errors
 /// The file cannot be read or written; it is left as it is then.
 pub fn keep(hosts: &[String], credentials: &RegistryCredentials) -> io::Result<PathBuf> {
-    let path = path().ok_or_else(|| io::Error::other("there is no HOME to keep credentials in"))?;
+    let path = writable(path())?;
     let named = |e: String| io::Error::other(format!("{}: {e}", path.display()));
-    let before = super::read(&path).map_err(|e| named(e.to_string()))?;
+    let before = read(&path).map_err(|e| named(e.to_string()))?;
     let text = with(before.as_deref(), hosts, credentials).map_err(named)?;
-    super::replace(&path, &text).map_err(|e| named(e.to_string()))?;
+    replace(&path, &text).map_err(|e| named(e.to_string()))?;
     Ok(path)
 }
 

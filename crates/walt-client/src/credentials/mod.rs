@@ -10,62 +10,26 @@
 
 pub mod authfile;
 pub mod config;
+mod files;
 pub mod login;
 
 use authfile::{AuthFile, Entry};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use files::{env_path, in_home, read};
+use std::{io, path::PathBuf, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use walt_api::{RegistryCredentials, RegistryInfo};
 
-/// Largest file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
 /// How long a helper may take: it may have to ask for the password of a key ring.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 
-/// A file that does not exist, or is too large to be what we look for, is none.
-fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::metadata(path) {
-        Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE => fs::read_to_string(path).map(Some),
-        Ok(_) => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Writes a file whole or not at all; it is never readable by others, not even for a moment.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
-fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from)
-}
-
 /// Files of docker and podman, in the order in which they count.
 fn auth_files() -> Vec<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let docker = var("DOCKER_CONFIG").or_else(|| Some(home()?.join(".docker")));
+    let docker = env_path("DOCKER_CONFIG").map(|dir| dir.join("config.json"));
     [
-        var("REGISTRY_AUTH_FILE"),
-        var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
-        home().map(|dir| dir.join(".config/containers/auth.json")),
-        docker.map(|dir| dir.join("config.json")),
+        env_path("REGISTRY_AUTH_FILE"),
+        env_path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        in_home(".config/containers/auth.json"),
+        docker.or_else(|| in_home(".docker/config.json")),
     ]
     .into_iter()
     .flatten()

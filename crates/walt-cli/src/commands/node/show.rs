@@ -3,7 +3,7 @@
 use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
-use crate::ui::table::table;
+use crate::ui::table::{own_name, section};
 use clap::Args;
 use walt_api::{Node, NodeList, NodeState};
 use walt_types::PLATFORM_USER;
@@ -48,30 +48,23 @@ impl Show {
 }
 
 fn text(nodes: &[Node], user: &str) -> String {
-    let section = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| {
-        if rows.is_empty() {
-            String::new()
-        } else {
-            format!("{}{}\n", ui::title(title), table(columns, &rows))
-        }
-    };
     let rows = |of: &dyn Fn(&Node) -> bool, cells: &dyn Fn(&Node) -> Vec<String>| {
         nodes.iter().filter(|n| of(n)).map(cells).collect::<Vec<_>>()
     };
     let mut text = section(
         "Nodes you own:",
         &["name", "type", "model", "image", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner == user, &|n| cells(n, Some(vec![short_image(&n.image)]))),
+        &rows(&|n| n.owner == user, &|n| cells(n, Some(vec![own_name(&n.image).to_owned()]))),
     );
     text += &section(
         "Free nodes:",
         &["name", "type", "model", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
+        &rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
     );
     text += &section(
         "Nodes of other users:",
         &["name", "type", "model", "image_owner", "clonable_image_link", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
+        &rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
             cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
         }),
     );
@@ -91,12 +84,6 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
     let netsetup = node.config.get("netsetup").and_then(|v| v.as_str()).unwrap_or("LAN");
     cells.extend([node.ip.clone(), netsetup.to_owned(), node.booted_text.clone()]);
     cells
-}
-
-/// Image without user and `:latest`.
-fn short_image(full: &str) -> String {
-    let own = full.split_once('/').map_or(full, |(_, own)| own);
-    own.trim_end_matches(":latest").to_owned()
 }
 
 fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String> {
