@@ -49,7 +49,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<CommandLine, Failure> {
     let path = help::path(&root, &words);
     if path.len() == arguments.len() && help::find(&root, &path).has_subcommands() {
         let text = format!("No sub-command given\n------\n{}", help::text(&root, &path));
-        return Err(Failure::Shown { text, status: 1 });
+        return Err(Failure::Help { text, status: 1 });
     }
     let full = std::iter::once(OsString::from("walt")).chain(arguments.iter().cloned());
     let error = match Cli::try_parse_from(full) {
@@ -60,16 +60,16 @@ pub fn parse(arguments: Vec<OsString>) -> Result<CommandLine, Failure> {
     };
     let help = help::text(&root, &path);
     Err(match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Shown { text: help, status: 0 },
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Help { text: help, status: 0 },
         kind => {
             let status = if kind == ErrorKind::InvalidSubcommand { STATUS_UNKNOWN } else { STATUS_USAGE };
-            Failure::Usage { reason: reason(&error), help: Some(help), status }
+            Failure::Usage { reason: usage_error(&error), help: Some(help), status }
         }
     })
 }
 
 /// One sentence about what is wrong.
-fn reason(error: &clap::Error) -> String {
+fn usage_error(error: &clap::Error) -> String {
     let value = |kind| error.get(kind).map(|v| v.to_string()).unwrap_or_default();
     match error.kind() {
         ErrorKind::InvalidSubcommand => {

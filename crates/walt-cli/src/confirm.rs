@@ -129,15 +129,15 @@ mod tests {
         let ask = |answers: &[&str]| {
             let mut user = Script::new(answers);
             let (end, tokens) = request(&mut user, false, 1);
-            assert_eq!(user.said[0], "!This would reboot 1 node.");
-            assert_eq!(user.said[1], "?Are you sure? (y/n): ");
+            assert_eq!(user.transcript[0], "!This would reboot 1 node.");
+            assert_eq!(user.transcript[1], "?Are you sure? (y/n): ");
             (end, tokens.len())
         };
         assert!(matches!(ask(&["y"]), (Ok(()), 2)));
         assert!(matches!(ask(&["n"]), (Err(Failure::Aborted { newline: false }), 1)));
         assert!(matches!(ask(&["^C"]), (Err(Failure::Aborted { newline: true }), 1)));
         assert!(matches!(ask(&[]), (Err(Failure::Aborted { newline: true }), 1)));
-        let mut gone = Script { answers: [Answer::Terminated(1)].into(), said: vec![] };
+        let mut gone = Script { answers: [Answer::Terminated(1)].into(), transcript: vec![] };
         assert!(matches!(request(&mut gone, false, 1).0, Err(Failure::Status(129))));
     }
 
@@ -154,7 +154,7 @@ mod tests {
         let mut user = Script::default();
         let (end, tokens) = request(&mut user, true, 1);
         assert!(end.is_ok() && tokens.len() == 2);
-        assert_eq!(user.said, ["!This would reboot 1 node."]);
+        assert_eq!(user.transcript, ["!This would reboot 1 node."]);
         let (end, tokens) = request(&mut user, true, usize::MAX);
         assert_eq!(tokens.len(), MAX_CONFIRMATIONS);
         let text = end.unwrap_err().text();

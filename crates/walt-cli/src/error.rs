@@ -6,7 +6,7 @@ use walt_api::{ApiError, ErrorCode};
 use walt_client::{Error, Target};
 
 /// Exit status of a request that was not fulfilled, or that its user declined.
-const STATUS_NOT_DONE: i32 = 1;
+const STATUS_FAILED: i32 = 1;
 /// Exit status of a command line that cannot be understood.
 pub const STATUS_USAGE: i32 = 2;
 /// Exit status of a category or sub-command that does not exist, as scripts know it.
@@ -27,7 +27,7 @@ pub enum Failure {
         status: i32,
     },
     /// Something to show that is no error (help), with the exit status.
-    Shown {
+    Help {
         /// The text, for standard output.
         text: String,
         /// Exit status.
@@ -80,7 +80,7 @@ impl Failure {
 
     /// It failed, and the reason has already been printed.
     pub fn reported() -> Self {
-        Self::Status(STATUS_NOT_DONE)
+        Self::Status(STATUS_FAILED)
     }
 
     /// Ended by a signal.
@@ -91,7 +91,7 @@ impl Failure {
     /// Says it, and returns the exit status.
     pub fn report(&self) -> i32 {
         match self {
-            Self::Shown { text, status } => {
+            Self::Help { text, status } => {
                 let _ = ui::out_text(text);
                 *status
             }
@@ -102,7 +102,7 @@ impl Failure {
             }
             _ => {
                 ui::note(&self.text());
-                STATUS_NOT_DONE
+                STATUS_FAILED
             }
         }
     }
@@ -114,7 +114,7 @@ impl Failure {
             Self::Usage { reason, help: Some(help), .. } => {
                 format!("Error: {reason}\n------\n{}", help.trim_end())
             }
-            Self::Shown { text, .. } => text.clone(),
+            Self::Help { text, .. } => text.clone(),
             Self::Failed { message, hint } => sentence(message, hint.as_deref(), None),
             Self::Api(error) => {
                 // The id leads to the server's log, which has details of the server's own failures only.

@@ -47,7 +47,7 @@ pub fn find<'a>(root: &'a Command, path: &[&str]) -> &'a Command {
 pub fn text(root: &Command, path: &[&str]) -> String {
     let command = find(root, path);
     match path {
-        _ if !command.has_subcommands() => leaf(command, path),
+        _ if !command.has_subcommands() => command_help(command, path),
         [] => format!(
             "\nWalT platform control tool.\nVersion: {}\n\n\
              Usage:\n    walt CATEGORY SUBCOMMAND [args...]\n\n\
@@ -97,7 +97,7 @@ fn two_columns(rows: Vec<(String, String)>) -> String {
         .collect()
 }
 
-fn leaf(command: &Command, path: &[&str]) -> String {
+fn command_help(command: &Command, path: &[&str]) -> String {
     let name = path.join(" ");
     let mut usage = format!("    walt {name} [SWITCHES]");
     for positional in command.get_positionals() {

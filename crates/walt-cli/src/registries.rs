@@ -18,17 +18,17 @@ use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
 use walt_client::credentials;
 
 /// The registry with a label, if the server knows it.
-pub async fn info(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
-    Ok(all(context).await?.into_iter().find(|r| r.label == label))
+pub async fn by_label(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
+    Ok(list(context).await?.into_iter().find(|r| r.label == label))
 }
 
 /// All registries that the server knows.
-pub async fn all(context: &mut Context) -> Result<Vec<RegistryInfo>, Failure> {
+pub async fn list(context: &mut Context) -> Result<Vec<RegistryInfo>, Failure> {
     Ok(context.ui.watch(context.client.registries()).await?.registries)
 }
 
 /// What the user has for a registry.
-pub async fn find(context: &mut Context, registry: &RegistryInfo) -> Option<RegistryCredentials> {
+pub async fn stored(context: &mut Context, registry: &RegistryInfo) -> Option<RegistryCredentials> {
     if registry.anonymous {
         return None;
     }
@@ -37,24 +37,26 @@ pub async fn find(context: &mut Context, registry: &RegistryInfo) -> Option<Regi
 }
 
 /// What the user has for a registry that the server asks about by its label: `needed`, he is asked if he is there.
-pub async fn answer(
+pub async fn credentials_for(
     context: &mut Context,
     label: &str,
     needed: bool,
 ) -> Result<Option<RegistryCredentials>, Failure> {
-    let Some(registry) = info(context, label).await? else { return Ok(None) };
+    let Some(registry) = by_label(context, label).await? else { return Ok(None) };
     match needed {
-        false => Ok(find(context, &registry).await),
-        true if context.ui.interactive => ask(context, &registry).await.map(Some),
+        false => Ok(stored(context, &registry).await),
+        true if context.ui.interactive => prompt(context, &registry).await.map(Some),
         true => Ok(None),
     }
 }
 
 /// What the user has for all registries, by label.
-pub async fn find_all(context: &mut Context) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
+pub async fn all_credentials(
+    context: &mut Context,
+) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
     let mut found = BTreeMap::new();
-    for registry in all(context).await? {
-        if let Some(credentials) = find(context, &registry).await {
+    for registry in list(context).await? {
+        if let Some(credentials) = stored(context, &registry).await {
             found.insert(registry.label, credentials);
         }
     }
@@ -62,19 +64,19 @@ pub async fn find_all(context: &mut Context) -> Result<BTreeMap<String, Registry
 }
 
 /// Does an action at a registry. `needed`: it does without credentials no good to try.
-pub async fn act(
+pub async fn act_with_credentials(
     context: &mut Context,
     registry: &RegistryInfo,
     needed: bool,
     action: impl Fn(Option<RegistryCredentials>) -> ImageAction,
 ) -> Result<(), Failure> {
-    let mut credentials = find(context, registry).await;
+    let mut credentials = stored(context, registry).await;
     if needed && credentials.is_none() {
-        credentials = Some(ask(context, registry).await?);
+        credentials = Some(prompt(context, registry).await?);
     }
     match context.action(action(credentials), false).await {
         Err(Failure::Api(error)) if error.code == ErrorCode::Credentials && !registry.anonymous => {
-            let credentials = ask(context, registry).await?;
+            let credentials = prompt(context, registry).await?;
             context.action(action(Some(credentials)), false).await
         }
         other => other,
@@ -82,7 +84,7 @@ pub async fn act(
 }
 
 /// Asks for credentials until the registry takes them, and keeps them.
-async fn ask(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryCredentials, Failure> {
+async fn prompt(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryCredentials, Failure> {
     let label = &registry.label;
     let missing = format!("credentials for {label} registry are missing or invalid.");
     if !context.ui.interactive {

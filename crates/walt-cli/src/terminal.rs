@@ -12,9 +12,9 @@ mod console;
 mod raw;
 
 use crate::error::Failure;
-use crate::fds::{Input, Output as Fd};
+use crate::stdio::{Input, Output as LocalOutput};
 use crate::ui::{self, Interrupt, Ui};
-use console::{Cleaner, Keys};
+use console::{ClearFilter, Keys};
 use raw::RawMode;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
@@ -99,7 +99,7 @@ pub async fn run(
     let mut feeding_ended = false;
     let mut resized = signal(SignalKind::window_change())?;
     let mut continued = signal(SignalKind::from_raw(rustix::process::Signal::CONT.as_raw()))?;
-    let (stdout, stderr) = (Fd::new(&io::stdout())?, Fd::new(&io::stderr())?);
+    let (stdout, stderr) = (LocalOutput::new(&io::stdout())?, LocalOutput::new(&io::stderr())?);
     let mut local = Local::new(mode, *interactive, control);
     loop {
         let message = tokio::select! {
@@ -135,7 +135,7 @@ pub async fn run(
             busy.clear();
         }
         let (to, bytes) = match message {
-            Some(Output::Stdout(bytes)) => (&stdout, local.cleaned(bytes)),
+            Some(Output::Stdout(bytes)) => (&stdout, local.filtered(bytes)),
             Some(Output::Stderr(bytes)) => (&stderr, bytes),
             Some(Output::Message(ServerMessage::Busy { label })) => {
                 busy.label(&label);
@@ -164,7 +164,7 @@ struct Local {
     interactive: bool,
     control: mpsc::Sender<Control>,
     /// For the console only.
-    cleaner: Option<Cleaner>,
+    clear_filter: Option<ClearFilter>,
     /// Raw mode, once the program runs.
     raw: Option<RawMode>,
     running: bool,
@@ -175,12 +175,12 @@ struct Local {
 
 impl Local {
     fn new(mode: Mode, interactive: bool, control: mpsc::Sender<Control>) -> Self {
-        let cleaner = (mode == Mode::Console).then(Cleaner::default);
+        let clear_filter = (mode == Mode::Console).then(ClearFilter::default);
         Self {
             mode,
             interactive,
             control,
-            cleaner,
+            clear_filter,
             raw: None,
             running: false,
             proceeded: false,
@@ -193,9 +193,9 @@ impl Local {
     }
 
     /// Output of the program, as this terminal gets it.
-    fn cleaned(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        match &mut self.cleaner {
-            Some(cleaner) => cleaner.clean(&bytes),
+    fn filtered(&mut self, bytes: Vec<u8>) -> Vec<u8> {
+        match &mut self.clear_filter {
+            Some(clear_filter) => clear_filter.filter(&bytes),
             None => bytes,
         }
     }
@@ -254,7 +254,7 @@ impl Local {
     /// After a stop: the calling shell has set its own mode, and the window may have changed.
     fn continued(&self) {
         if let Some(raw) = &self.raw {
-            raw.again();
+            raw.reapply();
         }
         self.send_size();
     }

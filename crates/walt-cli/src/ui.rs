@@ -5,7 +5,7 @@ pub mod prompt;
 pub mod table;
 
 use crate::error::Failure;
-use crate::fds::Input;
+use crate::stdio::Input;
 use busy::Busy;
 use prompt::{Answer, Dialog};
 use std::io::{self, IsTerminal, Write};
@@ -149,7 +149,7 @@ impl Dialog for Ui {
             stderr.write_all(question.as_bytes())?;
             stderr.flush()?;
         }
-        self.input.again();
+        self.input.clear_eof();
         tokio::select! {
             line = self.input.line() => Ok(line?.map_or(Answer::End, Answer::Line)),
             interrupt = self.signals.next() => Ok(match interrupt {

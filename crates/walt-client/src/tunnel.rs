@@ -1,4 +1,4 @@
-//! `walt registry serve`: a port of loopback here, the server's registry behind it.
+//! `walt registry serve`: a port of loopback here, the server's registry upstream it.
 //!
 //! Only what is below `/v2/` passes: the rest of the API trusts whoever holds the connection, and a port of loopback is
 //! everybody's on this machine. The registry asks for a token.
@@ -20,9 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
 /// Connections that are passed on at once; more wait.
-const CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to say what it wants.
-const HEAD: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the kernel refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
@@ -33,7 +33,7 @@ type Body = BoxBody<Bytes, hyper::Error>;
 /// # Errors
 /// None today: what fails costs its own connection.
 pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let target = Arc::new(target);
     loop {
         // Invariant: nobody closes this semaphore.
@@ -45,22 +45,22 @@ pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
         let target = target.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            pass_on(stream, target).await;
+            proxy(stream, target).await;
         });
     }
 }
 
-async fn pass_on(stream: TcpStream, target: Arc<Target>) {
-    let behind: Arc<Mutex<Option<SendRequest<Incoming>>>> = Arc::default();
+async fn proxy(stream: TcpStream, target: Arc<Target>) {
+    let upstream: Arc<Mutex<Option<SendRequest<Incoming>>>> = Arc::default();
     let service = service_fn(move |request| {
-        let (behind, target) = (behind.clone(), target.clone());
-        async move { Ok::<_, Infallible>(answer(request, &behind, &target).await) }
+        let (upstream, target) = (upstream.clone(), target.clone());
+        async move { Ok::<_, Infallible>(answer(request, &upstream, &target).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     // A client that breaks off has had its answer.
     let _ = server
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
@@ -80,7 +80,7 @@ fn is_registry(path: &str) -> bool {
 
 async fn answer(
     mut request: Request<Incoming>,
-    behind: &Mutex<Option<SendRequest<Incoming>>>,
+    upstream: &Mutex<Option<SendRequest<Incoming>>>,
     target: &Target,
 ) -> Response<Body> {
     if !is_registry(request.uri().path()) {
@@ -97,8 +97,8 @@ async fn answer(
         Ok(uri) => *request.uri_mut() = uri,
         Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is no path"),
     }
-    let mut behind = behind.lock().await;
-    match send(request, &mut behind, target).await {
+    let mut upstream = upstream.lock().await;
+    match send(request, &mut upstream, target).await {
         Ok(answer) => answer.map(|body| body.boxed()),
         Err(why) => refuse(StatusCode::BAD_GATEWAY, &why),
     }
@@ -106,12 +106,12 @@ async fn answer(
 
 async fn send(
     request: Request<Incoming>,
-    behind: &mut Option<SendRequest<Incoming>>,
+    upstream: &mut Option<SendRequest<Incoming>>,
     target: &Target,
 ) -> Result<Response<Incoming>, String> {
-    let mut sender = reuse_or_connect(behind, target).await.map_err(|e| e.to_string())?;
+    let mut sender = reuse_or_connect(upstream, target).await.map_err(|e| e.to_string())?;
     let answer = sender.send_request(request).await.map_err(|e| format!("the WalT server broke off: {e}"))?;
-    *behind = Some(sender);
+    *upstream = Some(sender);
     Ok(answer)
 }
 

@@ -134,13 +134,13 @@ enum Item {
     Class(bool, Vec<(Rune, Rune)>),
 }
 
-const ANY: Rune = '*' as Rune;
-const ONE: Rune = '?' as Rune;
-const ESCAPE: Rune = '\\' as Rune;
-const OPEN: Rune = '[' as Rune;
-const CLOSE: Rune = ']' as Rune;
-const NOT: Rune = '^' as Rune;
-const TO: Rune = '-' as Rune;
+const STAR: Rune = '*' as Rune;
+const QUESTION_MARK: Rune = '?' as Rune;
+const BACKSLASH: Rune = '\\' as Rune;
+const OPENING_BRACKET: Rune = '[' as Rune;
+const CLOSING_BRACKET: Rune = ']' as Rune;
+const CARET: Rune = '^' as Rune;
+const DASH: Rune = '-' as Rune;
 
 fn items(pattern: &[u8]) -> Vec<Item> {
     let pattern = runes(pattern);
@@ -148,12 +148,12 @@ fn items(pattern: &[u8]) -> Vec<Item> {
     let mut rest = pattern.iter().copied();
     while let Some(c) = rest.next() {
         items.push(match c {
-            ANY => Item::Any,
-            ONE => Item::One,
-            ESCAPE => Item::Char(rest.next().unwrap_or(ESCAPE)),
-            OPEN => match class(&mut rest) {
-                Some((not, ranges)) => Item::Class(not, ranges),
-                None => Item::Char(OPEN),
+            STAR => Item::Any,
+            QUESTION_MARK => Item::One,
+            BACKSLASH => Item::Char(rest.next().unwrap_or(BACKSLASH)),
+            OPENING_BRACKET => match class(&mut rest) {
+                Some((negated, ranges)) => Item::Class(negated, ranges),
+                None => Item::Char(OPENING_BRACKET),
             },
             c => Item::Char(c),
         });
@@ -163,32 +163,32 @@ fn items(pattern: &[u8]) -> Vec<Item> {
 
 /// What follows `[`; nothing is taken if there is no `]`.
 fn class(rest: &mut (impl Iterator<Item = Rune> + Clone)) -> Option<(bool, Vec<(Rune, Rune)>)> {
-    let mut look = rest.clone();
-    let mut not = false;
+    let mut cursor = rest.clone();
+    let mut negated = false;
     let mut ranges: Vec<(Rune, Rune)> = Vec::new();
     let mut first = true;
     loop {
-        let mut c = look.next()?;
-        if first && c == NOT && !not {
-            not = true;
+        let mut c = cursor.next()?;
+        if first && c == CARET && !negated {
+            negated = true;
             continue;
         }
-        if c == CLOSE && !first {
-            *rest = look;
-            return Some((not, ranges));
+        if c == CLOSING_BRACKET && !first {
+            *rest = cursor;
+            return Some((negated, ranges));
         }
         first = false;
-        if c == ESCAPE {
-            c = look.next()?;
+        if c == BACKSLASH {
+            c = cursor.next()?;
         }
         let mut end = c;
-        let mut ahead = look.clone();
-        if ahead.next() == Some(TO) && ahead.clone().next() != Some(CLOSE) {
-            end = ahead.next()?;
-            if end == ESCAPE {
-                end = ahead.next()?;
+        let mut lookahead = cursor.clone();
+        if lookahead.next() == Some(DASH) && lookahead.clone().next() != Some(CLOSING_BRACKET) {
+            end = lookahead.next()?;
+            if end == BACKSLASH {
+                end = lookahead.next()?;
             }
-            look = ahead;
+            cursor = lookahead;
         }
         ranges.push((c, end));
     }
@@ -211,7 +211,9 @@ pub fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
             reached[n] = reached[n - 1]
                 && match &item {
                     Item::Char(wanted) => *wanted == c,
-                    Item::Class(not, ranges) => ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *not,
+                    Item::Class(negated, ranges) => {
+                        ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *negated
+                    }
                     Item::One | Item::Any => true,
                 };
         }

@@ -106,7 +106,7 @@ fn refused_lines() {
 #[test]
 fn help_texts() {
     let shown = |line: &str| match parse_words(line) {
-        Err(Failure::Shown { text, status }) => (text, status),
+        Err(Failure::Help { text, status }) => (text, status),
         other => panic!("{line}: {other:?}"),
     };
     for line in ["", "node", "image", "help"] {

@@ -1,7 +1,7 @@
 //! `walt proxy`: the far end of `WALT_SERVER=ssh://…`.
 
 use crate::error::Failure;
-use crate::fds::{Input, Output};
+use crate::stdio::{Input, Output};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use walt_client::{Connection, Target};

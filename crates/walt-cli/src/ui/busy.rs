@@ -7,14 +7,14 @@ use tokio::time::{Instant, sleep_until};
 /// Time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
 /// Requests that take less show nothing.
-const PATIENCE: Duration = Duration::from_millis(300);
+const DELAY: Duration = Duration::from_millis(300);
 /// What is shown as long as the server says nothing better.
 const DEFAULT_LABEL: &str = "Server is working";
 /// Signs of a progress bar.
-const BAR: usize = 24;
-const WHEEL: [char; 4] = ['\\', '|', '/', '-'];
+const BAR_WIDTH: usize = 24;
+const SPINNER: [char; 4] = ['\\', '|', '/', '-'];
 /// How long a disabled indicator sleeps at a time.
-const NEVER: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// The indicator; silent unless the command is interactive.
 #[derive(Debug)]
@@ -46,9 +46,9 @@ impl Busy {
     /// Waits until the next frame is due and draws it. May be dropped at any time.
     pub async fn tick(&mut self) {
         if !self.enabled {
-            return tokio::time::sleep(NEVER).await;
+            return tokio::time::sleep(IDLE).await;
         }
-        let due = *self.next.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let due = *self.next.get_or_insert_with(|| Instant::now() + DELAY);
         sleep_until(due).await;
         self.next = Some(Instant::now() + FRAME);
         self.frame += 1;
@@ -76,12 +76,12 @@ fn bar(done: u64, total: u64) -> String {
     if total == 0 {
         return format!("{} MB", mb(done));
     }
-    let full = usize::try_from(done.min(total) * BAR as u64 / total).unwrap_or(BAR);
-    format!("[{}{}] {}/{} MB", "#".repeat(full), " ".repeat(BAR - full), mb(done), mb(total))
+    let full = usize::try_from(done.min(total) * BAR_WIDTH as u64 / total).unwrap_or(BAR_WIDTH);
+    format!("[{}{}] {}/{} MB", "#".repeat(full), " ".repeat(BAR_WIDTH - full), mb(done), mb(total))
 }
 
 fn frame(label: &str, number: usize) -> String {
-    format!("{label}... {}", WHEEL[number % WHEEL.len()])
+    format!("{label}... {}", SPINNER[number % SPINNER.len()])
 }
 
 #[cfg(test)]

@@ -74,13 +74,13 @@ pub mod fake {
     use std::collections::VecDeque;
     use std::io;
 
-    /// Gives the answers in order, then the end of the input; records all that is said.
+    /// Gives the answers in order, then the end of the input; records all that passes.
     #[derive(Debug, Default)]
     pub struct Script {
         /// What the user will answer.
         pub answers: VecDeque<Answer>,
-        /// All that was asked and said: `?` question, `!` note.
-        pub said: Vec<String>,
+        /// All that was asked and printed: `?` question, `!` note.
+        pub transcript: Vec<String>,
     }
 
     impl Script {
@@ -88,17 +88,17 @@ pub mod fake {
         pub fn new(answers: &[&str]) -> Self {
             let answer =
                 |a: &&str| if *a == "^C" { Answer::Interrupted } else { Answer::Line((*a).to_owned()) };
-            Self { answers: answers.iter().map(answer).collect(), said: Vec::new() }
+            Self { answers: answers.iter().map(answer).collect(), transcript: Vec::new() }
         }
     }
 
     impl Dialog for Script {
         async fn ask(&mut self, question: &str) -> io::Result<Answer> {
-            self.said.push(format!("?{question}"));
+            self.transcript.push(format!("?{question}"));
             Ok(self.answers.pop_front().unwrap_or(Answer::End))
         }
         fn note(&mut self, line: &str) {
-            self.said.push(format!("!{line}"));
+            self.transcript.push(format!("!{line}"));
         }
     }
 
@@ -118,7 +118,7 @@ mod tests {
         let mut user = Script::new(&["yes", "", "y"]);
         assert_eq!(block_on(decide(&mut user, "Are you sure?")).unwrap(), Decision::Yes);
         assert_eq!(
-            user.said,
+            user.transcript,
             [
                 "?Are you sure? (y/n): ",
                 "!Invalid response.",

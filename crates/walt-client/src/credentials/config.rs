@@ -8,7 +8,7 @@ use walt_api::RegistryCredentials;
 /// Repeated over a password, as the existing system does.
 const MASK: &[u8] = b"RAND0M STRING T0 HIDE A PASSW0RD";
 /// Written above the rest.
-const HEAD: &str = "\
+const HEADER: &str = "\
 # Configuration of the command 'walt' of this account.
 # 'registries' has what registries ask for, by their label; passwords are masked, not encrypted:
 # keep this file to yourself.
@@ -66,7 +66,7 @@ impl Config {
     /// The file's text.
     pub fn text(&self) -> String {
         // Invariant: what came from YAML, and strings, can be written as YAML.
-        format!("{HEAD}{}", serde_norway::to_string(&self.0).expect("a configuration is YAML"))
+        format!("{HEADER}{}", serde_norway::to_string(&self.0).expect("a configuration is YAML"))
     }
 }
 

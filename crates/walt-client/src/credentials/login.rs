@@ -17,7 +17,7 @@ pub fn path() -> Option<PathBuf> {
 ///
 /// # Errors
 /// The text is no such file.
-fn with(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials) -> Result<String, String> {
+fn merged(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials) -> Result<String, String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut file: Map<String, Value> = match text.filter(|t| !t.trim().is_empty()) {
         Some(text) => serde_json::from_str(text).map_err(|e| e.to_string())?,
@@ -41,7 +41,7 @@ pub fn keep(hosts: &[String], credentials: &RegistryCredentials) -> io::Result<P
     let path = writable(path())?;
     let named = |e: String| io::Error::other(format!("{}: {e}", path.display()));
     let before = read(&path).map_err(|e| named(e.to_string()))?;
-    let text = with(before.as_deref(), hosts, credentials).map_err(named)?;
+    let text = merged(before.as_deref(), hosts, credentials).map_err(named)?;
     replace(&path, &text).map_err(|e| named(e.to_string()))?;
     Ok(path)
 }
@@ -55,13 +55,13 @@ mod tests {
     fn other_entries_stay() {
         let ann = RegistryCredentials { username: "ann".into(), password: "t".into() };
         let before = r#"{"auths":{"a.example":{"auth":"x"}},"credsStore":"y","proxies":{"z":1}}"#;
-        let text = with(Some(before), &["localhost:5050".into()], &ann).unwrap();
+        let text = merged(Some(before), &["localhost:5050".into()], &ann).unwrap();
         let file = AuthFile::parse(text.as_bytes()).unwrap();
         assert_eq!(file.entry("localhost:5050", false), Some(Entry::Given(ann.clone())));
         assert!(text.contains("a.example") && text.contains("proxies"), "{text}");
-        assert!(with(None, &["h".into()], &ann).unwrap().contains("auths"));
+        assert!(merged(None, &["h".into()], &ann).unwrap().contains("auths"));
         for bad in ["[]", "x", r#"{"auths":[]}"#] {
-            assert!(with(Some(bad), &["h".into()], &ann).is_err(), "{bad}");
+            assert!(merged(Some(bad), &["h".into()], &ann).is_err(), "{bad}");
         }
     }
 }

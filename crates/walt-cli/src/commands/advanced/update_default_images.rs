@@ -13,7 +13,7 @@ pub struct UpdateDefaultImages {}
 impl UpdateDefaultImages {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let credentials = registries::find_all(context).await?;
+        let credentials = registries::all_credentials(context).await?;
         context.action(ImageAction::UpdateDefaultImages { credentials }, false).await
     }
 }

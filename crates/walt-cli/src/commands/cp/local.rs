@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use walt_api::transfer;
+use walt_api::transfer::Path as RemotePath;
 
 /// The words that a user understands of a local path.
 pub fn show(path: &Path) -> String {
-    transfer::Path(path.as_os_str().as_bytes().to_vec()).show()
+    RemotePath(path.as_os_str().as_bytes().to_vec()).show()
 }
 
 /// Drops trailing slashes: they mean nothing.

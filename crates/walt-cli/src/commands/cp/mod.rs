@@ -4,11 +4,11 @@
 //! upload     files ─▶ packed in a thread ─▶ queue ─▶ link ─▶ server
 //! download   files ◀─ unpacked in a thread ◀─ queue ◀─ link ◀─ server
 //! ```
-//! Frames pass through a queue, so that neither side runs ahead of the other.
+//! FrameWriter pass through a queue, so that neither side runs ahead of the other.
 
 mod download;
-mod link;
 mod local;
+mod transfer;
 mod upload;
 
 use crate::commands::options::Confirmed;
@@ -18,7 +18,7 @@ use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use walt_api::transfer::{self, Source, What};
+use walt_api::transfer::{Path as RemotePath, Source, What};
 
 /// The destination that is the image of the node.
 const BOOTED_IMAGE: &str = "booted-image";
@@ -42,14 +42,14 @@ pub enum Entity {
 }
 
 impl Entity {
-    fn from(self, name: String, path: transfer::Path) -> What {
+    fn from(self, name: String, path: RemotePath) -> What {
         match self {
             Self::Image => What::FromImage { image: name, path },
             Self::Node => What::FromNode { node: name, path },
         }
     }
 
-    fn to(self, name: String, path: transfer::Path, source: Source) -> What {
+    fn to(self, name: String, path: RemotePath, source: Source) -> What {
         match self {
             Self::Image => What::ToImage { image: name, path, source },
             Self::Node => What::ToNode { node: name, path, source },
@@ -65,7 +65,7 @@ impl Cp {
             (Operand::Remote { entity: node, path }, _)
                 if entity == Entity::Node && self.dst == BOOTED_IMAGE =>
             {
-                link::remote(context, What::NodeToImage { node, path }, yes).await
+                transfer::copy_on_server(context, What::NodeToImage { node, path }, yes).await
             }
             (Operand::Local(local), Operand::Remote { entity: name, path }) => {
                 upload::upload(context, &local, |source| entity.to(name, path, source), yes).await
@@ -88,7 +88,7 @@ pub enum Operand {
         /// Image or node.
         entity: String,
         /// Path there; relative to `/root`.
-        path: transfer::Path,
+        path: RemotePath,
     },
 }
 
@@ -100,7 +100,7 @@ impl Operand {
         match colon {
             Some(at) if !matches!(bytes[0], b'/' | b'.') => Self::Remote {
                 entity: String::from_utf8_lossy(&bytes[..at]).into_owned(),
-                path: transfer::Path(bytes[at + 1..].to_vec()),
+                path: RemotePath(bytes[at + 1..].to_vec()),
             },
             _ => Self::Local(PathBuf::from(text)),
         }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     fn remote(entity: &str, path: &str) -> Operand {
-        Operand::Remote { entity: entity.into(), path: transfer::Path(path.into()) }
+        Operand::Remote { entity: entity.into(), path: RemotePath(path.into()) }
     }
 
     #[test]

@@ -6,11 +6,11 @@ use crate::commands::options::Confirmed;
 use crate::confirm::{Attempt, confirmed};
 use crate::context::Context;
 use crate::error::Failure;
-use crate::fds::Output as Fd;
 use crate::registries;
+use crate::stdio::Output as LocalOutput;
 use crate::ui;
 use clap::{ArgGroup, Args};
-use context::Context as BuildContext;
+use context::BuildContext;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -67,10 +67,10 @@ impl Build {
         let build_args = self.build_args()?;
         let secrets = self.secrets()?;
         let (dir, _clone) = self.directory(context).await?;
-        let found = BuildContext::find(&dir)?;
+        let build_context = BuildContext::find(&dir)?;
         let mut open = OpenImageBuild {
             image: self.image_name.clone(),
-            dockerfile_size: found.dockerfile.len() as u64,
+            dockerfile_size: build_context.dockerfile.len() as u64,
             secrets: secrets.iter().map(|(id, b)| Secret { id: id.clone(), size: b.len() as u64 }).collect(),
             build_args,
             target: self.target.clone(),
@@ -87,7 +87,7 @@ impl Build {
         confirmed(context, false, subject, async |context: &mut Context, token| {
             open.confirm = token;
             let pair = context.ui.watch(context.client.image_build(&open)).await?;
-            Attempt::from_result(self.once(context, pair, &found, &secrets).await)
+            Attempt::from_result(self.stream(context, pair, &build_context, &secrets).await)
         })
         .await
     }
@@ -203,38 +203,38 @@ impl Build {
     }
 
     /// One connection: everything is sent once the server wants it, and what it says is shown.
-    async fn once(
+    async fn stream(
         &self,
         context: &mut Context,
-        (mut sink, mut stream): (TerminalInput, TerminalOutput),
-        found: &BuildContext,
+        (mut input, mut output): (TerminalInput, TerminalOutput),
+        build_context: &BuildContext,
         secrets: &[(String, Vec<u8>)],
     ) -> Result<(), Failure> {
-        let stdout = Fd::new(&io::stdout())?;
+        let stdout = LocalOutput::new(&io::stdout())?;
         // The server asks nothing before it has everything.
-        let mut free_sink = None;
+        let mut idle_input = None;
         let mut sending = std::pin::pin!(async {
-            sink.bytes(&found.dockerfile).await?;
+            input.bytes(&build_context.dockerfile).await?;
             for (_, bytes) in secrets {
-                sink.bytes(bytes).await?;
+                input.bytes(bytes).await?;
             }
-            let mut tar = context::pack(found);
+            let mut tar = context::pack(build_context);
             while let Some(bytes) = tar.next().await {
-                sink.bytes(&bytes).await?;
+                input.bytes(&bytes).await?;
             }
             tar.end().await?;
-            sink.message(&ClientMessage::Eof).await?;
-            Ok::<_, Failure>(sink)
+            input.message(&ClientMessage::Eof).await?;
+            Ok::<_, Failure>(input)
         });
-        let (mut wanted, mut sent) = (false, false);
+        let (mut server_ready, mut sent) = (false, false);
         loop {
             let ui = &mut context.ui;
             let message = tokio::select! {
-                message = stream.next() => message,
-                result = &mut sending, if wanted && !sent => {
+                message = output.next() => message,
+                result = &mut sending, if server_ready && !sent => {
                     sent = true;
                     match result {
-                        Ok(sink) => free_sink = Some(sink),
+                        Ok(input) => idle_input = Some(input),
                         // What the server says about the end of the connection is better: go on reading.
                         Err(Failure::Client(_)) => {}
                         Err(failure) => return Err(failure),
@@ -254,11 +254,11 @@ impl Build {
                 Some(Output::Message(message)) => match message {
                     ServerMessage::Busy { label } => ui.busy.label(&label),
                     ServerMessage::Note { text } => ui::note(&text),
-                    ServerMessage::Started { .. } => wanted = true,
+                    ServerMessage::Started { .. } => server_ready = true,
                     ServerMessage::Credentials { registry, needed } => {
-                        let credentials = registries::answer(context, &registry, needed).await?;
-                        if let Some(sink) = &mut free_sink {
-                            sink.message(&ClientMessage::Credentials { registry, credentials }).await?;
+                        let credentials = registries::credentials_for(context, &registry, needed).await?;
+                        if let Some(input) = &mut idle_input {
+                            input.message(&ClientMessage::Credentials { registry, credentials }).await?;
                         }
                     }
                     ServerMessage::Exited { status: 0 } => return Ok(()),

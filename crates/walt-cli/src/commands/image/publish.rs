@@ -18,9 +18,9 @@ pub struct Publish {
 impl Publish {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let all = registries::all(context).await?;
-        // Which one is meant is the server's business; where it is clear, credentials go with the request.
-        let meant = match all.as_slice() {
+        let all = registries::list(context).await?;
+        // Which one is chosen is the server's business; where it is clear, credentials go with the request.
+        let chosen = match all.as_slice() {
             [one] if self.registry == "auto" => Some(one),
             several => several.iter().find(|r| r.label == self.registry),
         };
@@ -29,8 +29,10 @@ impl Publish {
             registry: Some(self.registry.clone()),
             credentials,
         };
-        match meant {
-            Some(registry) => registries::act(context, registry, !registry.anonymous, action).await,
+        match chosen {
+            Some(registry) => {
+                registries::act_with_credentials(context, registry, !registry.anonymous, action).await
+            }
             None => context.action(action(None), false).await,
         }
     }

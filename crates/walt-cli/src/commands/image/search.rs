@@ -21,7 +21,7 @@ pub struct Search {
 impl Search {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let credentials = registries::find_all(context).await?;
+        let credentials = registries::all_credentials(context).await?;
         let events = context.start(ImageAction::Search { keyword: self.keyword, credentials }).await?;
         let mut images = Vec::new();
         let mut found = |ui: &mut ui::Ui, image| {

@@ -21,7 +21,7 @@ use walt_api::term::OpenImageShell;
 const NOTE_OS: &str = "Note: the OS was started in a virtual environment.\n\
                        Run 'walt help show shells' for more info.\n";
 /// Said when it was not.
-const NOTE_SIMPLE: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
+const NOTE_SHELL_ONLY: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
                            Run 'walt help show shells' for more info.\n";
 
 /// `walt image shell`
@@ -67,11 +67,11 @@ impl Shell {
         let mut running = false;
         let outcome = terminal::run(&mut context.ui, pair, mode, |os| {
             running = true;
-            (!resume).then_some(if os { NOTE_OS } else { NOTE_SIMPLE })
+            (!resume).then_some(if os { NOTE_OS } else { NOTE_SHELL_ONLY })
         })
         .await;
         let outcome = match outcome {
-            Err(failure @ Failure::Client(_)) if running => return Err(self.kept(failure)),
+            Err(failure @ Failure::Client(_)) if running => return Err(self.session_kept(failure)),
             other => other?,
         };
         let Some(id) = outcome.session else {
@@ -104,14 +104,14 @@ impl Shell {
         };
         match result {
             Err(failure @ (Failure::Client(_) | Failure::Api(_) | Failure::Aborted { .. })) => {
-                Err(self.kept(failure))
+                Err(self.session_kept(failure))
             }
             other => other,
         }
     }
 
     /// Says the failure, and that nothing is lost.
-    fn kept(&self, failure: Failure) -> Failure {
+    fn session_kept(&self, failure: Failure) -> Failure {
         ui::note(&failure.text());
         ui::note(&format!(
             "The session is kept: 'walt image shell --resume {0}' goes on with it, \

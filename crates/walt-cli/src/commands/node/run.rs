@@ -4,7 +4,7 @@ use super::access;
 use crate::commands::options::Confirmed;
 use crate::context::Context;
 use crate::error::Failure;
-use crate::sets;
+use crate::node_set;
 use crate::terminal::{self, End, Mode};
 use crate::ui;
 use clap::Args;
@@ -27,7 +27,7 @@ impl Run {
     /// Runs the command on one node after the other, in the order of their names; the worst status
     /// is the result.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let nodes = sets::resolve(context, &self.node_set).await?;
+        let nodes = node_set::resolve(context, &self.node_set).await?;
         let command = self.cmdargs.join(" ");
         let mut worst = 0;
         for (number, node) in nodes.iter().enumerate() {

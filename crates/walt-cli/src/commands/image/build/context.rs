@@ -16,31 +16,31 @@ use walt_tar::{Dialect, Header, Time, Type};
 use walt_types::patterns::Patterns;
 
 /// Names of a Dockerfile, the first one that is there.
-const NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "ContainerFile"];
+const DOCKERFILE_NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "ContainerFile"];
 /// Names of a list of what is left out, besides that of the Dockerfile itself.
-const IGNORE: [&str; 2] = [".containerignore", ".dockerignore"];
+const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
 /// Bytes of the tar that are sent at once.
 const CHUNK: usize = 48 << 10;
-/// Pieces that may wait to be sent before the reading waits.
+/// ChunkWriter that may wait to be sent before the reading waits.
 const QUEUE: usize = 16;
 
 /// A directory to build in.
 #[derive(Debug)]
-pub struct Context {
+pub struct BuildContext {
     dir: PathBuf,
     /// The Dockerfile's bytes.
     pub dockerfile: Vec<u8>,
     ignore: Patterns,
 }
 
-impl Context {
+impl BuildContext {
     /// Looks for the Dockerfile in `dir`.
     pub fn find(dir: &Path) -> Result<Self, Failure> {
         let meta = fs::metadata(dir).map_err(|e| cannot("find", dir, &e))?;
         if !meta.is_dir() {
             return Err(Failure::new(format!("{} is not a directory.", dir.display())));
         }
-        let name = NAMES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
+        let name = DOCKERFILE_NAMES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
             Failure::with_hint(
                 format!("there is no Dockerfile (or Containerfile) in {}.", dir.display()),
                 "See 'walt help show image-build'.",
@@ -49,7 +49,7 @@ impl Context {
         let path = dir.join(name);
         let dockerfile = fs::read(&path).map_err(|e| cannot("read", &path, &e))?;
         let own = format!("{name}.dockerignore");
-        let lists = std::iter::once(own.as_str()).chain(IGNORE);
+        let lists = std::iter::once(own.as_str()).chain(IGNORE_FILES);
         let mut ignore = Patterns::default();
         if let Some(path) = lists.map(|name| dir.join(name)).find(|path| path.is_file()) {
             let text = fs::read(&path).map_err(|e| cannot("read", &path, &e))?;
@@ -60,15 +60,15 @@ impl Context {
 }
 
 /// A tar being made.
-pub struct Packing {
-    pieces: mpsc::Receiver<Vec<u8>>,
+pub struct TarStream {
+    chunks: mpsc::Receiver<Vec<u8>>,
     task: JoinHandle<Result<(), (PathBuf, io::Error)>>,
 }
 
-impl Packing {
+impl TarStream {
     /// The next bytes; none at the end, or where the making failed.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
-        self.pieces.recv().await
+        self.chunks.recv().await
     }
 
     /// How the making ended.
@@ -82,24 +82,24 @@ impl Packing {
 }
 
 /// Begins to make the tar of a context.
-pub fn pack(context: &Context) -> Packing {
-    let (send, pieces) = mpsc::channel(QUEUE);
+pub fn pack(context: &BuildContext) -> TarStream {
+    let (send, chunks) = mpsc::channel(QUEUE);
     let (dir, ignore) = (context.dir.clone(), context.ignore.clone());
     let task = tokio::task::spawn_blocking(move || {
         let mut packer =
-            Packer { out: Pieces { send, current: Vec::new() }, dir, ignore, links: HashMap::new() };
-        packer.all()
+            Packer { out: ChunkWriter { send, current: Vec::new() }, dir, ignore, links: HashMap::new() };
+        packer.pack()
     });
-    Packing { pieces, task }
+    TarStream { chunks, task }
 }
 
 /// Bytes on their way to the sending side.
-struct Pieces {
+struct ChunkWriter {
     send: mpsc::Sender<Vec<u8>>,
     current: Vec<u8>,
 }
 
-impl Write for Pieces {
+impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.current.extend_from_slice(bytes);
         if self.current.len() >= CHUNK {
@@ -108,13 +108,13 @@ impl Write for Pieces {
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.current);
-        self.send.blocking_send(piece).map_err(|_| io::Error::other("nobody wants it any more"))
+        let chunk = std::mem::take(&mut self.current);
+        self.send.blocking_send(chunk).map_err(|_| io::Error::other("nobody wants it any more"))
     }
 }
 
 struct Packer {
-    out: Pieces,
+    out: ChunkWriter,
     dir: PathBuf,
     ignore: Patterns,
     /// First names of files with several, by device and inode.
@@ -124,17 +124,17 @@ struct Packer {
 type Packed<T> = Result<T, (PathBuf, io::Error)>;
 
 impl Packer {
-    fn all(&mut self) -> Packed<()> {
+    fn pack(&mut self) -> Packed<()> {
         let top = self.dir.clone();
         let failed = |e| (top.clone(), e);
         let meta = fs::metadata(&top).map_err(failed)?;
         let header = header(Type::Dir, Vec::new(), &meta);
-        self.head(&header).map_err(failed)?;
+        self.write_header(&header).map_err(failed)?;
         self.directory(&top, &[])?;
         self.out.write_all(&walt_tar::END).and_then(|()| self.out.flush()).map_err(failed)
     }
 
-    fn head(&mut self, header: &Header) -> io::Result<()> {
+    fn write_header(&mut self, header: &Header) -> io::Result<()> {
         let mut bytes = Vec::new();
         walt_tar::write_header(&mut bytes, header);
         self.out.write_all(&bytes)
@@ -165,7 +165,7 @@ impl Packer {
                 continue;
             }
             for (name, meta) in above {
-                self.head(&header(Type::Dir, name.clone(), meta)).map_err(|e| (path.clone(), e))?;
+                self.write_header(&header(Type::Dir, name.clone(), meta)).map_err(|e| (path.clone(), e))?;
             }
             written = true;
             self.entry(&path, inner, &meta).map_err(|e| (path.clone(), e))?;
@@ -179,7 +179,7 @@ impl Packer {
     fn entry(&mut self, path: &Path, inner: Vec<u8>, meta: &Metadata) -> io::Result<()> {
         let kind = meta.file_type();
         if kind.is_dir() {
-            return self.head(&header(Type::Dir, inner, meta));
+            return self.write_header(&header(Type::Dir, inner, meta));
         }
         if kind.is_socket() {
             return Ok(());
@@ -188,14 +188,14 @@ impl Packer {
             let key = (meta.dev(), meta.ino());
             if let Some(first) = self.links.get(&key) {
                 let link = Header { link: first.clone(), size: 0, ..header(Type::HardLink, inner, meta) };
-                return self.head(&link);
+                return self.write_header(&link);
             }
             self.links.insert(key, inner.clone());
         }
         if kind.is_symlink() {
             let target = fs::read_link(path)?;
             let link = target.as_os_str().as_bytes().to_vec();
-            return self.head(&Header { link, ..header(Type::Symlink, inner, meta) });
+            return self.write_header(&Header { link, ..header(Type::Symlink, inner, meta) });
         }
         if kind.is_file() {
             // It may have been replaced since it was looked at: by a link, or by a fifo that would block.
@@ -218,7 +218,7 @@ impl Packer {
         };
         let device = meta.rdev();
         let rdev = (rustix::fs::major(device), rustix::fs::minor(device));
-        self.head(&Header { rdev, ..header(which, inner, meta) })
+        self.write_header(&Header { rdev, ..header(which, inner, meta) })
     }
 }
 
@@ -256,12 +256,12 @@ mod tests {
         }
         fs::write(dir.path().join("Dockerfile"), "FROM scratch").unwrap();
         fs::write(dir.path().join(".dockerignore"), ignore).unwrap();
-        let context = Context::find(dir.path()).unwrap();
+        let context = BuildContext::find(dir.path()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime.block_on(async {
             let (mut bytes, mut tar) = (Vec::new(), pack(&context));
-            while let Some(piece) = tar.next().await {
-                bytes.extend(piece);
+            while let Some(chunk) = tar.next().await {
+                bytes.extend(chunk);
             }
             tar.end().await.unwrap();
             bytes
@@ -296,13 +296,13 @@ mod tests {
     #[test]
     fn which_file_is_the_dockerfile() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Context::find(dir.path()).unwrap_err().text().contains("no Dockerfile"));
+        assert!(BuildContext::find(dir.path()).unwrap_err().text().contains("no Dockerfile"));
         fs::write(dir.path().join("ContainerFile"), "1").unwrap();
-        assert_eq!(Context::find(dir.path()).unwrap().dockerfile, b"1");
+        assert_eq!(BuildContext::find(dir.path()).unwrap().dockerfile, b"1");
         fs::write(dir.path().join("Containerfile"), "2").unwrap();
         fs::write(dir.path().join("Containerfile.dockerignore"), "x").unwrap();
         fs::write(dir.path().join(".dockerignore"), "y").unwrap();
-        let context = Context::find(dir.path()).unwrap();
+        let context = BuildContext::find(dir.path()).unwrap();
         assert_eq!(context.dockerfile, b"2");
         assert!(context.ignore.matches(b"x") && !context.ignore.matches(b"y"));
     }

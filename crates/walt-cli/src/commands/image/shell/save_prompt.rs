@@ -122,8 +122,8 @@ mod tests {
         let (end, session) = run(&["mine"]);
         assert!(end.is_ok());
         assert_eq!(session.saved.as_deref(), Some("mine"));
-        assert_eq!(session.user.said.first().unwrap(), "!------");
-        assert_eq!(session.user.said.last().unwrap(), "?New image name: ");
+        assert_eq!(session.user.transcript.first().unwrap(), "!------");
+        assert_eq!(session.user.transcript.last().unwrap(), "?New image name: ");
     }
 
     #[test]
@@ -131,8 +131,8 @@ mod tests {
         let (end, session) = run(&["", "y", "y"]);
         assert!(end.is_ok());
         assert_eq!(session.saved.as_deref(), Some("used"));
-        assert_eq!(session.user.said.iter().filter(|s| s.starts_with("?Are")).count(), 2);
-        assert!(session.user.said.contains(&"!Selected: used".to_owned()));
+        assert_eq!(session.user.transcript.iter().filter(|s| s.starts_with("?Are")).count(), 2);
+        assert!(session.user.transcript.contains(&"!Selected: used".to_owned()));
     }
 
     #[test]
@@ -140,8 +140,8 @@ mod tests {
         let (end, session) = run(&["", "n", "other", "mine"]);
         assert!(end.is_ok());
         assert_eq!(session.saved.as_deref(), Some("mine"));
-        assert_eq!(session.user.said.iter().filter(|s| s.starts_with("?New")).count(), 3);
-        assert!(!session.user.said.iter().any(|s| s.contains("Aborted")));
+        assert_eq!(session.user.transcript.iter().filter(|s| s.starts_with("?New")).count(), 3);
+        assert!(!session.user.transcript.iter().any(|s| s.contains("Aborted")));
     }
 
     #[test]
@@ -150,14 +150,14 @@ mod tests {
             let (end, session) = run(answers);
             assert!(matches!(end, Err(Failure::Status(1))), "{answers:?}");
             assert!(session.dropped && session.saved.is_none());
-            assert_eq!(session.user.said.last().unwrap(), "!The changes of this session were dropped.");
+            assert_eq!(session.user.transcript.last().unwrap(), "!The changes of this session were dropped.");
         }
     }
 
     #[test]
     fn a_user_who_vanishes_leaves_the_session() {
         let mut session = Fake {
-            user: Script { answers: [Answer::Terminated(1)].into(), said: vec![] },
+            user: Script { answers: [Answer::Terminated(1)].into(), transcript: vec![] },
             dropped: false,
             saved: None,
             tokens: 0,

@@ -1,4 +1,4 @@
-//! An open transfer: what the server says, what the user asks for by signals, and how much has passed.
+//! One copy over an open connection: the server's messages, the user's signals, and the progress shown.
 
 use crate::confirm::{Attempt, confirmed};
 use crate::context::Context;
@@ -12,14 +12,14 @@ use std::rc::Rc;
 use walt_api::transfer::{ClientMessage, Open, ServerMessage, What};
 use walt_client::{Error, TransferInput, TransferOutput, Transferred};
 
-/// Frames between the thread that packs or unpacks and the connection.
+/// Frames that wait between the thread that packs or unpacks and the connection.
 pub const QUEUE: usize = 8;
 /// What is shown while files are copied.
 const LABEL: &str = "Transfering";
 
-/// Does a transfer `once`, and again with the user's answer as often as the server asks for a confirmation; `yes`
-/// answers all.
-pub async fn transfer(
+/// Makes a transfer, and repeats it with the user's answer as long as the server asks for a confirmation; `yes`
+/// answers all questions.
+pub async fn run_confirmed(
     context: &mut Context,
     what: What,
     yes: bool,
@@ -34,55 +34,59 @@ pub async fn transfer(
     .await
 }
 
-/// An open transfer, before its files and beside them.
-pub struct Link<'a> {
+/// An open transfer.
+pub struct Transfer<'a> {
     /// The user.
     pub ui: &'a mut Ui,
-    /// Where files go to, until their sending begins.
+    /// The direction to the server, until the upload takes it.
     pub input: Option<TransferInput>,
     output: TransferOutput,
-    /// The user does not want to wait for the node's boot any longer, or there is none to wait for.
+    /// Nothing is left to wait for: the copy has begun, an image needs no boot, or the user pressed ctrl-C.
     pub proceeded: bool,
-    /// Once files are on their way.
-    moved: Option<Moved>,
+    /// Set once the copy has begun.
+    progress: Option<Progress>,
 }
 
-/// How much of the files has passed.
-struct Moved {
+/// How much has been copied.
+struct Progress {
     bytes: Rc<Cell<u64>>,
-    /// 0 if it is not known.
+    /// Bytes in all; 0 if unknown.
     total: u64,
 }
 
-impl<'a> Link<'a> {
+impl<'a> Transfer<'a> {
     /// Opens it.
     pub async fn open(context: &'a mut Context, open: &Open) -> Result<Self, Failure> {
         let (input, output) = context.ui.watch(context.client.transfer(open)).await?;
-        // Nobody waits for an image to boot.
         let proceeded = matches!(open.what, What::ToImage { .. } | What::FromImage { .. });
-        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded, moved: None })
+        Ok(Self { ui: &mut context.ui, input: Some(input), output, proceeded, progress: None })
     }
 
-    /// From here on files are on their way: gives the counter of their bytes, which is shown.
+    /// Begins to show progress; the caller counts the copied bytes in the result.
     pub fn transferring(&mut self, total: u64) -> Rc<Cell<u64>> {
         let bytes = Rc::new(Cell::new(0));
-        self.moved = Some(Moved { bytes: bytes.clone(), total });
+        self.progress = Some(Progress { bytes: bytes.clone(), total });
         bytes
     }
 
-    /// The next message, while `work` goes on; `None` for a signal that was dealt with, or the end of the work.
-    /// "Press ctrl-C to proceed anyway": the first one before the copy begins does, the others abort.
-    pub async fn next(&mut self, work: &mut Option<Work>) -> Result<Option<Option<Transferred>>, Failure> {
-        if let Some(Moved { bytes, total }) = &self.moved {
+    /// Waits for the next message while `upload` goes on. `None` after a signal that was handled, a tick, or the end
+    /// of the upload; `Some(None)` once the server has closed.
+    ///
+    /// "Press ctrl-C to proceed anyway": the first ctrl-C does so if the copy has not begun; any other one aborts.
+    pub async fn next(
+        &mut self,
+        upload: &mut Option<Upload>,
+    ) -> Result<Option<Option<Transferred>>, Failure> {
+        if let Some(Progress { bytes, total }) = &self.progress {
             self.ui.busy.progress(LABEL, bytes.get(), *total);
         }
         tokio::select! {
             message = self.output.next() => Ok(Some(message.inspect_err(|_| self.ui.busy.clear())?)),
-            done = async { work.as_mut().expect("the guard says so").await }, if work.is_some() => {
-                (*work, self.moved) = (None, None);
+            done = async { upload.as_mut().expect("the guard says so").await }, if upload.is_some() => {
+                (*upload, self.progress) = (None, None);
                 match done {
-                    Ok(()) => done_line(self.ui),
-                    // What the server says about the end of the connection is better: go on reading.
+                    Ok(()) => finish_progress(self.ui),
+                    // The server may explain the end of the connection better: go on reading.
                     Err(Failure::Client(_)) => {}
                     Err(failure) => {
                         self.ui.busy.clear();
@@ -107,14 +111,14 @@ impl<'a> Link<'a> {
     }
 }
 
-/// Files on their way to the server.
-pub type Work = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
+/// The task that sends the files.
+pub type Upload = Pin<Box<dyn Future<Output = Result<(), Failure>>>>;
 
 /// Shows a message of the server; `Break` at the last one of a copy that succeeded.
 ///
 /// # Errors
 /// The copy failed.
-pub fn follow(ui: &mut Ui, message: Option<Transferred>) -> Result<ControlFlow<()>, Failure> {
+pub fn show_message(ui: &mut Ui, message: Option<Transferred>) -> Result<ControlFlow<()>, Failure> {
     match message {
         Some(Transferred::Message(ServerMessage::Event { event })) => events::show(ui, event),
         Some(_) => Ok(ControlFlow::Continue(())),
@@ -125,8 +129,8 @@ pub fn follow(ui: &mut Ui, message: Option<Transferred>) -> Result<ControlFlow<(
     }
 }
 
-/// The end of the animation.
-pub fn done_line(ui: &mut Ui) {
+/// Replaces the progress bar with a line that says it is done.
+pub fn finish_progress(ui: &mut Ui) {
     ui.busy.clear();
     if ui.interactive {
         ui::note(&format!("{LABEL}... done"));
@@ -134,16 +138,16 @@ pub fn done_line(ui: &mut Ui) {
     ui.busy.label("Server is working");
 }
 
-/// Lets the server copy: no files pass here.
-pub async fn remote(context: &mut Context, what: What, yes: bool) -> Result<(), Failure> {
-    transfer(context, what, yes, remote_once).await
+/// Copies from a node to an image: the server does it, no files pass through this machine.
+pub async fn copy_on_server(context: &mut Context, what: What, yes: bool) -> Result<(), Failure> {
+    run_confirmed(context, what, yes, copy_on_server_once).await
 }
 
-async fn remote_once(context: &mut Context, open: &Open) -> Result<(), Failure> {
-    let mut link = Link::open(context, open).await?;
+async fn copy_on_server_once(context: &mut Context, open: &Open) -> Result<(), Failure> {
+    let mut transfer = Transfer::open(context, open).await?;
     loop {
-        let Some(message) = link.next(&mut None).await? else { continue };
-        if follow(link.ui, message)?.is_break() {
+        let Some(message) = transfer.next(&mut None).await? else { continue };
+        if show_message(transfer.ui, message)?.is_break() {
             return Ok(());
         }
     }
