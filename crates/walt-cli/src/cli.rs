@@ -1,7 +1,7 @@
 //! The grammar of the command line: `walt CATEGORY SUBCOMMAND [options] [positionals]`.
 //!
-//! Options stand anywhere after the subcommand, as `--opt value` or `--opt=value`, never abbreviated
-//! and never twice; `--` ends them. `node run` takes everything after its set of nodes as the command.
+//! Options may stand anywhere after the subcommand, as `--opt value` or `--opt=value`. They cannot be abbreviated or
+//! repeated; `--` ends them. `node run` takes everything after its set of nodes as the command.
 
 use crate::commands::Category;
 use crate::error::{Failure, STATUS_UNKNOWN, STATUS_USAGE};
@@ -31,7 +31,7 @@ impl CommandLine {
     /// Runs the command.
     ///
     /// # Errors
-    /// Why it was not done; with the command's help if its arguments are at fault.
+    /// The command failed; if its arguments are wrong, the failure carries the command's help.
     pub async fn run(self) -> Result<(), Failure> {
         let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
         self.category.run().await.map_err(|failure| failure.with_help(|| help::text(&Cli::command(), &path)))
@@ -41,7 +41,7 @@ impl CommandLine {
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
-/// What to show instead of doing something: a help text or a usage error.
+/// A help text or a usage error, to be shown instead of running a command.
 pub fn parse(arguments: Vec<OsString>) -> Result<CommandLine, Failure> {
     let arguments = protect_remote_command(arguments);
     let root = Cli::command();
@@ -117,7 +117,7 @@ fn usage_error(error: &clap::Error) -> String {
     }
 }
 
-/// An argument as the help names it: an option without its value, several that exclude each other with "or".
+/// An argument as the help names it: an option without its value; alternatives are joined by "or".
 fn argument(text: &str) -> String {
     let one = |part: &str| match part.trim_matches(['<', '>', '[', ']']).split_once([' ', '=']) {
         Some((option, _)) => option.trim_end_matches('[').to_owned(),
@@ -128,7 +128,7 @@ fn argument(text: &str) -> String {
     if name.starts_with('-') { name } else { name.to_lowercase() }
 }
 
-/// Puts `--` behind the set of nodes of `node run`, where the options of the remote command begin.
+/// Inserts `--` after the set of nodes of `node run`, where the options of the remote command begin.
 fn protect_remote_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let is_run = arguments.len() > 2 && arguments[0] == "node" && arguments[1] == "run";
     if !is_run {

@@ -57,7 +57,7 @@ pub enum Outcome<T> {
 /// answers all questions; the warnings are shown all the same.
 ///
 /// # Errors
-/// Those of `attempt`, and a user who has gone.
+/// Those of `attempt`, and SIGTERM or SIGHUP while a question is open.
 pub async fn attempt_until_confirmed<D: Dialog, T>(
     dialog: &mut D,
     yes: bool,

@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use walt_api::{Event, FoundImage};
 use walt_client::{Error, EventStream};
 
-/// Shows one event; `Break` at the last one of work that succeeded.
+/// Shows one event; `Break` if it is the last one of an action that succeeded.
 ///
 /// # Errors
-/// The work failed.
+/// The action failed.
 pub fn show(ui: &mut Ui, event: Event) -> Result<ControlFlow<()>, Failure> {
     if !matches!(event, Event::Busy { .. } | Event::Progress { .. } | Event::Found { .. }) {
         ui.busy.clear();

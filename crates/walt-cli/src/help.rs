@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
-/// Commands whose usage says more than the names of their words.
+/// Commands whose usage is written by hand.
 const USAGES: [(&str, &str); 3] = [
     (
         "image build",
@@ -24,7 +24,7 @@ See 'walt help show image-build' for more info.",
     ),
 ];
 
-/// The longest beginning of `words` that names a category or a subcommand.
+/// The longest prefix of `words` that names a category or a subcommand.
 pub fn path<'a>(root: &Command, words: &[&'a str]) -> Vec<&'a str> {
     let mut command = root;
     let mut path = Vec::new();
@@ -83,7 +83,7 @@ fn list(command: &Command) -> String {
         rows.push((name.to_owned(), about(c)));
         rows.extend(c.get_visible_aliases().map(|alias| (alias.to_owned(), format!("the same as '{name}'"))));
     }
-    // An alias stands where its own name belongs, if the commands are sorted by name.
+    // If the commands are sorted by name, an alias takes its place in that order.
     if shown.is_sorted_by_key(|c| c.get_name()) {
         rows.sort();
     }

@@ -1,20 +1,20 @@
-//! `walt`, the command of the users.
+//! `walt`, the command-line client.
 //!
 //! ```text
 //! main ─▶ cli ─▶ help      the help texts, made from the table that cli passes
 //!             ─▶ commands  the table (clap); one file per command: its arguments, and what it does
 //!                  ├─ context   the server and the user: actions, with their confirmations
-//!                  ├─ events    what the server says while it works, ctrl-C
+//!                  ├─ events    the server's messages while it works, ctrl-C
 //!                  ├─ terminal  a terminal: raw mode, window size, both directions
 //!                  └─ ui        the only place that writes: results to stdout, all else to stderr
 //! ```
 //! Imports follow the arrows: a command knows neither the table that it is in nor the help.
 //!
-//! A command ends with `Ok` (exit 0) or a [`error::Failure`], which knows its exit status: 1 not done
-//! or declined, 2 usage, 255 a bug of ours, or the status of the program that ran remotely.
+//! A command ends with `Ok` (exit status 0) or a [`error::Failure`] with its exit status: 1 for failed or declined, 2 for
+//! usage errors, 255 for a bug of `walt`, or the status of the program that ran remotely.
 //!
-//! The runtime is single-threaded and nothing is set up before it is needed: most commands are one
-//! request, and their start-up time is what users feel.
+//! The runtime is single-threaded, and nothing is set up before it is needed: most commands are one request, so users
+//! notice the start-up time.
 
 mod action;
 mod cli;
@@ -33,7 +33,7 @@ mod ui;
 
 use error::Failure;
 
-/// Exit status of a panic, which is a bug of ours.
+/// Exit status after a panic, which is a bug of `walt`.
 const STATUS_BUG: i32 = 255;
 
 fn main() {

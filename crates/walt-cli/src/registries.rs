@@ -1,10 +1,10 @@
-//! Credentials for registries: found where the user keeps them, or asked for.
+//! Credentials for registries: read from the user's files, or asked for.
 //!
 //! ```text
-//! needed ─▶ found (walt_client::credentials) ─▶ the action ─▶ done
-//!                                                  │ the registry wants others
-//!                                                  ▼
-//!                   ask on the terminal ─▶ try ─▶ keep in ~/.walt/config ─▶ the action, once more
+//! stored (walt_client::credentials) ─▶ the action ─▶ done
+//!                                         │ the registry rejects them
+//!                                         ▼
+//!          ask on the terminal ─▶ try ─▶ save in ~/.walt/config ─▶ the action, once more
 //! ```
 
 use crate::context::Context;
@@ -17,17 +17,17 @@ use std::collections::BTreeMap;
 use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
 use walt_client::credentials;
 
-/// The registry with a label, if the server knows it.
+/// The registry with a label, if the server has it in its configuration.
 pub async fn by_label(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
     Ok(list(context).await?.into_iter().find(|r| r.label == label))
 }
 
-/// All registries that the server knows.
+/// All registries of the server's configuration.
 pub async fn list(context: &mut Context) -> Result<Vec<RegistryInfo>, Failure> {
     Ok(context.ui.watch(context.client.registries()).await?.registries)
 }
 
-/// What the user has for a registry.
+/// The user's stored credentials for a registry.
 pub async fn stored(context: &mut Context, registry: &RegistryInfo) -> Option<RegistryCredentials> {
     if registry.anonymous {
         return None;
@@ -36,7 +36,8 @@ pub async fn stored(context: &mut Context, registry: &RegistryInfo) -> Option<Re
     credentials::find(registry, &mut |line| ui.note(&format!("Note: {line}"))).await
 }
 
-/// What the user has for a registry that the server asks about by its label: `needed`, he is asked if he is there.
+/// Credentials for the registry that the server names by its label. `needed`: the stored ones were rejected, so an
+/// interactive user is asked.
 pub async fn credentials_for(
     context: &mut Context,
     label: &str,
@@ -50,7 +51,7 @@ pub async fn credentials_for(
     }
 }
 
-/// What the user has for all registries, by label.
+/// The user's stored credentials for all registries, by label.
 pub async fn all_credentials(
     context: &mut Context,
 ) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
@@ -63,7 +64,7 @@ pub async fn all_credentials(
     Ok(found)
 }
 
-/// Does an action at a registry. `needed`: it does without credentials no good to try.
+/// Carries out an action that talks to a registry. `needed`: it cannot succeed without credentials.
 pub async fn act_with_credentials(
     context: &mut Context,
     registry: &RegistryInfo,
@@ -83,15 +84,15 @@ pub async fn act_with_credentials(
     }
 }
 
-/// Asks for credentials until the registry takes them, and keeps them.
+/// Asks for credentials until the registry accepts them, and saves them.
 async fn prompt(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryCredentials, Failure> {
     let label = &registry.label;
     let missing = format!("credentials for {label} registry are missing or invalid.");
     if !context.ui.interactive {
         return Err(Failure::with_hint(
             missing,
-            "Put them into ~/.walt/config or a file of docker or podman (see 'walt help show registries'), \
-             or run this on a terminal.",
+            "Add them to ~/.walt/config or to a file of docker or podman (see 'walt help show registries'), \
+             or run this command on a terminal.",
         ));
     }
     context.note(&missing);
@@ -108,7 +109,7 @@ async fn prompt(context: &mut Context, registry: &RegistryInfo) -> Result<Regist
             Ok(()) => {
                 match credentials::config::keep(label, &credentials) {
                     Ok(path) => context.note(&format!("Configuration was updated in {}.", path.display())),
-                    Err(e) => context.note(&format!("Note: the credentials could not be kept: {e}.")),
+                    Err(e) => context.note(&format!("Note: cannot save the credentials: {e}.")),
                 }
                 return Ok(credentials);
             }

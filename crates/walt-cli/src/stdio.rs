@@ -1,8 +1,8 @@
 //! Standard input and output without threads and without changing their mode.
 //!
-//! `O_NONBLOCK` belongs to the open file, which the calling shell shares: setting it would break the
-//! shell's own reads. So the descriptors stay blocking: epoll says when to look, and poll(2) with no
-//! timeout makes sure that the read or write that follows returns at once.
+//! `O_NONBLOCK` belongs to the open file description, which the calling shell shares: setting it would break the shell's
+//! own reads. So the descriptors stay blocking. epoll reports readiness, and poll(2) with a zero timeout makes sure that the
+//! read or write that follows returns immediately.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -10,15 +10,15 @@ use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes read at once.
+/// Bytes per read.
 const READ_SIZE: usize = 16 << 10;
-/// Bytes written at once: poll(2) promises room for this many in a pipe (`PIPE_BUF`).
+/// Bytes per write: poll(2) promises room for this many in a pipe (`PIPE_BUF`).
 const WRITE_SIZE: usize = 4 << 10;
 
 #[derive(Debug)]
 enum Descriptor {
     Polled(AsyncFd<OwnedFd>),
-    /// Regular files and `/dev/null`: epoll refuses them, and they never make anybody wait.
+    /// Regular files and `/dev/null`: epoll refuses them, and they never block.
     Plain(OwnedFd),
 }
 
@@ -26,8 +26,8 @@ impl Descriptor {
     fn new(fd: &impl AsFd, interest: Interest) -> io::Result<Self> {
         // A duplicate of our own, so that dropping it leaves the standard descriptor open.
         let own = fd.as_fd().try_clone_to_owned()?;
-        // Deprecated for types that lie about their descriptor; an `OwnedFd` cannot, so the successor's
-        // `unsafe` would buy nothing.
+        // Deprecated for types that lie about their descriptor; an `OwnedFd` cannot, so the `unsafe`
+        // successor would gain nothing.
         #[expect(deprecated)]
         let registered = AsyncFd::try_with_interest(own, interest);
         match registered {
@@ -64,7 +64,7 @@ fn ready_now(fd: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
     Ok(!fds[0].revents().is_empty())
 }
 
-/// Standard input. What was read beyond a line is buffered for the next reader.
+/// Standard input. Bytes read beyond a line are buffered for the next read.
 #[derive(Debug)]
 pub struct Input {
     descriptor: Option<Descriptor>,
@@ -103,7 +103,7 @@ impl Input {
         }
     }
 
-    /// Reads once more into `buffered`; 0 at the end.
+    /// Reads more bytes into `buffered`; 0 at the end.
     async fn fill(&mut self) -> io::Result<usize> {
         if self.eof {
             return Ok(0);
@@ -120,7 +120,7 @@ impl Input {
         Ok(count)
     }
 
-    /// A terminal's end of file (ctrl-D) is an event, not a state: forget it before the next question.
+    /// Forgets an end of file: on a terminal (ctrl-D), reading can go on after it.
     pub fn clear_eof(&mut self) {
         self.eof = false;
     }

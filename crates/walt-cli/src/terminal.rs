@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! opened ──(Busy, Note: wait for a boot, for a container)──▶ Started ──(bytes)──▶ Exited
-//!    └ a script is sent already here, up to MAX_SCRIPT           └ raw mode, if interactive
+//!    └ a script is already sent here, up to MAX_SCRIPT           └ raw mode, if interactive
 //! ```
 //!
-//! The local terminal is restored by a guard at every end: return, error, panic, SIGTERM, SIGHUP.
-//! In raw mode ctrl-C is a byte for the program there; a real SIGINT ends the command.
+//! A guard restores the local terminal in every case: return, error, panic, SIGTERM, SIGHUP. In raw mode ctrl-C is a
+//! byte for the remote program; a real SIGINT ends the command.
 
 mod console;
 mod raw;
@@ -24,15 +24,15 @@ use walt_client::{Error, Output, TerminalInput, TerminalOutput};
 
 pub use raw::{NoEcho, window_size};
 
-/// Window sizes and the like that wait to be sent; what does not fit is superseded anyway.
+/// Control messages, such as window sizes, that wait to be sent. More are dropped: newer sizes replace them.
 const CONTROL_QUEUE: usize = 16;
 
 /// How the user's terminal and the remote program are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The program has a terminal, which is ours in raw mode.
+    /// The program has a terminal: the local one in raw mode.
     Raw,
-    /// The console of a node: as `Raw` if interactive, with keys of our own and without clearing.
+    /// The console of a node: as `Raw` if interactive, with command keys, and with screen clearing filtered out.
     Console,
     /// Pipes; the end of input is passed on.
     Pipes,
@@ -53,12 +53,12 @@ pub enum End {
     Interrupted,
 }
 
-/// The end of a terminal.
+/// How a terminal ended, and its session.
 #[derive(Debug)]
 pub struct Outcome {
     /// How it ended.
     pub end: End,
-    /// The session, once it started, for an image shell.
+    /// The session of an image shell, once it has started.
     pub session: Option<String>,
 }
 
@@ -75,7 +75,7 @@ enum FeedEnd {
     Detached,
 }
 
-/// Terminal of the caller, to be sent when one is opened; `None` if the command is not interactive.
+/// The caller's terminal, as the server is told; `None` if the command is not interactive.
 pub fn local_tty(ui: &Ui) -> Option<Tty> {
     if !ui.interactive {
         return None;
@@ -84,9 +84,12 @@ pub fn local_tty(ui: &Ui) -> Option<Tty> {
     Some(Tty { term: std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()), rows, cols })
 }
 
-/// Connects the user with the program until one of them ends. `started(os)` is called once it runs; the note
-/// that it returns is shown in raw mode already: what the user types upon reading it is not edited or translated by
-/// the local terminal.
+/// Connects the user with the program until one of them ends. `started(os)` is called once the program runs. The note
+/// that it returns is shown after the switch to raw mode, so that the local terminal does not edit or translate what the
+/// user types as soon as he reads it.
+///
+/// # Errors
+/// A broken connection, an error of the server, SIGTERM or SIGHUP.
 pub async fn run(
     ui: &mut Ui,
     (sink, mut stream): (TerminalInput, TerminalOutput),
@@ -145,7 +148,12 @@ pub async fn run(
                 Some(outcome) => return Ok(outcome),
                 None => continue,
             },
-            None => return Err(Error::Broken("the terminal ended without a status".to_owned()).into()),
+            None => {
+                return Err(Error::Broken(
+                    "the server closed the terminal without an exit status".to_owned(),
+                )
+                .into());
+            }
         };
         tokio::select! {
             written = to.write(&bytes) => written?,
@@ -158,7 +166,7 @@ pub async fn run(
     }
 }
 
-/// The terminal of this side, and what is known of the program there.
+/// The local terminal, and the state of the remote program.
 struct Local {
     mode: Mode,
     interactive: bool,
@@ -168,7 +176,7 @@ struct Local {
     /// Raw mode, once the program runs.
     raw: Option<RawMode>,
     running: bool,
-    /// The user does not want to wait for the node's boot any longer.
+    /// The user pressed ctrl-C in order not to wait for the node's boot any longer.
     proceeded: bool,
     session: Option<String>,
 }
@@ -192,7 +200,7 @@ impl Local {
         Outcome { end, session: self.session.take() }
     }
 
-    /// Output of the program, as this terminal gets it.
+    /// Output of the program, as the local terminal shows it.
     fn filtered(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match &mut self.clear_filter {
             Some(clear_filter) => clear_filter.filter(&bytes),
@@ -237,7 +245,7 @@ impl Local {
             }
             ServerMessage::Exited { status } => return Ok(Some(self.outcome(End::Exited(status)))),
             ServerMessage::Error { error } => return Err(error.into()),
-            // Shown by the caller, and of builds only.
+            // The first is shown by the caller, the second is sent by builds only.
             ServerMessage::Busy { .. } | ServerMessage::Credentials { .. } => {}
         }
         Ok(None)
@@ -297,7 +305,7 @@ async fn feed(
                     total += bytes.len();
                     if mode == Mode::Script && total > MAX_SCRIPT {
                         let most = MAX_SCRIPT >> 20;
-                        return FeedEnd::Failed(Failure::new(format!("the script on standard input has more than {most} MiB.")));
+                        return FeedEnd::Failed(Failure::new(format!("the script on standard input is larger than {most} MiB.")));
                     }
                     let detach = keys.as_mut().is_some_and(|keys| keys.read(&mut bytes));
                     let sent = sink.bytes(&bytes).await;

@@ -28,12 +28,12 @@ pub fn out_text(text: &str) -> io::Result<()> {
 
 /// A value as JSON on standard output.
 pub fn out_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Failure::new(format!("no JSON of this: {e}")))?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(format!("cannot format this as JSON: {e}")))?;
     Ok(out(&text)?)
 }
 
-/// One line (or more) on standard error. A standard error nobody reads is no failure.
+/// One line or more on standard error; errors while writing are ignored.
 pub fn note(line: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(line.as_bytes());
@@ -50,12 +50,12 @@ pub fn title(text: &str) -> String {
 pub enum Interrupt {
     /// ctrl-C.
     Interrupted,
-    /// SIGTERM or SIGHUP: leave without a word. Holds the signal's number.
+    /// SIGTERM or SIGHUP, by its number: end without a message.
     Terminated(i32),
 }
 
 impl Interrupt {
-    /// How a command ends that does nothing else about it.
+    /// The failure of a command that the signal ends.
     pub fn failure(self) -> Failure {
         match self {
             Self::Interrupted => Failure::Aborted { newline: true },
@@ -64,7 +64,7 @@ impl Interrupt {
     }
 }
 
-/// Signals that end a command. From its creation on, they end nothing by themselves.
+/// Signals that end a command. Once this is created, they no longer end the process by themselves.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -91,14 +91,14 @@ impl Signals {
     }
 }
 
-/// Both ends of the conversation with the user.
+/// Input from the user, and the state of the output to the user.
 #[derive(Debug)]
 pub struct Ui {
     /// Standard input.
     pub input: Input,
-    /// ctrl-C and friends.
+    /// ctrl-C, SIGTERM and SIGHUP.
     pub signals: Signals,
-    /// What the server is busy with.
+    /// The busy indicator.
     pub busy: Busy,
     /// Standard input and output are terminals.
     pub interactive: bool,
@@ -134,7 +134,7 @@ impl Ui {
         }
     }
 
-    /// How a command ends that does nothing else about a signal.
+    /// The failure of a command that a signal ends; erases the busy indicator.
     pub fn interrupted(&mut self, interrupt: Interrupt) -> Failure {
         self.busy.clear();
         interrupt.failure()

@@ -9,7 +9,7 @@ use walt_api::{ApiError, ErrorCode};
 
 /// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
 pub const MAX_ANSWER: usize = 64 << 20;
-/// Characters of an answer that is not ours which its error quotes.
+/// Most characters that the error about an unexpected answer quotes.
 const MAX_QUOTED: usize = 200;
 
 /// The value in an answer.
@@ -25,17 +25,17 @@ pub(crate) async fn json<T: DeserializeOwned>(answer: Response<Incoming>) -> Res
 /// The body of an answer, [`MAX_ANSWER`] at most.
 pub(crate) async fn body(answer: Response<Incoming>) -> Result<Bytes> {
     let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    Ok(body.map_err(|e| Error::broken("the answer broke off", e))?.to_bytes())
+    Ok(body.map_err(|e| Error::broken("the connection broke during the answer", e))?.to_bytes())
 }
 
-/// The error in an answer; answers that are not ours (a route the server does not have) get one too.
+/// The error in an answer; one is made for an answer of something else, such as an unknown route.
 pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
     serde_json::from_slice(body).unwrap_or_else(|_| {
         let text: String = String::from_utf8_lossy(body).trim().chars().take(MAX_QUOTED).collect();
         ApiError::new(
             ErrorCode::Internal,
-            format!("the server answers {status} {text}").trim_end().to_owned(),
+            format!("unexpected answer of the server: {status} {text}").trim_end().to_owned(),
         )
-        .hint("Client and server may be of different versions.")
+        .hint("Client and server may have different versions.")
     })
 }

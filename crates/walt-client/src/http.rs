@@ -24,12 +24,12 @@ use walt_api::{
 /// Largest event, in bytes.
 pub const MAX_EVENT: usize = 1 << 20;
 
-/// What an action answers.
+/// The answer to an action.
 #[derive(Debug)]
 pub enum Reply {
     /// Nothing was done: ask the user, then repeat with the token.
     Confirm(Confirmation),
-    /// It runs.
+    /// The action runs.
     Events(EventStream),
 }
 
@@ -42,7 +42,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client that `WALT_SERVER` and `WALT_USERNAME` ask for. It connects at the first request.
+    /// The client for `WALT_SERVER` and `WALT_USERNAME`. It connects at the first request.
     ///
     /// # Errors
     /// [`Error::BadTarget`], [`Error::BadUser`].
@@ -73,10 +73,10 @@ impl Client {
         &self.target
     }
 
-    /// Who answers, and who the caller is there.
+    /// The server's version, and the caller's user name there.
     ///
     /// # Errors
-    /// All of [`Error`]; [`Error::Version`] if client and server cannot talk.
+    /// All of [`Error`]; [`Error::Version`] if client and server speak different versions.
     pub async fn info(&mut self) -> Result<Info> {
         let info: Info = self.get(route::INFO).await?;
         if info.protocol != PROTOCOL {
@@ -93,7 +93,7 @@ impl Client {
         self.get(route::NODES).await
     }
 
-    /// All images of all users. `mine` makes a new user's first images where there are none.
+    /// All images of all users. `mine` makes the first images of a new user who has none.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -105,7 +105,7 @@ impl Client {
         }
     }
 
-    /// What an image name of the caller has meant.
+    /// The versions of an image of the caller.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -121,7 +121,7 @@ impl Client {
         self.get(&format!("{}?from={}&to={}", route::IMAGE_DIFF, query(from), query(to))).await
     }
 
-    /// The registries that the server knows.
+    /// The registries in the server's configuration.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -138,7 +138,7 @@ impl Client {
         answer::json(answer).await
     }
 
-    /// How the server is (root only).
+    /// The state of the server (root only).
     ///
     /// # Errors
     /// All of [`Error`].
@@ -146,7 +146,7 @@ impl Client {
         self.get(route::STATUS).await
     }
 
-    /// What the image store holds (root only).
+    /// The contents of the image store (root only).
     ///
     /// # Errors
     /// All of [`Error`].
@@ -154,7 +154,7 @@ impl Client {
         self.get(route::STORE).await
     }
 
-    /// Does something to nodes. `token` is the one of an earlier [`Reply::Confirm`].
+    /// Carries out an action on nodes. `token` comes from an earlier [`Reply::Confirm`].
     ///
     /// # Errors
     /// All of [`Error`].
@@ -162,7 +162,7 @@ impl Client {
         self.action(route::NODE_ACTIONS, action, token).await
     }
 
-    /// Does something to images; see [`Client::node_action`].
+    /// Carries out an action on images; see [`Client::node_action`].
     ///
     /// # Errors
     /// All of [`Error`].
@@ -231,7 +231,7 @@ impl Client {
         if status == StatusCode::OK {
             // The stream owns the connection, so that dropping it closes it.
             let Some(sender) = self.sender.take() else {
-                return Err(Error::Broken("the connection is gone".to_owned()));
+                return Err(Error::Broken("the connection is closed".to_owned()));
             };
             return Ok(Reply::Events(EventStream {
                 body: answer.into_body(),
@@ -274,7 +274,7 @@ impl Client {
     }
 }
 
-/// The connection that was kept, or a new one if there is none or the server has closed it.
+/// The kept connection, or a new one if there is none or the server has closed it.
 pub(crate) async fn reuse_or_connect<B>(
     kept: &mut Option<SendRequest<B>>,
     target: &Target,
@@ -289,7 +289,7 @@ where
     }
     let stream = Connection::open(target).await?;
     let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP there", e))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP server there", e))?;
     // Ends when the sender and the answer's body are dropped; its error shows in both.
     tokio::spawn(async move {
         let _ = connection.await;
@@ -303,7 +303,7 @@ fn query(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// What a running action says. Dropping it cancels the action.
+/// The events of a running action. Dropping this cancels the action.
 #[derive(Debug)]
 pub struct EventStream {
     body: Incoming,
@@ -328,7 +328,7 @@ impl EventStream {
                     .map_err(|e| Error::broken("the server's answer cannot be read", e));
             }
             if self.buffer.len() > MAX_EVENT {
-                return Err(Error::Broken(format!("one event has more than {MAX_EVENT} bytes")));
+                return Err(Error::Broken(format!("an event is larger than {MAX_EVENT} bytes")));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -338,7 +338,7 @@ impl EventStream {
                 }
                 Some(Err(error)) => return Err(Error::broken("the connection broke", error)),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Error::Broken("the answer broke off".to_owned())),
+                None => return Err(Error::Broken("the connection broke during the answer".to_owned())),
             }
         }
     }

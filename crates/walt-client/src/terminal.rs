@@ -77,7 +77,11 @@ impl TerminalOutput {
             Some(Received::Bytes(bytes)) => Some(match bytes.first() {
                 Some(&STDOUT) => Output::Stdout(bytes[1..].to_vec()),
                 Some(&STDERR) => Output::Stderr(bytes[1..].to_vec()),
-                channel => return Err(Error::Broken(format!("unknown channel {channel:?}"))),
+                channel => {
+                    return Err(Error::Broken(format!(
+                        "the server sent bytes on an unknown channel ({channel:?})"
+                    )));
+                }
             }),
         })
     }

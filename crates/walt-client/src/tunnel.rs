@@ -1,7 +1,7 @@
-//! `walt registry serve`: a port of loopback here, the server's registry upstream it.
+//! `walt registry serve`: a loopback port on this machine, forwarded to the server's registry.
 //!
-//! Only what is below `/v2/` passes: the rest of the API trusts whoever holds the connection, and a port of loopback is
-//! everybody's on this machine. The registry asks for a token.
+//! Only paths below `/v2/` are forwarded: the rest of the API trusts the account that opened the connection, but every
+//! account of this machine can connect to a loopback port. The registry asks for a token.
 
 use crate::Target;
 use crate::http::reuse_or_connect;
@@ -19,19 +19,19 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
-/// Connections that are passed on at once; more wait.
+/// Connections that are forwarded at the same time; more wait.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request header.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the kernel refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Passes on what comes, for ever.
+/// Accepts connections and forwards their requests, without end.
 ///
 /// # Errors
-/// None today: what fails costs its own connection.
+/// None today: a failure only ends its own connection.
 pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let target = Arc::new(target);
@@ -57,7 +57,7 @@ async fn proxy(stream: TcpStream, target: Arc<Target>) {
         async move { Ok::<_, Infallible>(answer(request, &upstream, &target).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    // A client that breaks off has had its answer.
+    // A client that closes early needs no answer.
     let _ = server
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
@@ -73,7 +73,7 @@ fn refuse(status: StatusCode, why: &str) -> Response<Body> {
     answer
 }
 
-/// Whether a path is the registry's.
+/// Whether a path belongs to the registry.
 fn is_registry(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }
@@ -84,10 +84,10 @@ async fn answer(
     target: &Target,
 ) -> Response<Body> {
     if !is_registry(request.uri().path()) {
-        return refuse(StatusCode::NOT_FOUND, "only the registry is here, below /v2/");
+        return refuse(StatusCode::NOT_FOUND, "only the registry is available here, below /v2/");
     }
     let headers = request.headers_mut();
-    // Who this process is, and for whom it could act, is not passed on.
+    // Do not forward on whose behalf a client wants to act.
     headers.remove(walt_api::HEADER_USER);
     headers.remove(UPGRADE);
     headers.remove(CONNECTION);
@@ -95,7 +95,7 @@ async fn answer(
     let path = request.uri().path_and_query().map(|p| p.as_str().to_owned());
     match path.unwrap_or_default().parse() {
         Ok(uri) => *request.uri_mut() = uri,
-        Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is no path"),
+        Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is not a valid path"),
     }
     let mut upstream = upstream.lock().await;
     match send(request, &mut upstream, target).await {
@@ -110,7 +110,10 @@ async fn send(
     target: &Target,
 ) -> Result<Response<Incoming>, String> {
     let mut sender = reuse_or_connect(upstream, target).await.map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request).await.map_err(|e| format!("the WalT server broke off: {e}"))?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|e| format!("the WalT server closed the connection: {e}"))?;
     *upstream = Some(sender);
     Ok(answer)
 }

@@ -49,7 +49,7 @@ pub(crate) async fn open(
         tungstenite::Error::Http(refused) => {
             answer::refusal(refused.status(), refused.body().as_deref().unwrap_or_default()).into()
         }
-        other => Error::broken("no such service there", other),
+        other => Error::broken("the server does not offer this service", other),
     })?;
     let (sink, stream) = socket.split();
     let mut sender = Sender(sink);

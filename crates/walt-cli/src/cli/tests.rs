@@ -140,7 +140,7 @@ Meta-switches:
     -h, --help  Prints this help message and quits
 
 Switches:
-    --timeout SECONDS:int  stop if still waiting after this number of seconds; -1, the default, is for ever
+    --timeout SECONDS:int  stop if still waiting after this number of seconds; -1, the default, means no limit
 "
     );
     assert!(
@@ -149,7 +149,7 @@ Switches:
             .contains("walt image clone [SWITCHES] clonable_image_link [image_name=None]")
     );
     assert!(shown("image shell -h").0.contains("    --save[=NAME:str]  save"));
-    assert!(shown("image publish -h").0.contains("  which registry to publish at; the default is auto\n"));
+    assert!(shown("image publish -h").0.contains("  registry to publish to; the default is auto\n"));
     let cp = "Usage:\n    walt image cp <local-path> <image>:<path>\n    walt image cp <image>:<path> <local-path>\n\nMeta";
     assert!(shown("image cp -h").0.contains(cp));
     assert!(shown("node cp -h").0.contains("\n    walt node cp <node>:<path> booted-image\n\nMeta"));

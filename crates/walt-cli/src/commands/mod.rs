@@ -16,28 +16,31 @@ use clap::Subcommand;
 /// Categories, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub enum Category {
-    /// management of the operating system images of nodes
+    /// management of operating system images
     #[command(subcommand, disable_help_subcommand = true)]
     Image(image::Command),
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
-    /// the server as a registry of images
+    /// access to the server as an image registry
     #[command(subcommand, disable_help_subcommand = true)]
     Registry(registry::Command),
-    /// what is seldom needed
+    /// rarely used commands
     #[command(subcommand, disable_help_subcommand = true)]
     Advanced(advanced::Command),
     /// documentation
     #[command(subcommand, disable_help_subcommand = true)]
     Help(help::Command),
-    /// copy standard input and output from and to the server's socket, for WALT_SERVER=ssh://
+    /// connect standard input and output to the server's socket, for WALT_SERVER=ssh://
     #[command(hide = true)]
     Proxy(proxy::Proxy),
 }
 
 impl Category {
-    /// Does what the command line says.
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Why it was not done.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Image(command) => command.run(&mut Context::new()?).await,

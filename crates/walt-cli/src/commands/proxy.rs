@@ -39,7 +39,7 @@ impl Proxy {
                 output.write(&buffer[..count]).await?;
             }
         };
-        // The server's end decides: it answers what it has been asked, also after our input's end.
+        // Only the server ends the connection: it may still be answering after the end of our input.
         tokio::select! {
             done = down => Ok(done?),
             Err(error) = up => Err(error.into()),

@@ -1,17 +1,16 @@
 //! Keys and output of `walt node console`.
 
-/// ctrl-A, the key that starts a command of ours.
+/// ctrl-A, the prefix of the command keys.
 const CTRL_A: u8 = 1;
 
-/// Commands among the keys: `ctrl-a d` leaves, `ctrl-a a` and `ctrl-a ctrl-a` send ctrl-a, others are
-/// dropped.
+/// Command keys: `ctrl-a d` leaves; `ctrl-a a` and `ctrl-a ctrl-a` send ctrl-a; other keys after ctrl-a are dropped.
 #[derive(Debug, Default)]
 pub struct Keys {
     after_prefix: bool,
 }
 
 impl Keys {
-    /// Takes the commands out of `bytes`; true if the user wants to leave (what follows is dropped).
+    /// Removes the command keys from `bytes`; true if the user wants to leave (the rest is dropped).
     pub fn read(&mut self, bytes: &mut Vec<u8>) -> bool {
         let mut kept = Vec::with_capacity(bytes.len());
         let mut leave = false;
@@ -38,18 +37,18 @@ impl Keys {
     }
 }
 
-/// Sequences that would wipe what the user wants to read: full reset, clear screen, clear history.
+/// Sequences that would erase what the user wants to read: full reset, clear screen, clear history.
 const CLEARING: [&[u8]; 3] = [b"\x1bc", b"\x1b[2J", b"\x1b[3J"];
 
-/// Filters [`CLEARING`] out of a stream, also where a sequence is cut by a chunk's end.
+/// Filters [`CLEARING`] out of a stream, also if a sequence spans two chunks.
 #[derive(Debug, Default)]
 pub struct ClearFilter {
-    /// The beginning of a sequence that may go on in the next chunk.
+    /// The start of a sequence that may continue in the next chunk.
     pending: Vec<u8>,
 }
 
 impl ClearFilter {
-    /// The chunk without wiping sequences.
+    /// The chunk without clearing sequences.
     pub fn filter(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut kept = Vec::with_capacity(chunk.len());
         for &byte in chunk {

@@ -3,10 +3,10 @@
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 
-/// Size assumed where the terminal does not tell: lines, columns.
+/// Size assumed if the terminal does not report one: lines, columns.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
-/// Raw mode; the terminal gets its former mode back when this is dropped.
+/// Raw mode; dropping this restores the former mode.
 #[derive(Debug)]
 pub struct RawMode {
     saved: Termios,
@@ -20,7 +20,7 @@ impl RawMode {
         Ok(raw)
     }
 
-    /// Sets raw mode once more: after a stop, the calling shell has set its own.
+    /// Sets raw mode again: after a stop, the calling shell has set its own mode.
     pub fn reapply(&self) {
         let mut raw = self.saved.clone();
         raw.make_raw();
@@ -34,7 +34,7 @@ impl Drop for RawMode {
     }
 }
 
-/// No echo while a password is typed; the terminal gets its former mode back when this is dropped.
+/// No echo while a password is typed; dropping this restores the former mode.
 #[derive(Debug)]
 pub struct NoEcho {
     saved: Termios,

@@ -6,11 +6,11 @@ use tokio::time::{Instant, sleep_until};
 
 /// Time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
-/// Requests that take less show nothing.
+/// Requests that take less time show nothing.
 const DELAY: Duration = Duration::from_millis(300);
-/// What is shown as long as the server says nothing better.
+/// The label until the server sends one.
 const DEFAULT_LABEL: &str = "Server is working";
-/// Signs of a progress bar.
+/// Characters in a progress bar.
 const BAR_WIDTH: usize = 24;
 const SPINNER: [char; 4] = ['\\', '|', '/', '-'];
 /// How long a disabled indicator sleeps at a time.
@@ -32,13 +32,13 @@ impl Busy {
         Self { enabled, label: DEFAULT_LABEL.to_owned(), frame: 0, shown: false, next: None }
     }
 
-    /// Says what the server is busy with.
+    /// Sets the label: what the server is busy with.
     pub fn label(&mut self, label: &str) {
-        // The server's words must not move our cursor.
+        // Text of the server must not move the cursor.
         self.label = label.chars().filter(|c| !c.is_control()).collect();
     }
 
-    /// Says how far the server has got: a bar where the end is known, else a count.
+    /// Sets the progress: a bar if the total is known, else a count.
     pub fn progress(&mut self, label: &str, done: u64, total: u64) {
         self.label(&format!("{label} {}", bar(done, total)));
     }
@@ -58,7 +58,7 @@ impl Busy {
         let _ = stderr.flush();
     }
 
-    /// Erases it; it comes back after a while if the work goes on.
+    /// Erases it; it appears again after [`DELAY`] if the work goes on.
     pub fn clear(&mut self) {
         if self.shown {
             let mut stderr = io::stderr().lock();
@@ -70,7 +70,7 @@ impl Busy {
     }
 }
 
-/// Megabytes, and a bar.
+/// Progress in megabytes, with a bar if the total is known.
 fn bar(done: u64, total: u64) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     if total == 0 {

@@ -1,10 +1,10 @@
-//! Questions. They go to standard error and are asked also when standard input is no terminal, so that
-//! `echo y | walt …` works; the end of the input is a "no".
+//! Questions. They go to standard error, and are asked even if standard input is not a terminal, so that `echo y | walt …`
+//! works. The end of the input counts as "no".
 
 use crate::error::Failure;
 use std::io;
 
-/// What came back to a question.
+/// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A line, without its end.
@@ -13,7 +13,7 @@ pub enum Answer {
     End,
     /// ctrl-C.
     Interrupted,
-    /// SIGTERM or SIGHUP, by its number: the user has gone.
+    /// SIGTERM or SIGHUP, by its number: the user's terminal is gone.
     Terminated(i32),
 }
 
@@ -21,7 +21,7 @@ impl Answer {
     /// The line, for a question that must be answered.
     ///
     /// # Errors
-    /// There is none: the command ends.
+    /// There is no line, so the command ends.
     pub fn line(self) -> Result<String, Failure> {
         match self {
             Self::Line(line) => Ok(line),
@@ -31,11 +31,11 @@ impl Answer {
     }
 }
 
-/// A conversation; the tests have one with a script.
+/// A conversation with the user, or in tests with a script.
 pub trait Dialog {
     /// Asks and waits for one line.
     async fn ask(&mut self, question: &str) -> io::Result<Answer>;
-    /// A note.
+    /// Prints a note.
     fn note(&mut self, line: &str);
 }
 
@@ -50,7 +50,7 @@ pub enum Decision {
     None,
 }
 
-/// Asks `<question> (y/n): ` until the answer is `y` or `n`. Says `OK.` to a yes, nothing to a no.
+/// Asks `<question> (y/n): ` until the answer is `y` or `n`. Prints `OK.` after a yes, nothing after a no.
 pub async fn decide(dialog: &mut impl Dialog, question: &str) -> Result<Decision, Failure> {
     loop {
         match dialog.ask(&format!("{question} (y/n): ")).await? {

@@ -303,7 +303,7 @@ fn help_works_without_server() {
     let ran = walt(none, &["node", "cp", "here", "there"], "");
     assert_eq!(ran.status, 2);
     assert!(
-        ran.err.contains("must be a path of this machine\n------\n")
+        ran.err.contains("a path of this machine, not both\n------\n")
             && ran.err.contains("walt node cp <local-path> <node>:<path>"),
         "{}",
         ran.err

@@ -18,7 +18,7 @@ pub(super) fn in_home(path: &str) -> Option<PathBuf> {
 
 /// The path to write to, which depends on HOME.
 pub(super) fn writable(path: Option<PathBuf>) -> io::Result<PathBuf> {
-    path.ok_or_else(|| io::Error::other("HOME is not set, so there is no place to keep credentials in"))
+    path.ok_or_else(|| io::Error::other("HOME is not set, so there is no place to save credentials"))
 }
 
 /// Reads a file. One that does not exist, or is too large to hold credentials, counts as absent.
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Writes a file whole or not at all; it is never readable by others, not even for a moment.
+/// Replaces a file atomically; other users can never read it, not even for a moment.
 pub(super) fn replace(path: &Path, text: &str) -> io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     if let Some(dir) = path.parent() {

@@ -1,22 +1,21 @@
-//! Credentials for the server's own registry, put where docker, podman and their like look.
+//! Credentials for the server's own registry, written where docker, podman and similar tools look for them.
 
 use super::files::{env_path, in_home, read, replace, writable};
 use serde_json::{Map, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
 
-/// The file that gets them: the one that the environment names, else docker's, which podman, skopeo and buildah
-/// read too.
+/// The file to write: the one that the environment names, else docker's, which podman, skopeo and buildah read too.
 pub fn path() -> Option<PathBuf> {
     env_path("REGISTRY_AUTH_FILE")
         .or_else(|| Some(env_path("DOCKER_CONFIG")?.join("config.json")))
         .or_else(|| in_home(".docker/config.json"))
 }
 
-/// The file's text with credentials for `hosts`; all else stays.
+/// The file's text with credentials for `hosts` added; other entries are preserved.
 ///
 /// # Errors
-/// The text is no such file.
+/// The text is not a valid file of this kind.
 fn merged(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials) -> Result<String, String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut file: Map<String, Value> = match text.filter(|t| !t.trim().is_empty()) {
@@ -24,7 +23,7 @@ fn merged(text: Option<&str>, hosts: &[String], credentials: &RegistryCredential
         None => Map::new(),
     };
     let auths = file.entry("auths").or_insert_with(|| Value::Object(Map::new()));
-    let auths = auths.as_object_mut().ok_or("its 'auths' is no list of registries")?;
+    let auths = auths.as_object_mut().ok_or("its 'auths' is not a list of registries")?;
     let auth = STANDARD.encode(format!("{}:{}", credentials.username, credentials.password));
     for host in hosts {
         auths.insert(host.clone(), serde_json::json!({ "auth": auth }));
@@ -33,10 +32,10 @@ fn merged(text: Option<&str>, hosts: &[String], credentials: &RegistryCredential
     Ok(serde_json::to_string_pretty(&file).expect("JSON") + "\n")
 }
 
-/// Writes them; the path of the file.
+/// Writes them; returns the path of the file.
 ///
 /// # Errors
-/// The file cannot be read or written; it is left as it is then.
+/// The file cannot be read or written; it is left unchanged.
 pub fn keep(hosts: &[String], credentials: &RegistryCredentials) -> io::Result<PathBuf> {
     let path = writable(path())?;
     let named = |e: String| io::Error::other(format!("{}: {e}", path.display()));

@@ -9,7 +9,7 @@ use walt_api::ImageAction;
 #[derive(Debug, Args)]
 pub struct FixImageOwner {
     other_user: String,
-    /// yes, I know, do it!
+    /// take them over; without this switch, the command only prints what it would do
     #[arg(long)]
     yes_i_know_do_it_please: bool,
 }

@@ -13,9 +13,9 @@ use clap::Subcommand;
 pub enum Command {
     /// take over all images of another user
     FixImageOwner(fix_image_owner::FixImageOwner),
-    /// take newer versions of the default images, those of free nodes
+    /// update the default images, which free nodes boot
     UpdateDefaultImages(update_default_images::UpdateDefaultImages),
-    /// let searches find what was pushed to your account of the docker hub without walt
+    /// make images that you pushed to the docker hub by other tools visible to searches
     #[command(visible_alias = "rescan-hub-account")]
     UpdateHubMeta(update_hub_meta::UpdateHubMeta),
 }

@@ -9,7 +9,7 @@ use walt_api::ImageAction;
 /// `walt advanced update-hub-meta`
 #[derive(Debug, Args)]
 pub struct UpdateHubMeta {
-    /// the account of the platform's default images (for those who may push to it)
+    /// update the account of the platform's default images (requires the right to push to it)
     #[arg(long)]
     waltplatform_user: bool,
 }

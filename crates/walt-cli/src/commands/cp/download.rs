@@ -1,4 +1,4 @@
-//! From an image or a node to this machine: unpacked in a thread of its own.
+//! From an image or a node to this machine; a thread of its own unpacks the tar.
 
 use super::local::{show, trimmed};
 use super::transfer::{QUEUE, Transfer, finish_progress, run_confirmed, show_message};
@@ -19,7 +19,7 @@ fn destination_state(path: &Path) -> Found {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Found::Directory,
         Ok(_) => Found::File,
-        // A link that leads nowhere is in the way, and is replaced.
+        // A dangling link: it is replaced.
         Err(_) if path.symlink_metadata().is_ok() => Found::File,
         Err(_) => {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -28,7 +28,7 @@ fn destination_state(path: &Path) -> Found {
     }
 }
 
-/// Reads from the queue of frames; the end is an empty one.
+/// Reads from the queue of frames; an empty frame is the end.
 struct FrameReader {
     queue: mpsc::Receiver<Vec<u8>>,
     frame: Vec<u8>,
@@ -44,7 +44,7 @@ impl Read for FrameReader {
                     self.ended = frame.is_empty();
                     (self.frame, self.at) = (frame, 0);
                 }
-                None => return Err(io::Error::other("the server stopped before the end")),
+                None => return Err(io::Error::other("the server closed the connection before the end")),
             }
         }
         let n = buffer.len().min(self.frame.len() - self.at);
@@ -60,12 +60,12 @@ pub async fn download(context: &mut Context, what: What, path: &Path, yes: bool)
     run_confirmed(context, what, yes, async |context, open| download_once(context, open, &path).await).await
 }
 
-/// Where a source goes on this machine: a directory, and a name in it unless its contents are meant.
+/// Where a source goes on this machine: a directory, and its name there unless only its contents are copied.
 fn local_destination(source: &Source, path: &Path) -> Result<(PathBuf, Option<OsString>), Failure> {
     let state = destination_state(path);
     if state == Found::File && source.kind == SourceKind::File && path.metadata().is_ok_and(|m| !m.is_file())
     {
-        return Err(Failure::new(format!("{} is no regular file: it is not replaced.", show(path))));
+        return Err(Failure::new(format!("{} is not a regular file; left unchanged.", show(path))));
     }
     match place(source.kind, state, &show(path)).map_err(Failure::new)? {
         Placed::Merged => Ok((path.to_owned(), None)),
@@ -73,7 +73,7 @@ fn local_destination(source: &Source, path: &Path) -> Result<(PathBuf, Option<Os
             let name = OsString::from_vec(source.name.0.clone());
             let odd = matches!(name.as_bytes(), b"" | b"." | b"..") || name.as_bytes().contains(&b'/');
             if odd {
-                return Err(Failure::new("the source has no name that it could have in the destination."));
+                return Err(Failure::new("the source has no name that could be used in the destination."));
             }
             Ok((path.to_owned(), Some(name)))
         }
@@ -103,7 +103,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
         }
     };
     let (dir, name) = local_destination(&source, path)?;
-    // From here on ctrl-C aborts; dropping the link cancels the transfer.
+    // From here on ctrl-C aborts; dropping the connection cancels the transfer.
     transfer.proceeded = true;
     let transferred = transfer.transferring(0);
     let (queue, frames) = mpsc::channel(QUEUE);
@@ -126,7 +126,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
                     interrupt = transfer.ui.signals.next() => return Err(transfer.ui.interrupted(interrupt)),
                 };
                 if sent.is_err() {
-                    // The reader has ended: by the end of the tar, or with a failure that it tells.
+                    // The unpacker has ended: at the end of the tar, or with a failure that it returns.
                     queue = None;
                     unpacked(transfer.ui, (&mut unpacker).await)?;
                 }
@@ -140,7 +140,7 @@ async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Resul
         }
     }
     if let Some(open) = queue.take() {
-        // The reader has seen the end of the tar, or waits for this.
+        // The unpacker has seen the end of the tar, or waits for it.
         let _ended = open.send(Vec::new()).await;
         unpacked(transfer.ui, unpacker.await)?;
     }
@@ -153,7 +153,7 @@ fn unpacked(
     outcome: Result<Result<Vec<String>, LocalError>, tokio::task::JoinError>,
 ) -> Result<(), Failure> {
     ui.busy.clear();
-    let outcome = outcome.map_err(|e| Failure::new(format!("unpacking ended abnormally: {e}")))?;
+    let outcome = outcome.map_err(|e| Failure::new(format!("unpacking failed unexpectedly: {e}")))?;
     outcome.map_err(|e| Failure::new(format!("{e}.")))?.iter().for_each(|note| ui::note(note));
     Ok(())
 }

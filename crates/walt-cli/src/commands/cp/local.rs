@@ -5,12 +5,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use walt_api::transfer::Path as RemotePath;
 
-/// The words that a user understands of a local path.
+/// A local path as messages show it.
 pub fn show(path: &Path) -> String {
     RemotePath(path.as_os_str().as_bytes().to_vec()).show()
 }
 
-/// Drops trailing slashes: they mean nothing.
+/// The path without trailing slashes, which mean nothing here.
 pub fn trimmed(path: &Path) -> PathBuf {
     let bytes = path.as_os_str().as_bytes();
     let end = bytes.iter().rposition(|b| *b != b'/').map_or(1, |at| at + 1);

@@ -1,10 +1,10 @@
 //! `walt image cp` and `walt node cp`: operands, and both directions of a copy.
 //!
 //! ```text
-//! upload     files ─▶ packed in a thread ─▶ queue ─▶ link ─▶ server
-//! download   files ◀─ unpacked in a thread ◀─ queue ◀─ link ◀─ server
+//! upload     files ─▶ packed in a thread ─▶ queue ─▶ transfer ─▶ server
+//! download   files ◀─ unpacked in a thread ◀─ queue ◀─ transfer ◀─ server
 //! ```
-//! FrameWriter pass through a queue, so that neither side runs ahead of the other.
+//! Frames pass through a queue, so that neither side runs ahead of the other.
 
 mod download;
 mod local;
@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use walt_api::transfer::{Path as RemotePath, Source, What};
 
-/// The destination that is the image of the node.
+/// The destination that names the image that the node boots.
 const BOOTED_IMAGE: &str = "booted-image";
 
 /// `walt image cp` and `walt node cp`
@@ -73,7 +73,9 @@ impl Cp {
             (Operand::Remote { entity: name, path }, Operand::Local(local)) => {
                 download::download(context, entity.from(name, path), &local, yes).await
             }
-            _ => Err(Failure::usage("exactly one of source and destination must be a path of this machine")),
+            _ => Err(Failure::usage(
+                "either the source or the destination must be a path of this machine, not both",
+            )),
         }
     }
 }
@@ -93,7 +95,7 @@ pub enum Operand {
 }
 
 impl Operand {
-    /// Reads an operand: `<entity>:<path>`, split at the last colon. What begins with `/` or `.` is a path of this machine.
+    /// Parses an operand: `<entity>:<path>`, split at the last colon. A text that starts with `/` or `.` is a local path.
     pub fn parse(text: &OsStr) -> Self {
         let bytes = text.as_bytes();
         let colon = bytes.iter().rposition(|b| *b == b':');

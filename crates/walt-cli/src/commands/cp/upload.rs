@@ -1,4 +1,4 @@
-//! From this machine to an image or a node: packed in a thread of its own.
+//! From this machine to an image or a node; a thread of its own packs the tar.
 
 use super::local::{show, trimmed};
 use super::transfer::{QUEUE, Transfer, Upload, run_confirmed, show_message};
@@ -18,7 +18,7 @@ use walt_client::{TransferInput, Transferred};
 use walt_tar::Dialect;
 use walt_tar::local::{LocalError, Packing, Watch, pack};
 
-/// What a local source is.
+/// The kind and name of a local source.
 fn local_source(path: &Path) -> Result<Source, Failure> {
     let missing = || Failure::new(format!("No such file or directory: {}", show(path)));
     let meta = path.metadata().map_err(|e| match e.kind() {
@@ -117,7 +117,7 @@ async fn send_files(
         input.bytes(frame).await?;
         transferred.set(transferred.get() + length);
     }
-    let packed = packer.await.map_err(|e| Failure::new(format!("packing ended abnormally: {e}")))?;
+    let packed = packer.await.map_err(|e| Failure::new(format!("packing failed unexpectedly: {e}")))?;
     let notes = packed.map_err(|e| Failure::new(format!("{e}; nothing was copied.")))?;
     notes.iter().for_each(|note| ui::note(note));
     Ok(input.message(&ClientMessage::End).await?)

@@ -1,4 +1,4 @@
-//! `walt help …`: works without server.
+//! `walt help …`: works without a server.
 
 mod list;
 mod show;

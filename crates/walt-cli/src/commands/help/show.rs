@@ -34,7 +34,7 @@ impl Show {
     }
 }
 
-/// Shows text in the pager; false if there is none.
+/// Shows text in the pager; false if no pager is installed.
 fn page(text: &str) -> bool {
     let pager = std::env::var("PAGER").ok().filter(|p| !p.trim().is_empty());
     let mut program = match &pager {

@@ -36,16 +36,16 @@ pub struct Build {
     /// value for an ARG of the Dockerfile; may be repeated
     #[arg(long, value_name = "NAME=VALUE:str", action = clap::ArgAction::Append)]
     build_arg: Vec<String>,
-    /// id=ID,src=FILE or id=ID,env=NAME: shown to commands that mount it; may be repeated
+    /// id=ID,src=FILE or id=ID,env=NAME: visible only to commands that mount it; may be repeated
     #[arg(long, value_name = "SECRET:str", action = clap::ArgAction::Append)]
     secret: Vec<String>,
-    /// stage of the Dockerfile to build; the last one if absent
+    /// stage of the Dockerfile to build; the last one by default
     #[arg(long, value_name = "STAGE:str")]
     target: Option<String>,
-    /// carry all steps out anew
+    /// run all steps again
     #[arg(long)]
     no_cache: bool,
-    /// ask the registries anew what the names after FROM mean
+    /// ask the registries again what the names after FROM point to
     #[arg(long)]
     pull: bool,
     #[command(flatten)]
@@ -56,7 +56,7 @@ impl Build {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         self.build(context).await.inspect_err(|failure| {
-            // Who has declined or interrupted it knows.
+            // A user who declined or interrupted it knows.
             if matches!(failure, Failure::Failed { .. } | Failure::Api(_) | Failure::Client(_)) {
                 ui::note("Sorry, image build FAILED.");
             }
@@ -82,7 +82,7 @@ impl Build {
             yes: self.confirmed.yes,
             confirm: None,
         };
-        // With --yes the server does not ask.
+        // With --yes the server does not ask, so no answer is needed here.
         let subject = "what this would overwrite";
         confirmed(context, false, subject, async |context: &mut Context, token| {
             open.confirm = token;
@@ -92,7 +92,7 @@ impl Build {
         .await
     }
 
-    /// The command, for the history of the image; without values that may be secret.
+    /// The command, as the history of the image records it; without values that may be secret.
     fn command(&self) -> String {
         let mut text = String::from("walt image build");
         if let Some(dir) = &self.from_dir {
@@ -116,7 +116,7 @@ impl Build {
                 None => (text.clone(), std::env::var(text).ok()),
             };
             if name.is_empty() {
-                return Err(Failure::new(format!("--build-arg {text}: a name is missing before '='.")));
+                return Err(Failure::new(format!("--build-arg {text}: the name before '=' is missing.")));
             }
             if let Some(value) = value {
                 all.insert(name, value);
@@ -142,10 +142,10 @@ impl Build {
                     }
                 }
             }
-            let id = id.ok_or_else(|| Failure::new(format!("--secret {text}: an id is missing.")))?;
+            let id = id.ok_or_else(|| Failure::new(format!("--secret {text}: the id is missing.")))?;
             let bytes = match (source, variable) {
                 (Some(_), Some(_)) => {
-                    return Err(Failure::new(format!("--secret {text}: it is either src or env.")));
+                    return Err(Failure::new(format!("--secret {text}: use src or env, not both.")));
                 }
                 (None, Some(name)) => std::env::var(&name)
                     .map_err(|_| Failure::new(format!("--secret {text}: the variable {name} is not set.")))?
@@ -157,14 +157,16 @@ impl Build {
                 }
             };
             if bytes.len() as u64 > MAX_SECRET {
-                return Err(Failure::new(format!("--secret {text}: it has more than {MAX_SECRET} bytes.")));
+                return Err(Failure::new(format!(
+                    "--secret {text}: the secret is larger than {MAX_SECRET} bytes."
+                )));
             }
             all.push((id, bytes));
         }
         Ok(all)
     }
 
-    /// The directory to build in, and the temporary directory that it is in, if it was fetched.
+    /// The directory to build in, and the temporary directory that holds it if it was cloned.
     async fn directory(
         &self,
         context: &mut Context,
@@ -183,11 +185,14 @@ impl Build {
             .kill_on_drop(true);
         let cloning = async {
             let status = git.status().await.map_err(|e| {
-                Failure::with_hint(format!("cannot run git: {e}."), "Install the package 'git' here.")
+                Failure::with_hint(
+                    format!("cannot run git: {e}."),
+                    "Install the package 'git' on this machine.",
+                )
             })?;
             match status.success() {
                 true => Ok(()),
-                false => Err(Failure::new(format!("git could not clone {url}: its message is above."))),
+                false => Err(Failure::new(format!("git could not clone {url}; its message is above."))),
             }
         };
         context.ui.watch(cloning).await?;
@@ -196,13 +201,13 @@ impl Build {
         let dir = top.join(sub.trim_matches('/'));
         let real = (std::fs::canonicalize(&dir).ok()).zip(std::fs::canonicalize(&top).ok());
         match real {
-            // A link of the repository must not lead to files of this machine.
+            // A symbolic link in the repository must not point to other files of this machine.
             Some((real, top)) if real.starts_with(&top) && real.is_dir() => Ok((real, Some(clone))),
-            _ => Err(Failure::new(format!("the repository has no directory '{sub}'."))),
+            _ => Err(Failure::new(format!("there is no directory '{sub}' in the repository."))),
         }
     }
 
-    /// One connection: everything is sent once the server wants it, and what it says is shown.
+    /// One connection: sends everything once the server is ready, and shows the server's messages.
     async fn stream(
         &self,
         context: &mut Context,
@@ -211,7 +216,7 @@ impl Build {
         secrets: &[(String, Vec<u8>)],
     ) -> Result<(), Failure> {
         let stdout = LocalOutput::new(&io::stdout())?;
-        // The server asks nothing before it has everything.
+        // The server asks questions only once it has everything; until then `sending` owns the input.
         let mut idle_input = None;
         let mut sending = std::pin::pin!(async {
             input.bytes(&build_context.dockerfile).await?;
@@ -235,7 +240,7 @@ impl Build {
                     sent = true;
                     match result {
                         Ok(input) => idle_input = Some(input),
-                        // What the server says about the end of the connection is better: go on reading.
+                        // The server may explain the end of the connection better: go on reading.
                         Err(Failure::Client(_)) => {}
                         Err(failure) => return Err(failure),
                     }

@@ -29,7 +29,7 @@ impl Diff {
     }
 }
 
-/// One line for each path: a sign, the size in bytes, the path, and what of it changed.
+/// One line per path: a sign, the size in bytes, the path, and what changed.
 fn lines(differences: &[FileDifference]) -> String {
     let width = differences.iter().map(|d| d.size.to_string().len()).max().unwrap_or(0);
     differences
@@ -52,10 +52,10 @@ fn summary(diff: &ImageDiff) -> String {
     let (added, changed, deleted) =
         (count(FileChange::Added), count(FileChange::Changed), count(FileChange::Deleted));
     if diff.truncated {
-        return format!("These are the first {} differences; there are more.", diff.differences.len());
+        return format!("Only the first {} differences are listed; there are more.", diff.differences.len());
     }
     match diff.differences.len() {
-        0 => format!("{} and {} hold the same files.", diff.from, diff.to),
+        0 => format!("{} and {} contain the same files.", diff.from, diff.to),
         _ => format!("{added} added, {changed} changed, {deleted} deleted."),
     }
 }
@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(lines(&diff.differences), "~    0  /etc/  (mode)\n+ 1234  /etc/new\n-    5  /etc/old\n");
         assert_eq!(summary(&diff), "1 added, 1 changed, 1 deleted.");
         let none = ImageDiff { differences: Vec::new(), ..diff };
-        assert_eq!(summary(&none), "ann/a:latest and ann/b:latest hold the same files.");
+        assert_eq!(summary(&none), "ann/a:latest and ann/b:latest contain the same files.");
     }
 }

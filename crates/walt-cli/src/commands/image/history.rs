@@ -27,8 +27,8 @@ impl History {
         ui::out_text(&versions(&history))?;
         if history.versions.len() > 1 {
             ui::note(
-                "The first one is what the name means now. 'walt image rollback' goes back, 'walt image diff' \
-                 tells what changed.",
+                "The name points to the first version. 'walt image rollback' restores an older one, \
+                 'walt image diff' lists what changed.",
             );
         }
         Ok(())

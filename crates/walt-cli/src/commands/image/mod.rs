@@ -25,11 +25,11 @@ use clap::Subcommand;
 pub enum Command {
     /// show your images
     Show(show::Show),
-    /// search for images: on this server, at registries, at a docker daemon
+    /// search for images on this server, in registries and in a docker daemon
     Search(search::Search),
-    /// make an image of the platform, of another user or of a registry one of yours
+    /// copy an image of the platform, of another user or of a registry to your images
     Clone(clone::Clone),
-    /// change an image in a shell
+    /// change an image in an interactive shell
     Shell(shell::Shell),
     /// build an image from a Dockerfile
     Build(build::Build),
@@ -41,15 +41,15 @@ pub enum Command {
     Remove(remove::Remove),
     /// rename an image of yours
     Rename(rename::Rename),
-    /// publish an image of yours at a registry
+    /// publish an image of yours to a registry
     Publish(publish::Publish),
-    /// make one layer of all layers of an image
+    /// squash all layers of an image into one
     Squash(squash::Squash),
-    /// list what an image name has meant: when, by whom, by which command
+    /// list the versions of an image: when, by whom and by which command each was made
     History(history::History),
-    /// let an image name mean again what it meant before
+    /// restore an earlier version of an image
     Rollback(rollback::Rollback),
-    /// forget what image names meant before
+    /// delete the earlier versions of images
     Prune(prune::Prune),
     /// list the files that differ between two images; IMAGE@N is version N of its history
     Diff(diff::Diff),

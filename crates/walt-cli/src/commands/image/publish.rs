@@ -10,7 +10,7 @@ use walt_api::ImageAction;
 #[derive(Debug, Args)]
 pub struct Publish {
     image_name: String,
-    /// which registry to publish at
+    /// registry to publish to
     #[arg(long, value_name = "REGISTRY:str", default_value = "auto")]
     registry: String,
 }
@@ -19,7 +19,7 @@ impl Publish {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let all = registries::list(context).await?;
-        // Which one is chosen is the server's business; where it is clear, credentials go with the request.
+        // The server chooses the registry; where the choice is clear, credentials go with the request.
         let chosen = match all.as_slice() {
             [one] if self.registry == "auto" => Some(one),
             several => several.iter().find(|r| r.label == self.registry),

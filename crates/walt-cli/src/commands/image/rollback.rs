@@ -10,7 +10,7 @@ use walt_api::ImageAction;
 #[derive(Debug, Args)]
 pub struct Rollback {
     image_name: String,
-    /// as 'walt image history' lists them
+    /// number of a version in 'walt image history'
     version: Option<u32>,
     #[command(flatten)]
     confirmed: Confirmed,

@@ -17,10 +17,10 @@ use std::io;
 use walt_api::SessionAction;
 use walt_api::term::OpenImageShell;
 
-/// Said when the image's operating system was started.
+/// Printed if the image's operating system was started.
 const NOTE_OS: &str = "Note: the OS was started in a virtual environment.\n\
                        Run 'walt help show shells' for more info.\n";
-/// Said when it was not.
+/// Printed if it was not.
 const NOTE_SHELL_ONLY: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
                            Run 'walt help show shells' for more info.\n";
 
@@ -38,7 +38,7 @@ pub struct Shell {
         allow_hyphen_values = true
     )]
     save: Option<String>,
-    /// go on with the open session of this image
+    /// resume the open session of this image
     #[arg(long)]
     resume: bool,
     /// end the open session of this image and drop its changes
@@ -87,17 +87,19 @@ impl Shell {
         };
         let result = match &self.save {
             Some(name) if status == 0 => session.save_at_once(name).await,
-            // At a terminal, a shell's status is that of its last command: no reason to drop the work.
+            // An interactive shell returns the status of its last command, which is no reason to drop the work.
             _ if interactive => {
                 save_prompt::ask_and_save(&mut session, &self.image_name, self.confirmed.yes).await
             }
             save => {
                 session.discard().await?;
                 ui::note(&match save {
-                    Some(_) => format!("The shell ended with status {status}: its changes were dropped."),
-                    None => "Note: the changes were dropped, there is no terminal to ask what to do with \
-                             them (--save saves them)."
-                        .to_owned(),
+                    Some(_) => format!("The shell exited with status {status}: its changes were dropped."),
+                    None => {
+                        "Note: the changes were dropped, because there is no terminal to ask what to do with \
+                         them. Use --save to save them."
+                            .to_owned()
+                    }
                 });
                 return if status == 0 { Ok(()) } else { Err(Failure::Status(status)) };
             }
@@ -110,12 +112,12 @@ impl Shell {
         }
     }
 
-    /// Says the failure, and that nothing is lost.
+    /// Prints the failure, and that the session is still there.
     fn session_kept(&self, failure: Failure) -> Failure {
         ui::note(&failure.text());
         ui::note(&format!(
-            "The session is kept: 'walt image shell --resume {0}' goes on with it, \
-             'walt image shell --discard {0}' drops it.",
+            "The session is kept: resume it by 'walt image shell --resume {0}', or drop it by \
+             'walt image shell --discard {0}'.",
             self.image_name
         ));
         Failure::reported()
@@ -158,7 +160,7 @@ impl Session for OpenSession<'_> {
         }
     }
 
-    /// Silent: the caller says what it means.
+    /// Prints nothing: the caller does.
     async fn discard(&mut self) -> Result<(), Failure> {
         let events = self.context.start(SessionAction::Discard { session: self.id.clone() }).await?;
         events::follow_silently(&mut self.context.ui, events).await

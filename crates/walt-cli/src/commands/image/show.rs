@@ -11,7 +11,7 @@ use walt_types::PLATFORM_USER;
 /// `walt image show`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// show the images of other users and of the platform too
+    /// also show the images of other users and of the platform
     #[arg(long)]
     all: bool,
     /// print the names of your own images, one per line; excludes --all
@@ -29,9 +29,9 @@ impl Show {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if self.all && self.names_only {
-            // Not a conflict of the grammar: scripts know 1 as the exit status of this one.
+            // Not a conflict of the grammar: scripts rely on exit status 1 here.
             return Err(Failure::new(
-                "--names-only cannot be used with --all: it prints the names of your own images only.",
+                "--names-only cannot be used with --all: it prints only the names of your own images.",
             ));
         }
         let user = context.ui.watch(context.client.info()).await?.user;
@@ -110,9 +110,8 @@ fn link(image: &Image) -> String {
 fn footnotes(shown: &[Image], total: usize, user: &str, all: bool) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     if shown.iter().any(|image| image.user == user && image.session.is_some()) {
-        notes.push(
-            "Tip: 'walt image shell --resume <image>' goes on with a session, '--discard' drops it.".into(),
-        );
+        notes
+            .push("Tip: 'walt image shell --resume <image>' resumes a session, '--discard' drops it.".into());
     }
     if total == 0 {
         notes.push("No OS images were found on this platform.".into());
@@ -120,7 +119,7 @@ fn footnotes(shown: &[Image], total: usize, user: &str, all: bool) -> Vec<String
         notes.push("Your working set is empty.".into());
     }
     if all && total > 0 {
-        notes.push("Tip: 'walt image clone <clonable-link>' makes an image one of yours.".into());
+        notes.push("Tip: 'walt image clone <clonable-link>' copies an image to your images.".into());
     } else if total > shown.len() {
         notes.push("Re-run with --all to see the images of other users and of the platform.".into());
     }

@@ -1,4 +1,4 @@
-//! What `shell`, `run`, `console` and `ping` share: opening a terminal on one node.
+//! Opening a terminal on one node, for `shell`, `run`, `console` and `ping`.
 
 use crate::confirm::{Attempt, confirmed};
 use crate::context::Context;
@@ -6,7 +6,7 @@ use crate::error::Failure;
 use crate::terminal::{self, End, Mode};
 use walt_api::term::{NodeTerminal, OpenNodeTerminal, Tty};
 
-/// Opens a terminal and stays until its end; asks first if the node is another user's.
+/// Opens a terminal and waits for its end; asks first if the node is another user's.
 pub async fn open(
     context: &mut Context,
     node: &str,

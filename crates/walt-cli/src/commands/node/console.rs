@@ -10,13 +10,13 @@ use crate::ui::prompt::Dialog;
 use clap::Args;
 use walt_api::term::NodeTerminal;
 
-/// What is said before the console opens; a test tool waits for its end.
-const INTRO: &str = "This is the console of the node, shared with everybody who watches it.\n\
+/// Printed before the console opens; test tools wait for its end.
+const INTRO: &str = "This is the console of the node, shared with everyone connected to it.\n\
                      ctrl-a d quits, ctrl-a a sends ctrl-a to the node.\n\
                      Press <enter> to connect or ctrl-C to abort: ";
 /// Clears the screen.
 const CLEAR: &str = "\x1b[2J\x1b[H";
-/// Leaves whatever mode a program on the node has set: soft reset, colours off, main screen, cursor on.
+/// Undoes the modes that a program on the node may have set: soft reset, colours off, main screen, cursor on.
 const RESET: &str = "\x1b[!p\x1b[0m\x1b[?1049l\x1b[?25h\r\n";
 
 /// `walt node console`

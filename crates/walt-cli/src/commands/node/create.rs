@@ -10,10 +10,10 @@ use walt_api::NodeAction;
 #[derive(Debug, Args)]
 pub struct Create {
     node_name: String,
-    /// image it boots, instead of your copy of the default image
+    /// image to boot, instead of your copy of the default image
     #[arg(long, value_name = "IMAGE:str", allow_hyphen_values = true)]
     image: Option<String>,
-    /// do it although all nodes together have more memory than the server
+    /// create the node even if all nodes together need more memory than the server has
     #[arg(long)]
     force: bool,
     #[command(flatten)]

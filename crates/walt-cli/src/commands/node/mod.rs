@@ -27,11 +27,11 @@ use clap::Subcommand;
 pub enum Command {
     /// show nodes
     Show(show::Show),
-    /// take ownership of nodes: they boot your copy of their default image
+    /// take ownership of nodes; they boot your copy of their default image
     Acquire(acquire::Acquire),
-    /// give up ownership of nodes: they boot their default image
+    /// give up ownership of nodes; they boot their default image
     Release(release::Release),
-    /// let nodes boot an operating system image
+    /// boot nodes with an image
     Boot(boot::Boot),
     /// open a shell on a node
     Shell(shell::Shell),
@@ -39,7 +39,7 @@ pub enum Command {
     Cp(cp::Cp),
     /// run a command on nodes
     Run(run::Run),
-    /// make an image of what was changed on a node
+    /// save the changes made on a node as an image
     Save(save::Save),
     /// reboot nodes
     Reboot(reboot::Reboot),

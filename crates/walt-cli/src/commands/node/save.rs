@@ -11,7 +11,7 @@ use walt_api::NodeAction;
 pub struct Save {
     node_name: String,
     image_name: String,
-    /// list what would be saved, and save nothing
+    /// only list what would be saved
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use crate::ui;
 use clap::Args;
 use walt_api::term::NodeTerminal;
 
-/// Said before every shell.
+/// Printed before every shell.
 const CAUTION: &str = "Caution: changes outside /persist will be lost on next node reboot.\n\
                        Run 'walt help show shells' for more info.";
 

@@ -11,7 +11,7 @@ use walt_types::PLATFORM_USER;
 /// `walt node show`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// show free nodes and those of other users too
+    /// also show free nodes and those of other users
     #[arg(long)]
     all: bool,
     /// print names only, one per line
@@ -90,14 +90,14 @@ fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String>
     let mut notes = Vec::new();
     if total == 0 {
         notes.push("No nodes were detected on this platform.".to_owned());
-        notes.push("Tip: 'walt node create <name>' creates a virtual one.".to_owned());
+        notes.push("Tip: 'walt node create <name>' creates a virtual node.".to_owned());
     } else if !shown.iter().any(|node| node.owner == user) {
-        notes.push("You own no nodes.".to_owned());
+        notes.push("You do not own any nodes.".to_owned());
     }
     if !all && total > shown.len() {
         notes.push("Re-run with --all to see free nodes and those of other users.".to_owned());
     }
-    notes.push("Tip: 'walt help show node-ownership' explains who owns a node.".to_owned());
+    notes.push("Tip: 'walt help show node-ownership' explains node ownership.".to_owned());
     notes
 }
 
@@ -163,7 +163,7 @@ Last console line of vn3: Kernel panic
         let nodes = [node("vn1", "ann/x:latest")];
         assert_eq!(footnotes(&nodes, 1, "ann", false).len(), 1);
         assert!(footnotes(&nodes, 2, "ann", false)[0].contains("--all"));
-        assert_eq!(footnotes(&[], 2, "ann", false)[0], "You own no nodes.");
+        assert_eq!(footnotes(&[], 2, "ann", false)[0], "You do not own any nodes.");
         assert!(footnotes(&[], 0, "ann", true)[0].starts_with("No nodes"));
     }
 }

@@ -9,7 +9,7 @@ use walt_api::NodeAction;
 #[derive(Debug, Args)]
 pub struct Wait {
     node_set: String,
-    /// stop if still waiting after this number of seconds; -1, the default, is for ever
+    /// stop if still waiting after this number of seconds; -1, the default, means no limit
     #[arg(long, value_name = "SECONDS:int", allow_hyphen_values = true, default_value_t = -1, hide_default_value = true)]
     timeout: i64,
 }

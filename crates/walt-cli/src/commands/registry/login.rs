@@ -21,9 +21,9 @@ impl Login {
         let token = context.ui.watch(context.client.registry_token()).await?;
         let hosts = ["127.0.0.1", "localhost"].map(|host| format!("{host}:{}", self.port));
         let path = login::keep(&hosts, &token.credentials)
-            .map_err(|e| Failure::new(format!("the token could not be written: {e}.")))?;
+            .map_err(|e| Failure::new(format!("cannot write the token: {e}.")))?;
         ui::out(&format!(
-            "Login for {} was written to {}; it counts for {} hours.",
+            "Login for {} was written to {}; it is valid for {} hours.",
             hosts.join(" and "),
             path.display(),
             token.seconds / 3600

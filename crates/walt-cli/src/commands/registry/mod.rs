@@ -10,9 +10,9 @@ use clap::Subcommand;
 /// Commands of the category, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// open a port of this machine for docker, podman and other WalT servers
+    /// open a port on this machine for docker, podman and other WalT servers
     Serve(serve::Serve),
-    /// let docker and podman of this account in there, for some hours
+    /// give docker and podman credentials for that port, valid for some hours
     Login(login::Login),
 }
 

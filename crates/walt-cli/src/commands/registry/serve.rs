@@ -8,13 +8,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use tokio::net::TcpListener;
 use walt_client::tunnel;
 
-/// Port that is used if none is given.
+/// The default port.
 pub const PORT: u16 = 5050;
 
 /// `walt registry serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// port of 127.0.0.1; 0 takes a free one
+    /// port on 127.0.0.1; 0 selects a free one
     #[arg(long, value_name = "PORT:int", default_value_t = PORT)]
     port: u16,
 }
@@ -22,17 +22,17 @@ pub struct Serve {
 impl Serve {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        // A server that is not there is told now, not to the first client.
+        // Report a missing server now, not to the first client.
         context.ui.watch(context.client.info()).await?;
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port);
         let listener = TcpListener::bind(address).await.map_err(|e| {
             Failure::with_hint(
-                format!("port {} cannot be opened: {e}.", self.port),
-                "--port PORT takes another one.",
+                format!("cannot open port {}: {e}.", self.port),
+                "Use --port PORT to select another one.",
             )
         })?;
         let address = listener.local_addr()?;
-        ui::out(&format!("The images of the server can be read at {address}, until ctrl-C."))?;
+        ui::out(&format!("The images of the server are available at {address} until ctrl-C."))?;
         let port = match address.port() {
             PORT => String::new(),
             other => format!(" --port {other}"),
@@ -44,7 +44,7 @@ impl Serve {
         tokio::select! {
             ended = tunnel::serve(listener, target) => Ok(ended?),
             interrupt = context.ui.signals.next() => match interrupt {
-                // The way in which it ends.
+                // The normal end of this command.
                 Interrupt::Interrupted => Ok(()),
                 other => Err(other.failure()),
             },

@@ -1,7 +1,6 @@
-//! What a build is sent: the Dockerfile, and the files of its directory that `.dockerignore` does not leave out.
+//! The build context: the Dockerfile, and the files of its directory that `.dockerignore` does not exclude.
 //!
-//! Files belong to root there, whoever owns them here. Sockets are left out; a file that becomes shorter while it is
-//! read is an error.
+//! In the image, all files belong to root. Sockets are left out; a file that shrinks while it is read is an error.
 
 use crate::error::Failure;
 use std::collections::HashMap;
@@ -15,13 +14,13 @@ use tokio::task::JoinHandle;
 use walt_tar::{Dialect, Header, Time, Type};
 use walt_types::patterns::Patterns;
 
-/// Names of a Dockerfile, the first one that is there.
+/// Names of a Dockerfile; the first one that exists is used.
 const DOCKERFILE_NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "ContainerFile"];
-/// Names of a list of what is left out, besides that of the Dockerfile itself.
+/// Names of a list of excluded files, after the one that is named after the Dockerfile.
 const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
-/// Bytes of the tar that are sent at once.
+/// Size of a chunk of the tar, in bytes.
 const CHUNK: usize = 48 << 10;
-/// ChunkWriter that may wait to be sent before the reading waits.
+/// Chunks that may wait to be sent; then packing waits.
 const QUEUE: usize = 16;
 
 /// A directory to build in.
@@ -34,7 +33,10 @@ pub struct BuildContext {
 }
 
 impl BuildContext {
-    /// Looks for the Dockerfile in `dir`.
+    /// Finds the Dockerfile in `dir`, and the list of excluded files.
+    ///
+    /// # Errors
+    /// `dir` is not a directory, has no Dockerfile, or cannot be read.
     pub fn find(dir: &Path) -> Result<Self, Failure> {
         let meta = fs::metadata(dir).map_err(|e| cannot("find", dir, &e))?;
         if !meta.is_dir() {
@@ -42,7 +44,7 @@ impl BuildContext {
         }
         let name = DOCKERFILE_NAMES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
             Failure::with_hint(
-                format!("there is no Dockerfile (or Containerfile) in {}.", dir.display()),
+                format!("no Dockerfile or Containerfile found in {}.", dir.display()),
                 "See 'walt help show image-build'.",
             )
         })?;
@@ -59,29 +61,29 @@ impl BuildContext {
     }
 }
 
-/// A tar being made.
+/// A tar that a thread is packing.
 pub struct TarStream {
     chunks: mpsc::Receiver<Vec<u8>>,
     task: JoinHandle<Result<(), (PathBuf, io::Error)>>,
 }
 
 impl TarStream {
-    /// The next bytes; none at the end, or where the making failed.
+    /// The next chunk; `None` at the end, or after a failure, which [`TarStream::end`] returns.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
         self.chunks.recv().await
     }
 
-    /// How the making ended.
+    /// The result of packing.
     pub async fn end(self) -> Result<(), Failure> {
         match self.task.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err((path, e))) => Err(cannot("read", &path, &e)),
-            Err(e) => Err(Failure::new(format!("the reading of the directory ended abnormally: {e}."))),
+            Err(e) => Err(Failure::new(format!("reading the directory failed unexpectedly: {e}."))),
         }
     }
 }
 
-/// Begins to make the tar of a context.
+/// Starts packing a context as a tar.
 pub fn pack(context: &BuildContext) -> TarStream {
     let (send, chunks) = mpsc::channel(QUEUE);
     let (dir, ignore) = (context.dir.clone(), context.ignore.clone());
@@ -93,7 +95,7 @@ pub fn pack(context: &BuildContext) -> TarStream {
     TarStream { chunks, task }
 }
 
-/// Bytes on their way to the sending side.
+/// Cuts the tar into chunks and queues them.
 struct ChunkWriter {
     send: mpsc::Sender<Vec<u8>>,
     current: Vec<u8>,
@@ -109,7 +111,7 @@ impl Write for ChunkWriter {
     }
     fn flush(&mut self) -> io::Result<()> {
         let chunk = std::mem::take(&mut self.current);
-        self.send.blocking_send(chunk).map_err(|_| io::Error::other("nobody wants it any more"))
+        self.send.blocking_send(chunk).map_err(|_| io::Error::other("the connection is closed"))
     }
 }
 
@@ -117,7 +119,7 @@ struct Packer {
     out: ChunkWriter,
     dir: PathBuf,
     ignore: Patterns,
-    /// First names of files with several, by device and inode.
+    /// First name of each file with several hard links, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
@@ -140,8 +142,8 @@ impl Packer {
         self.out.write_all(&bytes)
     }
 
-    /// Writes what is in a directory. `pending` are directories above that are left out unless something in them
-    /// is not.
+    /// Writes the entries of a directory; true if there were any. `pending` holds excluded directories above it:
+    /// their headers are written only if something in them is not excluded.
     fn directory(&mut self, dir: &Path, pending: &[(Vec<u8>, Metadata)]) -> Packed<bool> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| (dir.to_owned(), e))? {
@@ -198,16 +200,16 @@ impl Packer {
             return self.write_header(&Header { link, ..header(Type::Symlink, inner, meta) });
         }
         if kind.is_file() {
-            // It may have been replaced since it was looked at: by a link, or by a fifo that would block.
+            // The file may have been replaced since its metadata was read: by a link, or by a fifo that would block.
             const FLAGS: i32 =
                 (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
             let mut file = File::options().read(true).custom_flags(FLAGS).open(path)?;
             let meta = file.metadata()?;
             if !meta.is_file() {
-                return Err(io::Error::other("it was replaced meanwhile"));
+                return Err(io::Error::other("it was replaced while it was read"));
             }
             let header = Header { size: meta.len(), ..header(Type::File, inner, &meta) };
-            // As many blocks as it has bytes: holes are sent, since the server keeps the stream as a layer.
+            // Holes are sent as zeros: the server keeps the stream as a layer.
             let (out, blocks) = (&mut self.out, meta.len());
             return walt_tar::write_file(out, &header, &mut file, blocks, Dialect::Pax, &mut |_| ());
         }
@@ -232,7 +234,7 @@ fn header(kind: Type, path: Vec<u8>, meta: &Metadata) -> Header {
     }
 }
 
-/// Shown by errors about a directory.
+/// The failure of an operation on a path.
 fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
     Failure::new(format!("cannot {what} {}: {e}.", path.display()))
 }

@@ -1,4 +1,4 @@
-//! What becomes of an image shell's changes once its shell has ended: the questions of a terminal.
+//! Asks the user what to do with the changes of an image shell that has ended.
 //!
 //! ```text
 //! name? ──empty: same name──▶ save ──409──▶ sure? ──y──▶ save with token ──▶ done
@@ -34,7 +34,7 @@ pub async fn ask_and_save(session: &mut impl Session, image: &str, yes: bool) ->
             }
             Answer::Line(line) => Some(line.trim().to_owned()),
             Answer::End | Answer::Interrupted => return abort(session).await,
-            // The user has gone, without a word: the session stays, to be resumed.
+            // The user's terminal is gone: the session stays, to be resumed.
             Answer::Terminated(number) => return Err(Failure::signal(number)),
         };
         let saved = attempt_until_confirmed(session, yes, async |session: &mut _, token: Option<String>| {
@@ -57,7 +57,7 @@ fn another_name_may_help(failure: &Failure) -> bool {
     matches!(failure, Failure::Api(e) if matches!(e.code, ErrorCode::BadRequest | ErrorCode::Refused))
 }
 
-/// Drops the changes of a user who does not want to save them, and says so.
+/// Drops the changes, and prints that.
 pub async fn abort(session: &mut impl Session) -> Result<(), Failure> {
     session.note("\nAborted.");
     session.discard().await?;
