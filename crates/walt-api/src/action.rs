@@ -1,10 +1,10 @@
-//! What is asked of the server about nodes, images, sessions and itself.
+//! Actions on nodes, on images, on sessions, and on the server itself.
 
 use crate::RegistryCredentials;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What may be done to nodes. `nodes` is a set: names and keywords separated by commas.
+/// Actions on nodes. `nodes` is a set: names and keywords separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum NodeAction {
@@ -12,23 +12,23 @@ pub enum NodeAction {
     Create {
         /// Name of the new node.
         name: String,
-        /// Full or own name of its image; the caller's clone of the default image if absent.
+        /// Full name of its image, or name of an image of the caller; by default the caller's clone of the default image.
         #[serde(default)]
         image: Option<String>,
-        /// Create it although the memory of all nodes exceeds what the server has.
+        /// Create it even if all nodes together need more memory than the server has.
         #[serde(default)]
         force: bool,
     },
-    /// Stops and forgets a virtual node.
+    /// Stops and removes a virtual node.
     Remove {
         /// The node.
         name: String,
     },
     /// Gives a node another name.
     Rename {
-        /// Present name.
+        /// Current name.
         name: String,
-        /// Name to be.
+        /// New name.
         new_name: String,
     },
     /// Associates nodes with an image and reboots them.
@@ -60,15 +60,15 @@ pub enum NodeAction {
     Wait {
         /// Set of nodes.
         nodes: String,
-        /// Seconds to wait at most; no limit if absent.
+        /// Most seconds to wait; no limit if absent.
         #[serde(default)]
         timeout: Option<u64>,
     },
-    /// Makes an image of what a node changed in its RAM, on top of the image that it booted.
+    /// Saves the changes that a node made in RAM, on top of the image that it booted, as an image.
     Save {
         /// One node.
         node: String,
-        /// Own image, new or overwritten.
+        /// Image of the caller, new or overwritten.
         image: String,
         /// Only list what would be saved.
         #[serde(default)]
@@ -84,123 +84,123 @@ pub enum NodeAction {
     },
 }
 
-/// What may be done to images of the caller.
+/// Actions on images of the caller, whose names (`name`) are `<name>[:<tag>]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ImageAction {
     /// Removes a reference.
     Remove {
-        /// Own image.
+        /// Image of the caller.
         name: String,
     },
     /// Renames a reference.
     Rename {
-        /// Own image.
+        /// Image of the caller.
         name: String,
-        /// Name to be; must be free.
+        /// New name; must be free.
         new_name: String,
     },
     /// Adds a second reference to the same image.
     Duplicate {
-        /// Own image.
+        /// Image of the caller.
         name: String,
         /// Name of the copy; must be free.
         new_name: String,
     },
-    /// Makes an image of another user, of the platform, of a registry or of a daemon one's own.
+    /// Copies an image of another user, of the platform, of a registry or of a daemon to the caller's images.
     Clone {
         /// `<location>:<user>/<name>[:<tag>]`; the location is `walt`, `docker`, or the label of a registry.
         link: String,
-        /// Own name; the remote one if absent.
+        /// Name of the copy; by default the remote one.
         #[serde(default)]
         name: Option<String>,
-        /// Overwrite an own image of that name.
+        /// Overwrite an image of the caller that has that name.
         #[serde(default)]
         force: bool,
         /// For the registry.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credentials: Option<RegistryCredentials>,
     },
-    /// Lets a name mean again what it meant before: a new version of its history. Nodes that use it reboot.
+    /// Points a name to an earlier version again, as a new version of its history. Nodes that use it reboot.
     Rollback {
-        /// Own image.
+        /// Image of the caller.
         name: String,
-        /// A version of [`versions::ImageHistory`]; the newest one that is another image if absent.
+        /// A version of [`versions::ImageHistory`](crate::versions::ImageHistory); by default the newest one that is another image.
         #[serde(default)]
         version: Option<u32>,
     },
-    /// Forgets all versions of names but the present ones.
+    /// Deletes all versions of names but the current ones.
     Prune {
-        /// Own image; all own images if absent.
+        /// Image of the caller; by default all of them.
         #[serde(default)]
         name: Option<String>,
     },
-    /// Makes one layer of all layers. Nodes that use the image reboot.
+    /// Squashes all layers into one. Nodes that use the image reboot.
     Squash {
-        /// Own image.
+        /// Image of the caller.
         name: String,
     },
-    /// Takes over all images of another user. Without `sure`, only says what it would do.
+    /// Takes over all images of another user. Without `sure`, only reports what it would do.
     FixOwner {
-        /// The present owner.
+        /// The current owner.
         user: String,
         /// Do it.
         #[serde(default)]
         sure: bool,
     },
-    /// Looks for images on this server, at registries, and at a daemon: [`Event::Found`] each.
+    /// Searches for images on this server, in registries and in a daemon; each is an [`Event::Found`](crate::Event::Found).
     Search {
         /// Part of the link; all images if absent.
         #[serde(default)]
         keyword: Option<String>,
-        /// By label of registry, as far as the caller has any.
+        /// The caller's credentials, by label of the registry.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         credentials: BTreeMap<String, RegistryCredentials>,
     },
-    /// Gives an own image to a registry.
+    /// Publishes an image of the caller to a registry.
     Publish {
-        /// Own image.
+        /// Image of the caller.
         name: String,
-        /// Label of the registry; the only one if absent.
+        /// Label of the registry; not needed if there is only one.
         #[serde(default)]
         registry: Option<String>,
         /// For the registry.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credentials: Option<RegistryCredentials>,
     },
-    /// Tries credentials.
+    /// Checks credentials.
     RegistryLogin {
         /// Label of the registry.
         registry: String,
-        /// What is tried.
+        /// The credentials to check.
         credentials: RegistryCredentials,
     },
-    /// Writes anew what a user of the docker hub says about his images there.
+    /// Rewrites the metadata by which searches find the images of a docker hub account.
     UpdateHubMeta {
-        /// The user `waltplatform` instead of the one whose credentials these are.
+        /// Of the account `waltplatform` instead of the one of the credentials.
         #[serde(default)]
         platform: bool,
         /// For the hub.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credentials: Option<RegistryCredentials>,
     },
-    /// Takes newer versions of the default images, and reboots the nodes that use them.
+    /// Updates the default images, and reboots the nodes that use them.
     UpdateDefaultImages {
-        /// By label of registry, as far as the caller has any.
+        /// The caller's credentials, by label of the registry.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         credentials: BTreeMap<String, RegistryCredentials>,
     },
 }
 
-/// What may be done to an image shell's session once its shell has ended (or to drop it).
+/// Actions on the session of an image shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SessionAction {
-    /// Commits the changes as an image. Overwriting asks (409); with `yes`, it is done at once.
+    /// Commits the changes as an image. Asks (409) before it overwrites one, except with `yes`.
     Save {
         /// The session's id.
         session: String,
-        /// Own name of the result; the image of the session if absent.
+        /// Name of the result; by default the image of the session.
         #[serde(default)]
         name: Option<String>,
         /// Overwrite, and reboot the nodes that use the image, without asking.
@@ -212,18 +212,18 @@ pub enum SessionAction {
         /// The session's id.
         session: String,
     },
-    /// Ends the open session of an own image and drops its changes.
+    /// Ends the open session of an image of the caller and drops its changes.
     DiscardImage {
-        /// Own image.
+        /// Image of the caller.
         image: String,
     },
 }
 
-/// What root may do on the server.
+/// Actions of root on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AdminAction {
-    /// Imports a root filesystem that a recipe made, as `waltplatform/<name>:latest`.
+    /// Imports a root filesystem, made by a recipe, as `waltplatform/<name>:latest`.
     ImportDefaultImage {
         /// Image name.
         name: String,

@@ -1,4 +1,4 @@
-//! What the server says while it carries a request out, and how it refuses one.
+//! The events that the server sends while it carries out a request, and the errors with which it refuses one.
 
 use crate::FoundImage;
 use serde::{Deserialize, Serialize};
@@ -22,28 +22,28 @@ pub enum Event {
         /// Label without dots.
         label: String,
     },
-    /// How much of what it is busy with is done.
+    /// The progress of what the server is busy with.
     Progress {
-        /// What that is, without dots.
+        /// Label without dots.
         label: String,
         /// Bytes so far.
         done: u64,
-        /// All bytes; 0 if not known.
+        /// Bytes in all; 0 if unknown.
         total: u64,
     },
-    /// A result of [`ImageAction::Search`].
+    /// A result of [`ImageAction::Search`](crate::ImageAction::Search).
     Found {
         /// The image.
         image: FoundImage,
     },
-    /// The action failed after it had begun. Part of it may be done; the message says what.
+    /// The action failed after it had begun. Part of it may be done; the message describes it.
     Error {
         /// What failed.
         error: ApiError,
     },
     /// The action ended.
     Done {
-        /// False if it ended without having done all that was asked (lines before it say what).
+        /// False if part of the request was not carried out (earlier events describe it).
         ok: bool,
     },
 }
@@ -61,7 +61,7 @@ pub struct ApiError {
     /// Present with [`ErrorCode::Confirm`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
-    /// Finds the details in the server's log.
+    /// Identifies the request in the server's log, which has the details.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
@@ -87,12 +87,12 @@ impl ApiError {
     }
 }
 
-/// What an operation would do to others, and the token that agrees to it.
+/// The effects of an operation on others, and the token that confirms it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// Warnings to show, one sentence each.
     pub warnings: Vec<String>,
-    /// Token for [`HEADER_CONFIRM`].
+    /// Token for [`HEADER_CONFIRM`](crate::HEADER_CONFIRM).
     pub token: String,
 }
 
@@ -102,15 +102,15 @@ pub struct Confirmation {
 pub enum ErrorCode {
     /// The request itself is wrong: 400.
     BadRequest,
-    /// A registry wants other credentials than came with the request: 401.
+    /// A registry rejects the credentials of the request: 401.
     Credentials,
     /// The caller may not do this: 403.
     Forbidden,
     /// Something named does not exist: 404.
     NotFound,
-    /// The state of things does not allow it: 412.
+    /// The current state does not allow it: 412.
     Refused,
-    /// It would disturb something: ask, then repeat with the token: 409.
+    /// It would disturb other users: ask, then repeat with the token: 409.
     Confirm,
     /// The server failed: 500.
     Internal,

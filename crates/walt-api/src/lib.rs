@@ -1,15 +1,14 @@
 //! The HTTP API between `walt` and `walt-server`: routes, requests, answers, stream events, errors.
 //!
 //! HTTP/1.1 with JSON over `<run-dir>/walt.sock`. The user is the account of the peer
-//! (`SO_PEERCRED`, unix(7)); root may act for another by the header [`HEADER_USER`].
+//! (`SO_PEERCRED`, unix(7)); root may act for another user with the header [`HEADER_USER`].
 //!
 //! * **Lists** are plain `GET`s with one JSON answer ([`NodeList`], [`ImageList`]).
-//! * **Actions** are `POST`s. An action that is refused answers with a 4xx status and an [`ApiError`];
-//!   one that would disturb something answers `409` with an [`ApiError`] that carries a
-//!   [`Confirmation`]: the client asks its user and repeats the request with the token in
-//!   [`HEADER_CONFIRM`]. The token is refused once the state has changed (a new 409 comes).
-//!   An action that runs answers `200` with a stream of [`Event`]s, one JSON object per line, that
-//!   ends with [`Event::Done`] or [`Event::Error`]. Closing the connection cancels it.
+//! * **Actions** are `POST`s. The answer to a refused action is a 4xx status and an [`ApiError`]. If an action would disturb
+//!   others, the answer is `409` and an [`ApiError`] with a [`Confirmation`]: the client asks its user and repeats the request
+//!   with the token in [`HEADER_CONFIRM`]. If the state has changed since, the token is refused by another 409. If the action
+//!   runs, the answer is `200` and a stream of [`Event`]s, one JSON object per line, that ends with [`Event::Done`] or
+//!   [`Event::Error`]. Closing the connection cancels the action.
 //! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
@@ -36,13 +35,13 @@ use std::collections::BTreeMap;
 use walt_types::node_set::Candidate;
 use walt_types::{Mac, UserName};
 
-/// Version of this API; a client and a server that differ in it do not talk.
+/// Version of this API; client and server must have the same.
 pub const PROTOCOL: u32 = 1;
-/// Names the user root acts for (set from `WALT_USERNAME`).
+/// Header that names the user root acts for (set from `WALT_USERNAME`).
 pub const HEADER_USER: &str = "walt-user";
-/// Carries the token of a [`Confirmation`] when a request is repeated.
+/// Header with the token of a [`Confirmation`], when a request is repeated.
 pub const HEADER_CONFIRM: &str = "walt-confirm";
-/// Largest request body a server reads, in bytes; scripts on standard input have their own limit.
+/// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
 /// The routes. `{…}` is replaced by a name; names of images may contain `:`, written as it is.
@@ -63,8 +62,8 @@ pub mod route {
     pub const IMAGE_ACTIONS: &str = "/api/v1/actions/image";
     /// `GET`, query `image=NAME`: [`super::versions::ImageHistory`] of an image of the caller.
     pub const IMAGE_HISTORY: &str = "/api/v1/images/history";
-    /// `GET`, query `from=IMAGE&to=IMAGE`: [`super::versions::ImageDiff`]. An image is a name of the caller's or a
-    /// full name, and `@VERSION` behind it means a version of its history.
+    /// `GET`, query `from=IMAGE&to=IMAGE`: [`super::versions::ImageDiff`]. An image is the name of one of
+    /// the caller's images or a full name; a suffix `@VERSION` selects a version of its history.
     pub const IMAGE_DIFF: &str = "/api/v1/images/diff";
     /// `POST` a [`super::SessionAction`]: a stream of events.
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
@@ -84,10 +83,10 @@ pub mod route {
     pub const NODE_TERMINAL: &str = "/api/v1/terminals/node";
 }
 
-/// Who answers, and as whom it sees the caller.
+/// The server, and the caller's name there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
-    /// Version of the server program.
+    /// Version of `walt-server`.
     pub version: String,
     /// [`PROTOCOL`] of the server.
     pub protocol: u32,
@@ -116,7 +115,7 @@ pub struct Node {
     pub is_virtual: bool,
     /// Full reference of its image.
     pub image: String,
-    /// Whether it has reported the end of its boot.
+    /// Whether it has reported that it has booted.
     pub booted: bool,
     /// Permanent address.
     pub ip: String,
@@ -124,11 +123,11 @@ pub struct Node {
     pub mac: Mac,
     /// Settings by key, defaults included.
     pub config: BTreeMap<String, serde_json::Value>,
-    /// Owner derived from the image; `waltplatform` means the node is free.
+    /// Owner, derived from the image; `waltplatform` if the node is free.
     pub owner: String,
-    /// Where it stands.
+    /// State in its life cycle.
     pub state: NodeState,
-    /// What the column `booted` shows: `yes`, `NO`, `booting 12s`, `off`.
+    /// Text of the column `booted`: `yes`, `NO`, `booting 12s`, `off`.
     pub booted_text: String,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
@@ -145,15 +144,15 @@ impl Candidate for Node {
     }
 }
 
-/// Where a node stands in its life cycle.
+/// State of a node in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// Nothing runs (a virtual node without its qemu).
     Off,
-    /// It was started and has not reported yet.
+    /// It was started, and has not reported that it has booted.
     Booting,
-    /// It reported the end of its boot, and its link is alive.
+    /// It reported that it has booted, and its link is alive.
     Booted,
     /// It did not report in time, or its link is lost.
     Down,
@@ -166,7 +165,7 @@ pub struct ImageList {
     pub num_images: usize,
     /// All images of all users, sorted by full name.
     pub images: Vec<Image>,
-    /// Sentences for the user, such as the one that says which default images were cloned.
+    /// Notes for the user, such as the default images that were cloned.
     #[serde(default)]
     pub notes: Vec<String>,
 }
@@ -184,7 +183,7 @@ pub struct Image {
     pub in_use: bool,
     /// Creation time, `YYYY-MM-DD HH:MM:SS` in the server's local time.
     pub created: String,
-    /// Models it is made for.
+    /// Models that it supports.
     pub compatibility: Vec<String>,
     /// The open shell session of this image, if any.
     pub session: Option<SessionInfo>,
@@ -197,7 +196,7 @@ pub struct SessionInfo {
     pub id: String,
     /// When it was opened, `YYYY-MM-DD HH:MM:SS` in the server's local time.
     pub since: String,
-    /// `running`, `exited` (waits for an answer to the save prompt) or `stopped`.
+    /// `running`, `exited` (waiting for an answer to the save prompt) or `stopped`.
     pub state: String,
 }
 

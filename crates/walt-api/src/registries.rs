@@ -1,12 +1,13 @@
-//! Registries: who they are, who asks, and what a search finds.
+//! Registries, credentials for them, and the results of searches.
 
 use serde::{Deserialize, Serialize};
 
-/// A user of a registry: used for one request, never stored or logged by the server. Its `Debug` hides the password.
+/// Credentials for a registry. The server uses them for one request, and never stores or logs them. `Debug` hides the
+/// password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryCredentials {
-    /// User.
+    /// User name.
     pub username: String,
     /// Password or token.
     pub password: String,
@@ -21,24 +22,24 @@ impl std::fmt::Debug for RegistryCredentials {
 /// Answer of [`route::REGISTRIES`](super::route::REGISTRIES).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryList {
-    /// As the server's configuration has them.
+    /// In the order of the server's configuration.
     pub registries: Vec<RegistryInfo>,
 }
 
-/// A registry that the server knows.
+/// A registry of the server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryInfo {
     /// Its name in links.
     pub label: String,
-    /// For people.
+    /// Description for people.
     pub description: String,
-    /// Host, with its port if it is not the usual one: the name under which docker and podman keep credentials.
+    /// Host, with its port unless it is the default one: the key under which docker and podman keep credentials.
     pub host: String,
     /// Whether it is the docker hub.
     pub hub: bool,
-    /// Whether nobody has to say who he is.
+    /// Whether it needs no credentials at all.
     pub anonymous: bool,
-    /// Whether that holds for reading.
+    /// Whether it needs no credentials for reading.
     pub anonymous_reads: bool,
 }
 
@@ -51,21 +52,21 @@ pub struct FoundImage {
     pub name: String,
     /// Where it is, for people.
     pub location: String,
-    /// Models it is made for.
+    /// Models that it supports.
     pub compatibility: Vec<String>,
-    /// For `walt image clone`.
+    /// Link for `walt image clone`.
     pub clonable_link: String,
-    /// The version of a server that it needs, if this one is too old for it.
+    /// The server version that it needs, if this server is too old.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs_server_version: Option<u32>,
 }
 
-/// Answer of [`route::REGISTRY_TOKEN`](super::route::REGISTRY_TOKEN): who reads the server's own registry.
+/// Answer of [`route::REGISTRY_TOKEN`](super::route::REGISTRY_TOKEN): access to the server's own registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryToken {
-    /// The caller, and the token as his password.
+    /// The caller's name, and the token as the password.
     pub credentials: RegistryCredentials,
-    /// How long it counts.
+    /// How long the token is valid.
     pub seconds: u64,
 }
 

@@ -1,11 +1,11 @@
-//! How the server is, for `walt-server status`.
+//! The state of the server, for `walt-server status`.
 
 use serde::{Deserialize, Serialize};
 
-/// Answer of [`route::STATUS`], and what `walt-server status --json` prints. Field names are stable.
+/// Answer of [`route::STATUS`](crate::route::STATUS), and what `walt-server status --json` prints. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether a server runs; without one, the rest is what its state tells, and `version`, `since` are null.
+    /// Whether a server runs. If not, `version` and `since` are null, and the rest comes from the state directory.
     pub running: bool,
     /// Version of the server.
     pub version: Option<String>,
@@ -21,7 +21,7 @@ pub struct Status {
     pub images: ImageCounts,
     /// The file system of the state directory.
     pub disk: Disk,
-    /// Ports that the server does without.
+    /// Ports that the server could not open.
     pub ports_missing: Vec<MissingPort>,
     /// Whether image shells have user namespaces; null without a server.
     #[serde(default)]
@@ -32,12 +32,12 @@ pub struct Status {
     pub errors: Vec<LogEntry>,
 }
 
-/// Whether containers of image shells have a user namespace, so that their root is nobody on the server.
+/// Whether containers of image shells have a user namespace, in which root is an unprivileged user of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserNamespaces {
-    /// Whether.
+    /// Whether they have one.
     pub used: bool,
-    /// Why not.
+    /// Why not, if they have none.
     pub why: Option<String>,
 }
 
@@ -63,9 +63,9 @@ pub struct SessionCounts {
     pub total: usize,
     /// A container is being started, or its shell runs.
     pub running: usize,
-    /// The shell has ended, and what becomes of its changes is not decided.
+    /// The shell has exited, and its changes are neither saved nor dropped.
     pub exited: usize,
-    /// No container: it can be resumed.
+    /// Without a container; it can be resumed.
     pub stopped: usize,
 }
 
@@ -76,7 +76,7 @@ pub struct ImageCounts {
     pub references: usize,
     /// Images.
     pub images: usize,
-    /// Layers, those that the server adds among them.
+    /// Layers, including those that the server adds.
     pub layers: usize,
     /// Sum of the sizes of the layers as tars, in bytes.
     pub bytes: u64,
@@ -89,11 +89,11 @@ pub struct Disk {
     pub path: String,
     /// Size in bytes.
     pub size: u64,
-    /// Bytes that are left.
+    /// Free bytes.
     pub free: u64,
 }
 
-/// A port that the server wanted and does without.
+/// A port that the server could not open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingPort {
     /// Its number.
@@ -102,34 +102,34 @@ pub struct MissingPort {
     pub protocol: String,
     /// What it is for.
     pub service: String,
-    /// Name of the program that holds it now; null if nobody does any more, or it cannot be told.
+    /// Name of the program that uses it now; null if none does, or it is unknown.
     pub holder: Option<String>,
-    /// Number of its process.
+    /// Process id of that program.
     pub pid: Option<u32>,
-    /// What does not work without it.
+    /// What does not work without the port.
     pub effect: String,
 }
 
-/// A chain of another firewall that drops what it does not know.
+/// A chain of another firewall that drops unknown traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignRule {
     /// Family, table and chain as `nft` has them, or `iptables`.
     pub chain: String,
-    /// Whether the server has added a rule to it that accepts its own traffic.
+    /// Whether the server has added a rule that accepts its own traffic.
     pub accepted: bool,
-    /// A sentence.
+    /// A sentence for people.
     pub message: String,
 }
 
 /// A warning or an error of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// When it was said last, `YYYY-MM-DD HH:MM:SS` in the server's local time.
+    /// When it was logged last, `YYYY-MM-DD HH:MM:SS` in the server's local time.
     pub time: String,
     /// `warning` or `error`.
     pub level: String,
-    /// What was said.
+    /// The message.
     pub message: String,
-    /// How often in succession.
+    /// How many times in a row it was logged.
     pub times: u32,
 }

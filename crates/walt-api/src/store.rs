@@ -1,28 +1,28 @@
-//! What a check of the image store finds.
+//! Findings of a check of the image store.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use walt_types::{DiffId, ImageId, ViewId};
 
-/// Answer of [`route::STORE`]: what the image store holds, seen while nobody changes it. The digests in it
-/// are for a reader of the store's files, which `walt-server check-store` is.
+/// Answer of [`route::STORE`]: the contents of the image store, at a moment when nothing changes it. The
+/// digests are for a program that reads the store's files, such as `walt-server check-store`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreLook {
     /// Number of references to images.
     pub references: usize,
     /// Number of open sessions.
     pub sessions: usize,
-    /// Images in use whose configuration is right.
+    /// Images in use whose configuration is valid.
     pub images: BTreeSet<ImageId>,
-    /// Layers in use that are there.
+    /// Layers in use that exist.
     pub layers: BTreeSet<DiffId>,
-    /// Views in use whose index file is there.
+    /// Views in use whose index file exists.
     pub views: BTreeSet<ViewId>,
-    /// What is missing, or needed by nothing.
+    /// Objects that are missing, damaged or orphaned.
     pub findings: Vec<StoreFinding>,
 }
 
-/// Something in the image store that is wrong.
+/// Something wrong in the image store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StoreFinding {
     /// Kind and name: `image <hex>`, `layer <hex>`, `view <hex>`, `session <id>`, `reference <name>`, `node
@@ -30,7 +30,7 @@ pub struct StoreFinding {
     pub object: String,
     /// What is wrong with it.
     pub fault: StoreFault,
-    /// A sentence.
+    /// A sentence for people.
     pub message: String,
 }
 
@@ -38,10 +38,10 @@ pub struct StoreFinding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StoreFault {
-    /// It is needed, and not there.
+    /// It is needed but does not exist.
     Missing,
-    /// It is there, and not what was written.
+    /// It exists, but its contents are not what was written.
     Damaged,
-    /// It is there, and nothing needs it.
+    /// It exists, but nothing needs it.
     Orphan,
 }

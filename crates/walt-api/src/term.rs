@@ -3,7 +3,7 @@
 //! The client sends one text message that opens the terminal. Then binary messages carry bytes, the
 //! first byte naming the channel ([`STDIN`], [`STDOUT`], [`STDERR`]), and text messages carry a
 //! [`ClientMessage`] or a [`ServerMessage`] as JSON. The server ends with [`ServerMessage::Exited`]
-//! or [`ServerMessage::Error`]. A client that goes away without a word leaves an image shell running.
+//! or [`ServerMessage::Error`]. If a client disconnects without a message, an image shell keeps running.
 
 use crate::{ApiError, RegistryCredentials};
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,9 @@ pub const STDIN: u8 = 0;
 pub const STDOUT: u8 = 1;
 /// Channel byte: server to client, error output of a program without terminal.
 pub const STDERR: u8 = 2;
-/// Largest message in bytes; longer input is cut into several.
+/// Largest message, in bytes; longer input is split into several.
 pub const MAX_MESSAGE: usize = 64 << 10;
-/// Largest script on standard input of an image shell, in bytes (it is read whole before it starts).
+/// Largest script on standard input of an image shell, in bytes (it is read completely before it starts).
 pub const MAX_SCRIPT: usize = 64 << 20;
 
 /// The caller's terminal.
@@ -33,10 +33,10 @@ pub struct Tty {
 /// Opens an image shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenImageShell {
-    /// Own image.
+    /// Image of the caller.
     pub image: String,
-    /// The caller's terminal; without it, standard input is a script: all of it is sent, then
-    /// [`ClientMessage::Eof`], and only then the shell starts.
+    /// The caller's terminal. Without one, standard input is a script: the client sends all of it, then
+    /// [`ClientMessage::Eof`], and only then does the shell start.
     pub tty: Option<Tty>,
     /// Attach to the open session of the image instead of opening one.
     #[serde(default)]
@@ -46,9 +46,9 @@ pub struct OpenImageShell {
 /// Opens a terminal on, or about, one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenNodeTerminal {
-    /// One node (a set that must have one member; `run` too: the client goes through the set).
+    /// A set of exactly one node. (For `run`, the client resolves the user's set.)
     pub node: String,
-    /// What runs.
+    /// The program to run.
     pub what: NodeTerminal,
     /// The caller's terminal, if the program gets one.
     pub tty: Option<Tty>,
@@ -78,7 +78,7 @@ pub enum NodeTerminal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ClientMessage {
-    /// The window has another size.
+    /// The size of the window has changed.
     Resize {
         /// Lines.
         rows: u16,
@@ -93,7 +93,7 @@ pub enum ClientMessage {
     Credentials {
         /// The registry's label.
         registry: String,
-        /// What the user has for it, if anything.
+        /// The user's credentials for it, if he has any.
         credentials: Option<RegistryCredentials>,
     },
 }
@@ -102,7 +102,7 @@ pub enum ClientMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ServerMessage {
-    /// What is waited for, for the busy indicator.
+    /// What the server is waiting for, for the busy indicator.
     Busy {
         /// Label without dots.
         label: String,
@@ -125,14 +125,14 @@ pub enum ServerMessage {
         /// Its exit status; 128 + n if signal n ended it.
         status: i32,
     },
-    /// What has the user for a registry? Asked only of clients that said they answer.
+    /// Asks for the user's credentials for a registry. Sent only to clients that announced that they answer.
     Credentials {
         /// The registry's label.
         registry: String,
-        /// What he had was not enough: he should be asked, if he is there.
+        /// The registry rejected the stored ones: ask the user, if there is one at a terminal.
         needed: bool,
     },
-    /// Nothing (more) runs, because of this.
+    /// The program could not be started, or was ended by an error.
     Error {
         /// What failed.
         error: ApiError,

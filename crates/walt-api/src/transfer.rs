@@ -9,98 +9,98 @@
 //!   ── from the server ──                ◀ Source, bytes of a tar (binary) …
 //!               ◀─────────────────────── Event …, Event::Done or Event::Error; the server closes
 //! ```
-//! What is copied has a name in the tar that the server chooses ([`TOP`] for images): entries are `top` itself and
-//! `top/…`; who receives it puts it where it belongs. Frames have [`MAX_FRAME`] bytes at most, and nobody sends faster than the other side takes. A client that
-//! closes before [`ClientMessage::End`] has cancelled: nothing is changed.
+//! The server chooses the name of the source in the tar ([`TOP`] for images): entries are `top` itself and `top/…`. The
+//! receiver puts them in their place. Frames have at most [`MAX_FRAME`] bytes, and neither side sends faster than the other
+//! one reads. A client that closes the connection before [`ClientMessage::End`] cancels the transfer: nothing is changed.
 
 use crate::Event;
 use serde::{Deserialize, Serialize};
 
 /// Largest binary message, in bytes.
 pub const MAX_FRAME: usize = 256 << 10;
-/// Name of what is copied, within the tar.
+/// Name of the source in the tar.
 pub const TOP: &str = "top";
 
 /// Opens a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// What is transferred.
+    /// The kind of transfer.
     pub what: What,
-    /// Token of a confirmation.
+    /// Token of an earlier [`Confirmation`](crate::Confirmation).
     #[serde(default)]
     pub confirm: Option<String>,
-    /// Do it without asking.
+    /// Do not ask for a confirmation.
     #[serde(default)]
     pub yes: bool,
 }
 
-/// What is transferred.
+/// Kinds of transfers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "transfer", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum What {
-    /// Files of the client into an own image. Files of the client belong to root there.
+    /// Files of the client to an image of the caller. They belong to root there.
     ToImage {
-        /// Own image.
+        /// Image of the caller.
         image: String,
-        /// Where to; relative to `/root`.
+        /// Destination; relative to `/root`.
         path: Path,
-        /// What comes.
+        /// The source.
         source: Source,
     },
     /// Files of the client to a node. They belong to root there.
     ToNode {
         /// Node.
         node: String,
-        /// Where to; relative to `/root`.
+        /// Destination; relative to `/root`.
         path: Path,
-        /// What comes.
+        /// The source.
         source: Source,
     },
     /// Files of a node to the client.
     FromNode {
         /// Node.
         node: String,
-        /// Which; relative to `/root`.
+        /// Source; relative to `/root`.
         path: Path,
     },
-    /// Files of a node to the same place in the image that it is associated with. No tar passes the client.
+    /// Files of a node to the same place in the image that it is associated with. The tar does not pass through the client.
     NodeToImage {
         /// Node.
         node: String,
-        /// Which; relative to `/root`.
+        /// Source; relative to `/root`.
         path: Path,
     },
-    /// Files of an own image to the client.
+    /// Files of an image of the caller to the client.
     FromImage {
-        /// Own image.
+        /// Image of the caller.
         image: String,
-        /// Which; relative to `/root`.
+        /// Source; relative to `/root`.
         path: Path,
     },
 }
 
-/// A path, any bytes. In JSON it is text, with `%XX` for `%` and for bytes that are not UTF-8.
+/// A path of any bytes. In JSON it is a string, with `%XX` for `%` and for bytes that are not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Path(pub Vec<u8>);
 
-/// What is copied.
+/// The source of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Its type.
     pub kind: SourceKind,
-    /// Its last name: what it is called inside of an existing directory. Not needed for [`SourceKind::Contents`].
+    /// Its last path component: its name inside an existing directory. Not needed for [`SourceKind::Contents`].
     pub name: Path,
 }
 
-/// Types of what is copied.
+/// Types of sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
-    /// A file, or anything else that is no directory.
+    /// A file, or anything else that is not a directory.
     File,
     /// A directory.
     Directory,
-    /// A directory named as `.`: into an existing directory go its contents, not itself.
+    /// A directory given as `.`: its contents, not itself, go into an existing directory.
     Contents,
 }
 
@@ -120,16 +120,16 @@ pub enum ClientMessage {
 pub enum ServerMessage {
     /// Send the tar.
     Ready {
-        /// What the source is called in it; empty for the contents of a directory, without itself.
+        /// Name of the source in it; empty for the contents of a directory without the directory itself.
         top: Path,
-        /// The reader is busybox: see `walt_tar::Dialect`.
+        /// The reader is busybox tar: see `walt_tar::Dialect`.
         busybox: bool,
     },
-    /// The tar that follows has this.
+    /// Describes the tar that follows.
     Source {
-        /// What comes.
+        /// The source.
         source: Source,
-        /// What it is called in the tar; empty if its contents are at the top.
+        /// Name of the source in the tar; empty if its contents are at the top.
         top: Path,
     },
     /// As in the answer of an action; the last one is [`Event::Done`] or [`Event::Error`].
@@ -139,12 +139,12 @@ pub enum ServerMessage {
     },
 }
 
-/// What happens to a source at a destination, the rules of `walt image cp` and `walt node cp`: see [`place`].
+/// State of a destination, for the rules of `walt image cp` and `walt node cp`: see [`place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing, and the directory above exists.
+    /// It does not exist, but its parent directory does.
     Absent,
-    /// Nothing, and no directory above.
+    /// Neither it nor its parent directory exists.
     NoParent,
     /// A directory.
     Directory,
@@ -155,18 +155,18 @@ pub enum Found {
 /// Where a source goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placed {
-    /// It becomes the destination itself, replaced if it is there.
+    /// It becomes the destination itself, which is replaced if it exists.
     Itself,
     /// Into the destination, under its own name.
     Inside,
-    /// What is in the directory goes into the destination.
+    /// The contents of the directory go into the destination.
     Merged,
 }
 
-/// Decides where a source goes; `destination` is for the message of a refusal.
+/// Decides where a source goes; `destination` is used in the error message.
 ///
 /// # Errors
-/// A sentence: a directory over a file, or a destination without a directory above.
+/// A sentence: a directory would overwrite a file, or the destination has no parent directory.
 pub fn place(source: SourceKind, found: Found, destination: &str) -> Result<Placed, String> {
     match (found, source) {
         (Found::NoParent, _) => Err(format!("No such file or directory: {destination}")),
@@ -180,7 +180,7 @@ pub fn place(source: SourceKind, found: Found, destination: &str) -> Result<Plac
 }
 
 impl Path {
-    /// As text for people: control characters and bytes that are not UTF-8 replaced.
+    /// The path as text for people, with control characters and bytes that are not UTF-8 replaced.
     pub fn show(&self) -> String {
         String::from_utf8_lossy(&self.0).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
     }
@@ -222,7 +222,7 @@ impl Serialize for Path {
 impl<'de> Deserialize<'de> for Path {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a path has a NUL, or a damaged %XX"))
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("a path contains a NUL or an invalid %XX"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What image names have meant, and how images differ.
+//! Versions of images, and differences between images.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,39 +10,39 @@ pub const MAX_DIFFERENCES: usize = 100_000;
 pub struct ImageHistory {
     /// `<user>/<name>:<tag>`.
     pub fullname: String,
-    /// Newest first; the first one is what the name means now.
+    /// Newest first; the name points to the first one.
     pub versions: Vec<ImageVersion>,
 }
 
-/// Something that an image name meant from a moment on.
+/// An image that a name pointed to, from some moment on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageVersion {
-    /// 1, 2, … of this name; never used again for something else.
+    /// 1, 2, … per name; a number is never reused.
     pub version: u32,
-    /// Whether it is what the name means now.
+    /// Whether the name points to it now.
     pub current: bool,
-    /// Since when, `YYYY-MM-DD HH:MM:SS` in the server's local time.
+    /// When it was made, `YYYY-MM-DD HH:MM:SS` in the server's local time.
     pub since: String,
-    /// Who made the name mean it.
+    /// Who made it.
     pub user: String,
-    /// By which command; empty if that is not known.
+    /// The command that made it; empty if unknown.
     pub command: String,
     /// Image id, `sha256:…`.
     pub id: String,
     /// Number of layers.
     pub layers: usize,
-    /// Bytes of the layers that the version before did not have, as tars.
+    /// Size of the layers that the previous version did not have, as tars, in bytes.
     pub size: u64,
 }
 
 /// Answer of [`super::route::IMAGE_DIFF`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDiff {
-    /// What was compared first, `<user>/<name>:<tag>`.
+    /// The first image, `<user>/<name>:<tag>`.
     pub from: String,
-    /// What it was compared with.
+    /// The second image.
     pub to: String,
-    /// Path by path.
+    /// Sorted by path.
     pub differences: Vec<FileDifference>,
     /// Whether there are more than [`MAX_DIFFERENCES`].
     pub truncated: bool,
@@ -51,33 +51,33 @@ pub struct ImageDiff {
 /// One path that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileDifference {
-    /// Absolute path; control characters, backslashes and bytes that are no UTF-8 as `\xNN`.
+    /// Absolute path; control characters, backslashes and bytes that are not UTF-8 as `\xNN`.
     pub path: String,
-    /// What became of it.
+    /// How it differs.
     pub change: FileChange,
     /// `file`, `directory`, `symlink`, `device` or `fifo`.
     pub kind: String,
-    /// Bytes of a file or a link's target, in the second image if it is there.
+    /// Size of a file or a link's target in bytes; in the second image if it exists there.
     pub size: u64,
-    /// For `changed`: what differs, among `type`, `content`, `target`, `device`, `mode`, `owner`, `attributes`,
+    /// For `changed`, what differs: some of `type`, `content`, `target`, `device`, `mode`, `owner`, `attributes`,
     /// `time`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub what: Vec<String>,
 }
 
-/// What became of a path.
+/// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileChange {
-    /// Only the second image has it.
+    /// It exists only in the second image.
     Added,
-    /// Both have it, and it is not the same.
+    /// It exists in both images, and differs.
     Changed,
-    /// Only the first image has it.
+    /// It exists only in the first image.
     Deleted,
 }
 
-/// A path as answers and lists show it: absolute, on one line, and reversible.
+/// A path as answers and lists show it: absolute, on one line, unambiguous.
 pub fn show_path(path: &[u8]) -> String {
     let mut text = String::from("/");
     for chunk in path.utf8_chunks() {

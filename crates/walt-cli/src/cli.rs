@@ -1,7 +1,7 @@
 //! The grammar of the command line: `walt CATEGORY SUBCOMMAND [options] [positionals]`.
 //!
-//! Options stand anywhere after the subcommand, as `--opt value` or `--opt=value`, never abbreviated
-//! and never twice; `--` ends them. `node run` takes everything after its set of nodes as the command.
+//! Options may stand anywhere after the subcommand, as `--opt value` or `--opt=value`. They cannot be abbreviated or
+//! repeated; `--` ends them. `node run` takes everything after its set of nodes as the command.
 
 use crate::commands::Category;
 use crate::error::{Failure, STATUS_UNKNOWN, STATUS_USAGE};
@@ -19,33 +19,57 @@ pub struct Cli {
     category: Category,
 }
 
+/// A command line that the grammar accepts.
+#[derive(Debug)]
+pub struct CommandLine {
+    category: Category,
+    /// Names of the category and the subcommand.
+    path: Vec<String>,
+}
+
+impl CommandLine {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The command failed; if its arguments are wrong, the failure carries the command's help.
+    pub async fn run(self) -> Result<(), Failure> {
+        let path: Vec<&str> = self.path.iter().map(String::as_str).collect();
+        self.category.run().await.map_err(|failure| failure.with_help(|| help::text(&Cli::command(), &path)))
+    }
+}
+
 /// Reads the arguments (without the program's name).
 ///
 /// # Errors
-/// What to show instead of doing something: a help text or a usage error.
-pub fn parse(arguments: Vec<OsString>) -> Result<Category, Failure> {
+/// A help text or a usage error, to be shown instead of running a command.
+pub fn parse(arguments: Vec<OsString>) -> Result<CommandLine, Failure> {
     let arguments = protect_remote_command(arguments);
     let root = Cli::command();
     let words: Vec<&str> = arguments.iter().take(2).map_while(|a| a.to_str()).collect();
     let path = help::path(&root, &words);
     if path.len() == arguments.len() && help::find(&root, &path).has_subcommands() {
         let text = format!("No sub-command given\n------\n{}", help::text(&root, &path));
-        return Err(Failure::Shown { text, status: 1 });
+        return Err(Failure::Help { text, status: 1 });
     }
     let full = std::iter::once(OsString::from("walt")).chain(arguments.iter().cloned());
-    Cli::try_parse_from(full).map(|cli| cli.category).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Failure::Shown { text: help::text(&root, &path), status: 0 }
+    let error = match Cli::try_parse_from(full) {
+        Ok(Cli { category }) => {
+            return Ok(CommandLine { category, path: path.into_iter().map(str::to_owned).collect() });
         }
+        Err(error) => error,
+    };
+    let help = help::text(&root, &path);
+    Err(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Failure::Help { text: help, status: 0 },
         kind => {
             let status = if kind == ErrorKind::InvalidSubcommand { STATUS_UNKNOWN } else { STATUS_USAGE };
-            Failure::Usage { reason: reason(&error), help: help::text(&root, &path), status }
+            Failure::Usage { reason: usage_error(&error), help: Some(help), status }
         }
     })
 }
 
 /// One sentence about what is wrong.
-fn reason(error: &clap::Error) -> String {
+fn usage_error(error: &clap::Error) -> String {
     let value = |kind| error.get(kind).map(|v| v.to_string()).unwrap_or_default();
     match error.kind() {
         ErrorKind::InvalidSubcommand => {
@@ -93,7 +117,7 @@ fn reason(error: &clap::Error) -> String {
     }
 }
 
-/// An argument as the help names it: an option without its value, several that exclude each other with "or".
+/// An argument as the help names it: an option without its value; alternatives are joined by "or".
 fn argument(text: &str) -> String {
     let one = |part: &str| match part.trim_matches(['<', '>', '[', ']']).split_once([' ', '=']) {
         Some((option, _)) => option.trim_end_matches('[').to_owned(),
@@ -104,7 +128,7 @@ fn argument(text: &str) -> String {
     if name.starts_with('-') { name } else { name.to_lowercase() }
 }
 
-/// Puts `--` behind the set of nodes of `node run`, where the options of the remote command begin.
+/// Inserts `--` after the set of nodes of `node run`, where the options of the remote command begin.
 fn protect_remote_command(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let is_run = arguments.len() > 2 && arguments[0] == "node" && arguments[1] == "run";
     if !is_run {

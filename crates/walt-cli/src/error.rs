@@ -1,39 +1,39 @@
-//! How a command fails: what is said, and the exit status.
+//! How a command fails: its message and its exit status.
 
 use crate::ui;
 use std::io;
 use walt_api::{ApiError, ErrorCode};
 use walt_client::{Error, Target};
 
-/// Exit status of a request that was not fulfilled, or that its user declined.
-const STATUS_NOT_DONE: i32 = 1;
+/// Exit status of a command that failed, or that its user declined.
+const STATUS_FAILED: i32 = 1;
 /// Exit status of a command line that cannot be understood.
 pub const STATUS_USAGE: i32 = 2;
-/// Exit status of a category or sub-command that does not exist, as scripts know it.
+/// Exit status of an unknown category or sub-command; scripts rely on it.
 pub const STATUS_UNKNOWN: i32 = 1;
-/// Exit status of a program ended by signal n is this plus n, as shells do.
+/// A program that signal n ended has this plus n as its exit status, as in shells.
 const STATUS_SIGNAL: i32 = 128;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The command line is wrong.
     Usage {
         /// What is wrong with it.
         reason: String,
-        /// Help of the command it was meant for.
-        help: String,
+        /// Help of the command it was meant for; the grammar adds it.
+        help: Option<String>,
         /// Exit status.
         status: i32,
     },
-    /// Something to show that is no error (help), with the exit status.
-    Shown {
+    /// Not an error: help is shown instead of running a command.
+    Help {
         /// The text, for standard output.
         text: String,
         /// Exit status.
         status: i32,
     },
-    /// It was not done.
+    /// It failed on this side.
     Failed {
         /// One sentence.
         message: String,
@@ -49,35 +49,49 @@ pub enum Failure {
         /// Whether the cursor is behind a `^C`.
         newline: bool,
     },
-    /// All has been said already.
+    /// The reason has already been printed; only the exit status is left.
     Status(i32),
 }
 
 impl Failure {
-    /// A failure with a sentence.
+    /// A failure with a message: one sentence.
     pub fn new(message: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), hint: None }
     }
 
-    /// A failure with a sentence and what to do about it.
+    /// A failure with a message and a hint what to do about it.
     pub fn with_hint(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Failed { message: message.into(), hint: Some(hint.into()) }
     }
 
-    /// All has been said, and it was not done.
-    pub fn said() -> Self {
-        Self::Status(STATUS_NOT_DONE)
+    /// Arguments that the grammar accepts and the command does not.
+    pub fn usage(reason: impl Into<String>) -> Self {
+        Self::Usage { reason: reason.into(), help: None, status: STATUS_USAGE }
     }
 
-    /// Ended by a signal.
+    /// The same failure, with the help of its command if it is about arguments.
+    #[must_use]
+    pub fn with_help(self, text: impl FnOnce() -> String) -> Self {
+        match self {
+            Self::Usage { reason, help: None, status } => Self::Usage { reason, help: Some(text()), status },
+            other => other,
+        }
+    }
+
+    /// It failed, and the reason has already been printed.
+    pub fn reported() -> Self {
+        Self::Status(STATUS_FAILED)
+    }
+
+    /// Ended by signal `number`.
     pub fn signal(number: i32) -> Self {
         Self::Status(STATUS_SIGNAL + number)
     }
 
-    /// Says it, and returns the exit status.
+    /// Prints the failure, and returns the exit status.
     pub fn report(&self) -> i32 {
         match self {
-            Self::Shown { text, status } => {
+            Self::Help { text, status } => {
                 let _ = ui::out_text(text);
                 *status
             }
@@ -88,19 +102,22 @@ impl Failure {
             }
             _ => {
                 ui::note(&self.text());
-                STATUS_NOT_DONE
+                STATUS_FAILED
             }
         }
     }
 
-    /// What is said on standard error.
+    /// The message for standard error.
     pub fn text(&self) -> String {
         match self {
-            Self::Usage { reason, help, .. } => format!("Error: {reason}\n------\n{}", help.trim_end()),
-            Self::Shown { text, .. } => text.clone(),
+            Self::Usage { reason, help: None, .. } => format!("Error: {reason}"),
+            Self::Usage { reason, help: Some(help), .. } => {
+                format!("Error: {reason}\n------\n{}", help.trim_end())
+            }
+            Self::Help { text, .. } => text.clone(),
             Self::Failed { message, hint } => sentence(message, hint.as_deref(), None),
             Self::Api(error) => {
-                // The id leads to the server's log, which has details of the server's own failures only.
+                // The id finds the details in the server's log, which has them for the server's own failures only.
                 let id = (error.code == ErrorCode::Internal).then_some(error.request_id.as_deref()).flatten();
                 sentence(&error.message, error.hint.as_deref(), id)
             }
@@ -123,7 +140,7 @@ fn sentence(message: &str, hint: Option<&str>, id: Option<&str>) -> String {
         text.push_str(hint);
     }
     if let Some(id) = id {
-        text.push_str(&format!("\nThe server's log has the details, under request {id}."));
+        text.push_str(&format!("\nSee request {id} in the server's log for the details."));
     }
     text
 }
@@ -134,9 +151,9 @@ fn client_text(error: &Error) -> String {
             let mut text = format!(
                 "Network connection to WalT server failed!\nNo server answers at {target}: {reason}."
             );
-            text.push_str("\nIs walt-server running? WALT_SERVER=unix:<path of walt.sock> or ssh://<host> selects another one.");
+            text.push_str("\nIs walt-server running? Set WALT_SERVER to unix:<path of walt.sock> or ssh://<host> to select another server.");
             if Target::from_env().is_ok_and(|t| matches!(t, Target::Ssh { .. })) {
-                text.push_str("\nThe host must have 'walt' in the PATH of its ssh sessions.");
+                text.push_str("\nThe command 'walt' must be in the PATH of ssh sessions on that host.");
             }
             text
         }
@@ -168,8 +185,12 @@ impl From<ApiError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        // A reader that has seen enough, such as `head`, is no reason for a message.
-        if error.kind() == io::ErrorKind::BrokenPipe { Self::said() } else { Self::new(error.to_string()) }
+        // A reader that has read enough, such as `head`, closes the pipe: print nothing.
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::reported()
+        } else {
+            Self::new(error.to_string())
+        }
     }
 }
 
@@ -183,11 +204,11 @@ mod tests {
         assert_eq!(Failure::from(api).text(), "Error: No such image 'x'.\n(tip: walt image show)");
         let mut api = ApiError::new(ErrorCode::Internal, "it broke");
         api.request_id = Some("r7".into());
-        assert!(Failure::from(api).text().ends_with("under request r7."));
+        assert!(Failure::from(api).text().ends_with("See request r7 in the server's log for the details."));
         let text = Failure::from(Error::Connect { target: "/run/x".into(), reason: "no".into() }).text();
         assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
         assert!(text.contains("/run/x"));
-        let usage = Failure::Usage { reason: "r".into(), help: "h\n".into(), status: STATUS_USAGE };
+        let usage = Failure::Usage { reason: "r".into(), help: Some("h\n".into()), status: STATUS_USAGE };
         assert_eq!(usage.text(), "Error: r\n------\nh");
     }
 }

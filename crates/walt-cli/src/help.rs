@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgAction, Command};
 
-/// Commands whose usage says more than the names of their words.
+/// Commands whose usage is written by hand.
 const USAGES: [(&str, &str); 3] = [
     (
         "image build",
@@ -24,7 +24,7 @@ See 'walt help show image-build' for more info.",
     ),
 ];
 
-/// The longest beginning of `words` that names a category or a subcommand.
+/// The longest prefix of `words` that names a category or a subcommand.
 pub fn path<'a>(root: &Command, words: &[&'a str]) -> Vec<&'a str> {
     let mut command = root;
     let mut path = Vec::new();
@@ -43,17 +43,11 @@ pub fn find<'a>(root: &'a Command, path: &[&str]) -> &'a Command {
     path.iter().fold(root, |command, word| command.find_subcommand(word).unwrap_or(command))
 }
 
-/// Help of a command of the program.
-pub fn of(path: &[&str]) -> String {
-    use clap::CommandFactory;
-    text(&crate::cli::Cli::command(), path)
-}
-
 /// Help of the top level, of a category, or of a command.
 pub fn text(root: &Command, path: &[&str]) -> String {
     let command = find(root, path);
     match path {
-        _ if !command.has_subcommands() => leaf(command, path),
+        _ if !command.has_subcommands() => command_help(command, path),
         [] => format!(
             "\nWalT platform control tool.\nVersion: {}\n\n\
              Usage:\n    walt CATEGORY SUBCOMMAND [args...]\n\n\
@@ -89,7 +83,7 @@ fn list(command: &Command) -> String {
         rows.push((name.to_owned(), about(c)));
         rows.extend(c.get_visible_aliases().map(|alias| (alias.to_owned(), format!("the same as '{name}'"))));
     }
-    // An alias stands where its own name belongs, if the commands are sorted by name.
+    // If the commands are sorted by name, an alias takes its place in that order.
     if shown.is_sorted_by_key(|c| c.get_name()) {
         rows.sort();
     }
@@ -103,7 +97,7 @@ fn two_columns(rows: Vec<(String, String)>) -> String {
         .collect()
 }
 
-fn leaf(command: &Command, path: &[&str]) -> String {
+fn command_help(command: &Command, path: &[&str]) -> String {
     let name = path.join(" ");
     let mut usage = format!("    walt {name} [SWITCHES]");
     for positional in command.get_positionals() {

@@ -1,35 +1,39 @@
-//! `walt`, the command of the users.
+//! `walt`, the command-line client.
 //!
 //! ```text
-//! main ─▶ cli       the grammar (clap), usage errors, help texts
-//!      ─▶ commands  one file per command: arguments, and what it does with a Context
-//!           ├─ actions   an action: confirmations, its events, ctrl-C
-//!           ├─ terminal  a terminal: raw mode, window size, both directions
-//!           └─ ui        the only place that writes: results to stdout, all else to stderr
+//! main ─▶ cli ─▶ help      the help texts, made from the table that cli passes
+//!             ─▶ commands  the table (clap); one file per command: its arguments, and what it does
+//!                  ├─ context   the server and the user: actions, with their confirmations
+//!                  ├─ events    the server's messages while it works, ctrl-C
+//!                  ├─ terminal  a terminal: raw mode, window size, both directions
+//!                  └─ ui        the only place that writes: results to stdout, all else to stderr
 //! ```
+//! Imports follow the arrows: a command knows neither the table that it is in nor the help.
 //!
-//! A command ends with `Ok` (exit 0) or a [`error::Failure`], which knows its exit status: 1 not done
-//! or declined, 2 usage, 255 a bug of ours, or the status of the program that ran remotely.
+//! A command ends with `Ok` (exit status 0) or a [`error::Failure`] with its exit status: 1 for failed or declined, 2 for
+//! usage errors, 255 for a bug of `walt`, or the status of the program that ran remotely.
 //!
-//! The runtime is single-threaded and nothing is set up before it is needed: most commands are one
-//! request, and their start-up time is what users feel.
+//! The runtime is single-threaded, and nothing is set up before it is needed: most commands are one request, so users
+//! notice the start-up time.
 
-mod actions;
+mod action;
 mod cli;
 mod commands;
 mod confirm;
+mod context;
 mod error;
-mod fds;
+mod events;
 mod help;
+mod node_set;
 mod registries;
-mod sets;
+mod stdio;
 mod terminal;
 mod topics;
 mod ui;
 
 use error::Failure;
 
-/// Exit status of a panic, which is a bug of ours.
+/// Exit status after a panic, which is a bug of `walt`.
 const STATUS_BUG: i32 = 255;
 
 fn main() {
@@ -50,7 +54,7 @@ fn run() -> i32 {
         Ok(runtime) => runtime,
         Err(error) => return Failure::from(error).report(),
     };
-    match runtime.block_on(commands::run(command)) {
+    match runtime.block_on(command.run()) {
         Ok(()) => 0,
         Err(failure) => failure.report(),
     }

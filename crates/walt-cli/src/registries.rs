@@ -1,34 +1,34 @@
-//! Credentials for registries: found where the user keeps them, or asked for.
+//! Credentials for registries: read from the user's files, or asked for.
 //!
 //! ```text
-//! needed ─▶ found (walt_client::credentials) ─▶ the action ─▶ done
-//!                                                  │ the registry wants others
-//!                                                  ▼
-//!                   ask on the terminal ─▶ try ─▶ keep in ~/.walt/config ─▶ the action, once more
+//! stored (walt_client::credentials) ─▶ the action ─▶ done
+//!                                         │ the registry rejects them
+//!                                         ▼
+//!          ask on the terminal ─▶ try ─▶ save in ~/.walt/config ─▶ the action, once more
 //! ```
 
-use crate::actions::{self, Action};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::terminal::NoEcho;
 use crate::ui;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::ui::prompt::Dialog;
 use std::collections::BTreeMap;
 use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
-use walt_client::{Reply, credentials};
+use walt_client::credentials;
 
-/// The registry with a label, if the server knows it.
-pub async fn info(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
-    Ok(all(context).await?.into_iter().find(|r| r.label == label))
+/// The registry with a label, if the server has it in its configuration.
+pub async fn by_label(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
+    Ok(list(context).await?.into_iter().find(|r| r.label == label))
 }
 
-/// All registries that the server knows.
-pub async fn all(context: &mut Context) -> Result<Vec<RegistryInfo>, Failure> {
+/// All registries of the server's configuration.
+pub async fn list(context: &mut Context) -> Result<Vec<RegistryInfo>, Failure> {
     Ok(context.ui.watch(context.client.registries()).await?.registries)
 }
 
-/// What the user has for a registry.
-pub async fn find(context: &mut Context, registry: &RegistryInfo) -> Option<RegistryCredentials> {
+/// The user's stored credentials for a registry.
+pub async fn stored(context: &mut Context, registry: &RegistryInfo) -> Option<RegistryCredentials> {
     if registry.anonymous {
         return None;
     }
@@ -36,102 +36,93 @@ pub async fn find(context: &mut Context, registry: &RegistryInfo) -> Option<Regi
     credentials::find(registry, &mut |line| ui.note(&format!("Note: {line}"))).await
 }
 
-/// What the user has for a registry that the server asks about by its label: `needed`, he is asked if he is there.
-pub async fn answer(
+/// Credentials for the registry that the server names by its label. `needed`: the stored ones were rejected, so an
+/// interactive user is asked.
+pub async fn credentials_for(
     context: &mut Context,
     label: &str,
     needed: bool,
 ) -> Result<Option<RegistryCredentials>, Failure> {
-    let Some(registry) = info(context, label).await? else { return Ok(None) };
+    let Some(registry) = by_label(context, label).await? else { return Ok(None) };
     match needed {
-        false => Ok(find(context, &registry).await),
-        true if context.ui.interactive => ask(context, &registry).await.map(Some),
+        false => Ok(stored(context, &registry).await),
+        true if context.ui.interactive => prompt(context, &registry).await.map(Some),
         true => Ok(None),
     }
 }
 
-/// What the user has for all registries, by label.
-pub async fn find_all(context: &mut Context) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
+/// The user's stored credentials for all registries, by label.
+pub async fn all_credentials(
+    context: &mut Context,
+) -> Result<BTreeMap<String, RegistryCredentials>, Failure> {
     let mut found = BTreeMap::new();
-    for registry in all(context).await? {
-        if let Some(credentials) = find(context, &registry).await {
+    for registry in list(context).await? {
+        if let Some(credentials) = stored(context, &registry).await {
             found.insert(registry.label, credentials);
         }
     }
     Ok(found)
 }
 
-/// Does an action at a registry. `needed`: it does without credentials no good to try.
-pub async fn act(
+/// Carries out an action that talks to a registry. `needed`: it cannot succeed without credentials.
+pub async fn act_with_credentials(
     context: &mut Context,
     registry: &RegistryInfo,
     needed: bool,
     action: impl Fn(Option<RegistryCredentials>) -> ImageAction,
 ) -> Result<(), Failure> {
-    let mut credentials = find(context, registry).await;
+    let mut credentials = stored(context, registry).await;
     if needed && credentials.is_none() {
-        credentials = Some(ask(context, registry).await?);
+        credentials = Some(prompt(context, registry).await?);
     }
     match context.action(action(credentials), false).await {
         Err(Failure::Api(error)) if error.code == ErrorCode::Credentials && !registry.anonymous => {
-            let credentials = ask(context, registry).await?;
+            let credentials = prompt(context, registry).await?;
             context.action(action(Some(credentials)), false).await
         }
         other => other,
     }
 }
 
-/// Asks for credentials until the registry takes them, and keeps them.
-async fn ask(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryCredentials, Failure> {
+/// Asks for credentials until the registry accepts them, and saves them.
+async fn prompt(context: &mut Context, registry: &RegistryInfo) -> Result<RegistryCredentials, Failure> {
     let label = &registry.label;
     let missing = format!("credentials for {label} registry are missing or invalid.");
     if !context.ui.interactive {
         return Err(Failure::with_hint(
             missing,
-            "Put them into ~/.walt/config or a file of docker or podman (see 'walt help show registries'), \
-             or run this on a terminal.",
+            "Add them to ~/.walt/config or to a file of docker or podman (see 'walt help show registries'), \
+             or run this command on a terminal.",
         ));
     }
-    context.ui.note(&missing);
+    context.note(&missing);
     loop {
-        let username = line(context.ui.ask("username: ").await?)?;
+        let username = context.ask("username: ").await?.line()?;
         let question = if registry.hub { "password: " } else { "password (or token): " };
         let answer = {
             let _silent = NoEcho::enter()?;
-            context.ui.ask(question).await
+            context.ask(question).await
         };
         ui::note("");
-        let credentials = RegistryCredentials { username, password: line(answer?)? };
+        let credentials = RegistryCredentials { username, password: answer?.line()? };
         match login(context, label, &credentials).await {
             Ok(()) => {
                 match credentials::config::keep(label, &credentials) {
-                    Ok(path) => context.ui.note(&format!("Configuration was updated in {}.", path.display())),
-                    Err(e) => context.ui.note(&format!("Note: the credentials could not be kept: {e}.")),
+                    Ok(path) => context.note(&format!("Configuration was updated in {}.", path.display())),
+                    Err(e) => context.note(&format!("Note: cannot save the credentials: {e}.")),
                 }
                 return Ok(credentials);
             }
             Err(Failure::Api(error)) if error.code == ErrorCode::Credentials => {
-                context.ui.note(&format!("Sorry, {label} registry login FAILED."));
+                context.note(&format!("Sorry, {label} registry login FAILED."));
             }
             Err(other) => return Err(other),
         }
     }
 }
 
-fn line(answer: Answer) -> Result<String, Failure> {
-    match answer {
-        Answer::Line(line) => Ok(line),
-        Answer::End | Answer::Interrupted => Err(Failure::Aborted { newline: true }),
-        Answer::Terminated(number) => Err(Failure::signal(number)),
-    }
-}
-
 async fn login(context: &mut Context, label: &str, credentials: &RegistryCredentials) -> Result<(), Failure> {
     let action = ImageAction::RegistryLogin { registry: label.to_owned(), credentials: credentials.clone() };
-    let action: Action = action.into();
-    let Context { client, ui } = context;
-    match ui.watch(action.send(client, None)).await? {
-        Reply::Confirm(_) => Err(Failure::new("the server asks before it tries credentials.")),
-        Reply::Events(events) => actions::follow_silently(ui, events).await,
-    }
+    let events = context.start(action).await?;
+    events::follow_silently(&mut context.ui, events).await
 }

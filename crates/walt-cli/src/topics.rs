@@ -35,7 +35,7 @@ pub fn find(name: &str) -> Option<Topic> {
     all().into_iter().find(|t| t.topic == name)
 }
 
-/// Light styling for a terminal: bold headings, dim code, links as the command that shows them.
+/// Light styling for a terminal: bold headings and strong text, underlined code, indented code blocks.
 pub fn styled(markdown: &str) -> String {
     let mut text = String::new();
     let mut in_code = false;

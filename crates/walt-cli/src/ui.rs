@@ -5,7 +5,7 @@ pub mod prompt;
 pub mod table;
 
 use crate::error::Failure;
-use crate::fds::Input;
+use crate::stdio::Input;
 use busy::Busy;
 use prompt::{Answer, Dialog};
 use std::io::{self, IsTerminal, Write};
@@ -28,12 +28,12 @@ pub fn out_text(text: &str) -> io::Result<()> {
 
 /// A value as JSON on standard output.
 pub fn out_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|e| Failure::new(format!("no JSON of this: {e}")))?;
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Failure::new(format!("cannot format this as JSON: {e}")))?;
     Ok(out(&text)?)
 }
 
-/// One line (or more) on standard error. A standard error nobody reads is no failure.
+/// One line or more on standard error; errors while writing are ignored.
 pub fn note(line: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(line.as_bytes());
@@ -50,12 +50,12 @@ pub fn title(text: &str) -> String {
 pub enum Interrupt {
     /// ctrl-C.
     Interrupted,
-    /// SIGTERM or SIGHUP: leave without a word. Holds the signal's number.
+    /// SIGTERM or SIGHUP, by its number: end without a message.
     Terminated(i32),
 }
 
 impl Interrupt {
-    /// How a command ends that does nothing else about it.
+    /// The failure of a command that the signal ends.
     pub fn failure(self) -> Failure {
         match self {
             Self::Interrupted => Failure::Aborted { newline: true },
@@ -64,7 +64,7 @@ impl Interrupt {
     }
 }
 
-/// Signals that end a command. From its creation on, they end nothing by themselves.
+/// Signals that end a command. Once this is created, they no longer end the process by themselves.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -91,14 +91,14 @@ impl Signals {
     }
 }
 
-/// Both ends of the conversation with the user.
+/// Input from the user, and the state of the output to the user.
 #[derive(Debug)]
 pub struct Ui {
     /// Standard input.
     pub input: Input,
-    /// ctrl-C and friends.
+    /// ctrl-C, SIGTERM and SIGHUP.
     pub signals: Signals,
-    /// What the server is busy with.
+    /// The busy indicator.
     pub busy: Busy,
     /// Standard input and output are terminals.
     pub interactive: bool,
@@ -128,13 +128,16 @@ impl Ui {
                     self.busy.clear();
                     return done.map_err(Into::into);
                 }
-                interrupt = self.signals.next() => {
-                    self.busy.clear();
-                    return Err(interrupt.failure());
-                }
+                interrupt = self.signals.next() => return Err(self.interrupted(interrupt)),
                 () = self.busy.tick() => {}
             }
         }
+    }
+
+    /// The failure of a command that a signal ends; erases the busy indicator.
+    pub fn interrupted(&mut self, interrupt: Interrupt) -> Failure {
+        self.busy.clear();
+        interrupt.failure()
     }
 }
 
@@ -146,7 +149,7 @@ impl Dialog for Ui {
             stderr.write_all(question.as_bytes())?;
             stderr.flush()?;
         }
-        self.input.again();
+        self.input.clear_eof();
         tokio::select! {
             line = self.input.line() => Ok(line?.map_or(Answer::End, Answer::Line)),
             interrupt = self.signals.next() => Ok(match interrupt {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-/// Longest time to connect to a socket. (ssh has its own limits, and may have to ask for a passphrase.)
+/// Longest time to connect to a socket. ssh has its own limits, and may ask for a passphrase.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connected byte stream: the server's socket, or the pipes of an ssh process.
@@ -41,9 +41,9 @@ impl Connection {
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)
                 .spawn()
-                .map_err(|e| refused(format!("ssh does not start: {e}")))?;
+                .map_err(|e| refused(format!("cannot start ssh: {e}")))?;
             let (Some(output), Some(input)) = (process.stdout.take(), process.stdin.take()) else {
-                return Err(refused("ssh has no pipes".to_owned()));
+                return Err(refused("cannot connect to the pipes of ssh".to_owned()));
             };
             return Ok(Self::Ssh { _process: Box::new(process), pipes: tokio::io::join(output, input) });
         }
@@ -51,7 +51,7 @@ impl Connection {
         match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
             Ok(Ok(stream)) => Ok(Self::Unix(stream)),
             Ok(Err(error)) => Err(refused(error.to_string())),
-            Err(_) => Err(refused(format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))),
+            Err(_) => Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Requests, answers, and streams of events.
 
 use crate::{
-    Connection, ENV_USERNAME, Error, Result, Target, TransferInput, TransferOutput, terminal, transfer,
+    Connection, ENV_USERNAME, Error, Result, Target, TransferInput, TransferOutput, answer, terminal,
+    transfer,
 };
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -16,22 +17,19 @@ use walt_api::term::{OpenImageShell, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
-    AdminAction, ApiError, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction,
-    ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction, Status,
-    StoreLook, route,
+    AdminAction, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction, ImageList, Info,
+    NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction, Status, StoreLook, route,
 };
 
-/// Largest answer of a list, in bytes: 10,000 nodes with their settings stay far below.
-pub const MAX_ANSWER: usize = 64 << 20;
 /// Largest event, in bytes.
 pub const MAX_EVENT: usize = 1 << 20;
 
-/// What an action answers.
+/// The answer to an action.
 #[derive(Debug)]
 pub enum Reply {
     /// Nothing was done: ask the user, then repeat with the token.
     Confirm(Confirmation),
-    /// It runs.
+    /// The action runs.
     Events(EventStream),
 }
 
@@ -44,7 +42,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client that `WALT_SERVER` and `WALT_USERNAME` ask for. It connects at the first request.
+    /// The client for `WALT_SERVER` and `WALT_USERNAME`. It connects at the first request.
     ///
     /// # Errors
     /// [`Error::BadTarget`], [`Error::BadUser`].
@@ -75,10 +73,10 @@ impl Client {
         &self.target
     }
 
-    /// Who answers, and who the caller is there.
+    /// The server's version, and the caller's user name there.
     ///
     /// # Errors
-    /// All of [`Error`]; [`Error::Version`] if client and server cannot talk.
+    /// All of [`Error`]; [`Error::Version`] if client and server speak different versions.
     pub async fn info(&mut self) -> Result<Info> {
         let info: Info = self.get(route::INFO).await?;
         if info.protocol != PROTOCOL {
@@ -95,7 +93,7 @@ impl Client {
         self.get(route::NODES).await
     }
 
-    /// All images of all users. `mine` makes a new user's first images where there are none.
+    /// All images of all users. `mine` makes the first images of a new user who has none.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -107,7 +105,7 @@ impl Client {
         }
     }
 
-    /// What an image name of the caller has meant.
+    /// The versions of an image of the caller.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -123,7 +121,7 @@ impl Client {
         self.get(&format!("{}?from={}&to={}", route::IMAGE_DIFF, query(from), query(to))).await
     }
 
-    /// The registries that the server knows.
+    /// The registries in the server's configuration.
     ///
     /// # Errors
     /// All of [`Error`].
@@ -137,15 +135,10 @@ impl Client {
     /// All of [`Error`].
     pub async fn registry_token(&mut self) -> Result<RegistryToken> {
         let answer = self.send(Method::POST, route::REGISTRY_TOKEN, Bytes::new(), None).await?;
-        let status = answer.status();
-        let body = read_body(answer).await?;
-        if status != StatusCode::OK {
-            return Err(refusal(status, &body).into());
-        }
-        serde_json::from_slice(&body).map_err(|e| Error::broken("the server's answer cannot be read", e))
+        answer::json(answer).await
     }
 
-    /// How the server is (root only).
+    /// The state of the server (root only).
     ///
     /// # Errors
     /// All of [`Error`].
@@ -153,7 +146,7 @@ impl Client {
         self.get(route::STATUS).await
     }
 
-    /// What the image store holds (root only).
+    /// The contents of the image store (root only).
     ///
     /// # Errors
     /// All of [`Error`].
@@ -161,7 +154,7 @@ impl Client {
         self.get(route::STORE).await
     }
 
-    /// Does something to nodes. `token` is the one of an earlier [`Reply::Confirm`].
+    /// Carries out an action on nodes. `token` comes from an earlier [`Reply::Confirm`].
     ///
     /// # Errors
     /// All of [`Error`].
@@ -169,7 +162,7 @@ impl Client {
         self.action(route::NODE_ACTIONS, action, token).await
     }
 
-    /// Does something to images; see [`Client::node_action`].
+    /// Carries out an action on images; see [`Client::node_action`].
     ///
     /// # Errors
     /// All of [`Error`].
@@ -227,12 +220,7 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
         let answer = self.send(Method::GET, path, Bytes::new(), None).await?;
-        let status = answer.status();
-        let body = read_body(answer).await?;
-        if status != StatusCode::OK {
-            return Err(refusal(status, &body).into());
-        }
-        serde_json::from_slice(&body).map_err(|e| Error::broken("the server's answer cannot be read", e))
+        answer::json(answer).await
     }
 
     async fn action(&mut self, path: &str, action: &impl Serialize, token: Option<&str>) -> Result<Reply> {
@@ -243,7 +231,7 @@ impl Client {
         if status == StatusCode::OK {
             // The stream owns the connection, so that dropping it closes it.
             let Some(sender) = self.sender.take() else {
-                return Err(Error::Broken("the connection is gone".to_owned()));
+                return Err(Error::Broken("the connection is closed".to_owned()));
             };
             return Ok(Reply::Events(EventStream {
                 body: answer.into_body(),
@@ -251,7 +239,7 @@ impl Client {
                 _sender: sender,
             }));
         }
-        let error = refusal(status, &read_body(answer).await?);
+        let error = answer::refusal(status, &answer::body(answer).await?);
         match (error.code, error.confirmation.clone()) {
             (ErrorCode::Confirm, Some(confirmation)) => Ok(Reply::Confirm(confirmation)),
             _ => Err(error.into()),
@@ -278,33 +266,35 @@ impl Client {
         if let Some(token) = token {
             headers.insert(HEADER_CONFIRM, HeaderValue::from_str(token).map_err(|e| bad(&e))?);
         }
-        // An idle connection may have been closed by the server: then there is a new one.
-        let mut kept = self.sender.take();
-        if let Some(sender) = &mut kept
-            && sender.ready().await.is_err()
-        {
-            kept = None;
-        }
-        let mut sender = match kept {
-            Some(sender) => sender,
-            None => self.connect().await?,
-        };
+        let mut sender = reuse_or_connect(&mut self.sender, &self.target).await?;
         let answer =
             sender.send_request(request).await.map_err(|e| Error::broken("the connection broke", e))?;
         self.sender = Some(sender);
         Ok(answer)
     }
+}
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>> {
-        let stream = Connection::open(&self.target).await?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP there", e))?;
-        // Ends when the sender and the answer's body are dropped; its error shows in both.
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+/// The kept connection, or a new one if there is none or the server has closed it.
+pub(crate) async fn reuse_or_connect<B>(
+    kept: &mut Option<SendRequest<B>>,
+    target: &Target,
+) -> Result<SendRequest<B>>
+where
+    B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
+{
+    if let Some(mut sender) = kept.take()
+        && sender.ready().await.is_ok()
+    {
+        return Ok(sender);
     }
+    let stream = Connection::open(target).await?;
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP server there", e))?;
+    // Ends when the sender and the answer's body are dropped; its error shows in both.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(sender)
 }
 
 /// A value for the query of a URI (RFC 3986, section 2.1).
@@ -313,24 +303,7 @@ fn query(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-async fn read_body(answer: Response<Incoming>) -> Result<Bytes> {
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
-    Ok(body.map_err(|e| Error::broken("the answer broke off", e))?.to_bytes())
-}
-
-/// The error in an answer; answers that are not ours (a route the server does not have) get one too.
-pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
-    serde_json::from_slice(body).unwrap_or_else(|_| {
-        let text: String = String::from_utf8_lossy(body).trim().chars().take(200).collect();
-        ApiError::new(
-            ErrorCode::Internal,
-            format!("the server answers {status} {text}").trim_end().to_owned(),
-        )
-        .hint("Client and server may be of different versions.")
-    })
-}
-
-/// What a running action says. Dropping it cancels the action.
+/// The events of a running action. Dropping this cancels the action.
 #[derive(Debug)]
 pub struct EventStream {
     body: Incoming,
@@ -355,7 +328,7 @@ impl EventStream {
                     .map_err(|e| Error::broken("the server's answer cannot be read", e));
             }
             if self.buffer.len() > MAX_EVENT {
-                return Err(Error::Broken(format!("one event has more than {MAX_EVENT} bytes")));
+                return Err(Error::Broken(format!("an event is larger than {MAX_EVENT} bytes")));
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
@@ -365,7 +338,7 @@ impl EventStream {
                 }
                 Some(Err(error)) => return Err(Error::broken("the connection broke", error)),
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Err(Error::Broken("the answer broke off".to_owned())),
+                None => return Err(Error::Broken("the connection broke during the answer".to_owned())),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which server is meant: `WALT_SERVER`.
+//! The server to talk to: `WALT_SERVER`.
 
 use crate::{Error, Result};
 use std::fmt;
@@ -28,7 +28,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// Reads `WALT_SERVER`; absent or empty means [`DEFAULT_SOCKET`].
+    /// Parses `WALT_SERVER`; if absent or empty, it is [`DEFAULT_SOCKET`].
     ///
     /// # Errors
     /// [`Error::BadTarget`] if the value is neither `unix:` nor `ssh://`.
@@ -42,7 +42,7 @@ impl Target {
         }
     }
 
-    /// Reads one value of `WALT_SERVER`.
+    /// Parses a value of `WALT_SERVER`.
     ///
     /// # Errors
     /// [`Error::BadTarget`], as [`Target::from_env`].
@@ -64,8 +64,8 @@ impl Target {
             Some((host, port)) => (host, Some(port.parse().map_err(|_| bad())?)),
             None => (authority, None),
         };
-        // The destination is an argument of ssh, and the socket a word of the remote shell: a leading
-        // dash would be an option of the one, and a space or quote would be read by the other.
+        // The destination becomes an argument of ssh, and the socket a word for the remote shell: ssh would take a
+        // leading dash as an option, and the shell would interpret spaces and quotes.
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-/@".contains(c);
         if destination.is_empty() || destination.starts_with('-') || !destination.chars().all(plain) {
             return Err(bad());

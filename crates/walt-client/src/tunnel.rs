@@ -1,12 +1,13 @@
-//! `walt registry serve`: a port of loopback here, the server's registry behind it.
+//! `walt registry serve`: a loopback port on this machine, forwarded to the server's registry.
 //!
-//! Only what is below `/v2/` passes: the rest of the API trusts whoever holds the connection, and a port of loopback is
-//! everybody's on this machine. The registry asks for a token.
+//! Only paths below `/v2/` are forwarded: the rest of the API trusts the account that opened the connection, but every
+//! account of this machine can connect to a loopback port. The registry asks for a token.
 
-use crate::{Connection, Target};
+use crate::Target;
+use crate::http::reuse_or_connect;
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONNECTION, HOST, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -18,21 +19,21 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 
-/// Connections that are passed on at once; more wait.
-const CONNECTIONS: usize = 64;
-/// How long a client may take to say what it wants.
-const HEAD: Duration = Duration::from_secs(30);
+/// Connections that are forwarded at the same time; more wait.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a client may take to send its request header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after the kernel refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
-/// Passes on what comes, for ever.
+/// Accepts connections and forwards their requests, without end.
 ///
 /// # Errors
-/// None today: what fails costs its own connection.
+/// None today: a failure only ends its own connection.
 pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let target = Arc::new(target);
     loop {
         // Invariant: nobody closes this semaphore.
@@ -44,22 +45,22 @@ pub async fn serve(listener: TcpListener, target: Target) -> io::Result<()> {
         let target = target.clone();
         tokio::spawn(async move {
             let _slot = slot;
-            pass_on(stream, target).await;
+            proxy(stream, target).await;
         });
     }
 }
 
-async fn pass_on(stream: TcpStream, target: Arc<Target>) {
-    let behind: Arc<Mutex<Option<SendRequest<Incoming>>>> = Arc::default();
+async fn proxy(stream: TcpStream, target: Arc<Target>) {
+    let upstream: Arc<Mutex<Option<SendRequest<Incoming>>>> = Arc::default();
     let service = service_fn(move |request| {
-        let (behind, target) = (behind.clone(), target.clone());
-        async move { Ok::<_, Infallible>(answer(request, &behind, &target).await) }
+        let (upstream, target) = (upstream.clone(), target.clone());
+        async move { Ok::<_, Infallible>(answer(request, &upstream, &target).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    // A client that breaks off has had its answer.
+    // A client that closes early needs no answer.
     let _ = server
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
@@ -72,21 +73,21 @@ fn refuse(status: StatusCode, why: &str) -> Response<Body> {
     answer
 }
 
-/// Whether a path is the registry's.
+/// Whether a path belongs to the registry.
 fn is_registry(path: &str) -> bool {
     path == "/v2" || path.starts_with("/v2/")
 }
 
 async fn answer(
     mut request: Request<Incoming>,
-    behind: &Mutex<Option<SendRequest<Incoming>>>,
+    upstream: &Mutex<Option<SendRequest<Incoming>>>,
     target: &Target,
 ) -> Response<Body> {
     if !is_registry(request.uri().path()) {
-        return refuse(StatusCode::NOT_FOUND, "only the registry is here, below /v2/");
+        return refuse(StatusCode::NOT_FOUND, "only the registry is available here, below /v2/");
     }
     let headers = request.headers_mut();
-    // Who this process is, and for whom it could act, is not passed on.
+    // Do not forward on whose behalf a client wants to act.
     headers.remove(walt_api::HEADER_USER);
     headers.remove(UPGRADE);
     headers.remove(CONNECTION);
@@ -94,10 +95,10 @@ async fn answer(
     let path = request.uri().path_and_query().map(|p| p.as_str().to_owned());
     match path.unwrap_or_default().parse() {
         Ok(uri) => *request.uri_mut() = uri,
-        Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is no path"),
+        Err(_) => return refuse(StatusCode::BAD_REQUEST, "this is not a valid path"),
     }
-    let mut behind = behind.lock().await;
-    match send(request, &mut behind, target).await {
+    let mut upstream = upstream.lock().await;
+    match send(request, &mut upstream, target).await {
         Ok(answer) => answer.map(|body| body.boxed()),
         Err(why) => refuse(StatusCode::BAD_GATEWAY, &why),
     }
@@ -105,29 +106,15 @@ async fn answer(
 
 async fn send(
     request: Request<Incoming>,
-    behind: &mut Option<SendRequest<Incoming>>,
+    upstream: &mut Option<SendRequest<Incoming>>,
     target: &Target,
 ) -> Result<Response<Incoming>, String> {
-    let mut kept = behind.take();
-    if let Some(sender) = &mut kept
-        && sender.ready().await.is_err()
-    {
-        kept = None;
-    }
-    let mut sender = match kept {
-        Some(sender) => sender,
-        None => {
-            let stream = Connection::open(target).await.map_err(|e| e.to_string())?;
-            let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-            // Ends with the sender and the answer's body.
-            tokio::spawn(async move {
-                let _ = connection.await;
-            });
-            sender
-        }
-    };
-    let answer = sender.send_request(request).await.map_err(|e| format!("the WalT server broke off: {e}"))?;
-    *behind = Some(sender);
+    let mut sender = reuse_or_connect(upstream, target).await.map_err(|e| e.to_string())?;
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|e| format!("the WalT server closed the connection: {e}"))?;
+    *upstream = Some(sender);
     Ok(answer)
 }
 

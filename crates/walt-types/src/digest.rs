@@ -1,4 +1,4 @@
-//! SHA-256 digests and the identities made of them.
+//! SHA-256 digests, and the identities of layers, images and views.
 
 use crate::ParseError;
 use std::{fmt, str::FromStr};

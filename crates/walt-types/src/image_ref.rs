@@ -3,9 +3,9 @@
 use crate::{ParseError, UserName};
 use std::{fmt, str::FromStr};
 
-/// The tag that is meant, and hidden in outputs, when none is written.
+/// The tag of a name without one; outputs omit it.
 pub const DEFAULT_TAG: &str = "latest";
-/// The virtual user that owns the default images.
+/// The user who owns the default images; not an account.
 pub const PLATFORM_USER: &str = "waltplatform";
 /// Longest name and longest tag (OCI distribution specification).
 const PART_MAX: usize = 128;
@@ -45,7 +45,7 @@ impl FromStr for ImageName {
             )));
         }
         if name == "default" {
-            return Err(ParseError("'default' is reserved: it means the default image of a node".into()));
+            return Err(ParseError("'default' is reserved for the default image of a node".into()));
         }
         Ok(Self { name: name.into(), tag: tag.into() })
     }
@@ -64,7 +64,7 @@ impl fmt::Display for ImageName {
 
 crate::serde_by_text!(ImageName);
 
-/// A full reference: whose image, its name, its tag.
+/// A full reference: owner, name and tag.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageRef {
     user: String,

@@ -1,8 +1,7 @@
 //! The vocabulary of WalT: names, addresses, references and digests, each with its grammar.
 //!
-//! A value of these types is valid by construction: it was parsed once, at the edge, and nothing
-//! behind the edge checks it again. Every parser says what is wrong in one sentence that can be
-//! shown to a user as it is.
+//! A value of these types is valid by construction: it is parsed once, at the edge, and not checked again. The error of
+//! every parser is one sentence that can be shown to users.
 //!
 //! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
 //! image names and tags 1 to 128 (OCI distribution specification).
@@ -19,7 +18,7 @@ pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};
 
-/// Why a text is not a value of the wanted type. `Display` is a full sentence without a final stop.
+/// Why a text could not be parsed. `Display` is a full sentence without a final stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub String);

@@ -9,7 +9,7 @@ const USER_NAME_MAX: usize = 32;
 /// Longest model name; models become path components and image names.
 const MODEL_MAX: usize = 40;
 
-/// Words that mean something else where a node name may stand.
+/// Words with another meaning where a node name may stand.
 const NODE_RESERVED: [&str; 9] = [
     "server",
     "walt-server",
@@ -21,10 +21,10 @@ const NODE_RESERVED: [&str; 9] = [
     "all-devices",
     "explorable-switches",
 ];
-/// Users that exist in references and links without being people.
+/// User names with another meaning in references and links.
 const USER_RESERVED: [&str; 3] = ["waltplatform", "walt", "localhost"];
 
-/// The name of a node: letters, digits and dashes, first a letter, unique regardless of case.
+/// The name of a node: letters, digits and dashes, starting with a letter, unique regardless of case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeName(String);
 

@@ -1,21 +1,21 @@
-//! Sets of nodes as users write them: names and keywords separated by commas. Server and client read them by this
-//! one grammar.
+//! Sets of nodes as users write them: names and keywords separated by commas. Server and client
+//! share this parser.
 //!
 //! ```text
 //! set     = [ item ] *( "," [ item ] )
 //! item    = "my-nodes" / "free-nodes" / "all-nodes" / name of a node
 //! ```
 //!
-//! * Upper and lower case are the same, in names and in keywords: two nodes cannot have names that differ in case only.
-//! * Empty items are skipped: `vn1,` is the set of `vn1`. Completion proposes an item with a comma behind it.
-//! * Duplicates are merged. The members come in the order of their names.
+//! * Names and keywords are case-insensitive: the names of two nodes cannot differ in case only.
+//! * Empty items are skipped: `vn1,` is the same as `vn1`. (Completion proposes items with a comma after them.)
+//! * Duplicates are merged. Members are sorted by name.
 
 use crate::{PLATFORM_USER, UserName};
 
 /// Longest set text that is read, in bytes.
 const SET_TEXT_MAX: usize = 16 << 10;
 
-/// What a set says about its members.
+/// One item of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item<'a> {
     Mine,
@@ -42,10 +42,10 @@ pub enum SetError {
     /// A name in the set is not a node.
     #[error("No device with name '{0}' found.")]
     Unknown(String),
-    /// The set has no member.
+    /// The set is empty.
     #[error("No matching devices found! (tip: walt help show node-ownership)")]
     Empty,
-    /// A set was given where one node is needed.
+    /// The command needs exactly one node.
     #[error("this command must target 1 node only.")]
     NotOne,
     /// The text is too long.
@@ -54,7 +54,7 @@ pub enum SetError {
 }
 
 impl SetError {
-    /// What the user can do about it, where the sentence does not say so.
+    /// What the user can do about it, if the message does not say so.
     pub fn hint(&self) -> Option<&'static str> {
         matches!(self, Self::Unknown(_)).then_some("see 'walt node show --all'")
     }
@@ -67,12 +67,12 @@ fn items(text: &str) -> impl Iterator<Item = Item<'_>> {
     })
 }
 
-/// Whether the text can mean anything but the one node of this name.
+/// Whether the text can mean anything but a single node of this name.
 pub fn is_set(text: &str) -> bool {
     text.contains(',') || items(text).any(|item| !matches!(item, Item::Named(_)))
 }
 
-/// Indexes into `nodes` of the members of the set, in the order of their names, each once.
+/// Indexes into `nodes` of the members of the set, sorted by name, without duplicates.
 ///
 /// # Errors
 /// [`SetError`], never [`SetError::NotOne`].
@@ -101,7 +101,7 @@ pub fn resolve<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Resu
     if members.is_empty() { Err(SetError::Empty) } else { Ok(members) }
 }
 
-/// The one member of a set that must have exactly one.
+/// The member of a set that must have exactly one.
 ///
 /// # Errors
 /// [`SetError`].

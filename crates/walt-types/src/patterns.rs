@@ -1,17 +1,17 @@
-//! Patterns of paths, as `.dockerignore` has them.
+//! Path patterns, as in `.dockerignore`.
 //!
-//! Source: Dockerfile reference, ".dockerignore files". `*` and `?` stand for parts of one name, `[a-z]` for one
-//! character, a name `**` for any number of names, `\` takes a special meaning away. A pattern that matches a
-//! directory matches all that is in it. A line that starts with `!` takes matches back; the last match counts.
+//! Source: Dockerfile reference, ".dockerignore files". `*` and `?` match parts of a name, `[a-z]` matches one
+//! character, a name `**` matches any number of names, and `\` escapes the next character. A pattern that matches a directory
+//! matches everything in it. A line that starts with `!` is an exception; the last match counts.
 //!
-//! Names are bytes. Where they are UTF-8, a character is one of Unicode's; each byte that is not part of such a
-//! character counts as one that equals itself only, as in Go's `filepath.Match`.
+//! Names are bytes. A character is a UTF-8 sequence; each byte that is not part of one is a character that equals only
+//! itself, as in Go's `filepath.Match`.
 
 /// Most patterns of one list.
 pub const MAX_PATTERNS: usize = 10_000;
-/// Most names of one pattern or path that are compared.
+/// Most names of a pattern or path that are compared.
 const MAX_NAMES: usize = 4096;
-/// What may stand before the first line.
+/// May precede the first line.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A list of patterns.
@@ -25,13 +25,13 @@ struct Pattern {
 }
 
 impl Patterns {
-    /// Reads a file with a pattern per line; `#` starts a comment. Lines past [`MAX_PATTERNS`] are not read.
+    /// Parses a file with one pattern per line; `#` starts a comment. Lines after [`MAX_PATTERNS`] patterns are ignored.
     pub fn parse(file: &[u8]) -> Self {
         let file = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
         Self::of(file.split(|b| *b == b'\n').filter(|l| !l.starts_with(b"#")))
     }
 
-    /// Of single patterns.
+    /// A list of the given patterns.
     pub fn of<'a>(patterns: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let pattern = |line: &[u8]| {
             let line = trim(line);
@@ -53,12 +53,12 @@ impl Patterns {
         Self(patterns.into_iter().filter_map(pattern).take(MAX_PATTERNS).collect())
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether something in a directory that matches may not match.
+    /// Whether the list has exceptions, so that a file in a matching directory may not match.
     pub fn has_exceptions(&self) -> bool {
         self.0.iter().any(|p| p.exception)
     }
@@ -76,7 +76,7 @@ impl Patterns {
     }
 }
 
-/// Without blanks around it.
+/// The line without surrounding white space.
 fn trim(line: &[u8]) -> &[u8] {
     match std::str::from_utf8(line) {
         Ok(text) => text.trim().as_bytes(),
@@ -93,7 +93,7 @@ impl Pattern {
         for (i, name) in self.names.iter().enumerate() {
             if name == b"**" {
                 if let Some(first) = reached.iter().position(|r| *r) {
-                    // At the end it stands for something in the directory, not for the directory.
+                    // At the end, `**` matches what is in the directory, but not the directory itself.
                     let from = if i + 1 == self.names.len() { first + 1 } else { first };
                     reached[first] = from == first;
                     if let Some(rest) = reached.get_mut(from..) {
@@ -111,10 +111,10 @@ impl Pattern {
     }
 }
 
-/// A character of a name: one of Unicode's, or [`BYTE`] and a byte that is not part of one.
+/// A character of a name: a code point, or [`BYTE`] plus a byte that is not part of one.
 type Rune = u32;
 
-/// Above all characters.
+/// Greater than all code points.
 const BYTE: Rune = 0x11_0000;
 
 fn runes(text: &[u8]) -> Vec<Rune> {
@@ -134,13 +134,13 @@ enum Item {
     Class(bool, Vec<(Rune, Rune)>),
 }
 
-const ANY: Rune = '*' as Rune;
-const ONE: Rune = '?' as Rune;
-const ESCAPE: Rune = '\\' as Rune;
-const OPEN: Rune = '[' as Rune;
-const CLOSE: Rune = ']' as Rune;
-const NOT: Rune = '^' as Rune;
-const TO: Rune = '-' as Rune;
+const STAR: Rune = '*' as Rune;
+const QUESTION_MARK: Rune = '?' as Rune;
+const BACKSLASH: Rune = '\\' as Rune;
+const OPENING_BRACKET: Rune = '[' as Rune;
+const CLOSING_BRACKET: Rune = ']' as Rune;
+const CARET: Rune = '^' as Rune;
+const DASH: Rune = '-' as Rune;
 
 fn items(pattern: &[u8]) -> Vec<Item> {
     let pattern = runes(pattern);
@@ -148,12 +148,12 @@ fn items(pattern: &[u8]) -> Vec<Item> {
     let mut rest = pattern.iter().copied();
     while let Some(c) = rest.next() {
         items.push(match c {
-            ANY => Item::Any,
-            ONE => Item::One,
-            ESCAPE => Item::Char(rest.next().unwrap_or(ESCAPE)),
-            OPEN => match class(&mut rest) {
-                Some((not, ranges)) => Item::Class(not, ranges),
-                None => Item::Char(OPEN),
+            STAR => Item::Any,
+            QUESTION_MARK => Item::One,
+            BACKSLASH => Item::Char(rest.next().unwrap_or(BACKSLASH)),
+            OPENING_BRACKET => match class(&mut rest) {
+                Some((negated, ranges)) => Item::Class(negated, ranges),
+                None => Item::Char(OPENING_BRACKET),
             },
             c => Item::Char(c),
         });
@@ -161,34 +161,34 @@ fn items(pattern: &[u8]) -> Vec<Item> {
     items
 }
 
-/// What follows `[`; nothing is taken if there is no `]`.
+/// Parses what follows `[`; consumes nothing if there is no `]`.
 fn class(rest: &mut (impl Iterator<Item = Rune> + Clone)) -> Option<(bool, Vec<(Rune, Rune)>)> {
-    let mut look = rest.clone();
-    let mut not = false;
+    let mut cursor = rest.clone();
+    let mut negated = false;
     let mut ranges: Vec<(Rune, Rune)> = Vec::new();
     let mut first = true;
     loop {
-        let mut c = look.next()?;
-        if first && c == NOT && !not {
-            not = true;
+        let mut c = cursor.next()?;
+        if first && c == CARET && !negated {
+            negated = true;
             continue;
         }
-        if c == CLOSE && !first {
-            *rest = look;
-            return Some((not, ranges));
+        if c == CLOSING_BRACKET && !first {
+            *rest = cursor;
+            return Some((negated, ranges));
         }
         first = false;
-        if c == ESCAPE {
-            c = look.next()?;
+        if c == BACKSLASH {
+            c = cursor.next()?;
         }
         let mut end = c;
-        let mut ahead = look.clone();
-        if ahead.next() == Some(TO) && ahead.clone().next() != Some(CLOSE) {
-            end = ahead.next()?;
-            if end == ESCAPE {
-                end = ahead.next()?;
+        let mut lookahead = cursor.clone();
+        if lookahead.next() == Some(DASH) && lookahead.clone().next() != Some(CLOSING_BRACKET) {
+            end = lookahead.next()?;
+            if end == BACKSLASH {
+                end = lookahead.next()?;
             }
-            look = ahead;
+            cursor = lookahead;
         }
         ranges.push((c, end));
     }
@@ -211,7 +211,9 @@ pub fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
             reached[n] = reached[n - 1]
                 && match &item {
                     Item::Char(wanted) => *wanted == c,
-                    Item::Class(not, ranges) => ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *not,
+                    Item::Class(negated, ranges) => {
+                        ranges.iter().any(|(a, b)| (*a..=*b).contains(&c)) != *negated
+                    }
                     Item::One | Item::Any => true,
                 };
         }
@@ -220,7 +222,7 @@ pub fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
     reached[text.len()]
 }
 
-/// Whether a name has characters that mean more than themselves in a pattern.
+/// Whether a name contains characters that are special in patterns.
 pub fn is_pattern(name: &[u8]) -> bool {
     name.iter().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\'))
 }

@@ -41,7 +41,7 @@ fn the_servers_own_registry() {
     let port = serving.port;
     let (status, out, said) =
         walt_at(&server, &home, &[], &["registry", "login", "--port", &port.to_string()]);
-    assert!(status == Some(0) && out.contains("it counts for 12 hours"), "{out}{said}");
+    assert!(status == Some(0) && out.contains("it is valid for 12 hours"), "{out}{said}");
     let file = home.join(".docker/config.json");
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let auth = file.to_str().unwrap();

@@ -1,12 +1,12 @@
 use super::*;
 
-fn parse_words(line: &str) -> Result<Category, Failure> {
+fn parse_words(line: &str) -> Result<CommandLine, Failure> {
     parse(line.split_whitespace().map(OsString::from).collect())
 }
 
 fn debug(line: &str) -> String {
     match parse_words(line) {
-        Ok(category) => format!("{category:?}"),
+        Ok(line) => format!("{:?}", line.category),
         Err(failure) => panic!("{line}: {}", failure.text()),
     }
 }
@@ -96,7 +96,7 @@ fn refused_lines() {
             Err(Failure::Usage { reason: got, help, status }) => {
                 assert_eq!(status, if reason.starts_with("Unknown sub-command") { 1 } else { 2 }, "{line}");
                 assert!(got.contains(reason), "{line}: {got}");
-                assert!(!got.contains('\n') && !help.is_empty(), "{line}");
+                assert!(!got.contains('\n') && help.is_some_and(|h| !h.is_empty()), "{line}");
             }
             other => panic!("{line}: {other:?}"),
         }
@@ -106,7 +106,7 @@ fn refused_lines() {
 #[test]
 fn help_texts() {
     let shown = |line: &str| match parse_words(line) {
-        Err(Failure::Shown { text, status }) => (text, status),
+        Err(Failure::Help { text, status }) => (text, status),
         other => panic!("{line}: {other:?}"),
     };
     for line in ["", "node", "image", "help"] {
@@ -140,7 +140,7 @@ Meta-switches:
     -h, --help  Prints this help message and quits
 
 Switches:
-    --timeout SECONDS:int  stop if still waiting after this number of seconds; -1, the default, is for ever
+    --timeout SECONDS:int  stop if still waiting after this number of seconds; -1, the default, means no limit
 "
     );
     assert!(
@@ -149,7 +149,7 @@ Switches:
             .contains("walt image clone [SWITCHES] clonable_image_link [image_name=None]")
     );
     assert!(shown("image shell -h").0.contains("    --save[=NAME:str]  save"));
-    assert!(shown("image publish -h").0.contains("  which registry to publish at; the default is auto\n"));
+    assert!(shown("image publish -h").0.contains("  registry to publish to; the default is auto\n"));
     let cp = "Usage:\n    walt image cp <local-path> <image>:<path>\n    walt image cp <image>:<path> <local-path>\n\nMeta";
     assert!(shown("image cp -h").0.contains(cp));
     assert!(shown("node cp -h").0.contains("\n    walt node cp <node>:<path> booted-image\n\nMeta"));

@@ -1,7 +1,7 @@
 //! `walt proxy`: the far end of `WALT_SERVER=ssh://…`.
 
 use crate::error::Failure;
-use crate::fds::{Input, Output};
+use crate::stdio::{Input, Output};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use walt_client::{Connection, Target};
@@ -39,7 +39,7 @@ impl Proxy {
                 output.write(&buffer[..count]).await?;
             }
         };
-        // The server's end decides: it answers what it has been asked, also after our input's end.
+        // Only the server ends the connection: it may still be answering after the end of our input.
         tokio::select! {
             done = down => Ok(done?),
             Err(error) = up => Err(error.into()),

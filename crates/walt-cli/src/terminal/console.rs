@@ -1,17 +1,16 @@
 //! Keys and output of `walt node console`.
 
-/// ctrl-A, the key that starts a command of ours.
+/// ctrl-A, the prefix of the command keys.
 const CTRL_A: u8 = 1;
 
-/// Commands among the keys: `ctrl-a d` leaves, `ctrl-a a` and `ctrl-a ctrl-a` send ctrl-a, others are
-/// dropped.
+/// Command keys: `ctrl-a d` leaves; `ctrl-a a` and `ctrl-a ctrl-a` send ctrl-a; other keys after ctrl-a are dropped.
 #[derive(Debug, Default)]
 pub struct Keys {
     after_prefix: bool,
 }
 
 impl Keys {
-    /// Takes the commands out of `bytes`; true if the user wants to leave (what follows is dropped).
+    /// Removes the command keys from `bytes`; true if the user wants to leave (the rest is dropped).
     pub fn read(&mut self, bytes: &mut Vec<u8>) -> bool {
         let mut kept = Vec::with_capacity(bytes.len());
         let mut leave = false;
@@ -38,25 +37,25 @@ impl Keys {
     }
 }
 
-/// Sequences that would wipe what the user wants to read: full reset, clear screen, clear history.
-const WIPING: [&[u8]; 3] = [b"\x1bc", b"\x1b[2J", b"\x1b[3J"];
+/// Sequences that would erase what the user wants to read: full reset, clear screen, clear history.
+const CLEARING: [&[u8]; 3] = [b"\x1bc", b"\x1b[2J", b"\x1b[3J"];
 
-/// Filters [`WIPING`] out of a stream, also where a sequence is cut by a chunk's end.
+/// Filters [`CLEARING`] out of a stream, also if a sequence spans two chunks.
 #[derive(Debug, Default)]
-pub struct Cleaner {
-    /// The beginning of a sequence that may go on in the next chunk.
+pub struct ClearFilter {
+    /// The start of a sequence that may continue in the next chunk.
     pending: Vec<u8>,
 }
 
-impl Cleaner {
-    /// The chunk without wiping sequences.
-    pub fn clean(&mut self, chunk: &[u8]) -> Vec<u8> {
+impl ClearFilter {
+    /// The chunk without clearing sequences.
+    pub fn filter(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut kept = Vec::with_capacity(chunk.len());
         for &byte in chunk {
             self.pending.push(byte);
-            if WIPING.contains(&self.pending.as_slice()) {
+            if CLEARING.contains(&self.pending.as_slice()) {
                 self.pending.clear();
-            } else if !WIPING.iter().any(|w| w.starts_with(&self.pending)) {
+            } else if !CLEARING.iter().any(|w| w.starts_with(&self.pending)) {
                 // Not one of them; but this byte may begin the next one.
                 let last = if byte == 0x1b { self.pending.pop() } else { None };
                 kept.append(&mut self.pending);
@@ -90,9 +89,9 @@ mod tests {
         let text = b"a\x1bcb\x1b[2J\x1b[31mc\x1b[3J\x1b\x1bcd\x1b[H\x1b[2Ke";
         let want = b"ab\x1b[31mc\x1bd\x1b[H\x1b[2Ke";
         for cut in 0..text.len() {
-            let mut cleaner = Cleaner::default();
-            let mut got = cleaner.clean(&text[..cut]);
-            got.extend(cleaner.clean(&text[cut..]));
+            let mut clear_filter = ClearFilter::default();
+            let mut got = clear_filter.filter(&text[..cut]);
+            got.extend(clear_filter.filter(&text[cut..]));
             assert_eq!(got, want, "cut at {cut}");
         }
     }

@@ -3,26 +3,26 @@
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 
-/// Size assumed where the terminal does not tell: lines, columns.
+/// Size assumed if the terminal does not report one: lines, columns.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
 
-/// Raw mode; the terminal gets its former mode back when this is dropped.
+/// Raw mode; dropping this restores the former mode.
 #[derive(Debug)]
 pub struct RawMode {
-    before: Termios,
+    saved: Termios,
 }
 
 impl RawMode {
     /// Sets the terminal on standard input to raw mode.
     pub fn enter() -> io::Result<Self> {
-        let raw = Self { before: tcgetattr(io::stdin())? };
-        raw.again();
+        let raw = Self { saved: tcgetattr(io::stdin())? };
+        raw.reapply();
         Ok(raw)
     }
 
-    /// Sets raw mode once more: after a stop, the calling shell has set its own.
-    pub fn again(&self) {
-        let mut raw = self.before.clone();
+    /// Sets raw mode again: after a stop, the calling shell has set its own mode.
+    pub fn reapply(&self) {
+        let mut raw = self.saved.clone();
         raw.make_raw();
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
     }
@@ -30,30 +30,30 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.saved);
     }
 }
 
-/// No echo while a password is typed; the terminal gets its former mode back when this is dropped.
+/// No echo while a password is typed; dropping this restores the former mode.
 #[derive(Debug)]
 pub struct NoEcho {
-    before: Termios,
+    saved: Termios,
 }
 
 impl NoEcho {
     /// Turns the echo of the terminal on standard input off.
     pub fn enter() -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
+        let saved = tcgetattr(io::stdin())?;
+        let mut silent = saved.clone();
         silent.local_modes -= LocalModes::ECHO;
         tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-        Ok(Self { before })
+        Ok(Self { saved })
     }
 }
 
 impl Drop for NoEcho {
     fn drop(&mut self) {
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.before);
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.saved);
     }
 }
 

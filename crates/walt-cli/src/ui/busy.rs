@@ -6,15 +6,15 @@ use tokio::time::{Instant, sleep_until};
 
 /// Time between two frames.
 const FRAME: Duration = Duration::from_millis(100);
-/// Requests that take less show nothing.
-const PATIENCE: Duration = Duration::from_millis(300);
-/// What is shown as long as the server says nothing better.
+/// Requests that take less time show nothing.
+const DELAY: Duration = Duration::from_millis(300);
+/// The label until the server sends one.
 const DEFAULT_LABEL: &str = "Server is working";
-/// Signs of a progress bar.
-const BAR: usize = 24;
-const WHEEL: [char; 4] = ['\\', '|', '/', '-'];
+/// Characters in a progress bar.
+const BAR_WIDTH: usize = 24;
+const SPINNER: [char; 4] = ['\\', '|', '/', '-'];
 /// How long a disabled indicator sleeps at a time.
-const NEVER: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// The indicator; silent unless the command is interactive.
 #[derive(Debug)]
@@ -32,13 +32,13 @@ impl Busy {
         Self { enabled, label: DEFAULT_LABEL.to_owned(), frame: 0, shown: false, next: None }
     }
 
-    /// Says what the server is busy with.
+    /// Sets the label: what the server is busy with.
     pub fn label(&mut self, label: &str) {
-        // The server's words must not move our cursor.
+        // Text of the server must not move the cursor.
         self.label = label.chars().filter(|c| !c.is_control()).collect();
     }
 
-    /// Says how far the server has got: a bar where the end is known, else a count.
+    /// Sets the progress: a bar if the total is known, else a count.
     pub fn progress(&mut self, label: &str, done: u64, total: u64) {
         self.label(&format!("{label} {}", bar(done, total)));
     }
@@ -46,9 +46,9 @@ impl Busy {
     /// Waits until the next frame is due and draws it. May be dropped at any time.
     pub async fn tick(&mut self) {
         if !self.enabled {
-            return tokio::time::sleep(NEVER).await;
+            return tokio::time::sleep(IDLE).await;
         }
-        let due = *self.next.get_or_insert_with(|| Instant::now() + PATIENCE);
+        let due = *self.next.get_or_insert_with(|| Instant::now() + DELAY);
         sleep_until(due).await;
         self.next = Some(Instant::now() + FRAME);
         self.frame += 1;
@@ -58,7 +58,7 @@ impl Busy {
         let _ = stderr.flush();
     }
 
-    /// Erases it; it comes back after a while if the work goes on.
+    /// Erases it; it appears again after [`DELAY`] if the work goes on.
     pub fn clear(&mut self) {
         if self.shown {
             let mut stderr = io::stderr().lock();
@@ -70,18 +70,18 @@ impl Busy {
     }
 }
 
-/// Megabytes, and a bar.
+/// Progress in megabytes, with a bar if the total is known.
 fn bar(done: u64, total: u64) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     if total == 0 {
         return format!("{} MB", mb(done));
     }
-    let full = usize::try_from(done.min(total) * BAR as u64 / total).unwrap_or(BAR);
-    format!("[{}{}] {}/{} MB", "#".repeat(full), " ".repeat(BAR - full), mb(done), mb(total))
+    let full = usize::try_from(done.min(total) * BAR_WIDTH as u64 / total).unwrap_or(BAR_WIDTH);
+    format!("[{}{}] {}/{} MB", "#".repeat(full), " ".repeat(BAR_WIDTH - full), mb(done), mb(total))
 }
 
 fn frame(label: &str, number: usize) -> String {
-    format!("{label}... {}", WHEEL[number % WHEEL.len()])
+    format!("{label}... {}", SPINNER[number % SPINNER.len()])
 }
 
 #[cfg(test)]

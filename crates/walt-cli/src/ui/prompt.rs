@@ -1,10 +1,10 @@
-//! Questions. They go to standard error and are asked also when standard input is no terminal, so that
-//! `echo y | walt …` works; the end of the input is a "no".
+//! Questions. They go to standard error, and are asked even if standard input is not a terminal, so that `echo y | walt …`
+//! works. The end of the input counts as "no".
 
 use crate::error::Failure;
 use std::io;
 
-/// What came back to a question.
+/// The answer to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A line, without its end.
@@ -13,15 +13,29 @@ pub enum Answer {
     End,
     /// ctrl-C.
     Interrupted,
-    /// SIGTERM or SIGHUP, by its number: the user has gone.
+    /// SIGTERM or SIGHUP, by its number: the user's terminal is gone.
     Terminated(i32),
 }
 
-/// A conversation; the tests have one with a script.
+impl Answer {
+    /// The line, for a question that must be answered.
+    ///
+    /// # Errors
+    /// There is no line, so the command ends.
+    pub fn line(self) -> Result<String, Failure> {
+        match self {
+            Self::Line(line) => Ok(line),
+            Self::End | Self::Interrupted => Err(Failure::Aborted { newline: true }),
+            Self::Terminated(number) => Err(Failure::signal(number)),
+        }
+    }
+}
+
+/// A conversation with the user, or in tests with a script.
 pub trait Dialog {
     /// Asks and waits for one line.
     async fn ask(&mut self, question: &str) -> io::Result<Answer>;
-    /// A note.
+    /// Prints a note.
     fn note(&mut self, line: &str);
 }
 
@@ -36,7 +50,7 @@ pub enum Decision {
     None,
 }
 
-/// Asks `<question> (y/n): ` until the answer is `y` or `n`. Says `OK.` to a yes, nothing to a no.
+/// Asks `<question> (y/n): ` until the answer is `y` or `n`. Prints `OK.` after a yes, nothing after a no.
 pub async fn decide(dialog: &mut impl Dialog, question: &str) -> Result<Decision, Failure> {
     loop {
         match dialog.ask(&format!("{question} (y/n): ")).await? {
@@ -52,18 +66,6 @@ pub async fn decide(dialog: &mut impl Dialog, question: &str) -> Result<Decision
     }
 }
 
-/// [`decide`] with the usual question, after `warnings`; anything but a yes ends the command.
-pub async fn confirm(dialog: &mut impl Dialog, warnings: &[String]) -> Result<(), Failure> {
-    for warning in warnings {
-        dialog.note(warning);
-    }
-    match decide(dialog, "Are you sure?").await? {
-        Decision::Yes => Ok(()),
-        Decision::No => Err(Failure::Aborted { newline: false }),
-        Decision::None => Err(Failure::Aborted { newline: true }),
-    }
-}
-
 #[cfg(test)]
 pub mod fake {
     //! A conversation with a script.
@@ -72,13 +74,13 @@ pub mod fake {
     use std::collections::VecDeque;
     use std::io;
 
-    /// Gives the answers in order, then the end of the input; records all that is said.
+    /// Gives the answers in order, then the end of the input; records all that passes.
     #[derive(Debug, Default)]
     pub struct Script {
         /// What the user will answer.
         pub answers: VecDeque<Answer>,
-        /// All that was asked and said: `?` question, `!` note.
-        pub said: Vec<String>,
+        /// All that was asked and printed: `?` question, `!` note.
+        pub transcript: Vec<String>,
     }
 
     impl Script {
@@ -86,17 +88,17 @@ pub mod fake {
         pub fn new(answers: &[&str]) -> Self {
             let answer =
                 |a: &&str| if *a == "^C" { Answer::Interrupted } else { Answer::Line((*a).to_owned()) };
-            Self { answers: answers.iter().map(answer).collect(), said: Vec::new() }
+            Self { answers: answers.iter().map(answer).collect(), transcript: Vec::new() }
         }
     }
 
     impl Dialog for Script {
         async fn ask(&mut self, question: &str) -> io::Result<Answer> {
-            self.said.push(format!("?{question}"));
+            self.transcript.push(format!("?{question}"));
             Ok(self.answers.pop_front().unwrap_or(Answer::End))
         }
         fn note(&mut self, line: &str) {
-            self.said.push(format!("!{line}"));
+            self.transcript.push(format!("!{line}"));
         }
     }
 
@@ -116,7 +118,7 @@ mod tests {
         let mut user = Script::new(&["yes", "", "y"]);
         assert_eq!(block_on(decide(&mut user, "Are you sure?")).unwrap(), Decision::Yes);
         assert_eq!(
-            user.said,
+            user.transcript,
             [
                 "?Are you sure? (y/n): ",
                 "!Invalid response.",
@@ -126,21 +128,5 @@ mod tests {
                 "!OK.\n"
             ]
         );
-    }
-
-    #[test]
-    fn anything_but_yes_aborts() {
-        let ask = |answers: &[&str]| {
-            let mut user = Script::new(answers);
-            let end = block_on(confirm(&mut user, &["This would reboot 1 node.".into()]));
-            assert_eq!(user.said[0], "!This would reboot 1 node.");
-            end
-        };
-        assert!(ask(&["y"]).is_ok());
-        assert!(matches!(ask(&["n"]), Err(Failure::Aborted { newline: false })));
-        assert!(matches!(ask(&["^C"]), Err(Failure::Aborted { newline: true })));
-        assert!(matches!(ask(&[]), Err(Failure::Aborted { newline: true })));
-        let mut gone = Script { answers: [Answer::Terminated(1)].into(), said: vec![] };
-        assert!(matches!(block_on(confirm(&mut gone, &[])), Err(Failure::Status(129))));
     }
 }

@@ -26,12 +26,26 @@ pub fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A table with a title and a blank line after it; nothing if there are no rows.
+pub fn section(title: &str, columns: &[&str], rows: &[Vec<String>]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("{}{}\n", super::title(title), table(columns, rows))
+}
+
+/// An image's full name without its owner and `:latest`.
+pub fn own_name(full: &str) -> &str {
+    let own = full.split_once('/').map_or(full, |(_, own)| own);
+    own.strip_suffix(":latest").unwrap_or(own)
+}
+
 /// `True` or `False`, as tables show it.
 pub fn truth(value: bool) -> String {
     if value { "True" } else { "False" }.to_owned()
 }
 
-/// Model names with their common beginning written once: `rpi-[2-b|b|b-plus]`.
+/// Model names with their common prefix written once: `rpi-[2-b|b|b-plus]`.
 pub fn compact_models(models: &[String]) -> String {
     let mut models: Vec<&str> = models.iter().map(String::as_str).collect();
     models.sort_unstable();
@@ -49,7 +63,7 @@ pub fn compact_models(models: &[String]) -> String {
         .map(|(family, members)| match members.as_slice() {
             [""] => (*family).to_owned(),
             [one] => format!("{family}-{one}"),
-            // A family that is a model itself ("" among the members) cannot be written in brackets.
+            // If the family is itself a model ("" among the members), brackets cannot express it.
             many if many.contains(&"") => many
                 .iter()
                 .map(|m| format!("{family}-{m}").trim_end_matches('-').to_owned())

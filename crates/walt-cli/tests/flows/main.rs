@@ -299,4 +299,13 @@ fn help_works_without_server() {
         "{}",
         ran.err
     );
+    // Arguments that only the command itself can judge come with its help too.
+    let ran = walt(none, &["node", "cp", "here", "there"], "");
+    assert_eq!(ran.status, 2);
+    assert!(
+        ran.err.contains("a path of this machine, not both\n------\n")
+            && ran.err.contains("walt node cp <local-path> <node>:<path>"),
+        "{}",
+        ran.err
+    );
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use walt_api::RegistryCredentials;
 
-/// User name that stands for a token that only docker can use.
+/// User name of entries that hold a token only docker can use.
 const IDENTITY_TOKEN: &str = "<token>";
 
 /// A file.
@@ -36,21 +36,21 @@ impl std::fmt::Debug for Auth {
     }
 }
 
-/// What a file has for a registry.
+/// An entry for a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
     /// User and password.
     Given(RegistryCredentials),
-    /// A program that knows them.
+    /// A program that returns them.
     Helper {
         /// Its name.
         program: String,
-        /// What to ask it for.
+        /// The name to ask it for.
         key: String,
     },
 }
 
-/// Names under which a registry may stand in a file, best first.
+/// Names that a registry may have in a file, best first.
 fn keys(host: &str, hub: bool) -> Vec<String> {
     let mut keys = vec![host.to_owned()];
     if hub {
@@ -68,20 +68,20 @@ fn host_of(key: &str) -> &str {
 }
 
 impl AuthFile {
-    /// Reads a file.
+    /// Parses a file.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
-        // An array would do for a struct whose fields have defaults.
+        // serde would also accept an array, since all fields have defaults.
         if !bytes.trim_ascii_start().starts_with(b"{") {
             return None;
         }
         serde_json::from_slice(bytes).ok()
     }
 
-    /// What it has for a registry.
+    /// The entry for a registry.
     pub fn entry(&self, host: &str, hub: bool) -> Option<Entry> {
         let keys = keys(host, hub);
         let helper = |name: &str, key: &str| {
-            // It is a program's name, not a path to any file.
+            // It must be the name of a program, not a path.
             let word =
                 !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
             word.then(|| Entry::Helper { program: format!("docker-credential-{name}"), key: key.to_owned() })
@@ -118,7 +118,7 @@ fn usable(username: &str, password: &str) -> Option<RegistryCredentials> {
     usable.then(|| RegistryCredentials { username: username.to_owned(), password: password.to_owned() })
 }
 
-/// Reads what a helper says.
+/// Parses the answer of a helper.
 pub fn parse_helper(bytes: &[u8]) -> Option<RegistryCredentials> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

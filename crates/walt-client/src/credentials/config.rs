@@ -1,54 +1,55 @@
-//! `~/.walt/config`: YAML, mode 0600. Passwords are hidden from a glance, not from a reader.
+//! `~/.walt/config`: YAML, mode 0600. Passwords are masked, not encrypted.
 
+use super::files;
 use serde_norway::{Mapping, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
 
-/// Repeated over a password, as the existing system does.
+/// Repeated and combined with the password by XOR, as in the existing system.
 const MASK: &[u8] = b"RAND0M STRING T0 HIDE A PASSW0RD";
 /// Written above the rest.
-const HEAD: &str = "\
+const HEADER: &str = "\
 # Configuration of the command 'walt' of this account.
-# 'registries' has what registries ask for, by their label; passwords are masked, not encrypted:
-# keep this file to yourself.
+# 'registries' holds your credentials for registries, by label. Passwords are masked, not encrypted:
+# keep this file private.
 ";
 
-/// Where it is.
+/// The path of the file.
 pub fn path() -> Option<PathBuf> {
-    super::home().map(|home| home.join(".walt/config"))
+    files::in_home(".walt/config")
 }
 
-/// The file, with all that we do not know kept as it is.
+/// The contents of the file; unknown keys are preserved.
 #[derive(Debug, Default)]
 pub struct Config(Mapping);
 
-/// Reads a file.
+/// Parses a file.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why it is not valid.
 pub fn parse(text: &str) -> Result<Config, String> {
     match serde_norway::from_str(text).map_err(|e| e.to_string())? {
         Value::Mapping(map) => Ok(Config(map)),
         Value::Null => Ok(Config::default()),
-        _ => Err("it is not a list of keys".into()),
+        _ => Err("it is not a mapping of keys to values".into()),
     }
 }
 
 impl Config {
-    /// What it has for a registry.
+    /// The credentials for a registry.
     pub fn credentials(&self, label: &str) -> Option<RegistryCredentials> {
         let entry = self.0.get("registries")?.get(label)?;
         let username = entry.get("username")?.as_str()?.to_owned();
         let password = match entry.get("password")? {
             Value::String(text) => unmask(text)?,
-            // Sixteen digits without a letter look like a number.
+            // A mask without letters looks like a number in YAML.
             Value::Number(number) => unmask(&number.to_string())?,
             _ => return None,
         };
         Some(RegistryCredentials { username, password })
     }
 
-    /// Puts credentials for a registry into it.
+    /// Sets the credentials for a registry.
     pub fn set(&mut self, label: &str, credentials: &RegistryCredentials) {
         let entry = self.0.entry("registries".into()).or_insert_with(|| Value::Mapping(Mapping::new()));
         if !entry.is_mapping() {
@@ -64,23 +65,23 @@ impl Config {
 
     /// The file's text.
     pub fn text(&self) -> String {
-        // Invariant: what came from YAML, and strings, can be written as YAML.
-        format!("{HEAD}{}", serde_norway::to_string(&self.0).expect("a configuration is YAML"))
+        // Invariant: values parsed from YAML, and strings, can be written as YAML.
+        format!("{HEADER}{}", serde_norway::to_string(&self.0).expect("a configuration is YAML"))
     }
 }
 
-/// Keeps credentials for a registry in the file; its path.
+/// Saves credentials for a registry; returns the path of the file.
 ///
 /// # Errors
-/// The file cannot be written, or what is in it cannot be read: then it is left as it is.
+/// The file cannot be written, or its contents are not valid; it is left unchanged.
 pub fn keep(label: &str, credentials: &RegistryCredentials) -> io::Result<PathBuf> {
-    let path = path().ok_or_else(|| io::Error::other("there is no HOME to keep credentials in"))?;
-    let mut config = match super::read(&path)? {
+    let path = files::writable(path())?;
+    let mut config = match files::read(&path)? {
         Some(text) => parse(&text).map_err(|why| io::Error::other(format!("{}: {why}", path.display())))?,
         None => Config::default(),
     };
     config.set(label, credentials);
-    super::replace(&path, &config.text())?;
+    files::replace(&path, &config.text())?;
     Ok(path)
 }
 

@@ -1,30 +1,29 @@
-//! Credentials for the server's own registry, put where docker, podman and their like look.
+//! Credentials for the server's own registry, written where docker, podman and similar tools look for them.
 
+use super::files::{env_path, in_home, read, replace, writable};
 use serde_json::{Map, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;
 
-/// The file that gets them: the one that the environment names, else docker's, which podman, skopeo and buildah
-/// read too.
+/// The file to write: the one that the environment names, else docker's, which podman, skopeo and buildah read too.
 pub fn path() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    var("REGISTRY_AUTH_FILE")
-        .or_else(|| Some(var("DOCKER_CONFIG")?.join("config.json")))
-        .or_else(|| Some(super::home()?.join(".docker/config.json")))
+    env_path("REGISTRY_AUTH_FILE")
+        .or_else(|| Some(env_path("DOCKER_CONFIG")?.join("config.json")))
+        .or_else(|| in_home(".docker/config.json"))
 }
 
-/// The file's text with credentials for `hosts`; all else stays.
+/// The file's text with credentials for `hosts` added; other entries are preserved.
 ///
 /// # Errors
-/// The text is no such file.
-fn with(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials) -> Result<String, String> {
+/// The text is not a valid file of this kind.
+fn merged(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials) -> Result<String, String> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     let mut file: Map<String, Value> = match text.filter(|t| !t.trim().is_empty()) {
         Some(text) => serde_json::from_str(text).map_err(|e| e.to_string())?,
         None => Map::new(),
     };
     let auths = file.entry("auths").or_insert_with(|| Value::Object(Map::new()));
-    let auths = auths.as_object_mut().ok_or("its 'auths' is no list of registries")?;
+    let auths = auths.as_object_mut().ok_or("its 'auths' is not a list of registries")?;
     let auth = STANDARD.encode(format!("{}:{}", credentials.username, credentials.password));
     for host in hosts {
         auths.insert(host.clone(), serde_json::json!({ "auth": auth }));
@@ -33,16 +32,16 @@ fn with(text: Option<&str>, hosts: &[String], credentials: &RegistryCredentials)
     Ok(serde_json::to_string_pretty(&file).expect("JSON") + "\n")
 }
 
-/// Writes them; the path of the file.
+/// Writes them; returns the path of the file.
 ///
 /// # Errors
-/// The file cannot be read or written; it is left as it is then.
+/// The file cannot be read or written; it is left unchanged.
 pub fn keep(hosts: &[String], credentials: &RegistryCredentials) -> io::Result<PathBuf> {
-    let path = path().ok_or_else(|| io::Error::other("there is no HOME to keep credentials in"))?;
+    let path = writable(path())?;
     let named = |e: String| io::Error::other(format!("{}: {e}", path.display()));
-    let before = super::read(&path).map_err(|e| named(e.to_string()))?;
-    let text = with(before.as_deref(), hosts, credentials).map_err(named)?;
-    super::replace(&path, &text).map_err(|e| named(e.to_string()))?;
+    let before = read(&path).map_err(|e| named(e.to_string()))?;
+    let text = merged(before.as_deref(), hosts, credentials).map_err(named)?;
+    replace(&path, &text).map_err(|e| named(e.to_string()))?;
     Ok(path)
 }
 
@@ -55,13 +54,13 @@ mod tests {
     fn other_entries_stay() {
         let ann = RegistryCredentials { username: "ann".into(), password: "t".into() };
         let before = r#"{"auths":{"a.example":{"auth":"x"}},"credsStore":"y","proxies":{"z":1}}"#;
-        let text = with(Some(before), &["localhost:5050".into()], &ann).unwrap();
+        let text = merged(Some(before), &["localhost:5050".into()], &ann).unwrap();
         let file = AuthFile::parse(text.as_bytes()).unwrap();
         assert_eq!(file.entry("localhost:5050", false), Some(Entry::Given(ann.clone())));
         assert!(text.contains("a.example") && text.contains("proxies"), "{text}");
-        assert!(with(None, &["h".into()], &ann).unwrap().contains("auths"));
+        assert!(merged(None, &["h".into()], &ann).unwrap().contains("auths"));
         for bad in ["[]", "x", r#"{"auths":[]}"#] {
-            assert!(with(Some(bad), &["h".into()], &ann).is_err(), "{bad}");
+            assert!(merged(Some(bad), &["h".into()], &ann).is_err(), "{bad}");
         }
     }
 }

@@ -6,73 +6,37 @@
 //!    $XDG_RUNTIME_DIR/containers/auth.json  (podman)           > by its host             authfile
 //!    $DOCKER_CONFIG/config.json, ~/.docker/config.json        /
 //! ```
-//! The first that has an entry counts. Entries that cannot be used are passed over.
+//! The first usable entry counts; unusable ones are skipped.
 
 pub mod authfile;
 pub mod config;
+mod files;
 pub mod login;
 
 use authfile::{AuthFile, Entry};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use files::{env_path, in_home, read};
+use std::{io, path::PathBuf, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use walt_api::{RegistryCredentials, RegistryInfo};
 
-/// Largest file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
-/// How long a helper may take: it may have to ask for the password of a key ring.
+/// How long a helper may take: it may ask for the password of a key ring.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 
-/// A file that does not exist, or is too large to be what we look for, is none.
-fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::metadata(path) {
-        Ok(meta) if meta.is_file() && meta.len() <= MAX_FILE => fs::read_to_string(path).map(Some),
-        Ok(_) => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// Writes a file whole or not at all; it is never readable by others, not even for a moment.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
-    }
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
-fn home() -> Option<PathBuf> {
-    std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from)
-}
-
-/// Files of docker and podman, in the order in which they count.
+/// Files of docker and podman, in order of preference.
 fn auth_files() -> Vec<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let docker = var("DOCKER_CONFIG").or_else(|| Some(home()?.join(".docker")));
+    let docker = env_path("DOCKER_CONFIG").map(|dir| dir.join("config.json"));
     [
-        var("REGISTRY_AUTH_FILE"),
-        var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
-        home().map(|dir| dir.join(".config/containers/auth.json")),
-        docker.map(|dir| dir.join("config.json")),
+        env_path("REGISTRY_AUTH_FILE"),
+        env_path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")),
+        in_home(".config/containers/auth.json"),
+        docker.or_else(|| in_home(".docker/config.json")),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// What the user has for a registry; `note` is told what cannot be used.
+/// The user's credentials for a registry; calls `note` for each file that cannot be used.
 pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Option<RegistryCredentials> {
     if let Some(path) = config::path() {
         match read(&path).map(|text| text.as_deref().map(config::parse)) {
@@ -82,14 +46,14 @@ pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Opti
                 }
             }
             Ok(None) => {}
-            Ok(Some(Err(why))) => note(format!("{} is ignored: {why}.", path.display())),
-            Err(e) => note(format!("{} is ignored: {e}.", path.display())),
+            Ok(Some(Err(why))) => note(format!("ignoring {}: {why}.", path.display())),
+            Err(e) => note(format!("ignoring {}: {e}.", path.display())),
         }
     }
     for path in auth_files() {
         let Ok(Some(text)) = read(&path) else { continue };
         let Some(file) = AuthFile::parse(text.as_bytes()) else {
-            note(format!("{} is ignored: it cannot be read as a file with credentials.", path.display()));
+            note(format!("ignoring {}: it is not a valid file with credentials.", path.display()));
             continue;
         };
         match file.entry(&registry.host, registry.hub) {
@@ -97,7 +61,10 @@ pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Opti
             Some(Entry::Helper { program, key }) => match ask_helper(&program, &key).await {
                 Ok(Some(credentials)) => return Some(credentials),
                 Ok(None) => {}
-                Err(e) => note(format!("{program}, named in {}, gives no credentials: {e}.", path.display())),
+                Err(e) => note(format!(
+                    "cannot get credentials from {program}, which {} names: {e}.",
+                    path.display()
+                )),
             },
             None => {}
         }
@@ -115,12 +82,12 @@ async fn ask_helper(program: &str, key: &str) -> io::Result<Option<RegistryCrede
         .kill_on_drop(true)
         .spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        // One that does not read has ended, and its status tells.
+        // A helper that does not read has exited; its status is checked below.
         let _ = input.write_all(key.as_bytes()).await;
     }
     let late =
-        || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} s", HELPER_LIMIT.as_secs()));
+        || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", HELPER_LIMIT.as_secs()));
     let output = timeout(HELPER_LIMIT, child.wait_with_output()).await.map_err(|_| late())??;
-    // A helper that has nothing for a registry fails.
+    // A helper that has no entry for a registry exits with an error.
     Ok(if output.status.success() { authfile::parse_helper(&output.stdout) } else { None })
 }

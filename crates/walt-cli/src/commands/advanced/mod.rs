@@ -1,21 +1,21 @@
 //! `walt advanced …`.
 
+mod fix_image_owner;
 mod update_default_images;
 mod update_hub_meta;
 
-use super::Context;
+use crate::context::Context;
 use crate::error::Failure;
-use clap::{Args, Subcommand};
-use walt_api::ImageAction;
+use clap::Subcommand;
 
 /// Commands of the category, sorted by name.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// take over all images of another user
-    FixImageOwner(FixImageOwner),
-    /// take newer versions of the default images, those of free nodes
+    FixImageOwner(fix_image_owner::FixImageOwner),
+    /// update the default images, which free nodes boot
     UpdateDefaultImages(update_default_images::UpdateDefaultImages),
-    /// let searches find what was pushed to your account of the docker hub without walt
+    /// make images that you pushed to the docker hub by other tools visible to searches
     #[command(visible_alias = "rescan-hub-account")]
     UpdateHubMeta(update_hub_meta::UpdateHubMeta),
 }
@@ -28,21 +28,5 @@ impl Command {
             Self::UpdateDefaultImages(command) => command.run(context).await,
             Self::UpdateHubMeta(command) => command.run(context).await,
         }
-    }
-}
-
-/// `walt advanced fix-image-owner`
-#[derive(Debug, Args)]
-pub struct FixImageOwner {
-    other_user: String,
-    /// yes, I know, do it!
-    #[arg(long)]
-    yes_i_know_do_it_please: bool,
-}
-
-impl FixImageOwner {
-    async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let action = ImageAction::FixOwner { user: self.other_user, sure: self.yes_i_know_do_it_please };
-        context.action(action, false).await
     }
 }

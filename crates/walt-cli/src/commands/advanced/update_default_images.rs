@@ -1,6 +1,6 @@
 //! `walt advanced update-default-images`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;
@@ -13,7 +13,7 @@ pub struct UpdateDefaultImages {}
 impl UpdateDefaultImages {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let credentials = registries::find_all(context).await?;
+        let credentials = registries::all_credentials(context).await?;
         context.action(ImageAction::UpdateDefaultImages { credentials }, false).await
     }
 }

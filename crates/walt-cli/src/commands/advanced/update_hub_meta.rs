@@ -1,6 +1,6 @@
 //! `walt advanced update-hub-meta`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;
@@ -9,7 +9,7 @@ use walt_api::ImageAction;
 /// `walt advanced update-hub-meta`
 #[derive(Debug, Args)]
 pub struct UpdateHubMeta {
-    /// the account of the platform's default images (for those who may push to it)
+    /// update the account of the platform's default images (requires the right to push to it)
     #[arg(long)]
     waltplatform_user: bool,
 }
@@ -17,7 +17,7 @@ pub struct UpdateHubMeta {
 impl UpdateHubMeta {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let hub = registries::all(context).await?.into_iter().find(|r| r.hub);
+        let hub = registries::list(context).await?.into_iter().find(|r| r.hub);
         let hub = hub.ok_or_else(|| {
             Failure::with_hint(
                 "the docker hub is not among the registries of this server.",
@@ -25,7 +25,7 @@ impl UpdateHubMeta {
             )
         })?;
         let platform = self.waltplatform_user;
-        registries::act(context, &hub, true, |credentials| ImageAction::UpdateHubMeta {
+        registries::act_with_credentials(context, &hub, true, |credentials| ImageAction::UpdateHubMeta {
             platform,
             credentials,
         })

@@ -1,8 +1,8 @@
-//! From an image or a node to this machine: unpacked in a thread of its own.
+//! From an image or a node to this machine; a thread of its own unpacks the tar.
 
-use super::link::{Link, QUEUE, done_line, follow, transfer};
-use super::{show, trimmed};
-use crate::commands::Context;
+use super::local::{show, trimmed};
+use super::transfer::{QUEUE, Transfer, finish_progress, run_confirmed, show_message};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui::{self, Ui};
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
-use walt_api::transfer::{self, Found, Open, Placed, ServerMessage, Source, SourceKind, What};
+use walt_api::transfer::{Found, Open, Placed, ServerMessage, Source, SourceKind, What, place};
 use walt_client::Transferred;
 use walt_tar::local::{LocalError, Target, Watch, unpack};
 
 /// The state of a local destination.
-fn found(path: &Path) -> Found {
+fn destination_state(path: &Path) -> Found {
     match path.metadata() {
         Ok(meta) if meta.is_dir() => Found::Directory,
         Ok(_) => Found::File,
-        // A link that leads nowhere is in the way, and is replaced.
+        // A dangling link: it is replaced.
         Err(_) if path.symlink_metadata().is_ok() => Found::File,
         Err(_) => {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -28,15 +28,15 @@ fn found(path: &Path) -> Found {
     }
 }
 
-/// Reads from the queue of frames; the end is an empty one.
-struct Arriving {
+/// Reads from the queue of frames; an empty frame is the end.
+struct FrameReader {
     queue: mpsc::Receiver<Vec<u8>>,
     frame: Vec<u8>,
     at: usize,
     ended: bool,
 }
 
-impl Read for Arriving {
+impl Read for FrameReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.at == self.frame.len() && !self.ended {
             match self.queue.blocking_recv() {
@@ -44,7 +44,7 @@ impl Read for Arriving {
                     self.ended = frame.is_empty();
                     (self.frame, self.at) = (frame, 0);
                 }
-                None => return Err(io::Error::other("the server stopped before the end")),
+                None => return Err(io::Error::other("the server closed the connection before the end")),
             }
         }
         let n = buffer.len().min(self.frame.len() - self.at);
@@ -57,23 +57,23 @@ impl Read for Arriving {
 /// Copies from an image or a node to a local path.
 pub async fn download(context: &mut Context, what: What, path: &Path, yes: bool) -> Result<(), Failure> {
     let path = trimmed(path);
-    transfer(context, what, yes, async |context, open| download_once(context, open, &path).await).await
+    run_confirmed(context, what, yes, async |context, open| download_once(context, open, &path).await).await
 }
 
-/// Where a source goes on this machine: a directory, and a name in it unless its contents are meant.
-fn local_place(source: &Source, path: &Path) -> Result<(PathBuf, Option<OsString>), Failure> {
-    let state = found(path);
+/// Where a source goes on this machine: a directory, and its name there unless only its contents are copied.
+fn local_destination(source: &Source, path: &Path) -> Result<(PathBuf, Option<OsString>), Failure> {
+    let state = destination_state(path);
     if state == Found::File && source.kind == SourceKind::File && path.metadata().is_ok_and(|m| !m.is_file())
     {
-        return Err(Failure::new(format!("{} is no regular file: it is not replaced.", show(path))));
+        return Err(Failure::new(format!("{} is not a regular file; left unchanged.", show(path))));
     }
-    match transfer::place(source.kind, state, &show(path)).map_err(Failure::new)? {
+    match place(source.kind, state, &show(path)).map_err(Failure::new)? {
         Placed::Merged => Ok((path.to_owned(), None)),
         Placed::Inside => {
             let name = OsString::from_vec(source.name.0.clone());
             let odd = matches!(name.as_bytes(), b"" | b"." | b"..") || name.as_bytes().contains(&b'/');
             if odd {
-                return Err(Failure::new("the source has no name that it could have in the destination."));
+                return Err(Failure::new("the source has no name that could be used in the destination."));
             }
             Ok((path.to_owned(), Some(name)))
         }
@@ -89,63 +89,62 @@ fn local_place(source: &Source, path: &Path) -> Result<(PathBuf, Option<OsString
 }
 
 async fn download_once(context: &mut Context, open: &Open, path: &Path) -> Result<(), Failure> {
-    let mut link = Link::open(context, open).await?;
+    let mut transfer = Transfer::open(context, open).await?;
     let (source, top) = loop {
-        match link.next(&mut None).await? {
+        match transfer.next(&mut None).await? {
             None => {}
             Some(Some(Transferred::Message(ServerMessage::Source { source, top }))) => break (source, top.0),
             Some(other) => {
-                if let Some(end) = follow(link.ui, other)? {
-                    return end;
+                let last = show_message(transfer.ui, other)?.is_break();
+                if last {
+                    return Ok(());
                 }
             }
         }
     };
-    let (dir, name) = local_place(&source, path)?;
-    // From here on ctrl-C aborts; dropping the link cancels the transfer.
-    link.proceeded = true;
-    let moved = link.transferring(0);
+    let (dir, name) = local_destination(&source, path)?;
+    // From here on ctrl-C aborts; dropping the connection cancels the transfer.
+    transfer.proceeded = true;
+    let transferred = transfer.transferring(0);
     let (queue, frames) = mpsc::channel(QUEUE);
     let mut unpacker = tokio::task::spawn_blocking(move || {
         let mut notes = Vec::new();
         let mut watch = Watch { progress: &mut |_| (), note: &mut |note| notes.push(note) };
         let target = Target { dir: &dir, name: name.as_deref(), top: &top };
-        let mut input = Arriving { queue: frames, frame: Vec::new(), at: 0, ended: false };
+        let mut input = FrameReader { queue: frames, frame: Vec::new(), at: 0, ended: false };
         unpack(&mut input, &target, &mut watch).map(|()| notes)
     });
     let mut queue = Some(queue);
     loop {
-        match link.next(&mut None).await? {
+        match transfer.next(&mut None).await? {
             None => {}
             Some(Some(Transferred::Bytes(bytes))) => {
                 let Some(open) = &queue else { continue };
-                moved.set(moved.get() + bytes.len() as u64);
+                transferred.set(transferred.get() + bytes.len() as u64);
                 let sent = tokio::select! {
                     sent = open.send(bytes.to_vec()) => sent,
-                    interrupt = link.ui.signals.next() => {
-                        link.ui.busy.clear();
-                        return Err(interrupt.failure());
-                    }
+                    interrupt = transfer.ui.signals.next() => return Err(transfer.ui.interrupted(interrupt)),
                 };
                 if sent.is_err() {
-                    // The reader has ended: by the end of the tar, or with a failure that it tells.
+                    // The unpacker has ended: at the end of the tar, or with a failure that it returns.
                     queue = None;
-                    unpacked(link.ui, (&mut unpacker).await)?;
+                    unpacked(transfer.ui, (&mut unpacker).await)?;
                 }
             }
-            Some(other) => match follow(link.ui, other)? {
-                Some(Ok(())) => break,
-                Some(failed) => return failed,
-                None => {}
-            },
+            Some(other) => {
+                let last = show_message(transfer.ui, other)?.is_break();
+                if last {
+                    break;
+                }
+            }
         }
     }
     if let Some(open) = queue.take() {
-        // The reader has seen the end of the tar, or waits for this.
+        // The unpacker has seen the end of the tar, or waits for it.
         let _ended = open.send(Vec::new()).await;
-        unpacked(link.ui, unpacker.await)?;
+        unpacked(transfer.ui, unpacker.await)?;
     }
-    done_line(link.ui);
+    finish_progress(transfer.ui);
     Ok(())
 }
 
@@ -154,7 +153,7 @@ fn unpacked(
     outcome: Result<Result<Vec<String>, LocalError>, tokio::task::JoinError>,
 ) -> Result<(), Failure> {
     ui.busy.clear();
-    let outcome = outcome.map_err(|e| Failure::new(format!("unpacking ended abnormally: {e}")))?;
+    let outcome = outcome.map_err(|e| Failure::new(format!("unpacking failed unexpectedly: {e}")))?;
     outcome.map_err(|e| Failure::new(format!("{e}.")))?.iter().for_each(|note| ui::note(note));
     Ok(())
 }

@@ -1,25 +1,26 @@
 //! `walt image cp` and `walt node cp`: operands, and both directions of a copy.
 //!
 //! ```text
-//! upload     files ─▶ packed in a thread ─▶ queue ─▶ link ─▶ server
-//! download   files ◀─ unpacked in a thread ◀─ queue ◀─ link ◀─ server
+//! upload     files ─▶ packed in a thread ─▶ queue ─▶ transfer ─▶ server
+//! download   files ◀─ unpacked in a thread ◀─ queue ◀─ transfer ◀─ server
 //! ```
 //! Frames pass through a queue, so that neither side runs ahead of the other.
 
 mod download;
-mod link;
+mod local;
+mod transfer;
 mod upload;
 
-use crate::commands::{Confirmed, Context};
-use crate::error::{Failure, STATUS_USAGE};
-use crate::help;
+use crate::commands::options::Confirmed;
+use crate::context::Context;
+use crate::error::Failure;
 use clap::Args;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
-use walt_api::transfer::{self, Source, What};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use walt_api::transfer::{Path as RemotePath, Source, What};
 
-/// The destination that is the image of the node.
+/// The destination that names the image that the node boots.
 const BOOTED_IMAGE: &str = "booted-image";
 
 /// `walt image cp` and `walt node cp`
@@ -41,24 +42,17 @@ pub enum Entity {
 }
 
 impl Entity {
-    fn from(self, name: String, path: transfer::Path) -> What {
+    fn from(self, name: String, path: RemotePath) -> What {
         match self {
             Self::Image => What::FromImage { image: name, path },
             Self::Node => What::FromNode { node: name, path },
         }
     }
 
-    fn to(self, name: String, path: transfer::Path, source: Source) -> What {
+    fn to(self, name: String, path: RemotePath, source: Source) -> What {
         match self {
             Self::Image => What::ToImage { image: name, path, source },
             Self::Node => What::ToNode { node: name, path, source },
-        }
-    }
-
-    fn command(self) -> [&'static str; 2] {
-        match self {
-            Self::Image => ["image", "cp"],
-            Self::Node => ["node", "cp"],
         }
     }
 }
@@ -71,7 +65,7 @@ impl Cp {
             (Operand::Remote { entity: node, path }, _)
                 if entity == Entity::Node && self.dst == BOOTED_IMAGE =>
             {
-                link::remote(context, What::NodeToImage { node, path }, yes).await
+                transfer::copy_on_server(context, What::NodeToImage { node, path }, yes).await
             }
             (Operand::Local(local), Operand::Remote { entity: name, path }) => {
                 upload::upload(context, &local, |source| entity.to(name, path, source), yes).await
@@ -79,11 +73,9 @@ impl Cp {
             (Operand::Remote { entity: name, path }, Operand::Local(local)) => {
                 download::download(context, entity.from(name, path), &local, yes).await
             }
-            _ => Err(Failure::Usage {
-                reason: "exactly one of source and destination must be a path of this machine".to_owned(),
-                help: help::of(&entity.command()),
-                status: STATUS_USAGE,
-            }),
+            _ => Err(Failure::usage(
+                "either the source or the destination must be a path of this machine, not both",
+            )),
         }
     }
 }
@@ -98,35 +90,23 @@ pub enum Operand {
         /// Image or node.
         entity: String,
         /// Path there; relative to `/root`.
-        path: transfer::Path,
+        path: RemotePath,
     },
 }
 
 impl Operand {
-    /// Reads an operand: `<entity>:<path>`, split at the last colon. What begins with `/` or `.` is a path of this machine.
+    /// Parses an operand: `<entity>:<path>`, split at the last colon. A text that starts with `/` or `.` is a local path.
     pub fn parse(text: &OsStr) -> Self {
         let bytes = text.as_bytes();
         let colon = bytes.iter().rposition(|b| *b == b':');
         match colon {
             Some(at) if !matches!(bytes[0], b'/' | b'.') => Self::Remote {
                 entity: String::from_utf8_lossy(&bytes[..at]).into_owned(),
-                path: transfer::Path(bytes[at + 1..].to_vec()),
+                path: RemotePath(bytes[at + 1..].to_vec()),
             },
             _ => Self::Local(PathBuf::from(text)),
         }
     }
-}
-
-/// The words that a user understands of a local path.
-fn show(path: &Path) -> String {
-    transfer::Path(path.as_os_str().as_bytes().to_vec()).show()
-}
-
-/// Drops trailing slashes: they mean nothing.
-fn trimmed(path: &Path) -> PathBuf {
-    let bytes = path.as_os_str().as_bytes();
-    let end = bytes.iter().rposition(|b| *b != b'/').map_or(1, |at| at + 1);
-    PathBuf::from(OsString::from_vec(bytes[..end.min(bytes.len())].to_vec()))
 }
 
 #[cfg(test)]
@@ -134,7 +114,7 @@ mod tests {
     use super::*;
 
     fn remote(entity: &str, path: &str) -> Operand {
-        Operand::Remote { entity: entity.into(), path: transfer::Path(path.into()) }
+        Operand::Remote { entity: entity.into(), path: RemotePath(path.into()) }
     }
 
     #[test]
@@ -149,15 +129,6 @@ mod tests {
             ("", Operand::Local("".into())),
         ] {
             assert_eq!(Operand::parse(OsStr::new(text)), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn slashes_at_the_end_mean_nothing() {
-        for (path, expected) in
-            [("a//", "a"), ("/", "/"), ("///", "/"), ("a/b/", "a/b"), (".", "."), ("./", ".")]
-        {
-            assert_eq!(trimmed(Path::new(path)), Path::new(expected));
         }
     }
 }

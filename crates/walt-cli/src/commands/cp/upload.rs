@@ -1,8 +1,8 @@
-//! From this machine to an image or a node: packed in a thread of its own.
+//! From this machine to an image or a node; a thread of its own packs the tar.
 
-use super::link::{Link, QUEUE, Work, follow, transfer};
-use super::{show, trimmed};
-use crate::commands::Context;
+use super::local::{show, trimmed};
+use super::transfer::{QUEUE, Transfer, Upload, run_confirmed, show_message};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
 use std::cell::Cell;
@@ -11,12 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::sync::mpsc;
-use walt_api::transfer::{self, ClientMessage, MAX_FRAME, Open, ServerMessage, Source, SourceKind, What};
+use walt_api::transfer::{
+    ClientMessage, MAX_FRAME, Open, Path as RemotePath, ServerMessage, Source, SourceKind, What,
+};
 use walt_client::{TransferInput, Transferred};
 use walt_tar::Dialect;
 use walt_tar::local::{LocalError, Packing, Watch, pack};
 
-/// What a local source is.
+/// The kind and name of a local source.
 fn local_source(path: &Path) -> Result<Source, Failure> {
     let missing = || Failure::new(format!("No such file or directory: {}", show(path)));
     let meta = path.metadata().map_err(|e| match e.kind() {
@@ -32,7 +34,7 @@ fn local_source(path: &Path) -> Result<Source, Failure> {
         false => SourceKind::File,
     };
     let name = path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
-    Ok(Source { kind, name: transfer::Path(name) })
+    Ok(Source { kind, name: RemotePath(name) })
 }
 
 /// Copies a local path to an image or a node.
@@ -44,25 +46,25 @@ pub async fn upload(
 ) -> Result<(), Failure> {
     let path = trimmed(path);
     let what = what(local_source(&path)?);
-    transfer(context, what, yes, async |context, open| upload_once(context, &path, open).await).await
+    run_confirmed(context, what, yes, async |context, open| upload_once(context, &path, open).await).await
 }
 
 async fn upload_once(context: &mut Context, path: &Path, open: &Open) -> Result<(), Failure> {
-    let mut link = Link::open(context, open).await?;
-    let mut work: Option<Work> = None;
+    let mut transfer = Transfer::open(context, open).await?;
+    let mut upload: Option<Upload> = None;
     loop {
-        let Some(message) = link.next(&mut work).await? else { continue };
+        let Some(message) = transfer.next(&mut upload).await? else { continue };
         match message {
             Some(Transferred::Message(ServerMessage::Ready { top, busybox })) => {
-                if let Some(input) = link.input.take() {
+                if let Some(input) = transfer.input.take() {
                     let size = path.metadata().ok().filter(|m| m.is_file()).map_or(0, |m| m.len());
-                    let moved = link.transferring(size);
-                    work = Some(Box::pin(feed(path.to_owned(), top.0, busybox, input, moved)));
+                    let transferred = transfer.transferring(size);
+                    upload = Some(Box::pin(send_files(path.to_owned(), top.0, busybox, input, transferred)));
                 }
             }
             other => {
-                if let Some(end) = follow(link.ui, other)? {
-                    return end;
+                if show_message(transfer.ui, other)?.is_break() {
+                    return Ok(());
                 }
             }
         }
@@ -70,12 +72,12 @@ async fn upload_once(context: &mut Context, path: &Path, open: &Open) -> Result<
 }
 
 /// Writes into the queue of frames.
-struct Frames {
+struct FrameWriter {
     queue: mpsc::Sender<Vec<u8>>,
     frame: Vec<u8>,
 }
 
-impl Write for Frames {
+impl Write for FrameWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = bytes.len().min(MAX_FRAME - self.frame.len());
         self.frame.extend_from_slice(&bytes[..n]);
@@ -91,16 +93,16 @@ impl Write for Frames {
 }
 
 /// Packs `path` and sends all of it.
-async fn feed(
+async fn send_files(
     path: PathBuf,
     top: Vec<u8>,
     busybox: bool,
     mut input: TransferInput,
-    moved: Rc<Cell<u64>>,
+    transferred: Rc<Cell<u64>>,
 ) -> Result<(), Failure> {
     let (queue, mut frames) = mpsc::channel(QUEUE);
     let packer = tokio::task::spawn_blocking(move || -> Result<Vec<String>, LocalError> {
-        let mut out = Frames { queue, frame: Vec::with_capacity(MAX_FRAME) };
+        let mut out = FrameWriter { queue, frame: Vec::with_capacity(MAX_FRAME) };
         let mut notes = Vec::new();
         let mut watch = Watch { progress: &mut |_| (), note: &mut |note| notes.push(note) };
         let dialect = if busybox { Dialect::Gnu } else { Dialect::Pax };
@@ -113,9 +115,9 @@ async fn feed(
     while let Some(frame) = frames.recv().await {
         let length = frame.len() as u64;
         input.bytes(frame).await?;
-        moved.set(moved.get() + length);
+        transferred.set(transferred.get() + length);
     }
-    let packed = packer.await.map_err(|e| Failure::new(format!("packing ended abnormally: {e}")))?;
+    let packed = packer.await.map_err(|e| Failure::new(format!("packing failed unexpectedly: {e}")))?;
     let notes = packed.map_err(|e| Failure::new(format!("{e}; nothing was copied.")))?;
     notes.iter().for_each(|note| ui::note(note));
     Ok(input.message(&ClientMessage::End).await?)

@@ -1,16 +1,19 @@
 //! `walt image build`
 
-use super::context::{self, Context as BuildContext};
-use crate::commands::{Confirmed, Context};
-use crate::confirm::confirmed;
+mod context;
+
+use crate::commands::options::Confirmed;
+use crate::confirm::{Attempt, confirmed};
+use crate::context::Context;
 use crate::error::Failure;
-use crate::fds::Output as Fd;
 use crate::registries;
+use crate::stdio::Output as LocalOutput;
 use crate::ui;
 use clap::{ArgGroup, Args};
+use context::BuildContext;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use walt_api::build::{MAX_SECRET, OpenImageBuild, Secret};
 use walt_api::term::{ClientMessage, ServerMessage};
@@ -33,16 +36,16 @@ pub struct Build {
     /// value for an ARG of the Dockerfile; may be repeated
     #[arg(long, value_name = "NAME=VALUE:str", action = clap::ArgAction::Append)]
     build_arg: Vec<String>,
-    /// id=ID,src=FILE or id=ID,env=NAME: shown to commands that mount it; may be repeated
+    /// id=ID,src=FILE or id=ID,env=NAME: visible only to commands that mount it; may be repeated
     #[arg(long, value_name = "SECRET:str", action = clap::ArgAction::Append)]
     secret: Vec<String>,
-    /// stage of the Dockerfile to build; the last one if absent
+    /// stage of the Dockerfile to build; the last one by default
     #[arg(long, value_name = "STAGE:str")]
     target: Option<String>,
-    /// carry all steps out anew
+    /// run all steps again
     #[arg(long)]
     no_cache: bool,
-    /// ask the registries anew what the names after FROM mean
+    /// ask the registries again what the names after FROM point to
     #[arg(long)]
     pull: bool,
     #[command(flatten)]
@@ -53,7 +56,7 @@ impl Build {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         self.build(context).await.inspect_err(|failure| {
-            // Who has declined or interrupted it knows.
+            // A user who declined or interrupted it knows.
             if matches!(failure, Failure::Failed { .. } | Failure::Api(_) | Failure::Client(_)) {
                 ui::note("Sorry, image build FAILED.");
             }
@@ -64,10 +67,10 @@ impl Build {
         let build_args = self.build_args()?;
         let secrets = self.secrets()?;
         let (dir, _clone) = self.directory(context).await?;
-        let found = BuildContext::find(&dir)?;
+        let build_context = BuildContext::find(&dir)?;
         let mut open = OpenImageBuild {
             image: self.image_name.clone(),
-            dockerfile_size: found.dockerfile.len() as u64,
+            dockerfile_size: build_context.dockerfile.len() as u64,
             secrets: secrets.iter().map(|(id, b)| Secret { id: id.clone(), size: b.len() as u64 }).collect(),
             build_args,
             target: self.target.clone(),
@@ -79,17 +82,17 @@ impl Build {
             yes: self.confirmed.yes,
             confirm: None,
         };
-        // With --yes the server does not ask.
-        let changed = "what this would overwrite changed each time you confirmed; nothing was built.";
-        confirmed(context, false, changed, async |context, token| {
+        // With --yes the server does not ask, so no answer is needed here.
+        let subject = "what this would overwrite";
+        confirmed(context, false, subject, async |context: &mut Context, token| {
             open.confirm = token;
             let pair = context.ui.watch(context.client.image_build(&open)).await?;
-            self.once(context, pair, &found, &secrets).await
+            Attempt::from_result(self.stream(context, pair, &build_context, &secrets).await)
         })
         .await
     }
 
-    /// The command, for the history of the image; without values that may be secret.
+    /// The command, as the history of the image records it; without values that may be secret.
     fn command(&self) -> String {
         let mut text = String::from("walt image build");
         if let Some(dir) = &self.from_dir {
@@ -113,7 +116,7 @@ impl Build {
                 None => (text.clone(), std::env::var(text).ok()),
             };
             if name.is_empty() {
-                return Err(Failure::new(format!("--build-arg {text}: a name is missing before '='.")));
+                return Err(Failure::new(format!("--build-arg {text}: the name before '=' is missing.")));
             }
             if let Some(value) = value {
                 all.insert(name, value);
@@ -139,10 +142,10 @@ impl Build {
                     }
                 }
             }
-            let id = id.ok_or_else(|| Failure::new(format!("--secret {text}: an id is missing.")))?;
+            let id = id.ok_or_else(|| Failure::new(format!("--secret {text}: the id is missing.")))?;
             let bytes = match (source, variable) {
                 (Some(_), Some(_)) => {
-                    return Err(Failure::new(format!("--secret {text}: it is either src or env.")));
+                    return Err(Failure::new(format!("--secret {text}: use src or env, not both.")));
                 }
                 (None, Some(name)) => std::env::var(&name)
                     .map_err(|_| Failure::new(format!("--secret {text}: the variable {name} is not set.")))?
@@ -154,14 +157,16 @@ impl Build {
                 }
             };
             if bytes.len() as u64 > MAX_SECRET {
-                return Err(Failure::new(format!("--secret {text}: it has more than {MAX_SECRET} bytes.")));
+                return Err(Failure::new(format!(
+                    "--secret {text}: the secret is larger than {MAX_SECRET} bytes."
+                )));
             }
             all.push((id, bytes));
         }
         Ok(all)
     }
 
-    /// The directory to build in, and the temporary directory that it is in, if it was fetched.
+    /// The directory to build in, and the temporary directory that holds it if it was cloned.
     async fn directory(
         &self,
         context: &mut Context,
@@ -180,11 +185,14 @@ impl Build {
             .kill_on_drop(true);
         let cloning = async {
             let status = git.status().await.map_err(|e| {
-                Failure::with_hint(format!("cannot run git: {e}."), "Install the package 'git' here.")
+                Failure::with_hint(
+                    format!("cannot run git: {e}."),
+                    "Install the package 'git' on this machine.",
+                )
             })?;
             match status.success() {
                 true => Ok(()),
-                false => Err(Failure::new(format!("git could not clone {url}: its message is above."))),
+                false => Err(Failure::new(format!("git could not clone {url}; its message is above."))),
             }
         };
         context.ui.watch(cloning).await?;
@@ -193,55 +201,52 @@ impl Build {
         let dir = top.join(sub.trim_matches('/'));
         let real = (std::fs::canonicalize(&dir).ok()).zip(std::fs::canonicalize(&top).ok());
         match real {
-            // A link of the repository must not lead to files of this machine.
+            // A symbolic link in the repository must not point to other files of this machine.
             Some((real, top)) if real.starts_with(&top) && real.is_dir() => Ok((real, Some(clone))),
-            _ => Err(Failure::new(format!("the repository has no directory '{sub}'."))),
+            _ => Err(Failure::new(format!("there is no directory '{sub}' in the repository."))),
         }
     }
 
-    /// One connection: everything is sent once the server wants it, and what it says is shown.
-    async fn once(
+    /// One connection: sends everything once the server is ready, and shows the server's messages.
+    async fn stream(
         &self,
         context: &mut Context,
-        (mut sink, mut stream): (TerminalInput, TerminalOutput),
-        found: &BuildContext,
+        (mut input, mut output): (TerminalInput, TerminalOutput),
+        build_context: &BuildContext,
         secrets: &[(String, Vec<u8>)],
     ) -> Result<(), Failure> {
-        let stdout = Fd::new(&io::stdout())?;
-        // The server asks nothing before it has everything.
-        let mut free_sink = None;
+        let stdout = LocalOutput::new(&io::stdout())?;
+        // The server asks questions only once it has everything; until then `sending` owns the input.
+        let mut idle_input = None;
         let mut sending = std::pin::pin!(async {
-            sink.bytes(&found.dockerfile).await?;
+            input.bytes(&build_context.dockerfile).await?;
             for (_, bytes) in secrets {
-                sink.bytes(bytes).await?;
+                input.bytes(bytes).await?;
             }
-            let mut tar = context::pack(found);
+            let mut tar = context::pack(build_context);
             while let Some(bytes) = tar.next().await {
-                sink.bytes(&bytes).await?;
+                input.bytes(&bytes).await?;
             }
             tar.end().await?;
-            sink.message(&ClientMessage::Eof).await?;
-            Ok::<_, Failure>(sink)
+            input.message(&ClientMessage::Eof).await?;
+            Ok::<_, Failure>(input)
         });
-        let (mut wanted, mut sent) = (false, false);
+        let (mut server_ready, mut sent) = (false, false);
         loop {
             let ui = &mut context.ui;
             let message = tokio::select! {
-                message = stream.next() => message,
-                result = &mut sending, if wanted && !sent => {
+                message = output.next() => message,
+                result = &mut sending, if server_ready && !sent => {
                     sent = true;
                     match result {
-                        Ok(sink) => free_sink = Some(sink),
-                        // What the server says about the end of the connection is better: go on reading.
+                        Ok(input) => idle_input = Some(input),
+                        // The server may explain the end of the connection better: go on reading.
                         Err(Failure::Client(_)) => {}
                         Err(failure) => return Err(failure),
                     }
                     continue;
                 }
-                interrupt = ui.signals.next() => {
-                    ui.busy.clear();
-                    return Err(interrupt.failure());
-                }
+                interrupt = ui.signals.next() => return Err(ui.interrupted(interrupt)),
                 () = ui.busy.tick() => continue,
             };
             let message = message.inspect_err(|_| ui.busy.clear())?;
@@ -249,28 +254,23 @@ impl Build {
                 ui.busy.clear();
             }
             match message {
-                None => return Err(Error::Broken("the server stopped before the end".to_owned()).into()),
+                None => return Err(Error::ended_early().into()),
                 Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => stdout.write(&bytes).await?,
                 Some(Output::Message(message)) => match message {
                     ServerMessage::Busy { label } => ui.busy.label(&label),
                     ServerMessage::Note { text } => ui::note(&text),
-                    ServerMessage::Started { .. } => wanted = true,
+                    ServerMessage::Started { .. } => server_ready = true,
                     ServerMessage::Credentials { registry, needed } => {
-                        let credentials = registries::answer(context, &registry, needed).await?;
-                        if let Some(sink) = &mut free_sink {
-                            sink.message(&ClientMessage::Credentials { registry, credentials }).await?;
+                        let credentials = registries::credentials_for(context, &registry, needed).await?;
+                        if let Some(input) = &mut idle_input {
+                            input.message(&ClientMessage::Credentials { registry, credentials }).await?;
                         }
                     }
                     ServerMessage::Exited { status: 0 } => return Ok(()),
-                    ServerMessage::Exited { .. } => return Err(Failure::said()),
+                    ServerMessage::Exited { .. } => return Err(Failure::reported()),
                     ServerMessage::Error { error } => return Err(error.into()),
                 },
             }
         }
     }
-}
-
-/// Shown by errors about a directory.
-pub(super) fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
-    Failure::new(format!("cannot {what} {}: {e}.", path.display()))
 }

@@ -1,6 +1,7 @@
 //! `walt image clone`
 
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;
@@ -25,14 +26,14 @@ impl Clone {
         let location = link.split(':').next().unwrap_or_default();
         let registry = match location {
             "walt" | "docker" => None,
-            label => registries::info(context, label).await?,
+            label => registries::by_label(context, label).await?,
         };
         let action =
             |credentials| ImageAction::Clone { link: link.clone(), name: name.clone(), force, credentials };
         match registry {
             Some(registry) => {
                 let needed = !registry.anonymous_reads;
-                registries::act(context, &registry, needed, action).await
+                registries::act_with_credentials(context, &registry, needed, action).await
             }
             None => context.action(action(None), confirmed.yes).await,
         }

@@ -2,17 +2,21 @@
 
 mod build;
 mod clone;
-mod context;
-mod keep;
+mod diff;
+mod duplicate;
+mod history;
+mod prune;
 mod publish;
+mod remove;
+mod rename;
+mod rollback;
 mod search;
 mod shell;
 mod show;
-mod simple;
-mod versions;
+mod squash;
 
-use super::Context;
 use super::cp::{self, Entity};
+use crate::context::Context;
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -21,34 +25,34 @@ use clap::Subcommand;
 pub enum Command {
     /// show your images
     Show(show::Show),
-    /// search for images: on this server, at registries, at a docker daemon
+    /// search for images on this server, in registries and in a docker daemon
     Search(search::Search),
-    /// make an image of the platform, of another user or of a registry one of yours
+    /// copy an image of the platform, of another user or of a registry to your images
     Clone(clone::Clone),
-    /// change an image in a shell
+    /// change an image in an interactive shell
     Shell(shell::Shell),
     /// build an image from a Dockerfile
     Build(build::Build),
     /// copy files to or from an image of yours
     Cp(cp::Cp),
     /// give an image of yours a second name
-    Duplicate(simple::Duplicate),
+    Duplicate(duplicate::Duplicate),
     /// remove an image of yours
-    Remove(simple::Remove),
+    Remove(remove::Remove),
     /// rename an image of yours
-    Rename(simple::Rename),
-    /// publish an image of yours at a registry
+    Rename(rename::Rename),
+    /// publish an image of yours to a registry
     Publish(publish::Publish),
-    /// make one layer of all layers of an image
-    Squash(simple::Squash),
-    /// list what an image name has meant: when, by whom, by which command
-    History(versions::History),
-    /// let an image name mean again what it meant before
-    Rollback(versions::Rollback),
-    /// forget what image names meant before
-    Prune(versions::Prune),
+    /// squash all layers of an image into one
+    Squash(squash::Squash),
+    /// list the versions of an image: when, by whom and by which command each was made
+    History(history::History),
+    /// restore an earlier version of an image
+    Rollback(rollback::Rollback),
+    /// delete the earlier versions of images
+    Prune(prune::Prune),
     /// list the files that differ between two images; IMAGE@N is version N of its history
-    Diff(versions::Diff),
+    Diff(diff::Diff),
 }
 
 impl Command {

@@ -1,6 +1,6 @@
 //! `walt image publish`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::registries;
 use clap::Args;
@@ -10,7 +10,7 @@ use walt_api::ImageAction;
 #[derive(Debug, Args)]
 pub struct Publish {
     image_name: String,
-    /// which registry to publish at
+    /// registry to publish to
     #[arg(long, value_name = "REGISTRY:str", default_value = "auto")]
     registry: String,
 }
@@ -18,9 +18,9 @@ pub struct Publish {
 impl Publish {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let all = registries::all(context).await?;
-        // Which one is meant is the server's business; where it is clear, credentials go with the request.
-        let meant = match all.as_slice() {
+        let all = registries::list(context).await?;
+        // The server chooses the registry; where the choice is clear, credentials go with the request.
+        let chosen = match all.as_slice() {
             [one] if self.registry == "auto" => Some(one),
             several => several.iter().find(|r| r.label == self.registry),
         };
@@ -29,8 +29,10 @@ impl Publish {
             registry: Some(self.registry.clone()),
             credentials,
         };
-        match meant {
-            Some(registry) => registries::act(context, registry, !registry.anonymous, action).await,
+        match chosen {
+            Some(registry) => {
+                registries::act_with_credentials(context, registry, !registry.anonymous, action).await
+            }
             None => context.action(action(None), false).await,
         }
     }

@@ -1,14 +1,13 @@
 //! `walt image search`
 
-use crate::actions::{self, Action};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::registries;
 use crate::ui;
 use crate::ui::table::{compact_models, table};
 use clap::Args;
 use walt_api::{FoundImage, ImageAction};
-use walt_client::Reply;
 
 /// `walt image search`
 #[derive(Debug, Args)]
@@ -22,18 +21,14 @@ pub struct Search {
 impl Search {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let credentials = registries::find_all(context).await?;
-        let action: Action = ImageAction::Search { keyword: self.keyword, credentials }.into();
+        let credentials = registries::all_credentials(context).await?;
+        let events = context.start(ImageAction::Search { keyword: self.keyword, credentials }).await?;
         let mut images = Vec::new();
-        let Context { client, ui } = context;
-        let Reply::Events(events) = ui.watch(action.send(client, None)).await? else {
-            return Err(Failure::new("the server asks before it searches."));
-        };
         let mut found = |ui: &mut ui::Ui, image| {
             images.push(image);
             ui.busy.label(&format!("Searching: {} matches", images.len()));
         };
-        actions::follow_search(ui, events, &mut found).await?;
+        events::follow_search(&mut context.ui, events, &mut found).await?;
         images.sort();
         images.dedup();
         if self.json {

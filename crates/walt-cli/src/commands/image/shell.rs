@@ -1,23 +1,27 @@
 //! `walt image shell`
 
-use super::keep::{self, Desk, Saved};
-use crate::actions::{self, Action};
-use crate::commands::{Confirmed, Context};
+mod save_prompt;
+
+use crate::action::Action;
+use crate::commands::options::Confirmed;
+use crate::confirm::Attempt;
+use crate::context::Context;
 use crate::error::Failure;
+use crate::events;
 use crate::terminal::{self, End, Mode};
 use crate::ui;
 use crate::ui::prompt::{Answer, Dialog};
 use clap::Args;
+use save_prompt::Session;
 use std::io;
 use walt_api::SessionAction;
 use walt_api::term::OpenImageShell;
-use walt_client::Reply;
 
-/// Said when the image's operating system was started.
+/// Printed if the image's operating system was started.
 const NOTE_OS: &str = "Note: the OS was started in a virtual environment.\n\
                        Run 'walt help show shells' for more info.\n";
-/// Said when it was not.
-const NOTE_SIMPLE: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
+/// Printed if it was not.
+const NOTE_SHELL_ONLY: &str = "Note: this is a limited virtual environment (with just the shell process).\n\
                            Run 'walt help show shells' for more info.\n";
 
 /// `walt image shell`
@@ -34,7 +38,7 @@ pub struct Shell {
         allow_hyphen_values = true
     )]
     save: Option<String>,
-    /// go on with the open session of this image
+    /// resume the open session of this image
     #[arg(long)]
     resume: bool,
     /// end the open session of this image and drop its changes
@@ -63,11 +67,11 @@ impl Shell {
         let mut running = false;
         let outcome = terminal::run(&mut context.ui, pair, mode, |os| {
             running = true;
-            (!resume).then_some(if os { NOTE_OS } else { NOTE_SIMPLE })
+            (!resume).then_some(if os { NOTE_OS } else { NOTE_SHELL_ONLY })
         })
         .await;
         let outcome = match outcome {
-            Err(failure @ Failure::Client(_)) if running => return Err(self.kept(failure)),
+            Err(failure @ Failure::Client(_)) if running => return Err(self.session_kept(failure)),
             other => other?,
         };
         let Some(id) = outcome.session else {
@@ -76,58 +80,57 @@ impl Shell {
                 End::Interrupted | End::Detached => Failure::Aborted { newline: true },
             });
         };
-        let mut session = Session { context, id };
+        let mut session = OpenSession { context, id };
         let status = match outcome.end {
             End::Exited(status) => status,
-            End::Interrupted | End::Detached => {
-                ui::note("\nAborted.");
-                session.discard().await?;
-                ui::note("The changes of this session were dropped.");
-                return Err(Failure::said());
-            }
+            End::Interrupted | End::Detached => return save_prompt::abort(&mut session).await,
         };
         let result = match &self.save {
             Some(name) if status == 0 => session.save_at_once(name).await,
-            // At a terminal, a shell's status is that of its last command: no reason to drop the work.
-            _ if interactive => keep::ask_and_keep(&mut session, &self.image_name, self.confirmed.yes).await,
+            // An interactive shell returns the status of its last command, which is no reason to drop the work.
+            _ if interactive => {
+                save_prompt::ask_and_save(&mut session, &self.image_name, self.confirmed.yes).await
+            }
             save => {
                 session.discard().await?;
                 ui::note(&match save {
-                    Some(_) => format!("The shell ended with status {status}: its changes were dropped."),
-                    None => "Note: the changes were dropped, there is no terminal to ask what to do with \
-                             them (--save saves them)."
-                        .to_owned(),
+                    Some(_) => format!("The shell exited with status {status}: its changes were dropped."),
+                    None => {
+                        "Note: the changes were dropped, because there is no terminal to ask what to do with \
+                         them. Use --save to save them."
+                            .to_owned()
+                    }
                 });
                 return if status == 0 { Ok(()) } else { Err(Failure::Status(status)) };
             }
         };
         match result {
             Err(failure @ (Failure::Client(_) | Failure::Api(_) | Failure::Aborted { .. })) => {
-                Err(self.kept(failure))
+                Err(self.session_kept(failure))
             }
             other => other,
         }
     }
 
-    /// Says the failure, and that nothing is lost.
-    fn kept(&self, failure: Failure) -> Failure {
+    /// Prints the failure, and that the session is still there.
+    fn session_kept(&self, failure: Failure) -> Failure {
         ui::note(&failure.text());
         ui::note(&format!(
-            "The session is kept: 'walt image shell --resume {0}' goes on with it, \
-             'walt image shell --discard {0}' drops it.",
+            "The session is kept: resume it by 'walt image shell --resume {0}', or drop it by \
+             'walt image shell --discard {0}'.",
             self.image_name
         ));
-        Failure::said()
+        Failure::reported()
     }
 }
 
 /// The user, and a session whose shell has ended.
-struct Session<'a> {
+struct OpenSession<'a> {
     context: &'a mut Context,
     id: String,
 }
 
-impl Session<'_> {
+impl OpenSession<'_> {
     async fn save_at_once(&mut self, name: &str) -> Result<(), Failure> {
         let name = (!name.is_empty()).then(|| name.to_owned());
         let action = SessionAction::Save { session: self.id.clone(), name, yes: true };
@@ -135,36 +138,31 @@ impl Session<'_> {
     }
 }
 
-impl Dialog for Session<'_> {
+impl Dialog for OpenSession<'_> {
     async fn ask(&mut self, question: &str) -> io::Result<Answer> {
-        self.context.ui.ask(question).await
+        self.context.ask(question).await
     }
     fn note(&mut self, line: &str) {
-        self.context.ui.note(line);
+        self.context.note(line);
     }
 }
 
-impl Desk for Session<'_> {
-    async fn save(&mut self, name: Option<&str>, token: Option<&str>) -> Result<Saved, Failure> {
+impl Session for OpenSession<'_> {
+    async fn save(&mut self, name: Option<&str>, token: Option<&str>) -> Result<Attempt<()>, Failure> {
         let name = name.map(str::to_owned);
         let action: Action = SessionAction::Save { session: self.id.clone(), name, yes: false }.into();
-        let Context { client, ui } = &mut *self.context;
-        match ui.watch(action.send(client, token)).await? {
-            Reply::Confirm(c) => Ok(Saved::Ask { warnings: c.warnings, token: c.token }),
-            Reply::Events(events) => {
-                actions::follow(ui, events).await?;
-                Ok(Saved::Done)
+        match self.context.attempt(&action, token).await? {
+            Attempt::Question(confirmation) => Ok(Attempt::Question(confirmation)),
+            Attempt::Done(events) => {
+                events::follow(&mut self.context.ui, events).await?;
+                Ok(Attempt::Done(()))
             }
         }
     }
 
-    /// Silent: the caller says what it means.
+    /// Prints nothing: the caller does.
     async fn discard(&mut self) -> Result<(), Failure> {
-        let action: Action = SessionAction::Discard { session: self.id.clone() }.into();
-        let Context { client, ui } = &mut *self.context;
-        match ui.watch(action.send(client, None)).await? {
-            Reply::Confirm(_) => Err(Failure::new("the server asks before it drops the session.")),
-            Reply::Events(events) => actions::follow_silently(ui, events).await,
-        }
+        let events = self.context.start(SessionAction::Discard { session: self.id.clone() }).await?;
+        events::follow_silently(&mut self.context.ui, events).await
     }
 }

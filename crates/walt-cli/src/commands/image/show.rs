@@ -1,9 +1,9 @@
 //! `walt image show`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
-use crate::ui::table::{compact_models, table, truth};
+use crate::ui::table::{compact_models, own_name, section, truth};
 use clap::Args;
 use walt_api::{Image, ImageList};
 use walt_types::PLATFORM_USER;
@@ -11,7 +11,7 @@ use walt_types::PLATFORM_USER;
 /// `walt image show`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// show the images of other users and of the platform too
+    /// also show the images of other users and of the platform
     #[arg(long)]
     all: bool,
     /// print the names of your own images, one per line; excludes --all
@@ -29,9 +29,9 @@ impl Show {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         if self.all && self.names_only {
-            // Not a conflict of the grammar: scripts know 1 as the exit status of this one.
+            // Not a conflict of the grammar: scripts rely on exit status 1 here.
             return Err(Failure::new(
-                "--names-only cannot be used with --all: it prints the names of your own images only.",
+                "--names-only cannot be used with --all: it prints only the names of your own images.",
             ));
         }
         let user = context.ui.watch(context.client.info()).await?.user;
@@ -50,7 +50,7 @@ impl Show {
         }
         if self.names_only {
             let names: String =
-                list.images.iter().map(|image| short(&image.fullname).to_owned() + "\n").collect();
+                list.images.iter().map(|image| own_name(&image.fullname).to_owned() + "\n").collect();
             return Ok(ui::out_text(&names)?);
         }
         ui::out_text(&text(&list.images, user.as_str()))?;
@@ -62,22 +62,15 @@ impl Show {
 }
 
 fn text(images: &[Image], user: &str) -> String {
-    let section = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| {
-        if rows.is_empty() {
-            String::new()
-        } else {
-            format!("{}{}\n", ui::title(title), table(columns, &rows))
-        }
-    };
     let rows = |of: &dyn Fn(&Image) -> bool, cells: &dyn Fn(&Image) -> Vec<String>| {
         images.iter().filter(|i| of(i)).map(cells).collect::<Vec<_>>()
     };
     let mut text = section(
         "Your images:",
         &["name", "in_use", "created", "compatibility"],
-        rows(&|i| i.user == user, &|i| {
+        &rows(&|i| i.user == user, &|i| {
             vec![
-                short(&i.fullname).into(),
+                own_name(&i.fullname).into(),
                 truth(i.in_use),
                 i.created.clone(),
                 compact_models(&i.compatibility),
@@ -87,15 +80,15 @@ fn text(images: &[Image], user: &str) -> String {
     text += &section(
         "Images of other users:",
         &["user", "name", "created", "clonable_link"],
-        rows(&|i| i.user != user && i.user != PLATFORM_USER, &|i| {
-            vec![i.user.clone(), short(&i.fullname).into(), i.created.clone(), link(i)]
+        &rows(&|i| i.user != user && i.user != PLATFORM_USER, &|i| {
+            vec![i.user.clone(), own_name(&i.fullname).into(), i.created.clone(), link(i)]
         }),
     );
     text += &section(
         "Images of the platform:",
         &["name", "created", "clonable_link"],
-        rows(&|i| i.user == PLATFORM_USER && user != PLATFORM_USER, &|i| {
-            vec![short(&i.fullname).into(), i.created.clone(), link(i)]
+        &rows(&|i| i.user == PLATFORM_USER && user != PLATFORM_USER, &|i| {
+            vec![own_name(&i.fullname).into(), i.created.clone(), link(i)]
         }),
     );
     let sessions = images
@@ -103,29 +96,22 @@ fn text(images: &[Image], user: &str) -> String {
         .filter(|i| i.user == user)
         .filter_map(|i| {
             let session = i.session.as_ref()?;
-            Some(vec![short(&i.fullname).into(), session.since.clone(), session.state.clone()])
+            Some(vec![own_name(&i.fullname).into(), session.since.clone(), session.state.clone()])
         })
-        .collect();
-    text += &section("Open sessions of 'walt image shell':", &["image", "since", "state"], sessions);
+        .collect::<Vec<_>>();
+    text += &section("Open sessions of 'walt image shell':", &["image", "since", "state"], &sessions);
     text
 }
 
-/// Name without user and `:latest`.
-fn short(full: &str) -> &str {
-    let own = full.split_once('/').map_or(full, |(_, own)| own);
-    own.strip_suffix(":latest").unwrap_or(own)
-}
-
 fn link(image: &Image) -> String {
-    format!("walt:{}/{}", image.user, short(&image.fullname))
+    format!("walt:{}/{}", image.user, own_name(&image.fullname))
 }
 
 fn footnotes(shown: &[Image], total: usize, user: &str, all: bool) -> Vec<String> {
     let mut notes: Vec<String> = Vec::new();
     if shown.iter().any(|image| image.user == user && image.session.is_some()) {
-        notes.push(
-            "Tip: 'walt image shell --resume <image>' goes on with a session, '--discard' drops it.".into(),
-        );
+        notes
+            .push("Tip: 'walt image shell --resume <image>' resumes a session, '--discard' drops it.".into());
     }
     if total == 0 {
         notes.push("No OS images were found on this platform.".into());
@@ -133,7 +119,7 @@ fn footnotes(shown: &[Image], total: usize, user: &str, all: bool) -> Vec<String
         notes.push("Your working set is empty.".into());
     }
     if all && total > 0 {
-        notes.push("Tip: 'walt image clone <clonable-link>' makes an image one of yours.".into());
+        notes.push("Tip: 'walt image clone <clonable-link>' copies an image to your images.".into());
     } else if total > shown.len() {
         notes.push("Re-run with --all to see the images of other users and of the platform.".into());
     }

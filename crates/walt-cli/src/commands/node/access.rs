@@ -1,12 +1,12 @@
-//! What `shell`, `run`, `console` and `ping` share: opening a terminal on one node.
+//! Opening a terminal on one node, for `shell`, `run`, `console` and `ping`.
 
-use crate::commands::Context;
-use crate::confirm::confirmed;
+use crate::confirm::{Attempt, confirmed};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::terminal::{self, End, Mode};
 use walt_api::term::{NodeTerminal, OpenNodeTerminal, Tty};
 
-/// Opens a terminal and stays until its end; asks first if the node is another user's.
+/// Opens a terminal and waits for its end; asks first if the node is another user's.
 pub async fn open(
     context: &mut Context,
     node: &str,
@@ -16,10 +16,9 @@ pub async fn open(
     yes: bool,
 ) -> Result<End, Failure> {
     let mut open = OpenNodeTerminal { node: node.to_owned(), what, tty, confirm: None };
-    let changed = format!("the owner of '{node}' changed each time you confirmed; nothing was done.");
-    confirmed(context, yes, &changed, async |context, token| {
+    confirmed(context, yes, &format!("the owner of '{node}'"), async |context: &mut Context, token| {
         open.confirm = token;
-        attempt(context, &open, mode).await
+        Attempt::from_result(attempt(context, &open, mode).await)
     })
     .await
 }

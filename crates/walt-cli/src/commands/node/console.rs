@@ -1,21 +1,22 @@
-//! `walt node console` and `walt node ping`
+//! `walt node console`
 
 use super::access;
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
-use crate::terminal::{self, End, Mode};
+use crate::terminal::{self, Mode};
 use crate::ui;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::ui::prompt::Dialog;
 use clap::Args;
 use walt_api::term::NodeTerminal;
 
-/// What is said before the console opens; a test tool waits for its end.
-const INTRO: &str = "This is the console of the node, shared with everybody who watches it.\n\
+/// Printed before the console opens; test tools wait for its end.
+const INTRO: &str = "This is the console of the node, shared with everyone connected to it.\n\
                      ctrl-a d quits, ctrl-a a sends ctrl-a to the node.\n\
                      Press <enter> to connect or ctrl-C to abort: ";
 /// Clears the screen.
 const CLEAR: &str = "\x1b[2J\x1b[H";
-/// Leaves whatever mode a program on the node has set: soft reset, colours off, main screen, cursor on.
+/// Undoes the modes that a program on the node may have set: soft reset, colours off, main screen, cursor on.
 const RESET: &str = "\x1b[!p\x1b[0m\x1b[?1049l\x1b[?25h\r\n";
 
 /// `walt node console`
@@ -31,11 +32,8 @@ impl Console {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let tty = terminal::local_tty(&context.ui);
         if tty.is_some() {
-            match context.ui.ask(INTRO).await? {
-                Answer::Line(_) => ui::out_text(CLEAR)?,
-                Answer::End | Answer::Interrupted => return Err(Failure::Aborted { newline: true }),
-                Answer::Terminated(number) => return Err(Failure::signal(number)),
-            }
+            context.ask(INTRO).await?.line()?;
+            ui::out_text(CLEAR)?;
         }
         let yes = self.confirmed.yes;
         let interactive = tty.is_some();
@@ -48,23 +46,5 @@ impl Console {
             ui::out("Disconnected from console.")?;
         }
         access::result(end?)
-    }
-}
-
-/// `walt node ping`
-#[derive(Debug, Args)]
-pub struct Ping {
-    node_name: String,
-}
-
-impl Ping {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let tty = terminal::local_tty(&context.ui);
-        let mode = if tty.is_some() { Mode::Raw } else { Mode::NoInput };
-        match access::open(context, &self.node_name, NodeTerminal::Ping, tty, mode, false).await? {
-            End::Interrupted => Err(Failure::said()),
-            end => access::result(end),
-        }
     }
 }

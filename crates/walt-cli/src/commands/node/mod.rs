@@ -1,14 +1,24 @@
 //! `walt node …`.
 
 mod access;
+mod acquire;
+mod boot;
+mod config;
 mod console;
+mod create;
+mod ping;
+mod reboot;
+mod release;
+mod remove;
+mod rename;
 mod run;
+mod save;
 mod shell;
 mod show;
-mod simple;
+mod wait;
 
-use super::Context;
 use super::cp::{self, Entity};
+use crate::context::Context;
 use crate::error::Failure;
 use clap::Subcommand;
 
@@ -17,38 +27,38 @@ use clap::Subcommand;
 pub enum Command {
     /// show nodes
     Show(show::Show),
-    /// take ownership of nodes: they boot your copy of their default image
-    Acquire(simple::Acquire),
-    /// give up ownership of nodes: they boot their default image
-    Release(simple::Release),
-    /// let nodes boot an operating system image
-    Boot(simple::Boot),
+    /// take ownership of nodes; they boot your copy of their default image
+    Acquire(acquire::Acquire),
+    /// give up ownership of nodes; they boot their default image
+    Release(release::Release),
+    /// boot nodes with an image
+    Boot(boot::Boot),
     /// open a shell on a node
     Shell(shell::Shell),
     /// copy files to or from a node
     Cp(cp::Cp),
     /// run a command on nodes
     Run(run::Run),
-    /// make an image of what was changed on a node
-    Save(simple::Save),
+    /// save the changes made on a node as an image
+    Save(save::Save),
     /// reboot nodes
-    Reboot(simple::Reboot),
+    Reboot(reboot::Reboot),
     /// print or change the settings of nodes (such as ram=1G, boot.road=pxe)
-    Config(simple::Config),
+    Config(config::Config),
     /// create a virtual node
-    Create(simple::Create),
+    Create(create::Create),
     /// remove a virtual node
-    Remove(simple::Remove),
+    Remove(remove::Remove),
     /// rename a node
-    Rename(simple::Rename),
+    Rename(rename::Rename),
     /// check that a node answers on the network
-    Ping(console::Ping),
+    Ping(ping::Ping),
     /// connect to the console of a node
     Console(console::Console),
     /// wait until nodes have booted
-    Wait(simple::Wait),
+    Wait(wait::Wait),
     /// the same as 'boot'
-    Deploy(simple::Boot),
+    Deploy(boot::Boot),
 }
 
 impl Command {

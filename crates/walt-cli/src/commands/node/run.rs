@@ -1,9 +1,10 @@
 //! `walt node run`
 
 use super::access;
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
-use crate::sets;
+use crate::node_set;
 use crate::terminal::{self, End, Mode};
 use crate::ui;
 use clap::Args;
@@ -15,7 +16,7 @@ pub struct Run {
     node_set: String,
     #[arg(required = true, allow_hyphen_values = true)]
     cmdargs: Vec<String>,
-    /// give the command a terminal
+    /// run the command in a terminal
     #[arg(long)]
     term: bool,
     #[command(flatten)]
@@ -23,10 +24,10 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs the command on one node after the other, in the order of their names; the worst status
-    /// is the result.
+    /// Runs the command on one node after another, in the order of their names; the highest exit status is the
+    /// result.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let nodes = sets::resolve(context, &self.node_set).await?;
+        let nodes = node_set::resolve(context, &self.node_set).await?;
         let command = self.cmdargs.join(" ");
         let mut worst = 0;
         for (number, node) in nodes.iter().enumerate() {
@@ -36,7 +37,7 @@ impl Run {
                 Ok(End::Exited(status)) => worst = worst.max(status),
                 Ok(End::Detached) => {}
                 Ok(End::Interrupted) => return Err(Failure::Aborted { newline: true }),
-                // One node that cannot be reached must not keep the others from their work.
+                // A node that cannot be reached must not stop the command on the others.
                 Err(failure @ Failure::Api(_)) if nodes.len() > 1 => {
                     ui::note(&format!("{node}: {}", failure.text()));
                     worst = worst.max(1);
@@ -47,7 +48,7 @@ impl Run {
         if worst == 0 { Ok(()) } else { Err(Failure::Status(worst)) }
     }
 
-    /// The first node gets our input; the others would only see its end.
+    /// The first node gets our input; nothing would be left for the others.
     fn terminal(&self, context: &Context, first: bool) -> (Option<Tty>, Mode) {
         let pipes = if first { Mode::Pipes } else { Mode::NoInput };
         match (self.term, terminal::local_tty(&context.ui)) {

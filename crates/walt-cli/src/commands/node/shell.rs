@@ -1,14 +1,15 @@
 //! `walt node shell`
 
 use super::access;
-use crate::commands::{Confirmed, Context};
+use crate::commands::options::Confirmed;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::terminal::{self, Mode};
 use crate::ui;
 use clap::Args;
 use walt_api::term::NodeTerminal;
 
-/// Said before every shell.
+/// Printed before every shell.
 const CAUTION: &str = "Caution: changes outside /persist will be lost on next node reboot.\n\
                        Run 'walt help show shells' for more info.";
 

@@ -1,9 +1,9 @@
 //! `walt node show`
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
-use crate::ui::table::table;
+use crate::ui::table::{own_name, section};
 use clap::Args;
 use walt_api::{Node, NodeList, NodeState};
 use walt_types::PLATFORM_USER;
@@ -11,7 +11,7 @@ use walt_types::PLATFORM_USER;
 /// `walt node show`
 #[derive(Debug, Args)]
 pub struct Show {
-    /// show free nodes and those of other users too
+    /// also show free nodes and those of other users
     #[arg(long)]
     all: bool,
     /// print names only, one per line
@@ -48,30 +48,23 @@ impl Show {
 }
 
 fn text(nodes: &[Node], user: &str) -> String {
-    let section = |title: &str, columns: &[&str], rows: Vec<Vec<String>>| {
-        if rows.is_empty() {
-            String::new()
-        } else {
-            format!("{}{}\n", ui::title(title), table(columns, &rows))
-        }
-    };
     let rows = |of: &dyn Fn(&Node) -> bool, cells: &dyn Fn(&Node) -> Vec<String>| {
         nodes.iter().filter(|n| of(n)).map(cells).collect::<Vec<_>>()
     };
     let mut text = section(
         "Nodes you own:",
         &["name", "type", "model", "image", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner == user, &|n| cells(n, Some(vec![short_image(&n.image)]))),
+        &rows(&|n| n.owner == user, &|n| cells(n, Some(vec![own_name(&n.image).to_owned()]))),
     );
     text += &section(
         "Free nodes:",
         &["name", "type", "model", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
+        &rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
     );
     text += &section(
         "Nodes of other users:",
         &["name", "type", "model", "image_owner", "clonable_image_link", "ip", "netsetup", "booted"],
-        rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
+        &rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
             cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
         }),
     );
@@ -93,24 +86,18 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
     cells
 }
 
-/// Image without user and `:latest`.
-fn short_image(full: &str) -> String {
-    let own = full.split_once('/').map_or(full, |(_, own)| own);
-    own.trim_end_matches(":latest").to_owned()
-}
-
 fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if total == 0 {
         notes.push("No nodes were detected on this platform.".to_owned());
-        notes.push("Tip: 'walt node create <name>' creates a virtual one.".to_owned());
+        notes.push("Tip: 'walt node create <name>' creates a virtual node.".to_owned());
     } else if !shown.iter().any(|node| node.owner == user) {
-        notes.push("You own no nodes.".to_owned());
+        notes.push("You do not own any nodes.".to_owned());
     }
     if !all && total > shown.len() {
         notes.push("Re-run with --all to see free nodes and those of other users.".to_owned());
     }
-    notes.push("Tip: 'walt help show node-ownership' explains who owns a node.".to_owned());
+    notes.push("Tip: 'walt help show node-ownership' explains node ownership.".to_owned());
     notes
 }
 
@@ -176,7 +163,7 @@ Last console line of vn3: Kernel panic
         let nodes = [node("vn1", "ann/x:latest")];
         assert_eq!(footnotes(&nodes, 1, "ann", false).len(), 1);
         assert!(footnotes(&nodes, 2, "ann", false)[0].contains("--all"));
-        assert_eq!(footnotes(&[], 2, "ann", false)[0], "You own no nodes.");
+        assert_eq!(footnotes(&[], 2, "ann", false)[0], "You do not own any nodes.");
         assert!(footnotes(&[], 0, "ann", true)[0].starts_with("No nodes"));
     }
 }

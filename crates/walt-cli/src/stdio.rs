@@ -1,8 +1,8 @@
 //! Standard input and output without threads and without changing their mode.
 //!
-//! `O_NONBLOCK` belongs to the open file, which the calling shell shares: setting it would break the
-//! shell's own reads. So the descriptors stay blocking: epoll says when to look, and poll(2) with no
-//! timeout makes sure that the read or write that follows returns at once.
+//! `O_NONBLOCK` belongs to the open file description, which the calling shell shares: setting it would break the shell's
+//! own reads. So the descriptors stay blocking. epoll reports readiness, and poll(2) with a zero timeout makes sure that the
+//! read or write that follows returns immediately.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -10,24 +10,24 @@ use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Bytes read at once.
+/// Bytes per read.
 const READ_SIZE: usize = 16 << 10;
-/// Bytes written at once: poll(2) promises room for this many in a pipe (`PIPE_BUF`).
+/// Bytes per write: poll(2) promises room for this many in a pipe (`PIPE_BUF`).
 const WRITE_SIZE: usize = 4 << 10;
 
 #[derive(Debug)]
-enum Kind {
+enum Descriptor {
     Polled(AsyncFd<OwnedFd>),
-    /// Regular files and `/dev/null`: epoll refuses them, and they never make anybody wait.
+    /// Regular files and `/dev/null`: epoll refuses them, and they never block.
     Plain(OwnedFd),
 }
 
-impl Kind {
+impl Descriptor {
     fn new(fd: &impl AsFd, interest: Interest) -> io::Result<Self> {
         // A duplicate of our own, so that dropping it leaves the standard descriptor open.
         let own = fd.as_fd().try_clone_to_owned()?;
-        // Deprecated for types that lie about their descriptor; an `OwnedFd` cannot, so the successor's
-        // `unsafe` would buy nothing.
+        // Deprecated for types that lie about their descriptor; an `OwnedFd` cannot, so the `unsafe`
+        // successor would gain nothing.
         #[expect(deprecated)]
         let registered = AsyncFd::try_with_interest(own, interest);
         match registered {
@@ -64,76 +64,76 @@ fn ready_now(fd: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
     Ok(!fds[0].revents().is_empty())
 }
 
-/// Standard input. What was read beyond a line is kept for the next reader.
+/// Standard input. Bytes read beyond a line are buffered for the next read.
 #[derive(Debug)]
 pub struct Input {
-    kind: Option<Kind>,
-    kept: Vec<u8>,
-    ended: bool,
+    descriptor: Option<Descriptor>,
+    buffered: Vec<u8>,
+    eof: bool,
 }
 
 impl Input {
     /// An input that is opened at the first read.
     pub fn new() -> Self {
-        Self { kind: None, kept: Vec::new(), ended: false }
+        Self { descriptor: None, buffered: Vec::new(), eof: false }
     }
 
     /// The next bytes; empty at the end. Nothing is lost if the future is dropped.
     pub async fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        if self.kept.is_empty() {
+        if self.buffered.is_empty() {
             self.fill().await?;
         }
-        Ok(std::mem::take(&mut self.kept))
+        Ok(std::mem::take(&mut self.buffered))
     }
 
     /// The next line without its end; `None` at the end of the input (an unfinished line counts).
     /// Nothing is lost if the future is dropped.
     pub async fn line(&mut self) -> io::Result<Option<String>> {
         loop {
-            if let Some(end) = self.kept.iter().position(|&b| b == b'\n') {
-                let rest = self.kept.split_off(end + 1);
-                self.kept.truncate(end);
-                let line = std::mem::replace(&mut self.kept, rest);
+            if let Some(end) = self.buffered.iter().position(|&b| b == b'\n') {
+                let rest = self.buffered.split_off(end + 1);
+                self.buffered.truncate(end);
+                let line = std::mem::replace(&mut self.buffered, rest);
                 return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
             }
             if self.fill().await? == 0 {
-                let line = std::mem::take(&mut self.kept);
+                let line = std::mem::take(&mut self.buffered);
                 return Ok((!line.is_empty()).then(|| String::from_utf8_lossy(&line).into_owned()));
             }
         }
     }
 
-    /// Reads once more into `kept`; 0 at the end.
+    /// Reads more bytes into `buffered`; 0 at the end.
     async fn fill(&mut self) -> io::Result<usize> {
-        if self.ended {
+        if self.eof {
             return Ok(0);
         }
-        let kind = match &mut self.kind {
-            Some(kind) => kind,
-            none => none.insert(Kind::new(&std::io::stdin(), Interest::READABLE)?),
+        let descriptor = match &mut self.descriptor {
+            Some(descriptor) => descriptor,
+            none => none.insert(Descriptor::new(&std::io::stdin(), Interest::READABLE)?),
         };
-        kind.ready(Interest::READABLE, PollFlags::IN).await?;
+        descriptor.ready(Interest::READABLE, PollFlags::IN).await?;
         let mut buffer = vec![0; READ_SIZE];
-        let count = rustix::io::retry_on_intr(|| rustix::io::read(kind.fd(), &mut buffer[..]))?;
-        self.kept.extend_from_slice(&buffer[..count]);
-        self.ended = count == 0;
+        let count = rustix::io::retry_on_intr(|| rustix::io::read(descriptor.fd(), &mut buffer[..]))?;
+        self.buffered.extend_from_slice(&buffer[..count]);
+        self.eof = count == 0;
         Ok(count)
     }
 
-    /// A terminal's end of file (ctrl-D) is an event, not a state: forget it before the next question.
-    pub fn again(&mut self) {
-        self.ended = false;
+    /// Forgets an end of file: on a terminal (ctrl-D), reading can go on after it.
+    pub fn clear_eof(&mut self) {
+        self.eof = false;
     }
 }
 
 /// Standard output or standard error as a channel of a terminal session.
 #[derive(Debug)]
-pub struct Output(Kind);
+pub struct Output(Descriptor);
 
 impl Output {
     /// Standard output or error.
     pub fn new(fd: &impl AsFd) -> io::Result<Self> {
-        Ok(Self(Kind::new(fd, Interest::WRITABLE)?))
+        Ok(Self(Descriptor::new(fd, Interest::WRITABLE)?))
     }
 
     /// Writes all bytes; waits, without blocking the runtime, while the reader is slow.

@@ -1,9 +1,7 @@
-//! What a build is sent: the Dockerfile, and the files of its directory that `.dockerignore` does not leave out.
+//! The build context: the Dockerfile, and the files of its directory that `.dockerignore` does not exclude.
 //!
-//! Files belong to root there, whoever owns them here. Sockets are left out; a file that becomes shorter while it is
-//! read is an error.
+//! In the image, all files belong to root. Sockets are left out; a file that shrinks while it is read is an error.
 
-use super::build::cannot;
 use crate::error::Failure;
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -16,41 +14,44 @@ use tokio::task::JoinHandle;
 use walt_tar::{Dialect, Header, Time, Type};
 use walt_types::patterns::Patterns;
 
-/// Names of a Dockerfile, the first one that is there.
-const NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "ContainerFile"];
-/// Names of a list of what is left out, besides that of the Dockerfile itself.
-const IGNORE: [&str; 2] = [".containerignore", ".dockerignore"];
-/// Bytes of the tar that are sent at once.
+/// Names of a Dockerfile; the first one that exists is used.
+const DOCKERFILE_NAMES: [&str; 3] = ["Dockerfile", "Containerfile", "ContainerFile"];
+/// Names of a list of excluded files, after the one that is named after the Dockerfile.
+const IGNORE_FILES: [&str; 2] = [".containerignore", ".dockerignore"];
+/// Size of a chunk of the tar, in bytes.
 const CHUNK: usize = 48 << 10;
-/// Pieces that may wait to be sent before the reading waits.
+/// Chunks that may wait to be sent; then packing waits.
 const QUEUE: usize = 16;
 
 /// A directory to build in.
 #[derive(Debug)]
-pub struct Context {
+pub struct BuildContext {
     dir: PathBuf,
     /// The Dockerfile's bytes.
     pub dockerfile: Vec<u8>,
     ignore: Patterns,
 }
 
-impl Context {
-    /// Looks for the Dockerfile in `dir`.
+impl BuildContext {
+    /// Finds the Dockerfile in `dir`, and the list of excluded files.
+    ///
+    /// # Errors
+    /// `dir` is not a directory, has no Dockerfile, or cannot be read.
     pub fn find(dir: &Path) -> Result<Self, Failure> {
         let meta = fs::metadata(dir).map_err(|e| cannot("find", dir, &e))?;
         if !meta.is_dir() {
             return Err(Failure::new(format!("{} is not a directory.", dir.display())));
         }
-        let name = NAMES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
+        let name = DOCKERFILE_NAMES.into_iter().find(|name| dir.join(name).is_file()).ok_or_else(|| {
             Failure::with_hint(
-                format!("there is no Dockerfile (or Containerfile) in {}.", dir.display()),
+                format!("no Dockerfile or Containerfile found in {}.", dir.display()),
                 "See 'walt help show image-build'.",
             )
         })?;
         let path = dir.join(name);
         let dockerfile = fs::read(&path).map_err(|e| cannot("read", &path, &e))?;
         let own = format!("{name}.dockerignore");
-        let lists = std::iter::once(own.as_str()).chain(IGNORE);
+        let lists = std::iter::once(own.as_str()).chain(IGNORE_FILES);
         let mut ignore = Patterns::default();
         if let Some(path) = lists.map(|name| dir.join(name)).find(|path| path.is_file()) {
             let text = fs::read(&path).map_err(|e| cannot("read", &path, &e))?;
@@ -60,47 +61,47 @@ impl Context {
     }
 }
 
-/// A tar being made.
-pub struct Packing {
-    pieces: mpsc::Receiver<Vec<u8>>,
+/// A tar that a thread is packing.
+pub struct TarStream {
+    chunks: mpsc::Receiver<Vec<u8>>,
     task: JoinHandle<Result<(), (PathBuf, io::Error)>>,
 }
 
-impl Packing {
-    /// The next bytes; none at the end, or where the making failed.
+impl TarStream {
+    /// The next chunk; `None` at the end, or after a failure, which [`TarStream::end`] returns.
     pub async fn next(&mut self) -> Option<Vec<u8>> {
-        self.pieces.recv().await
+        self.chunks.recv().await
     }
 
-    /// How the making ended.
+    /// The result of packing.
     pub async fn end(self) -> Result<(), Failure> {
         match self.task.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err((path, e))) => Err(cannot("read", &path, &e)),
-            Err(e) => Err(Failure::new(format!("the reading of the directory ended abnormally: {e}."))),
+            Err(e) => Err(Failure::new(format!("reading the directory failed unexpectedly: {e}."))),
         }
     }
 }
 
-/// Begins to make the tar of a context.
-pub fn pack(context: &Context) -> Packing {
-    let (send, pieces) = mpsc::channel(QUEUE);
+/// Starts packing a context as a tar.
+pub fn pack(context: &BuildContext) -> TarStream {
+    let (send, chunks) = mpsc::channel(QUEUE);
     let (dir, ignore) = (context.dir.clone(), context.ignore.clone());
     let task = tokio::task::spawn_blocking(move || {
         let mut packer =
-            Packer { out: Pieces { send, current: Vec::new() }, dir, ignore, links: HashMap::new() };
-        packer.all()
+            Packer { out: ChunkWriter { send, current: Vec::new() }, dir, ignore, links: HashMap::new() };
+        packer.pack()
     });
-    Packing { pieces, task }
+    TarStream { chunks, task }
 }
 
-/// Bytes on their way to the sending side.
-struct Pieces {
+/// Cuts the tar into chunks and queues them.
+struct ChunkWriter {
     send: mpsc::Sender<Vec<u8>>,
     current: Vec<u8>,
 }
 
-impl Write for Pieces {
+impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.current.extend_from_slice(bytes);
         if self.current.len() >= CHUNK {
@@ -109,40 +110,40 @@ impl Write for Pieces {
         Ok(bytes.len())
     }
     fn flush(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.current);
-        self.send.blocking_send(piece).map_err(|_| io::Error::other("nobody wants it any more"))
+        let chunk = std::mem::take(&mut self.current);
+        self.send.blocking_send(chunk).map_err(|_| io::Error::other("the connection is closed"))
     }
 }
 
 struct Packer {
-    out: Pieces,
+    out: ChunkWriter,
     dir: PathBuf,
     ignore: Patterns,
-    /// First names of files with several, by device and inode.
+    /// First name of each file with several hard links, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 type Packed<T> = Result<T, (PathBuf, io::Error)>;
 
 impl Packer {
-    fn all(&mut self) -> Packed<()> {
+    fn pack(&mut self) -> Packed<()> {
         let top = self.dir.clone();
         let failed = |e| (top.clone(), e);
         let meta = fs::metadata(&top).map_err(failed)?;
         let header = header(Type::Dir, Vec::new(), &meta);
-        self.head(&header).map_err(failed)?;
+        self.write_header(&header).map_err(failed)?;
         self.directory(&top, &[])?;
         self.out.write_all(&walt_tar::END).and_then(|()| self.out.flush()).map_err(failed)
     }
 
-    fn head(&mut self, header: &Header) -> io::Result<()> {
+    fn write_header(&mut self, header: &Header) -> io::Result<()> {
         let mut bytes = Vec::new();
         walt_tar::write_header(&mut bytes, header);
         self.out.write_all(&bytes)
     }
 
-    /// Writes what is in a directory. `pending` are directories above that are left out unless something in them
-    /// is not.
+    /// Writes the entries of a directory; true if there were any. `pending` holds excluded directories above it:
+    /// their headers are written only if something in them is not excluded.
     fn directory(&mut self, dir: &Path, pending: &[(Vec<u8>, Metadata)]) -> Packed<bool> {
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| (dir.to_owned(), e))? {
@@ -166,7 +167,7 @@ impl Packer {
                 continue;
             }
             for (name, meta) in above {
-                self.head(&header(Type::Dir, name.clone(), meta)).map_err(|e| (path.clone(), e))?;
+                self.write_header(&header(Type::Dir, name.clone(), meta)).map_err(|e| (path.clone(), e))?;
             }
             written = true;
             self.entry(&path, inner, &meta).map_err(|e| (path.clone(), e))?;
@@ -180,7 +181,7 @@ impl Packer {
     fn entry(&mut self, path: &Path, inner: Vec<u8>, meta: &Metadata) -> io::Result<()> {
         let kind = meta.file_type();
         if kind.is_dir() {
-            return self.head(&header(Type::Dir, inner, meta));
+            return self.write_header(&header(Type::Dir, inner, meta));
         }
         if kind.is_socket() {
             return Ok(());
@@ -189,26 +190,26 @@ impl Packer {
             let key = (meta.dev(), meta.ino());
             if let Some(first) = self.links.get(&key) {
                 let link = Header { link: first.clone(), size: 0, ..header(Type::HardLink, inner, meta) };
-                return self.head(&link);
+                return self.write_header(&link);
             }
             self.links.insert(key, inner.clone());
         }
         if kind.is_symlink() {
             let target = fs::read_link(path)?;
             let link = target.as_os_str().as_bytes().to_vec();
-            return self.head(&Header { link, ..header(Type::Symlink, inner, meta) });
+            return self.write_header(&Header { link, ..header(Type::Symlink, inner, meta) });
         }
         if kind.is_file() {
-            // It may have been replaced since it was looked at: by a link, or by a fifo that would block.
+            // The file may have been replaced since its metadata was read: by a link, or by a fifo that would block.
             const FLAGS: i32 =
                 (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::NONBLOCK.bits()) as i32;
             let mut file = File::options().read(true).custom_flags(FLAGS).open(path)?;
             let meta = file.metadata()?;
             if !meta.is_file() {
-                return Err(io::Error::other("it was replaced meanwhile"));
+                return Err(io::Error::other("it was replaced while it was read"));
             }
             let header = Header { size: meta.len(), ..header(Type::File, inner, &meta) };
-            // As many blocks as it has bytes: holes are sent, since the server keeps the stream as a layer.
+            // Holes are sent as zeros: the server keeps the stream as a layer.
             let (out, blocks) = (&mut self.out, meta.len());
             return walt_tar::write_file(out, &header, &mut file, blocks, Dialect::Pax, &mut |_| ());
         }
@@ -219,7 +220,7 @@ impl Packer {
         };
         let device = meta.rdev();
         let rdev = (rustix::fs::major(device), rustix::fs::minor(device));
-        self.head(&Header { rdev, ..header(which, inner, meta) })
+        self.write_header(&Header { rdev, ..header(which, inner, meta) })
     }
 }
 
@@ -231,6 +232,11 @@ fn header(kind: Type, path: Vec<u8>, meta: &Metadata) -> Header {
         mtime: Time { sec: meta.mtime(), nsec: meta.mtime_nsec() as u32 },
         ..Header::file(0)
     }
+}
+
+/// The failure of an operation on a path.
+fn cannot(what: &str, path: &Path, e: &io::Error) -> Failure {
+    Failure::new(format!("cannot {what} {}: {e}.", path.display()))
 }
 
 #[cfg(test)]
@@ -252,12 +258,12 @@ mod tests {
         }
         fs::write(dir.path().join("Dockerfile"), "FROM scratch").unwrap();
         fs::write(dir.path().join(".dockerignore"), ignore).unwrap();
-        let context = Context::find(dir.path()).unwrap();
+        let context = BuildContext::find(dir.path()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let bytes = runtime.block_on(async {
             let (mut bytes, mut tar) = (Vec::new(), pack(&context));
-            while let Some(piece) = tar.next().await {
-                bytes.extend(piece);
+            while let Some(chunk) = tar.next().await {
+                bytes.extend(chunk);
             }
             tar.end().await.unwrap();
             bytes
@@ -292,13 +298,13 @@ mod tests {
     #[test]
     fn which_file_is_the_dockerfile() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Context::find(dir.path()).unwrap_err().text().contains("no Dockerfile"));
+        assert!(BuildContext::find(dir.path()).unwrap_err().text().contains("no Dockerfile"));
         fs::write(dir.path().join("ContainerFile"), "1").unwrap();
-        assert_eq!(Context::find(dir.path()).unwrap().dockerfile, b"1");
+        assert_eq!(BuildContext::find(dir.path()).unwrap().dockerfile, b"1");
         fs::write(dir.path().join("Containerfile"), "2").unwrap();
         fs::write(dir.path().join("Containerfile.dockerignore"), "x").unwrap();
         fs::write(dir.path().join(".dockerignore"), "y").unwrap();
-        let context = Context::find(dir.path()).unwrap();
+        let context = BuildContext::find(dir.path()).unwrap();
         assert_eq!(context.dockerfile, b"2");
         assert!(context.ignore.matches(b"x") && !context.ignore.matches(b"y"));
     }

@@ -1,84 +1,10 @@
-//! `walt image history|rollback|prune|diff`
+//! `walt image diff`
 
-use crate::commands::{Confirmed, Context};
+use crate::context::Context;
 use crate::error::Failure;
 use crate::ui;
-use crate::ui::bytes;
-use crate::ui::table::table;
 use clap::Args;
-use walt_api::ImageAction;
-use walt_api::versions::{FileChange, FileDifference, ImageDiff, ImageHistory};
-
-/// `walt image history`
-#[derive(Debug, Args)]
-pub struct History {
-    image_name: String,
-    /// print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl History {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let history = context.ui.watch(context.client.image_history(&self.image_name)).await?;
-        if self.json {
-            return ui::out_json(&history);
-        }
-        ui::out_text(&versions(&history))?;
-        if history.versions.len() > 1 {
-            ui::note(
-                "The first one is what the name means now. 'walt image rollback' goes back, 'walt image diff' \
-                 tells what changed.",
-            );
-        }
-        Ok(())
-    }
-}
-
-fn versions(history: &ImageHistory) -> String {
-    let rows: Vec<Vec<String>> = history
-        .versions
-        .iter()
-        .map(|v| {
-            vec![v.version.to_string(), v.since.clone(), v.user.clone(), bytes(v.size), v.command.clone()]
-        })
-        .collect();
-    table(&["version", "since", "user", "size", "command"], &rows)
-}
-
-/// `walt image rollback`
-#[derive(Debug, Args)]
-pub struct Rollback {
-    image_name: String,
-    /// as 'walt image history' lists them
-    version: Option<u32>,
-    #[command(flatten)]
-    confirmed: Confirmed,
-}
-
-impl Rollback {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let action = ImageAction::Rollback { name: self.image_name, version: self.version };
-        context.action(action, self.confirmed.yes).await
-    }
-}
-
-/// `walt image prune`
-#[derive(Debug, Args)]
-pub struct Prune {
-    image_name: Option<String>,
-    #[command(flatten)]
-    confirmed: Confirmed,
-}
-
-impl Prune {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        context.action(ImageAction::Prune { name: self.image_name }, self.confirmed.yes).await
-    }
-}
+use walt_api::versions::{FileChange, FileDifference, ImageDiff};
 
 /// `walt image diff`
 #[derive(Debug, Args)]
@@ -103,7 +29,7 @@ impl Diff {
     }
 }
 
-/// One line for each path: a sign, the size in bytes, the path, and what of it changed.
+/// One line per path: a sign, the size in bytes, the path, and what changed.
 fn lines(differences: &[FileDifference]) -> String {
     let width = differences.iter().map(|d| d.size.to_string().len()).max().unwrap_or(0);
     differences
@@ -126,10 +52,10 @@ fn summary(diff: &ImageDiff) -> String {
     let (added, changed, deleted) =
         (count(FileChange::Added), count(FileChange::Changed), count(FileChange::Deleted));
     if diff.truncated {
-        return format!("These are the first {} differences; there are more.", diff.differences.len());
+        return format!("Only the first {} differences are listed; there are more.", diff.differences.len());
     }
     match diff.differences.len() {
-        0 => format!("{} and {} hold the same files.", diff.from, diff.to),
+        0 => format!("{} and {} contain the same files.", diff.from, diff.to),
         _ => format!("{added} added, {changed} changed, {deleted} deleted."),
     }
 }
@@ -160,6 +86,6 @@ mod tests {
         assert_eq!(lines(&diff.differences), "~    0  /etc/  (mode)\n+ 1234  /etc/new\n-    5  /etc/old\n");
         assert_eq!(summary(&diff), "1 added, 1 changed, 1 deleted.");
         let none = ImageDiff { differences: Vec::new(), ..diff };
-        assert_eq!(summary(&none), "ann/a:latest and ann/b:latest hold the same files.");
+        assert_eq!(summary(&none), "ann/a:latest and ann/b:latest contain the same files.");
     }
 }

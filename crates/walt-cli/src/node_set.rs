@@ -1,13 +1,13 @@
-//! Sets of nodes, for the command that goes through one by itself (`node run`).
+//! Sets of nodes, for the command that resolves one on this side (`node run`).
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::error::Failure;
 use walt_types::node_set::{self, SetError};
 
-/// Names of the nodes in a set, each once, in order. The server is asked only if the text may mean several nodes.
+/// Names of the nodes in a set, sorted, without duplicates. Asks the server only if the text may name several nodes.
 ///
 /// # Errors
-/// A name that no node has, or a set without members.
+/// An unknown name, or an empty set.
 pub async fn resolve(context: &mut Context, text: &str) -> Result<Vec<String>, Failure> {
     if !node_set::is_set(text) {
         return Ok(vec![text.to_owned()]);

@@ -1,0 +1,44 @@
+//! Actions: requests to the server that change something.
+
+use walt_api::{ImageAction, NodeAction, SessionAction};
+use walt_client::{Client, Reply};
+
+/// An action of any kind.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// On nodes.
+    Node(NodeAction),
+    /// On images.
+    Image(ImageAction),
+    /// On an image shell's session.
+    Session(SessionAction),
+}
+
+impl Action {
+    /// Sends it once; `token` confirms what an earlier attempt asked about.
+    pub async fn send(&self, client: &mut Client, token: Option<&str>) -> walt_client::Result<Reply> {
+        match self {
+            Self::Node(action) => client.node_action(action, token).await,
+            Self::Image(action) => client.image_action(action, token).await,
+            Self::Session(action) => client.session_action(action, token).await,
+        }
+    }
+}
+
+impl From<NodeAction> for Action {
+    fn from(action: NodeAction) -> Self {
+        Self::Node(action)
+    }
+}
+
+impl From<ImageAction> for Action {
+    fn from(action: ImageAction) -> Self {
+        Self::Image(action)
+    }
+}
+
+impl From<SessionAction> for Action {
+    fn from(action: SessionAction) -> Self {
+        Self::Session(action)
+    }
+}

@@ -1,0 +1,24 @@
+//! `walt node config`
+
+use crate::commands::options::Confirmed;
+use crate::context::Context;
+use crate::error::Failure;
+use clap::Args;
+use walt_api::NodeAction;
+
+/// `walt node config`
+#[derive(Debug, Args)]
+pub struct Config {
+    node_set: String,
+    configuration: Vec<String>,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Config {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let action = NodeAction::Config { nodes: self.node_set, settings: self.configuration };
+        context.action(action, self.confirmed.yes).await
+    }
+}

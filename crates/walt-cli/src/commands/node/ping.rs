@@ -1,0 +1,26 @@
+//! `walt node ping`
+
+use super::access;
+use crate::context::Context;
+use crate::error::Failure;
+use crate::terminal::{self, End, Mode};
+use clap::Args;
+use walt_api::term::NodeTerminal;
+
+/// `walt node ping`
+#[derive(Debug, Args)]
+pub struct Ping {
+    node_name: String,
+}
+
+impl Ping {
+    /// Runs it.
+    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+        let tty = terminal::local_tty(&context.ui);
+        let mode = if tty.is_some() { Mode::Raw } else { Mode::NoInput };
+        match access::open(context, &self.node_name, NodeTerminal::Ping, tty, mode, false).await? {
+            End::Interrupted => Err(Failure::reported()),
+            end => access::result(end),
+        }
+    }
+}
