@@ -149,8 +149,22 @@ fn trees_are_copied_in_and_out() {
     );
     refused(&server, dir, "mine:/etc", "no/where", 1, "No such file or directory: no/where");
     refused(&server, dir, "one", "other:/root", 1, "No such image 'other'");
-    refused(&server, dir, "one", "two", 2, "either the source or the destination must be a path of this machine");
-    refused(&server, dir, "mine:/a", "mine:/b", 2, "either the source or the destination must be a path of this machine");
+    refused(
+        &server,
+        dir,
+        "one",
+        "two",
+        2,
+        "either the source or the destination must be a path of this machine",
+    );
+    refused(
+        &server,
+        dir,
+        "mine:/a",
+        "mine:/b",
+        2,
+        "either the source or the destination must be a path of this machine",
+    );
     fs::write(dir.join("more/secret"), "").unwrap();
     fs::set_permissions(dir.join("more/secret"), PermissionsExt::from_mode(0o600)).unwrap();
     refused(&server, dir, "more", "mine:/root", 1, "nothing was copied");
