@@ -41,22 +41,22 @@ pub struct UserNamespaces {
     pub why: Option<String>,
 }
 
-/// Nodes by state, see [`NodeState`].
+/// Nodes by state, see [`NodeState`](crate::NodeState).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCounts {
     /// All.
     pub total: usize,
-    /// [`NodeState::Booted`].
+    /// [`NodeState::Booted`](crate::NodeState::Booted).
     pub booted: usize,
-    /// [`NodeState::Booting`].
+    /// [`NodeState::Booting`](crate::NodeState::Booting).
     pub booting: usize,
-    /// [`NodeState::Down`].
+    /// [`NodeState::Down`](crate::NodeState::Down).
     pub down: usize,
-    /// [`NodeState::Off`].
+    /// [`NodeState::Off`](crate::NodeState::Off).
     pub off: usize,
 }
 
-/// Sessions by state, see [`SessionInfo::state`].
+/// Sessions by state, see [`SessionInfo::state`](crate::SessionInfo::state).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionCounts {
     /// All.

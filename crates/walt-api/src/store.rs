@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use walt_types::{DiffId, ImageId, ViewId};
 
-/// Answer of [`route::STORE`]: the contents of the image store, at a moment when nothing changes it. The
+/// Answer of [`route::STORE`](crate::route::STORE): the contents of the image store, at a moment when nothing changes it. The
 /// digests are for a program that reads the store's files, such as `walt-server check-store`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreLook {

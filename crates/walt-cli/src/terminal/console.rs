@@ -12,13 +12,13 @@ pub struct Keys {
 impl Keys {
     /// Removes the command keys from `bytes`; true if the user wants to leave (the rest is dropped).
     pub fn read(&mut self, bytes: &mut Vec<u8>) -> bool {
-        let mut kept = Vec::with_capacity(bytes.len());
+        let mut passed = Vec::with_capacity(bytes.len());
         let mut leave = false;
         for &byte in bytes.iter() {
             if !self.after_prefix {
                 self.after_prefix = byte == CTRL_A;
                 if !self.after_prefix {
-                    kept.push(byte);
+                    passed.push(byte);
                 }
                 continue;
             }
@@ -28,11 +28,11 @@ impl Keys {
                     leave = true;
                     break;
                 }
-                b'a' | CTRL_A => kept.push(CTRL_A),
+                b'a' | CTRL_A => passed.push(CTRL_A),
                 _ => {}
             }
         }
-        *bytes = kept;
+        *bytes = passed;
         leave
     }
 }
@@ -50,7 +50,7 @@ pub struct ClearFilter {
 impl ClearFilter {
     /// The chunk without clearing sequences.
     pub fn filter(&mut self, chunk: &[u8]) -> Vec<u8> {
-        let mut kept = Vec::with_capacity(chunk.len());
+        let mut passed = Vec::with_capacity(chunk.len());
         for &byte in chunk {
             self.pending.push(byte);
             if CLEARING.contains(&self.pending.as_slice()) {
@@ -58,11 +58,11 @@ impl ClearFilter {
             } else if !CLEARING.iter().any(|w| w.starts_with(&self.pending)) {
                 // Not one of them; but this byte may begin the next one.
                 let last = if byte == 0x1b { self.pending.pop() } else { None };
-                kept.append(&mut self.pending);
+                passed.append(&mut self.pending);
                 self.pending.extend(last);
             }
         }
-        kept
+        passed
     }
 }
 

@@ -163,8 +163,8 @@ mod tests {
             Entry::Helper { program: "docker-credential-desktop".into(), key: "https://h.x/v1/".into() };
         assert_eq!(store.entry("h.x", true), Some(helper));
         assert!(AuthFile::parse(b"[]").is_none() && AuthFile::parse(b"").is_none());
-        let said = parse_helper(br#"{"ServerURL":"x","Username":"ann","Secret":"s"}"#).unwrap();
-        assert_eq!((said.username.as_str(), said.password.as_str()), ("ann", "s"));
-        assert!(!format!("{file:?} {said:?}").contains("secret"));
+        let answer = parse_helper(br#"{"ServerURL":"x","Username":"ann","Secret":"s"}"#).unwrap();
+        assert_eq!((answer.username.as_str(), answer.password.as_str()), ("ann", "s"));
+        assert!(!format!("{file:?} {answer:?}").contains("secret"));
     }
 }

@@ -71,8 +71,8 @@ fn local_destination(source: &Source, path: &Path) -> Result<(PathBuf, Option<Os
         Placed::Merged => Ok((path.to_owned(), None)),
         Placed::Inside => {
             let name = OsString::from_vec(source.name.0.clone());
-            let odd = matches!(name.as_bytes(), b"" | b"." | b"..") || name.as_bytes().contains(&b'/');
-            if odd {
+            let unusable = matches!(name.as_bytes(), b"" | b"." | b"..") || name.as_bytes().contains(&b'/');
+            if unusable {
                 return Err(Failure::new("the source has no name that could be used in the destination."));
             }
             Ok((path.to_owned(), Some(name)))

@@ -32,7 +32,7 @@ impl Serve {
             )
         })?;
         let address = listener.local_addr()?;
-        ui::out(&format!("The images of the server are available at {address} until ctrl-C."))?;
+        ui::out(&format!("The images of the server can be read at {address}, until ctrl-C."))?;
         let port = match address.port() {
             PORT => String::new(),
             other => format!(" --port {other}"),
