@@ -17,11 +17,8 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use walt_images::{
-    Composer, Kind, Last, Meta, Time, View, file_digest,
-    paths::{as_path, split},
-    stop,
-};
+use walt_images::{Composer, Kind, Last, Meta, Time, View, file_digest, stop};
+use walt_tar::paths::{as_path, join, split};
 use walt_types::patterns::{Patterns, is_pattern, name_matches};
 
 mod archive;
@@ -105,11 +102,11 @@ impl Copier<'_> {
                     for child in view.children(*number) {
                         let found = view.name(*child);
                         if name_matches(name, found) {
-                            next.insert(joined(dir, found), *child);
+                            next.insert(join(dir, found), *child);
                         }
                     }
-                } else if let Some(child) = view.resolve(&joined(dir, name)) {
-                    next.insert(joined(dir, name), child);
+                } else if let Some(child) = view.resolve(&join(dir, name)) {
+                    next.insert(join(dir, name), child);
                 }
             }
             if next.len() > MAX_MATCHES {
@@ -229,13 +226,13 @@ impl Copier<'_> {
         let start = view.path(top);
         let mut pending = vec![(top, Vec::new())];
         while let Some((number, name)) = pending.pop() {
-            if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&joined(&start, &name))) {
+            if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&join(&start, &name))) {
                 continue;
             }
             stop::check()?;
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
-                pending.push((*child, joined(&name, view.name(*child))));
+                pending.push((*child, join(&name, view.name(*child))));
             }
         }
         Ok(())
@@ -453,14 +450,6 @@ impl Copier<'_> {
 
 fn is_dir(view: &View, number: u32) -> bool {
     view.entry(number).is_some_and(|e| e.kind == Kind::Dir)
-}
-
-fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    match (dir.is_empty(), name.is_empty()) {
-        (true, _) => name.to_owned(),
-        (_, true) => dir.to_owned(),
-        _ => [dir, b"/", name].concat(),
-    }
 }
 
 /// With `--parents`: the part of a found path behind the pivot `/./` of the pattern.

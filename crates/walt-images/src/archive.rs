@@ -4,7 +4,6 @@
 use crate::{
     ImageConfig, Store,
     error::{Context, Error, Result},
-    paths::split,
     store::Temporary,
 };
 use serde::Deserialize;
@@ -14,14 +13,15 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
 };
+use walt_tar::paths::split;
 use walt_tar::{BLOCK, Type, read_header};
 
 /// Largest document of an archive, in bytes.
 const MAX_DOCUMENT: u64 = 8 << 20;
 /// Most entries of an archive.
 const MAX_ENTRIES: usize = 100_000;
-/// Links that are followed: older archives have a layer twice by a link.
-const MAX_LINKS: usize = 4;
+/// Links followed from one name: older archives store a layer that occurs twice as a link to its first copy.
+const MAX_ALIASES: usize = 4;
 
 /// An archive that is coming.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Archive {
     fn find(&self, name: &[u8]) -> Result<(u64, u64)> {
         let absent = || wrong(format!("'{}' is missing", String::from_utf8_lossy(name)));
         let mut name = name.to_vec();
-        for _ in 0..MAX_LINKS {
+        for _ in 0..MAX_ALIASES {
             match self.members.get(&name).ok_or_else(absent)? {
                 Member::File { at, size } => return Ok((*at, *size)),
                 Member::Link(target) => name = beside(&name, target),

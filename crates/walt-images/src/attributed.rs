@@ -16,7 +16,6 @@ mod ext4;
 use crate::{
     error::{Context, Result},
     layer::{disk::Xattrs, scan::Kind},
-    paths::as_path,
     store::{NewEntry, NewKind},
     view::View,
 };
@@ -27,6 +26,7 @@ use std::{
     io,
     sync::Arc,
 };
+use walt_tar::paths::as_path;
 
 /// Most bytes of all these files of an image; the server's disk has them a second time.
 const MAX_TOTAL: u64 = 512 << 20;

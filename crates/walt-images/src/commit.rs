@@ -12,7 +12,6 @@ use crate::{
         skeleton::LayerInfo,
         write::{check, write_layer},
     },
-    paths::{as_path, split},
     save_rules::{EMPTIED, LOGIN_LOGS, SaveRules, When},
     stop,
     store::Store,
@@ -21,6 +20,7 @@ use crate::{
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, ftruncate, openat};
 use std::{collections::HashMap, fs::File, path::Path};
 use walt_tar::Time;
+use walt_tar::paths::{as_path, split};
 
 const UNCHANGED: &str = "as it was";
 const SAME_AS_PLATFORM: &str = "the server puts this file there by itself";

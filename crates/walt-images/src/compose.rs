@@ -36,7 +36,6 @@ use crate::{
         scan::Kind,
         skeleton::LayerInfo,
     },
-    paths::{as_path, split},
     stop,
     store::{Store, Temporary},
     view::{Entry, View},
@@ -46,6 +45,7 @@ use rustix::{
     fs::{self, AtFlags, Mode},
 };
 use std::{collections::BTreeMap, io, sync::Arc};
+use walt_tar::paths::{as_path, split};
 use walt_tar::{MAX_PATH, Time};
 
 /// Longest name of a file in bytes (Linux NAME_MAX).

@@ -33,7 +33,7 @@ impl View {
         while let Some((number, path)) = pending.pop() {
             stop::check()?;
             for child in self.children(number).iter().rev() {
-                pending.push((*child, crate::paths::join(&path, self.name(*child))));
+                pending.push((*child, walt_tar::paths::join(&path, self.name(*child))));
             }
             if !path.is_empty() {
                 self.pack_one(number, path, &mut first_names, out, progress)?;
@@ -51,7 +51,7 @@ impl View {
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let Some(entry) = self.entry(number) else { return Ok(()) };
-        let show = PathBuf::from("/").join(crate::paths::as_path(&self.path(number)));
+        let show = PathBuf::from("/").join(walt_tar::paths::as_path(&self.path(number)));
         let kind = match entry.kind {
             Kind::File => Type::File,
             Kind::Dir => Type::Dir,

@@ -12,13 +12,13 @@ use crate::{
         skeleton::LayerInfo,
         write::write_layer,
     },
-    paths::{as_path, split},
     stop,
     store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, Store},
     view::View,
 };
 use rustix::fs::{AtFlags, Mode};
 use std::{collections::HashMap, fs};
+use walt_tar::paths::{as_path, split};
 use walt_types::{DiffId, ImageId};
 
 impl ImageConfig {

@@ -13,6 +13,7 @@
 
 mod header;
 pub mod local;
+pub mod paths;
 mod sparse;
 
 pub use header::{

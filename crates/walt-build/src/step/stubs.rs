@@ -3,11 +3,9 @@
 use rustix::fs::{AtFlags, FileType, Mode as FileMode, OFlags, ResolveFlags, Timespec, Timestamps};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
 use walt_container::{Error, Result};
-use walt_images::paths::split;
+use walt_images::MAX_LINKS;
 use walt_sys::userns;
-
-/// Most symbolic links that are followed on the way to a mount point.
-const MAX_LINKS: usize = 40;
+use walt_tar::paths::{join, split};
 
 /// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
 pub(super) struct Stubs {
@@ -150,10 +148,6 @@ impl Stubs {
             }
         }
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 fn time(stat: rustix::fs::Stat) -> Timespec {

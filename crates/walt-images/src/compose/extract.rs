@@ -1,14 +1,14 @@
 //! A tar put on top of a view.
 
 use super::{Composer, Last, Meta, refuse};
-use crate::paths::join;
 use crate::{
     error::{Context, Error, Result},
     layer::{implied::IMPLIED_MODE, scan::Kind},
-    paths::split,
     stop,
 };
 use std::io::{BufReader, Read};
+use walt_tar::paths::join;
+use walt_tar::paths::split;
 use walt_tar::{Header, Type, Unwritten, read_file, read_header};
 
 /// Bytes read from the tar at once.

@@ -3,8 +3,7 @@
 use super::{Composer, Meta, is_below, refuse};
 use crate::{
     error::{Context, Result},
-    layer::{disk::is_overlay_xattr, holes, scan::Kind},
-    paths::{as_path, split},
+    layer::{holes, scan::Kind},
 };
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use std::{
@@ -12,6 +11,8 @@ use std::{
     io::{self, Read},
 };
 use walt_tar::MAX_PATH;
+use walt_tar::local::is_overlay_xattr;
+use walt_tar::paths::{as_path, split};
 
 impl Composer<'_> {
     /// Makes a regular file whose bytes `write` writes; `size` is what it will have, holes included.

@@ -3,7 +3,6 @@
 
 use super::disk::{OPAQUE, Place, Root};
 use crate::error::{Context, Result};
-use crate::paths::split;
 use rustix::{
     fs::{self, FileType, OFlags, ResolveFlags},
     io::Errno,
@@ -13,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_tar::Time;
+use walt_tar::paths::split;
 
 /// Mode of an implied directory that is nowhere below.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;

@@ -18,7 +18,6 @@ use super::{
     implied::{DirMeta, write_implied},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::paths::{as_path, split};
 use crate::{
     error::{Context, Error, Result},
     stop,
@@ -36,6 +35,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
 };
+use walt_tar::paths::{as_path, split};
 use walt_tar::{BLOCK, Header, Region, Time, Type, read_header, read_regions};
 
 /// Most entries of one layer.

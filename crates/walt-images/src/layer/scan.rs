@@ -1,7 +1,6 @@
 //! Reading a layer directory: every entry, parents first, names of a directory sorted byte-wise.
 
-use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr};
-use crate::paths::{as_path, split};
+use super::disk::{self, OPAQUE, Place, Root, Xattrs};
 use crate::{
     error::{Context, Error, Result},
     stop,
@@ -10,6 +9,8 @@ use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, OFlags},
 };
+use walt_tar::local::is_overlay_xattr;
+use walt_tar::paths::{as_path, split};
 use walt_tar::{MAX_PATH, Time};
 
 /// Type of a file.

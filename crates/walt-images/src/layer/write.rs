@@ -13,7 +13,6 @@ use super::{
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::paths::split;
 use crate::{
     error::{Context, Error, Result},
     stop,
@@ -25,6 +24,7 @@ use std::{
     io,
     path::Path,
 };
+use walt_tar::paths::split;
 use walt_tar::{BLOCK, Header, Region, Sparse, Time, Type, write_header, write_map};
 use walt_types::{DiffId, Hash256};
 
