@@ -20,7 +20,6 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -29,8 +28,9 @@ use walt_container::{
     Error, Result,
     bundle::{self, Facts, runtime::Runtime},
     session::{HoldSpec, Mode, SPEC_VERSION, Users},
+    setup::{self, Isolation, UPPER, WORK, path_of},
 };
-use walt_sys::{mount, net, process, userns::Namespaces};
+use walt_sys::{mount, net::container::ContainerNetwork, process, userns::Namespaces};
 
 /// Name of the machine in every build.
 const HOSTNAME: &str = "image-build";
@@ -78,7 +78,7 @@ pub struct StepSpec {
     #[serde(default)]
     pub users: Option<Users>,
     /// The link to the server; none: only the loopback interface.
-    pub network: Option<net::container::ContainerNetwork>,
+    pub network: Option<ContainerNetwork>,
     /// Most memory, in bytes.
     pub memory_max: Option<u64>,
     /// What is shown beside the image.
@@ -176,19 +176,12 @@ pub fn run(dir: &Path) -> i32 {
 
 /// Whether the process of the step in `dir` is alive.
 pub fn is_alive(dir: &Path) -> bool {
-    let Ok(file) = File::open(dir.join(LOCK)) else { return false };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    setup::is_locked(&dir.join(LOCK))
 }
 
 /// Removes what a step that was killed has left of its container. `cgroup` is the one of its specification.
 pub async fn clean(spec: &StepSpec, dir: &Path) -> Result<()> {
-    runtime(spec, dir).delete().await?;
-    let group = process::Cgroup::new(&spec.cgroup);
-    if !group.processes()?.is_empty() {
-        group.kill()?;
-    }
-    group.remove()?;
-    Ok(())
+    setup::remove_leftovers(&runtime(spec, dir), &process::Cgroup::new(&spec.cgroup)).await
 }
 
 fn runtime(spec: &StepSpec, dir: &Path) -> Runtime {
@@ -250,27 +243,14 @@ async fn let_go() {
 }
 
 async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Ended> {
-    let namespaces = spec.users.as_ref().map(|users| Namespaces::new(users.first)).transpose()?;
+    let Isolation { namespaces, netns, link } =
+        Isolation::start(spec.users.as_ref(), spec.network.as_ref(), dir)?;
     if let Some(users) = &spec.users {
-        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
         for fd in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            std::os::unix::fs::fchown(fd, Some(users.first), Some(users.first))
-                .map_err(|e| Error::io("give the output of", dir, e))?;
+            setup::own_stream(fd, users.first, dir)?;
         }
     }
-    let own_netns = (namespaces.is_none() && spec.network.is_some()).then(net::new_netns).transpose()?;
-    // Without a link, the runtime makes one, with its loopback interface.
-    let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(own_netns.as_ref()));
-    let link = match (&spec.network, netns) {
-        (Some(network), Some(netns)) => {
-            let netns = netns.try_clone().map_err(|e| Error::io("keep the network of", dir, e))?;
-            let network = network.clone();
-            Some(tokio::task::spawn_blocking(move || {
-                net::container::setup_container_network(&netns, &network)
-            }))
-        }
-        _ => None,
-    };
+    let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(netns.as_ref()));
     let root = match &spec.users {
         // Below the session's own directory it could not be reached.
         Some(users) => overlay(dir, &spec.lowers, Some(&users.root), namespaces.as_ref())?,
@@ -287,16 +267,13 @@ async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<
     };
     let result = match mounts(&place, spec, secrets, &mut stubs) {
         Ok(mounts) => {
-            if let Some(link) = link {
-                link.await.map_err(|e| Error::Start(e.to_string()))??;
-            }
-            let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into();
+            link.ready().await?;
             let facts = Facts {
                 root: root.clone(),
                 run: None,
                 cpuinfo: None,
-                netns: netns.map(path),
-                userns: namespaces.as_ref().map(|n| path(&n.user)),
+                netns: netns.map(path_of),
+                userns: namespaces.as_ref().map(|n| path_of(&n.user)),
                 shell: "/bin/sh",
                 has_home: false,
             };
@@ -350,7 +327,7 @@ fn overlay(
     ids: Option<&Namespaces>,
 ) -> Result<PathBuf> {
     make_dir(base)?;
-    for part in ["layer/fs", "work", "root", "empty"] {
+    for part in [UPPER, WORK, "root", "empty"] {
         make_dir(&base.join(part))?;
     }
     let target = target.map_or_else(|| base.join("root"), Path::to_owned);
@@ -359,14 +336,7 @@ fn overlay(
         // An image from scratch has no layer, an overlay needs one.
         lowers.push(base.join("empty"));
     }
-    mount::overlay(&mount::Overlay {
-        lowers,
-        base: base.to_owned(),
-        upper: "layer/fs".into(),
-        work: "work".into(),
-        target: target.clone(),
-        ids,
-    })?;
+    setup::overlay(base, lowers, &target, ids)?;
     Ok(target)
 }
 

@@ -29,7 +29,7 @@ use crate::{
     Prepared, SaveRules,
     error::{Context, Error, Result},
     layer::{
-        attributes::{self, Skipped},
+        attributes::{self, Metadata, Skipped},
         disk::{OPAQUE, Place, Root, Xattrs},
         holes,
         import::{MAX_APPARENT, MAX_ENTRIES},
@@ -388,12 +388,8 @@ impl Composer<'_> {
     }
 }
 
-/// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
 fn metadata(place: &Place, meta: &Meta, kind: Kind, skipped: &mut Skipped) -> io::Result<()> {
-    place.chown(meta.uid, meta.gid)?;
-    attributes::set(&meta.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
-    if kind != Kind::Symlink {
-        place.chmod(meta.mode)?;
-    }
-    place.set_mtime(meta.mtime)
+    let mode = (kind != Kind::Symlink).then_some(meta.mode);
+    let (uid, gid, mtime) = (meta.uid, meta.gid, meta.mtime);
+    Metadata { uid, gid, mode, mtime, xattrs: &meta.xattrs }.apply(place, skipped)
 }

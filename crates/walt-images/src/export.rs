@@ -1,6 +1,7 @@
 //! Layers and images as the OCI specification has them, byte for byte as they were.
 
 use crate::{
+    config::digest_of,
     error::{Context, Error, Result},
     layer::{disk::Root, holes::read_payload, skeleton::Record},
     stop,
@@ -13,7 +14,7 @@ use std::{
     io::{self, BufWriter, Write},
     path::Path,
 };
-use walt_types::{DiffId, Hash256, ImageId};
+use walt_types::{DiffId, ImageId};
 
 /// Bytes held back until the digest is known to fit: without them the receiver has no whole tar.
 const HELD_BACK: usize = 512;
@@ -118,7 +119,7 @@ impl Store {
             "layers": layers,
         })
         .to_string();
-        let digest = Hash256(Sha256::digest(&manifest).into());
+        let digest = digest_of(manifest.as_bytes());
         write(&blobs.join(digest.to_string()), manifest.as_bytes())?;
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let mut entry = descriptor(kind, &format!("sha256:{digest}"), manifest.len() as u64);

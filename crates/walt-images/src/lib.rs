@@ -58,7 +58,7 @@ pub use blobs::NewBlob;
 pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use compose::{Composed, Composer, Edit, Last, Meta};
-pub use config::{History, ImageConfig, RootFs, RunConfig};
+pub use config::{History, ImageConfig, RootFs, RunConfig, digest_of};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};

@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use walt_images::MAX_FOREIGN_LAYERS;
 use walt_types::{DiffId, Hash256, ImageId};
+
+pub use walt_images::digest_of;
 
 /// Largest manifest, index or configuration, in bytes.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
@@ -24,9 +25,7 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 /// Media type of OCI configurations.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of OCI layers with gzip.
-pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// What we can read, for `Accept`.
-pub const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+pub(super) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Points to a blob or a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,13 +216,8 @@ fn oci_layer_type(media_type: &str) -> &str {
     }
 }
 
-/// SHA-256 of bytes.
-pub fn digest_of(bytes: &[u8]) -> Hash256 {
-    Hash256(Sha256::digest(bytes).into())
-}
-
 /// The CPU architectures, in Go's names, that run images for a model of nodes; best first.
-pub fn architectures(model: &str) -> &'static [&'static str] {
+pub(super) fn architectures(model: &str) -> &'static [&'static str] {
     match model {
         "pc-x86-32" => &["386"],
         m if m.starts_with("pc-") || m.starts_with("qemu-") => &["amd64"],

@@ -306,9 +306,8 @@ impl Vm {
             cgroup.join(self.identity.pid)?;
         }
         let bytes = serde_json::to_vec(&self.identity).map_err(|e| failed("write vm.json")(e.into()))?;
-        let (path, new) = (path_of(&self.directory, "vm.json"), path_of(&self.directory, "vm.json.new"));
-        let write = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &path));
-        write.map_err(failed(format!("write {}", path.display())))?;
+        let path = path_of(&self.directory, "vm.json");
+        walt_sys::file::replace(&path, &bytes).map_err(failed(format!("write {}", path.display())))?;
         // The socket listens since before qemu: a connection waits until qemu accepts it, or is refused once qemu has
         // ended.
         let uuid = Qmp::connect(&path_of(&self.directory, "qmp.sock"), START_TIMEOUT)?.uuid()?;

@@ -1,24 +1,20 @@
 //! What is shown to a command beside the image.
 
 use super::{HOSTNAME, SCRIPT, Secrets, StepSpec, What, make_dir, overlay, stubs::Stubs};
-use rustix::fs::{FileType, Mode as FileMode, OFlags, ResolveFlags};
+use rustix::fs::FileType;
 use serde_json::{Value, json};
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
-use walt_container::{Error, Result, bundle};
+use walt_container::{Error, Result, bundle, setup::open_in};
 use walt_sys::{mount, userns::Namespaces};
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Value {
-    let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
-    options.push(if read_only { "ro" } else { "rw" });
-    json!({"destination": target, "type": "bind", "source": source, "options": options})
+    let access = if read_only { "ro" } else { "rw" };
+    bundle::bind(source, target, &["rbind", "nosuid", "nodev", "rprivate", access])
 }
 
 /// Where things are prepared, and for whom.
@@ -128,12 +124,4 @@ pub(super) fn mounts(
         }
     }
     Ok(list)
-}
-
-/// Opens a path of a tree without access to it, following symbolic links inside the tree only.
-fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
-    let path = if path.is_empty() { "." } else { path };
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty(), how)
 }

@@ -11,7 +11,7 @@ use super::serve::is_simple;
 use crate::bundle::runtime::{CONFIG, Runtime, Streams};
 use crate::bundle::{self, NOTIFY_SOCKET};
 use crate::session::{HoldSpec, Mode, Phase, Tty};
-use crate::{Error, Result};
+use crate::{Error, Result, setup};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -52,17 +52,6 @@ const PID: &str = "pid";
 /// How long something may take in the container of this session.
 fn patience(holder: &Holder, limit: Duration) -> Duration {
     if holder.spec.borrow().emulated { limit * EMULATION_FACTOR } else { limit }
-}
-
-/// Removes what a dead holder left of its container.
-pub async fn clean(holder: &Rc<Holder>) -> Result<()> {
-    holder.runtime().delete().await?;
-    let group = holder.cgroup();
-    if !group.processes()?.is_empty() {
-        group.kill()?;
-    }
-    group.remove()?;
-    Ok(())
 }
 
 /// Starts the container: the shell itself, or the OS.
@@ -246,11 +235,8 @@ async fn launch_on_pipes(
     };
     let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
     if spec.users.is_some() {
-        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
-        let owner = holder.container_root();
         for fd in [&theirs, &out, &err] {
-            std::os::unix::fs::fchown(fd, Some(owner), Some(owner))
-                .map_err(|e| Error::io("give the streams of the shell in", holder.dir.path(), e))?;
+            setup::own_stream(fd, holder.container_root(), holder.dir.path())?;
         }
     }
     let streams = Streams { stdin: Some(theirs), stdout: Some(out), stderr: Some(err) };
@@ -477,7 +463,7 @@ async fn remove_container(holder: &Rc<Holder>) -> Result<()> {
         holder.runtime().forget()?;
         holder.cgroup().remove()?;
     } else {
-        clean(holder).await?;
+        setup::remove_leftovers(&holder.runtime(), &holder.cgroup()).await?;
     }
     *holder.init.borrow_mut() = None;
     holder.update(|s| s.phase = Phase::Stopped);

@@ -3,9 +3,10 @@
 //! A layer's skeleton keeps the tar's bytes, so that a layer with attributes that are not set here is still given back as
 //! it was. What mounts and nodes see is what the disk has.
 
-use super::disk::has_room;
+use super::disk::{Place, has_room};
 use rustix::io::Errno;
 use std::{collections::BTreeSet, io};
+use walt_tar::Time;
 
 /// Names of attributes that a note tells; the others are counted.
 const MAX_TOLD: usize = 4;
@@ -100,6 +101,29 @@ fn is_no_place(e: &io::Error) -> bool {
     let odd =
         [Errno::NOTSUP, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::TOOBIG, Errno::RANGE, Errno::NOSPC];
     Errno::from_io_error(e).is_some_and(|e| odd.contains(&e))
+}
+
+/// Metadata of a new entry of a layer.
+pub(crate) struct Metadata<'a> {
+    pub uid: u32,
+    pub gid: u32,
+    /// Permission bits; `None` for a symbolic link, which has none.
+    pub mode: Option<u32>,
+    pub mtime: Time,
+    pub xattrs: &'a [(Vec<u8>, Vec<u8>)],
+}
+
+impl Metadata<'_> {
+    /// Sets the owner, then attributes (chown clears capabilities), then the mode (chown clears set-user-id), then the
+    /// time.
+    pub fn apply(&self, place: &Place, skipped: &mut Skipped) -> io::Result<()> {
+        place.chown(self.uid, self.gid)?;
+        set(self.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
+        if let Some(mode) = self.mode {
+            place.chmod(mode)?;
+        }
+        place.set_mtime(self.mtime)
+    }
 }
 
 /// Has `set` set the attributes that the table says.

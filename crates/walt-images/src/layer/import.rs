@@ -12,7 +12,7 @@
 
 use super::{
     ahead::{Ahead, read_ahead},
-    attributes::{self, Skipped},
+    attributes::{self, Metadata, Skipped},
     disk::{self, OPAQUE, Place, Root},
     holes,
     implied::{DirMeta, write_implied},
@@ -384,12 +384,8 @@ fn finish_file(file: &File, header: &Header, skipped: &mut Skipped) -> io::Resul
     Ok(fs::futimens(file, &disk::timestamps(header.mtime))?)
 }
 
-/// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
 fn metadata(place: &Place, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
-    place.chown(header.uid, header.gid)?;
-    attributes::set(&header.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
-    if header.kind != Type::Symlink {
-        place.chmod(header.mode)?;
-    }
-    place.set_mtime(header.mtime)
+    let mode = (header.kind != Type::Symlink).then_some(header.mode);
+    let (uid, gid, mtime) = (header.uid, header.gid, header.mtime);
+    Metadata { uid, gid, mode, mtime, xattrs: &header.xattrs }.apply(place, skipped)
 }
