@@ -17,7 +17,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use walt_images::{Composer, Kind, Last, Meta, Time, View, file_digest, stop};
+use walt_images::{Composer, Kind, Last, Meta, Time, View, cancel, file_digest};
 use walt_tar::paths::{as_path, join, split};
 use walt_types::patterns::{Patterns, is_pattern, name_matches};
 
@@ -60,7 +60,7 @@ struct Item {
 }
 
 /// Where the things of one source go, and how.
-struct Place<'a> {
+struct Destination<'a> {
     dest: &'a [u8],
     /// Whether the destination is a directory, there or not.
     directory: bool,
@@ -82,7 +82,7 @@ impl Copier<'_> {
 
     /// What the store says of `what`, as a mistake in this line; work that is not wanted any more is cancelled.
     fn failed(&self, what: &str, e: &walt_images::Error) -> Error {
-        if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
+        if e.is_cancelled() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
     }
 
     fn view(&self) -> Result<&Arc<View>> {
@@ -229,7 +229,7 @@ impl Copier<'_> {
             if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&join(&start, &name))) {
                 continue;
             }
-            stop::check()?;
+            cancel::check()?;
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
                 pending.push((*child, join(&name, view.name(*child))));
@@ -259,7 +259,7 @@ impl Copier<'_> {
                     let mode = self.mode(INLINE_MODE, false);
                     let meta = Meta { mode, ..made.clone() };
                     let mut bytes = content.as_bytes();
-                    self.room(composer, &to)?;
+                    self.check_not_directory(composer, &to)?;
                     composer.put_file(&to, &meta, content.len() as u64, &mut bytes)?;
                 }
                 Origin::Path(_) | Origin::Remote(_) => {
@@ -270,7 +270,7 @@ impl Copier<'_> {
                     let mut own = BTreeMap::new();
                     let linked = if matches!(origin, Origin::Path(_)) { &mut linked } else { &mut own };
                     for item in items {
-                        let place = Place { dest: &real, directory, made: &made, owner, unpack };
+                        let place = Destination { dest: &real, directory, made: &made, owner, unpack };
                         self.put(composer, &view, &item, &place, linked)?;
                     }
                 }
@@ -313,7 +313,7 @@ impl Copier<'_> {
     }
 
     /// Refuses to put a file in the place of a directory.
-    fn room(&self, composer: &Composer<'_>, to: &[u8]) -> Result<()> {
+    fn check_not_directory(&self, composer: &Composer<'_>, to: &[u8]) -> Result<()> {
         match composer.kind(to) {
             Some(Kind::Dir) => {
                 let to = String::from_utf8_lossy(to);
@@ -328,27 +328,27 @@ impl Copier<'_> {
         composer: &mut Composer<'_>,
         view: &Arc<View>,
         item: &Item,
-        place: &Place<'_>,
+        place: &Destination<'_>,
         linked: &mut BTreeMap<u32, Vec<u8>>,
     ) -> Result<()> {
-        let Place { dest, directory, made, owner, unpack } = *place;
+        let Destination { dest, directory, made, owner, unpack } = *place;
         let Some(entry) = view.entry(item.number) else { return Ok(()) };
         if entry.kind != Kind::Dir {
             if entry.kind == Kind::File && unpack {
                 let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
                 let shown = String::from_utf8_lossy(&item.name).into_owned();
                 match archive::archive(file, &item.name).map_err(|e| self.unreadable(view, item.number, e))? {
-                    archive::Found::Tar(mut tar) => {
+                    archive::Content::Tar(mut tar) => {
                         self.extract(composer, &mut tar, dest, made, owner)?;
-                        if tar.has_rest() {
+                        if tar.has_trailing_data() {
                             self.note(format!("'{shown}': what follows the end of the archive is ignored"));
                         }
                         return Ok(());
                     }
-                    archive::Found::File(Some(why)) => {
+                    archive::Content::File(Some(why)) => {
                         self.note(format!("'{shown}' is copied and not unpacked: {why}"));
                     }
-                    archive::Found::File(None) => {}
+                    archive::Content::File(None) => {}
                 }
             }
             let to = self.file_place(composer, dest, directory, &item.name, made)?;
@@ -404,7 +404,7 @@ impl Copier<'_> {
         if entry.kind == Kind::Dir {
             return Ok(composer.put_dir(to, &meta)?);
         }
-        self.room(composer, to)?;
+        self.check_not_directory(composer, to)?;
         if entry.nlink > 1 {
             if let Some(first) = linked.get(&entry.fileid) {
                 return Ok(composer.put_link(to, first)?);

@@ -1,10 +1,10 @@
 //! Layers and images as the OCI specification has them, byte for byte as they were.
 
 use crate::{
+    cancel,
     config::digest_of,
     error::{Context, Error, Result},
     layer::{disk::Root, holes::read_payload, skeleton::Record},
-    stop,
     store::Store,
 };
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ impl Store {
         // The sparse file whose parts come: one has many.
         let mut sparse: Option<(Vec<u8>, File)> = None;
         while let Some(record) = skeleton.next()? {
-            stop::check()?;
+            cancel::check()?;
             match record {
                 Record::Raw(bytes) => out.put(&bytes).on(what, &fs_dir)?,
                 Record::File { path, size } => {

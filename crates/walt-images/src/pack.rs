@@ -1,9 +1,9 @@
 //! A part of a view as a tar: what is copied out of an image, or from one image to another.
 
 use crate::{
+    cancel,
     error::{Context, Result},
     layer::scan::Kind,
-    stop,
     view::View,
 };
 use std::{
@@ -29,9 +29,9 @@ impl View {
     ) -> Result<()> {
         let mut first_names: HashMap<u32, Vec<u8>> = HashMap::new();
         let mut pending = vec![(number, name.to_vec())];
-        let out = &mut Watched(out);
+        let out = &mut Cancellable(out);
         while let Some((number, path)) = pending.pop() {
-            stop::check()?;
+            cancel::check()?;
             for child in self.children(number).iter().rev() {
                 pending.push((*child, walt_tar::paths::join(&path, self.name(*child))));
             }
@@ -100,11 +100,11 @@ impl View {
 }
 
 /// Writes as long as the work is wanted.
-struct Watched<'a>(&'a mut dyn Write);
+struct Cancellable<'a>(&'a mut dyn Write);
 
-impl Write for Watched<'_> {
+impl Write for Cancellable<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stop::check_io()?;
+        cancel::check_io()?;
         self.0.write(bytes)
     }
     fn flush(&mut self) -> io::Result<()> {

@@ -332,7 +332,7 @@ impl Store {
                 Some(new) => new.files.path().to_owned(),
                 None => self.layer_dir(l),
             };
-            implied::settle(layer.files.path(), &lower.iter().map(dir).collect::<Vec<_>>())?;
+            implied::inherit_metadata(layer.files.path(), &lower.iter().map(dir).collect::<Vec<_>>())?;
         }
         self.make_durable()?;
         for layer in unpacked {

@@ -121,7 +121,7 @@ impl RawDescriptor {
         // Only SHA-256 has to be known (image specification, "digests").
         let digest = match self.digest.strip_prefix("sha256:").map(str::parse) {
             Some(Ok(digest)) => digest,
-            _ => return Err(format!("the digest '{}' is not 'sha256:<64 digits>'", shown(&self.digest))),
+            _ => return Err(format!("the digest '{}' is not 'sha256:<64 digits>'", sanitized(&self.digest))),
         };
         if self.size > max {
             return Err(format!("{} bytes are more than the {max} that are accepted", self.size));
@@ -131,7 +131,7 @@ impl RawDescriptor {
 }
 
 /// Words of a stranger, in a message.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn sanitized(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -144,7 +144,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         return Err(format!("the manifest is larger than {MAX_DOCUMENT} bytes"));
     }
     let raw: RawDocument = serde_json::from_slice(bytes)
-        .map_err(|e| format!("the manifest is not valid: {}", shown(&e.to_string())))?;
+        .map_err(|e| format!("the manifest is not valid: {}", sanitized(&e.to_string())))?;
     if raw.schema_version != 2 {
         return Err(format!("the manifest has version {}, 2 is needed", raw.schema_version));
     }
@@ -166,7 +166,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         (Some(config), Some(layers), None)
             if says.is_none_or(|t| matches!(t, OCI_MANIFEST | DOCKER_MANIFEST)) =>
         {
-            may_have(layers.len(), MAX_FOREIGN_LAYERS)?;
+            check_layer_count(layers.len(), MAX_FOREIGN_LAYERS)?;
             let config = config.check(MAX_DOCUMENT)?;
             let layers = layers.into_iter().map(|l| l.check(MAX_BLOB)).collect::<Result<_, _>>()?;
             Ok(Document::Image(Manifest { config, layers }))
@@ -179,7 +179,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
 ///
 /// # Errors
 /// That, for the user.
-pub fn may_have(layers: usize, limit: usize) -> Result<(), String> {
+pub fn check_layer_count(layers: usize, limit: usize) -> Result<(), String> {
     if layers <= limit {
         return Ok(());
     }
@@ -230,7 +230,7 @@ pub(super) fn architectures(model: &str) -> &'static [&'static str] {
 
 /// The images of an index in the order in which they should be looked at for nodes of these models, most wanted
 /// first: those for their CPUs, then the others that may be for Linux.
-pub fn order<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexEntry> {
+pub fn candidates<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexEntry> {
     let mut wanted: Vec<&str> = Vec::new();
     for architecture in models.iter().flat_map(|m| architectures(m)) {
         if !wanted.contains(architecture) {
@@ -337,7 +337,7 @@ mod tests {
         ];
         let names = |models: &[&str]| {
             let models: Vec<String> = models.iter().map(ToString::to_string).collect();
-            order(&all, &models).into_iter().map(|e| e.architecture.clone()).collect::<Vec<_>>()
+            candidates(&all, &models).into_iter().map(|e| e.architecture.clone()).collect::<Vec<_>>()
         };
         assert_eq!(names(&["pc-x86-64"]), ["amd64", "s390x", "arm", "arm64"]);
         assert_eq!(names(&["rpi-4-b", "pc-x86-64"]), ["arm64", "arm", "amd64", "s390x"]);

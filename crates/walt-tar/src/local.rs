@@ -1,7 +1,7 @@
 //! Files of this machine, packed and unpacked as the user who runs the program.
 
 use crate::{
-    Dialect, Error, Header, Time, Type, Unwritten, paths::split, read_file, read_header, write_file,
+    CopyError, Dialect, Error, Header, Time, Type, paths::split, read_file, read_header, write_file,
     write_header_as,
 };
 use rustix::{
@@ -364,10 +364,10 @@ impl Unpacker<'_, '_> {
             let mut file = File::from(fd);
             let written = read_file(input, header, &mut file, self.watch.progress)
                 .map_err(|e| match e {
-                    Unwritten::Tar(e) => e.into(),
-                    Unwritten::File(source) => LocalError::File { what: "write", path: show.clone(), source },
+                    CopyError::Tar(e) => e.into(),
+                    CopyError::File(source) => LocalError::File { what: "write", path: show.clone(), source },
                 })
-                .and_then(|()| self.dress_open(&file, header, &show))
+                .and_then(|()| self.set_metadata(&file, header, &show))
                 .and_then(|()| fs::renameat(dir, temporary, dir, name).on("write", &show));
             if written.is_err() {
                 let _ = fs::unlinkat(dir, temporary, AtFlags::empty());
@@ -425,7 +425,7 @@ impl Unpacker<'_, '_> {
     }
 
     /// Metadata of an open file or directory: owner, attributes, mode, time.
-    fn dress_open(&self, file: impl AsFd, header: &Header, show: &Path) -> Result<(), LocalError> {
+    fn set_metadata(&self, file: impl AsFd, header: &Header, show: &Path) -> Result<(), LocalError> {
         let fd = file.as_fd();
         if self.is_root {
             let (uid, gid) = (Uid::from_raw(header.uid), Gid::from_raw(header.gid));
@@ -460,7 +460,7 @@ impl Unpacker<'_, '_> {
     fn finish(mut self) -> Result<(), LocalError> {
         for (path, header) in std::mem::take(&mut self.dirs).iter().rev() {
             let fd = self.open(path)?;
-            self.dress_open(&fd, header, &self.show(path))?;
+            self.set_metadata(&fd, header, &self.show(path))?;
         }
         Ok(())
     }

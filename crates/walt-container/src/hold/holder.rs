@@ -182,7 +182,7 @@ impl Holder {
             for (unit, _) in MASKED_UNITS {
                 std::os::unix::fs::symlink("/dev/null", units.join(unit))?;
             }
-            if owner == 0 { Ok(()) } else { give(&run, owner) }
+            if owner == 0 { Ok(()) } else { chown_tree(&run, owner) }
         };
         put().map_err(|e| Error::io("write the settings of the session to", &run, e))
     }
@@ -206,11 +206,11 @@ impl Holder {
 }
 
 /// Gives a tree that nobody else changes to a user.
-fn give(path: &Path, user: u32) -> std::io::Result<()> {
+fn chown_tree(path: &Path, user: u32) -> std::io::Result<()> {
     std::os::unix::fs::lchown(path, Some(user), Some(user))?;
     if path.symlink_metadata()?.is_dir() {
         for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), user)?;
+            chown_tree(&entry?.path(), user)?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@
 //! otherwise make systemd wait for 90 s.
 
 use super::client::short;
-use super::console::{Console, Ends};
+use super::console::{Console, ShellStreams};
 use super::holder::{Child, Holder};
 use super::serve::is_simple;
 use crate::bundle::runtime::{CONFIG, Runtime, Streams};
@@ -50,7 +50,7 @@ const PROCESS: &str = "process.json";
 const PID: &str = "pid";
 
 /// How long something may take in the container of this session.
-fn patience(holder: &Holder, limit: Duration) -> Duration {
+fn scaled(holder: &Holder, limit: Duration) -> Duration {
     if holder.spec.borrow().emulated { limit * EMULATION_FACTOR } else { limit }
 }
 
@@ -141,12 +141,12 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
         }
     };
     let not_systemd = async {
-        tokio::time::sleep(patience(holder, OTHER_INIT_LIMIT)).await;
+        tokio::time::sleep(scaled(holder, OTHER_INIT_LIMIT)).await;
         if run.join("systemd/system").is_dir() {
             std::future::pending::<()>().await;
         }
     };
-    let start_limit = patience(holder, OS_START_LIMIT);
+    let start_limit = scaled(holder, OS_START_LIMIT);
     let stopping = async { while !holder.stopping.get() && changed.changed().await.is_ok() {} };
     tokio::select! {
         () = up => Ok(Vec::new()),
@@ -178,7 +178,7 @@ async fn launch(
     runtime: &Runtime,
     spec: &HoldSpec,
     arguments: &[&str],
-) -> Result<(Child, Ends)> {
+) -> Result<(Child, ShellStreams)> {
     let ends = match &spec.tty {
         Some(tty) => launch_on_terminal(runtime, tty, arguments).await?,
         None => launch_on_pipes(holder, runtime, spec, arguments).await?,
@@ -186,7 +186,7 @@ async fn launch(
     Ok((read_child(runtime)?, ends))
 }
 
-async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) -> Result<Ends> {
+async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) -> Result<ShellStreams> {
     let path = runtime.dir.join(CONSOLE_SOCKET);
     let _ = std::fs::remove_file(&path);
     let (_dir, address) = short(&runtime.dir, CONSOLE_SOCKET)?;
@@ -213,7 +213,7 @@ async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) ->
     let _ = std::fs::remove_file(&path);
     // A size that cannot be set is not worth failing: the client sends it when it attaches.
     let _ = walt_sys::pty::set_size(&master, tty.rows, tty.cols);
-    Ok(Ends::Tty(master))
+    Ok(ShellStreams::Tty(master))
 }
 
 async fn launch_on_pipes(
@@ -221,7 +221,7 @@ async fn launch_on_pipes(
     runtime: &Runtime,
     spec: &HoldSpec,
     arguments: &[&str],
-) -> Result<Ends> {
+) -> Result<ShellStreams> {
     let pipe = || -> Result<(OwnedFd, OwnedFd)> {
         let (r, w) = std::io::pipe().map_err(|e| Error::io("make a pipe for", holder.dir.path(), e))?;
         Ok((r.into(), w.into()))
@@ -242,7 +242,7 @@ async fn launch_on_pipes(
     let streams = Streams { stdin: Some(theirs), stdout: Some(out), stderr: Some(err) };
     let child = runtime.spawn(arguments, streams)?;
     finish(runtime, child).await?;
-    Ok(Ends::Pipes { stdin: ours, stdout, stderr })
+    Ok(ShellStreams::Pipes { stdin: ours, stdout, stderr })
 }
 
 async fn finish(runtime: &Runtime, mut child: tokio::process::Child) -> Result<()> {
@@ -274,7 +274,7 @@ fn read_child(runtime: &Runtime) -> Result<Child> {
 }
 
 /// The shell runs: move its data, and wait for its end.
-fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: Ends) -> Result<()> {
+fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: ShellStreams) -> Result<()> {
     let mut console = Console::new(holder, ends)?;
     let readers = std::mem::take(&mut console.readers);
     *holder.console.borrow_mut() = Some(console);
@@ -367,7 +367,7 @@ async fn all_ended(targets: &[ProcessId], limit: Duration) -> bool {
     timeout(limit, wait).await.is_ok()
 }
 
-/// Ends the shell, or what it left running. Returns a note if the shell had to be killed.
+/// ShellStreams the shell, or what it left running. Returns a note if the shell had to be killed.
 async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     let leader = holder.shell_leader.get()?;
     let running = holder.shell.borrow().is_some();
@@ -376,7 +376,7 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     if let Some(console) = holder.console.take() {
         console.hang_up();
     }
-    let limit = patience(holder, SHELL_END_LIMIT);
+    let limit = scaled(holder, SHELL_END_LIMIT);
     let gone = all_ended(&targets, limit).await;
     // What ignored the signals, and what was started meanwhile.
     let rest = shell_processes(holder, leader);
@@ -385,14 +385,14 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     (running && !gone).then(|| format!("The shell did not end in {} s and was killed.", limit.as_secs()))
 }
 
-/// Ends the OS. Returns a note if it had to be killed.
+/// ShellStreams the OS. Returns a note if it had to be killed.
 async fn end_os(holder: &Rc<Holder>) -> Option<String> {
     let init = holder.init.borrow().clone()?;
     let mut status = init.ended.clone();
     if status.borrow().is_some() {
         return None;
     }
-    let (os_limit, init_limit) = (patience(holder, OS_END_LIMIT), patience(holder, INIT_END_LIMIT));
+    let (os_limit, init_limit) = (scaled(holder, OS_END_LIMIT), scaled(holder, INIT_END_LIMIT));
     if holder.spec.borrow().mode == Mode::Os {
         let hook = async {
             if let Err(e) = run_shutdown(holder).await {
@@ -429,7 +429,7 @@ async fn run_shutdown(holder: &Rc<Holder>) -> Result<()> {
     holder.runtime().call("run the shutdown hook", &exec).await
 }
 
-/// Ends everything in the container and the container itself. Returns notes for the user.
+/// ShellStreams everything in the container and the container itself. Returns notes for the user.
 pub async fn stop(holder: &Rc<Holder>) -> Result<Vec<String>> {
     holder.stopping.set(true);
     holder.notify();

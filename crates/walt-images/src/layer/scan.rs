@@ -2,8 +2,8 @@
 
 use super::disk::{self, OPAQUE, Place, Root, Xattrs};
 use crate::{
+    cancel,
     error::{Context, Error, Result},
-    stop,
 };
 use rustix::{
     fd::OwnedFd,
@@ -162,7 +162,7 @@ pub(crate) fn scan(root: &Root, attributes: Attributes) -> Result<Vec<Node>> {
     let fd = open(b"")?;
     pending.push((0, names(root, b"", &fd)?.into_iter(), Some(fd)));
     while let Some((parent, list, dir)) = pending.last_mut() {
-        stop::check()?;
+        cancel::check()?;
         let Some(name) = list.next() else {
             pending.pop();
             continue;

@@ -14,8 +14,8 @@ use super::{
     skeleton::{LayerInfo, SkeletonWriter},
 };
 use crate::{
+    cancel,
     error::{Context, Error, Result},
-    stop,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -137,7 +137,7 @@ pub(crate) fn write_layer(layer: &Path, root: &Root, nodes: &[Node], with_root: 
     let mut first_names: HashMap<u64, usize> = HashMap::new();
     let mut pending = vec![0];
     while let Some(position) = pending.pop() {
-        stop::check()?;
+        cancel::check()?;
         let node = &nodes[position];
         if position > 0 || with_root {
             one(&mut sink, root, nodes, position, &mut first_names)?;

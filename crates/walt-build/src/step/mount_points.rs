@@ -8,7 +8,7 @@ use walt_sys::userns;
 use walt_tar::paths::{join, split};
 
 /// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
-pub(super) struct Stubs {
+pub(super) struct MountPoints {
     root: OwnedFd,
     /// Who root is in the tree.
     owner: u32,
@@ -18,7 +18,7 @@ pub(super) struct Stubs {
     touched: BTreeMap<Vec<u8>, (Timespec, Timespec)>,
 }
 
-impl Stubs {
+impl MountPoints {
     pub fn new(root: &Path, owner: u32) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(root, flags, FileMode::empty())
@@ -83,7 +83,7 @@ impl Stubs {
 
     /// Makes a mount point, and the directories above it, where the tree has none.
     pub fn make(&mut self, target: &str, dir: bool) -> Result<()> {
-        self.acting(|stubs| stubs.make_as_root(target, dir))?
+        self.acting(|mount_points| mount_points.make_as_root(target, dir))?
     }
 
     fn make_as_root(&mut self, target: &str, dir: bool) -> Result<()> {
