@@ -102,13 +102,13 @@ fn layer(bytes: &[u8]) {
 
 /// A tar on top of an image becomes a layer, or an error, and nothing is written outside of the store.
 fn compose(bytes: &[u8]) {
-    struct Room {
+    struct Scratch {
         dir: tempfile::TempDir,
         store: Store,
         base: Arc<View>,
     }
     thread_local! {
-        static ROOM: RefCell<Option<Room>> = const { RefCell::new(None) };
+        static ROOM: RefCell<Option<Scratch>> = const { RefCell::new(None) };
     }
     let make = || {
         let dir = tempfile::tempdir_in(SCRATCH).expect("memory can be written");
@@ -124,7 +124,7 @@ fn compose(bytes: &[u8]) {
         ];
         let layer = store.build_layer(entries, None).expect("a layer");
         let base = store.view(&[layer.diff_id], None).expect("a view");
-        Room { dir, store, base }
+        Scratch { dir, store, base }
     };
     ROOM.with_borrow_mut(|room| {
         let room = room.get_or_insert_with(make);

@@ -14,7 +14,7 @@ use walt_nfs::{Call, Dispatcher, HandleKey, Peer, handle::MAX_HANDLE};
 const FILES: u32 = 40;
 /// What the fuzzer writes for a handle that is right: it cannot guess the keyed MAC.
 const HANDLE_MARK: [u8; 4] = *b"HNDL";
-/// Room for the heads of a reply, in bytes; the payload of READ and READDIR is bounded by `MAX_TRANSFER`.
+/// Scratch for the heads of a reply, in bytes; the payload of READ and READDIR is bounded by `MAX_TRANSFER`.
 const REPLY_MAX: usize = MAX_RECORD;
 
 fn server() -> &'static Dispatcher<mem::Mem> {

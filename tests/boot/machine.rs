@@ -13,7 +13,7 @@ use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
 use walt_sys::process::Cgroup;
 use walt_testkit::{images, until};
 use walt_vnode::console::Keyboard;
-use walt_vnode::{Acceleration, Account, BootFiles, Launch, Road, Vm, VmSpec, adopt, launch, probe};
+use walt_vnode::{Acceleration, Account, BootFiles, BootMethod, Launch, Vm, VmSpec, adopt, launch, probe};
 
 /// Another account than root, which may not read our files.
 const NOBODY: Account = Account { uid: 65534, gid: 65534 };
@@ -66,7 +66,7 @@ fn spec() -> VmSpec {
         cores: 1,
         manufacturer: walt_vnode::MANUFACTURER.into(),
         product: walt_vnode::PRODUCT.into(),
-        road: Road::Direct { command_line: "console=ttyS0 panic=5 walt.test=a,b".into() },
+        boot: BootMethod::Direct { command_line: "console=ttyS0 panic=5 walt.test=a,b".into() },
         acceleration: Acceleration::Tcg,
     }
 }

@@ -20,14 +20,14 @@ pub(crate) struct Change {
     /// The bits that are theirs.
     whose: u32,
     sign: u8,
-    what: What,
+    what: Bits,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-enum What {
+enum Bits {
     /// Bits, and whether those to execute count for directories and what can be executed already (`X`) too.
     Bits(u32, bool),
-    /// What another one may: its three bits are that far up.
+    /// Bits another one may: its three bits are that far up.
     Copy(u32),
 }
 
@@ -59,7 +59,7 @@ impl Chmod {
             let mut rest = &clause.as_bytes()[sign..];
             while let [sign, after @ ..] = rest {
                 let end = after.iter().position(|b| b"+-=".contains(b)).unwrap_or(after.len());
-                changes.push(Change { whose, sign: *sign, what: What::parse(&after[..end])? });
+                changes.push(Change { whose, sign: *sign, what: Bits::parse(&after[..end])? });
                 rest = &after[end..];
             }
         }
@@ -75,7 +75,7 @@ impl Chmod {
     }
 }
 
-impl What {
+impl Bits {
     fn parse(text: &[u8]) -> Option<Self> {
         if let [who @ (b'u' | b'g' | b'o')] = text {
             return Some(Self::Copy(match who {
@@ -103,9 +103,9 @@ impl What {
 impl Change {
     fn of(&self, mode: u32, directory: bool) -> u32 {
         let bits = match self.what {
-            What::Bits(bits, if_any) if if_any && (directory || mode & 0o111 != 0) => bits | 0o111,
-            What::Bits(bits, _) => bits,
-            What::Copy(up) => ((mode >> up) & 7) * 0o111,
+            Bits::Bits(bits, if_any) if if_any && (directory || mode & 0o111 != 0) => bits | 0o111,
+            Bits::Bits(bits, _) => bits,
+            Bits::Copy(up) => ((mode >> up) & 7) * 0o111,
         };
         let bits = bits & self.whose;
         match self.sign {

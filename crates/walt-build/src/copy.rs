@@ -17,11 +17,8 @@ use std::{
     path::PathBuf,
     sync::Arc,
 };
-use walt_images::{
-    Composer, Kind, Last, Meta, Time, View, file_digest,
-    paths::{as_path, split},
-    stop,
-};
+use walt_images::{Composer, Kind, Last, Meta, Time, View, cancel, file_digest};
+use walt_tar::paths::{as_path, join, split};
 use walt_types::patterns::{Patterns, is_pattern, name_matches};
 
 mod archive;
@@ -63,7 +60,7 @@ struct Item {
 }
 
 /// Where the things of one source go, and how.
-struct Place<'a> {
+struct Destination<'a> {
     dest: &'a [u8],
     /// Whether the destination is a directory, there or not.
     directory: bool,
@@ -85,7 +82,7 @@ impl Copier<'_> {
 
     /// What the store says of `what`, as a mistake in this line; work that is not wanted any more is cancelled.
     fn failed(&self, what: &str, e: &walt_images::Error) -> Error {
-        if e.is_stopped() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
+        if e.is_cancelled() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
     }
 
     fn view(&self) -> Result<&Arc<View>> {
@@ -105,11 +102,11 @@ impl Copier<'_> {
                     for child in view.children(*number) {
                         let found = view.name(*child);
                         if name_matches(name, found) {
-                            next.insert(joined(dir, found), *child);
+                            next.insert(join(dir, found), *child);
                         }
                     }
-                } else if let Some(child) = view.resolve(&joined(dir, name)) {
-                    next.insert(joined(dir, name), child);
+                } else if let Some(child) = view.resolve(&join(dir, name)) {
+                    next.insert(join(dir, name), child);
                 }
             }
             if next.len() > MAX_MATCHES {
@@ -229,13 +226,13 @@ impl Copier<'_> {
         let start = view.path(top);
         let mut pending = vec![(top, Vec::new())];
         while let Some((number, name)) = pending.pop() {
-            if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&joined(&start, &name))) {
+            if !name.is_empty() && (excluded.matches(&name) || excluded.matches(&join(&start, &name))) {
                 continue;
             }
-            stop::check()?;
+            cancel::check()?;
             visit(number, &name)?;
             for child in view.children(number).iter().rev() {
-                pending.push((*child, joined(&name, view.name(*child))));
+                pending.push((*child, join(&name, view.name(*child))));
             }
         }
         Ok(())
@@ -262,7 +259,7 @@ impl Copier<'_> {
                     let mode = self.mode(INLINE_MODE, false);
                     let meta = Meta { mode, ..made.clone() };
                     let mut bytes = content.as_bytes();
-                    self.room(composer, &to)?;
+                    self.check_not_directory(composer, &to)?;
                     composer.put_file(&to, &meta, content.len() as u64, &mut bytes)?;
                 }
                 Origin::Path(_) | Origin::Remote(_) => {
@@ -273,7 +270,7 @@ impl Copier<'_> {
                     let mut own = BTreeMap::new();
                     let linked = if matches!(origin, Origin::Path(_)) { &mut linked } else { &mut own };
                     for item in items {
-                        let place = Place { dest: &real, directory, made: &made, owner, unpack };
+                        let place = Destination { dest: &real, directory, made: &made, owner, unpack };
                         self.put(composer, &view, &item, &place, linked)?;
                     }
                 }
@@ -316,7 +313,7 @@ impl Copier<'_> {
     }
 
     /// Refuses to put a file in the place of a directory.
-    fn room(&self, composer: &Composer<'_>, to: &[u8]) -> Result<()> {
+    fn check_not_directory(&self, composer: &Composer<'_>, to: &[u8]) -> Result<()> {
         match composer.kind(to) {
             Some(Kind::Dir) => {
                 let to = String::from_utf8_lossy(to);
@@ -331,27 +328,27 @@ impl Copier<'_> {
         composer: &mut Composer<'_>,
         view: &Arc<View>,
         item: &Item,
-        place: &Place<'_>,
+        place: &Destination<'_>,
         linked: &mut BTreeMap<u32, Vec<u8>>,
     ) -> Result<()> {
-        let Place { dest, directory, made, owner, unpack } = *place;
+        let Destination { dest, directory, made, owner, unpack } = *place;
         let Some(entry) = view.entry(item.number) else { return Ok(()) };
         if entry.kind != Kind::Dir {
             if entry.kind == Kind::File && unpack {
                 let file = view.open(item.number).map_err(|e| self.unreadable(view, item.number, e))?;
                 let shown = String::from_utf8_lossy(&item.name).into_owned();
                 match archive::archive(file, &item.name).map_err(|e| self.unreadable(view, item.number, e))? {
-                    archive::Found::Tar(mut tar) => {
+                    archive::Content::Tar(mut tar) => {
                         self.extract(composer, &mut tar, dest, made, owner)?;
-                        if tar.has_rest() {
+                        if tar.has_trailing_data() {
                             self.note(format!("'{shown}': what follows the end of the archive is ignored"));
                         }
                         return Ok(());
                     }
-                    archive::Found::File(Some(why)) => {
+                    archive::Content::File(Some(why)) => {
                         self.note(format!("'{shown}' is copied and not unpacked: {why}"));
                     }
-                    archive::Found::File(None) => {}
+                    archive::Content::File(None) => {}
                 }
             }
             let to = self.file_place(composer, dest, directory, &item.name, made)?;
@@ -407,7 +404,7 @@ impl Copier<'_> {
         if entry.kind == Kind::Dir {
             return Ok(composer.put_dir(to, &meta)?);
         }
-        self.room(composer, to)?;
+        self.check_not_directory(composer, to)?;
         if entry.nlink > 1 {
             if let Some(first) = linked.get(&entry.fileid) {
                 return Ok(composer.put_link(to, first)?);
@@ -453,14 +450,6 @@ impl Copier<'_> {
 
 fn is_dir(view: &View, number: u32) -> bool {
     view.entry(number).is_some_and(|e| e.kind == Kind::Dir)
-}
-
-fn joined(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    match (dir.is_empty(), name.is_empty()) {
-        (true, _) => name.to_owned(),
-        (_, true) => dir.to_owned(),
-        _ => [dir, b"/", name].concat(),
-    }
 }
 
 /// With `--parents`: the part of a found path behind the pivot `/./` of the pattern.

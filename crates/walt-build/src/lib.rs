@@ -7,14 +7,14 @@
 //!                                means here
 //! ```
 //! Everything up to the actions is pure: [`dockerfile`] reads, `state` knows what each instruction means with the
-//! variables and the configuration of its place, and says what is to be done. [`executor`] does it, with what a
+//! variables and the configuration of its place, and says what is to be done. [`execute`] does it, with what a
 //! [`Host`] gives it; commands run in a process of their own, [`step`], and so does what is fetched for `ADD`, [`fetch`].
 
 mod accounts;
 mod chmod;
 mod copy;
 pub mod dockerfile;
-pub mod executor;
+pub mod execute;
 mod expand;
 pub mod fetch;
 mod flags;
@@ -28,7 +28,7 @@ pub mod step;
 mod target;
 
 pub use dockerfile::Dockerfile;
-pub use executor::{Host, Order, execute};
+pub use execute::{Host, Request, execute};
 pub use state::BuildArgs;
 pub use target::label;
 
@@ -79,7 +79,7 @@ pub enum Error {
 
 impl From<walt_images::Error> for Error {
     fn from(e: walt_images::Error) -> Self {
-        if e.is_stopped() { Self::Cancelled } else { Self::Store(e) }
+        if e.is_cancelled() { Self::Cancelled } else { Self::Store(e) }
     }
 }
 

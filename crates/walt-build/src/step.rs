@@ -9,28 +9,28 @@
 //!    ◀──── result.json ─────────────────┘   └─ overlay, tmpfs, mounts  gone with the process
 //! ```
 
-mod shown;
-mod stubs;
+mod mount_points;
+mod mounts;
 
+use mount_points::MountPoints;
+use mounts::{Workspace, mounts};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shown::{Place, mounts};
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
-use stubs::Stubs;
 use walt_container::{
     Error, Result,
     bundle::{self, Facts, runtime::Runtime},
     session::{HoldSpec, Mode, SPEC_VERSION, Users},
+    setup::{self, Isolation, UPPER, WORK, path_of},
 };
-use walt_sys::{mount, net, process, userns::Namespaces};
+use walt_sys::{mount, net::container::ContainerNetwork, process, userns::Namespaces};
 
 /// Name of the machine in every build.
 const HOSTNAME: &str = "image-build";
@@ -78,7 +78,7 @@ pub struct StepSpec {
     #[serde(default)]
     pub users: Option<Users>,
     /// The link to the server; none: only the loopback interface.
-    pub network: Option<net::container::ContainerNetwork>,
+    pub network: Option<ContainerNetwork>,
     /// Most memory, in bytes.
     pub memory_max: Option<u64>,
     /// What is shown beside the image.
@@ -99,13 +99,13 @@ pub struct StepMount {
     /// Cannot be written.
     pub read_only: bool,
     /// What.
-    pub what: What,
+    pub what: MountSource,
 }
 
 /// What is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub enum MountSource {
     /// A path of another tree, given as its layers; what is written to it is lost.
     Tree {
         /// As [`StepSpec::lowers`].
@@ -149,7 +149,7 @@ pub struct Secrets {
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Ended {
+pub enum Outcome {
     /// The command's status, or 128 and a signal's number.
     Status(i32),
     /// It could not be run; a sentence.
@@ -162,7 +162,7 @@ pub enum Ended {
 pub fn run(dir: &Path) -> i32 {
     let ended = match prepare(dir) {
         Ok(prepared) => prepared,
-        Err(e) => Ended::Error(e.to_string()),
+        Err(e) => Outcome::Error(e.to_string()),
     };
     let path = dir.join(RESULT);
     match serde_json::to_vec(&ended).map_err(io::Error::from).and_then(|bytes| std::fs::write(&path, bytes)) {
@@ -176,19 +176,12 @@ pub fn run(dir: &Path) -> i32 {
 
 /// Whether the process of the step in `dir` is alive.
 pub fn is_alive(dir: &Path) -> bool {
-    let Ok(file) = File::open(dir.join(LOCK)) else { return false };
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+    setup::is_locked(&dir.join(LOCK))
 }
 
 /// Removes what a step that was killed has left of its container. `cgroup` is the one of its specification.
 pub async fn clean(spec: &StepSpec, dir: &Path) -> Result<()> {
-    runtime(spec, dir).delete().await?;
-    let group = process::Cgroup::new(&spec.cgroup);
-    if !group.processes()?.is_empty() {
-        group.kill()?;
-    }
-    group.remove()?;
-    Ok(())
+    setup::remove_leftovers(&runtime(spec, dir), &process::Cgroup::new(&spec.cgroup)).await
 }
 
 fn runtime(spec: &StepSpec, dir: &Path) -> Runtime {
@@ -200,7 +193,7 @@ fn runtime(spec: &StepSpec, dir: &Path) -> Runtime {
     }
 }
 
-fn prepare(dir: &Path) -> Result<Ended> {
+fn prepare(dir: &Path) -> Result<Outcome> {
     let failed = |what, path: &Path| {
         let path = path.to_owned();
         move |e| Error::io(what, &path, e)
@@ -232,7 +225,7 @@ fn read_secrets() -> io::Result<Secrets> {
 }
 
 /// Resolves when the server lets go of our standard input.
-async fn let_go() {
+async fn cancelled() {
     let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return };
     if rustix::io::ioctl_fionbio(&fd, true).is_err() {
         return;
@@ -249,28 +242,15 @@ async fn let_go() {
     }
 }
 
-async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Ended> {
-    let namespaces = spec.users.as_ref().map(|users| Namespaces::new(users.first)).transpose()?;
+async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<Outcome> {
+    let Isolation { namespaces, netns, link } =
+        Isolation::start(spec.users.as_ref(), spec.network.as_ref(), dir)?;
     if let Some(users) = &spec.users {
-        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
         for fd in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
-            std::os::unix::fs::fchown(fd, Some(users.first), Some(users.first))
-                .map_err(|e| Error::io("give the output of", dir, e))?;
+            setup::own_stream(fd, users.first, dir)?;
         }
     }
-    let own_netns = (namespaces.is_none() && spec.network.is_some()).then(net::new_netns).transpose()?;
-    // Without a link, the runtime makes one, with its loopback interface.
-    let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(own_netns.as_ref()));
-    let link = match (&spec.network, netns) {
-        (Some(network), Some(netns)) => {
-            let netns = netns.try_clone().map_err(|e| Error::io("keep the network of", dir, e))?;
-            let network = network.clone();
-            Some(tokio::task::spawn_blocking(move || {
-                net::container::setup_container_network(&netns, &network)
-            }))
-        }
-        _ => None,
-    };
+    let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(netns.as_ref()));
     let root = match &spec.users {
         // Below the session's own directory it could not be reached.
         Some(users) => overlay(dir, &spec.lowers, Some(&users.root), namespaces.as_ref())?,
@@ -278,37 +258,34 @@ async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<
     };
     let memory = make_dir(&dir.join(MEMORY))?;
     mount::tmpfs(&memory, MEMORY_OPTIONS)?;
-    let place = Place { dir, memory: &memory, namespaces: namespaces.as_ref() };
-    let mut stubs = Stubs::new(&root, place.container_root())?;
+    let workspace = Workspace { dir, memory: &memory, namespaces: namespaces.as_ref() };
+    let mut mount_points = MountPoints::new(&root, workspace.container_root())?;
     let locking = Locks(spec);
     let locks = tokio::select! {
         locks = locking.take() => locks?,
-        () = let_go() => return Ok(Ended::Cancelled),
+        () = cancelled() => return Ok(Outcome::Cancelled),
     };
-    let result = match mounts(&place, spec, secrets, &mut stubs) {
+    let result = match mounts(&workspace, spec, secrets, &mut mount_points) {
         Ok(mounts) => {
-            if let Some(link) = link {
-                link.await.map_err(|e| Error::Start(e.to_string()))??;
-            }
-            let path = |fd: &OwnedFd| format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into();
+            link.ready().await?;
             let facts = Facts {
                 root: root.clone(),
                 run: None,
                 cpuinfo: None,
-                netns: netns.map(path),
-                userns: namespaces.as_ref().map(|n| path(&n.user)),
+                netns: netns.map(path_of),
+                userns: namespaces.as_ref().map(|n| path_of(&n.user)),
                 shell: "/bin/sh",
                 has_home: false,
             };
             let bundle = bundle(spec, secrets, &facts, mounts);
-            contained(&memory, spec, &bundle).await
+            run_container(&memory, spec, &bundle).await
         }
         Err(e) => Err(e),
     };
     drop(locks);
     let ended = result?;
-    stubs.remove()?;
-    drop(stubs);
+    mount_points.remove()?;
+    drop(mount_points);
     // The proof that nobody writes any more: the directory becomes a layer.
     mount::remount_ro(&root)?;
     mount::unmount(&root)?;
@@ -322,7 +299,7 @@ impl Locks<'_> {
     async fn take(&self) -> Result<Vec<File>> {
         let mut held = Vec::new();
         for mount in &self.0.mounts {
-            let What::Cache { dir, locked } = &mount.what else { continue };
+            let MountSource::Cache { dir, locked } = &mount.what else { continue };
             let path = dir.with_extension("lock");
             let lock = File::create(&path).map_err(|e| Error::io("make the lock", &path, e))?;
             // Shared use keeps the cache from being removed as unused.
@@ -350,7 +327,7 @@ fn overlay(
     ids: Option<&Namespaces>,
 ) -> Result<PathBuf> {
     make_dir(base)?;
-    for part in ["layer/fs", "work", "root", "empty"] {
+    for part in [UPPER, WORK, "root", "empty"] {
         make_dir(&base.join(part))?;
     }
     let target = target.map_or_else(|| base.join("root"), Path::to_owned);
@@ -359,19 +336,12 @@ fn overlay(
         // An image from scratch has no layer, an overlay needs one.
         lowers.push(base.join("empty"));
     }
-    mount::overlay(&mount::Overlay {
-        lowers,
-        base: base.to_owned(),
-        upper: "layer/fs".into(),
-        work: "work".into(),
-        target: target.clone(),
-        ids,
-    })?;
+    setup::overlay(base, lowers, &target, ids)?;
     Ok(target)
 }
 
 /// Runs the container to its end.
-async fn contained(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<Ended> {
+async fn run_container(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<Outcome> {
     let path = memory.join(bundle::runtime::CONFIG);
     let bytes = serde_json::to_vec(bundle).map_err(|e| Error::io("express", &path, e.into()))?;
     std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
@@ -380,7 +350,7 @@ async fn contained(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<End
     let mut child = runtime.spawn_inheriting(&["run", &spec.container_id])?;
     let status = tokio::select! {
         status = child.wait() => Some(status.map_err(|e| Error::io("wait for", &runtime.program, e))?),
-        () = let_go() => None,
+        () = cancelled() => None,
     };
     let Some(status) = status else {
         let _ = runtime.call("kill the container", &["kill", &spec.container_id, "KILL"]).await;
@@ -388,7 +358,7 @@ async fn contained(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<End
         let _ = tokio::time::timeout(KILL_LIMIT, child.wait()).await;
         runtime.delete().await?;
         group.remove()?;
-        return Ok(Ended::Cancelled);
+        return Ok(Outcome::Cancelled);
     };
     let failure = runtime.logged_error();
     runtime.delete().await?;
@@ -396,8 +366,8 @@ async fn contained(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<End
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(match failure {
-        Some(message) if code != 0 => Ended::Error(format!("the command cannot be run: {message}")),
-        _ => Ended::Status(code),
+        Some(message) if code != 0 => Outcome::Error(format!("the command cannot be run: {message}")),
+        _ => Outcome::Status(code),
     })
 }
 

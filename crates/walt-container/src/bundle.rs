@@ -240,7 +240,8 @@ fn mounts(mode: Mode, facts: &Facts) -> Vec<Value> {
     list
 }
 
-fn bind(source: &Path, target: &str, options: &[&str]) -> Value {
+/// A bind mount in `config.json`.
+pub fn bind(source: &Path, target: &str, options: &[&str]) -> Value {
     json!({"destination": target, "type": "bind", "source": source, "options": options})
 }
 

@@ -13,5 +13,6 @@ pub mod emulation;
 mod error;
 pub mod hold;
 pub mod session;
+pub mod setup;
 
 pub use error::{Error, Result};

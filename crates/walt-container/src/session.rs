@@ -10,7 +10,10 @@
 //! ```
 //! The rest (`l`, `root`, `run`, `config.json`, …) belongs to the holder and to the runtime.
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    setup::{UPPER, WORK},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::path::{Path, PathBuf};
 use walt_sys::net::container::ContainerNetwork;
@@ -141,7 +144,7 @@ impl SessionDir {
     }
     /// Makes the directories that the overlay and the holder need; they may be there already.
     pub fn prepare(&self) -> Result<()> {
-        for name in ["layer/fs", "work", "root", "run"] {
+        for name in [UPPER, WORK, "root", "run"] {
             let path = self.file(name);
             std::fs::create_dir_all(&path).map_err(|e| Error::io("make the directory", &path, e))?;
         }
@@ -181,9 +184,8 @@ impl SessionDir {
     }
     /// Replaces a file as a whole: a reader sees the old or the new one.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let (path, new) = (self.file(name), self.file(&format!("{name}.new")));
-        let bytes = serde_json::to_vec(value).map_err(|e| Error::io("express", &path, e.into()))?;
-        std::fs::write(&new, bytes).map_err(|e| Error::io("write", &new, e))?;
-        std::fs::rename(&new, &path).map_err(|e| Error::io("replace", &path, e))
+        let path = self.file(name);
+        let bytes = serde_json::to_vec(value).map_err(|e| Error::io("write", &path, e.into()))?;
+        walt_sys::file::replace(&path, &bytes).map_err(|e| Error::io("write", &path, e))
     }
 }

@@ -4,7 +4,6 @@
 use crate::{
     ImageConfig, Store,
     error::{Context, Error, Result},
-    paths::split,
     store::Temporary,
 };
 use serde::Deserialize;
@@ -14,14 +13,15 @@ use std::{
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
 };
+use walt_tar::paths::split;
 use walt_tar::{BLOCK, Type, read_header};
 
 /// Largest document of an archive, in bytes.
 const MAX_DOCUMENT: u64 = 8 << 20;
 /// Most entries of an archive.
 const MAX_ENTRIES: usize = 100_000;
-/// Links that are followed: older archives have a layer twice by a link.
-const MAX_LINKS: usize = 4;
+/// Links followed from one name: older archives store a layer that occurs twice as a link to its first copy.
+const MAX_ALIASES: usize = 4;
 
 /// An archive that is coming.
 #[derive(Debug)]
@@ -101,10 +101,10 @@ impl Archive {
     fn find(&self, name: &[u8]) -> Result<(u64, u64)> {
         let absent = || wrong(format!("'{}' is missing", String::from_utf8_lossy(name)));
         let mut name = name.to_vec();
-        for _ in 0..MAX_LINKS {
+        for _ in 0..MAX_ALIASES {
             match self.members.get(&name).ok_or_else(absent)? {
                 Member::File { at, size } => return Ok((*at, *size)),
-                Member::Link(target) => name = beside(&name, target),
+                Member::Link(target) => name = resolve_link(&name, target),
             }
         }
         Err(absent())
@@ -134,18 +134,18 @@ impl Archive {
     pub fn layer(&self, number: usize) -> Result<impl Read + '_> {
         let name = self.entry.layers.get(number).ok_or_else(|| wrong("a layer is missing"))?;
         let (at, size) = self.find(name.as_bytes())?;
-        Ok(Part { file: &self.spool.out, at, left: size })
+        Ok(Section { file: &self.spool.out, at, left: size })
     }
 }
 
-/// Part of a file.
-struct Part<'a> {
+/// Section of a file.
+struct Section<'a> {
     file: &'a File,
     at: u64,
     left: u64,
 }
 
-impl Read for Part<'_> {
+impl Read for Section<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let n = self.file.read_at(&mut buffer[..most], self.at)?;
@@ -189,7 +189,7 @@ fn index(mut input: impl Read) -> Result<BTreeMap<Vec<u8>, Member>> {
 }
 
 /// Where a link leads; it cannot leave the archive.
-fn beside(name: &[u8], target: &[u8]) -> Vec<u8> {
+fn resolve_link(name: &[u8], target: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = split(name).0.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
     for part in target.split(|b| *b == b'/') {
         match part {
@@ -217,9 +217,9 @@ mod tests {
 
     #[test]
     fn members_and_links() {
-        assert_eq!(beside(b"a/layer.tar", b"../b/layer.tar"), b"b/layer.tar");
-        assert_eq!(beside(b"a/layer.tar", b"../../../etc/passwd"), b"etc/passwd");
-        assert_eq!(beside(b"layer.tar", b"./x"), b"x");
+        assert_eq!(resolve_link(b"a/layer.tar", b"../b/layer.tar"), b"b/layer.tar");
+        assert_eq!(resolve_link(b"a/layer.tar", b"../../../etc/passwd"), b"etc/passwd");
+        assert_eq!(resolve_link(b"layer.tar", b"./x"), b"x");
         assert!(parse_manifest(br#"[{"Config":"c.json","Layers":["l"],"RepoTags":null}]"#).is_ok());
         for bad in
             ["[]", "{}", r#"[{"Config":"c"}]"#, r#"[{"Config":"c","Layers":[]},{"Config":"c","Layers":[]}]"#]

@@ -16,7 +16,6 @@ mod ext4;
 use crate::{
     error::{Context, Result},
     layer::{disk::Xattrs, scan::Kind},
-    paths::as_path,
     store::{NewEntry, NewKind},
     view::View,
 };
@@ -27,6 +26,7 @@ use std::{
     io,
     sync::Arc,
 };
+use walt_tar::paths::as_path;
 
 /// Most bytes of all these files of an image; the server's disk has them a second time.
 const MAX_TOTAL: u64 = 512 << 20;
@@ -35,7 +35,7 @@ const MAX_USER: u64 = 64 << 20;
 /// Most files and directories.
 const MAX_COUNT: usize = 1 << 16;
 /// Attributes of users in which container tools keep notes of their own, on each file that they unpack.
-const NOTES: [&[u8]; 3] = [b"user.containers.", b"user.fuseoverlayfs.", b"user.rootlesscontainers"];
+const CONTAINER_TOOLS: [&[u8]; 3] = [b"user.containers.", b"user.fuseoverlayfs.", b"user.rootlesscontainers"];
 
 /// What a node would miss without an attribute: of several, the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,21 +49,21 @@ fn class(name: &[u8]) -> Option<Class> {
     match name {
         b"security.capability" => Some(Class::Capability),
         b"system.posix_acl_access" | b"system.posix_acl_default" => Some(Class::AccessList),
-        _ if NOTES.iter().any(|note| name.starts_with(note)) => None,
+        _ if CONTAINER_TOOLS.iter().any(|note| name.starts_with(note)) => None,
         _ => name.starts_with(b"user.").then_some(Class::User),
     }
 }
 
 /// Why nodes get a file without its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LeftBehind {
+pub enum Omission {
     /// It does not fit: the file itself, or all such files together, are too large.
     Size,
     /// Its attributes are too large, or not such as Linux makes.
     Attributes,
 }
 
-impl LeftBehind {
+impl Omission {
     /// The reason, to stand after "without their attributes: ".
     pub fn why(self) -> String {
         match self {
@@ -85,7 +85,7 @@ pub struct Attributed {
     chosen: BTreeMap<u32, Xattrs>,
     /// Metadata of directories which the platform layer changes: mode, user, group.
     changed: HashMap<u32, (u32, u32, u32)>,
-    left_behind: Vec<(LeftBehind, Vec<u8>)>,
+    omitted: Vec<(Omission, Vec<u8>)>,
 }
 
 impl Attributed {
@@ -108,7 +108,7 @@ impl Attributed {
             view: view.clone(),
             chosen: BTreeMap::new(),
             changed: HashMap::new(),
-            left_behind: Vec::new(),
+            omitted: Vec::new(),
         };
         let mut names: HashMap<u32, Vec<u32>> = HashMap::new();
         for (_, number, _) in &found {
@@ -124,9 +124,9 @@ impl Attributed {
                 || (class == Class::User && user + more > MAX_USER)
                 || size(number) > ext4::MAX_FILE
                 || this.chosen.len() >= MAX_COUNT;
-            let why = if no_room { Some(LeftBehind::Size) } else { None };
-            if let Some(why) = why.or_else(|| (!ext4::fits(&xattrs)).then_some(LeftBehind::Attributes)) {
-                this.left_behind.push((why, view.path(number)));
+            let why = if no_room { Some(Omission::Size) } else { None };
+            if let Some(why) = why.or_else(|| (!ext4::fits(&xattrs)).then_some(Omission::Attributes)) {
+                this.omitted.push((why, view.path(number)));
                 continue;
             }
             this.choose(number, xattrs);
@@ -139,7 +139,7 @@ impl Attributed {
                 this.changed.insert(*number, (entry.mode, entry.uid, entry.gid));
             }
         }
-        this.left_behind.sort();
+        this.omitted.sort();
         Ok(this)
     }
 
@@ -154,8 +154,8 @@ impl Attributed {
     }
 
     /// Files that nodes get without their attributes, by reason, as paths below the root.
-    pub fn left_behind(&self) -> &[(LeftBehind, Vec<u8>)] {
-        &self.left_behind
+    pub fn omitted(&self) -> &[(Omission, Vec<u8>)] {
+        &self.omitted
     }
 
     /// Takes an object, and the directories above it.
@@ -178,7 +178,7 @@ impl Attributed {
             }
             for number in all {
                 if self.chosen.remove(number).is_some() {
-                    self.left_behind.push((LeftBehind::Size, self.view.path(*number)));
+                    self.omitted.push((Omission::Size, self.view.path(*number)));
                 }
             }
         }

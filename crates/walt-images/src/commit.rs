@@ -4,6 +4,7 @@
 //! the upper directory still serves a resumed session; afterwards too, as only what is no part of the change was removed.
 
 use crate::{
+    cancel,
     error::{Context, Result},
     layer::{
         disk::{self, OPAQUE, Place, Root},
@@ -12,15 +13,14 @@ use crate::{
         skeleton::LayerInfo,
         write::{check, write_layer},
     },
-    paths::{as_path, split},
     save_rules::{EMPTIED, LOGIN_LOGS, SaveRules, When},
-    stop,
     store::Store,
     view::View,
 };
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, ftruncate, openat};
 use std::{collections::HashMap, fs::File, path::Path};
 use walt_tar::Time;
+use walt_tar::paths::{as_path, split};
 
 const UNCHANGED: &str = "as it was";
 const SAME_AS_PLATFORM: &str = "the server puts this file there by itself";
@@ -195,9 +195,9 @@ impl Decisions<'_> {
             let parent = nodes[i].parent;
             covered[i] = covered[parent] || nodes[parent].opaque;
         }
-        let alone = self.as_linked_below(nodes, &covered);
+        let same_links = self.links_unchanged(nodes, &covered);
         for i in (0..nodes.len()).rev() {
-            stop::check()?;
+            cancel::check()?;
             let node = &mut nodes[i];
             if node.opaque
                 && !self.image.find(&node.path).is_some_and(|n| kind(self.image, n) == Some(Kind::Dir))
@@ -210,7 +210,7 @@ impl Decisions<'_> {
                 // The root's own metadata may be unchanged while something in it changed.
                 (0, true) => self.same_dir(node, 0)?.then_some(UNCHANGED),
                 (_, true) => None,
-                (_, false) => self.one(node, covered[i], alone[i])?,
+                (_, false) => self.reason_to_leave_out(node, covered[i], same_links[i])?,
             };
             self.reasons[i] = reason;
             if reason.is_none() && i > 0 {
@@ -222,7 +222,7 @@ impl Decisions<'_> {
 
     /// Has the object of each node the same names as the one below has? A copied-up name of a group of hard links left the
     /// group, and a new name joined one: both are changes.
-    fn as_linked_below(&self, nodes: &[Node], covered: &[bool]) -> Vec<bool> {
+    fn links_unchanged(&self, nodes: &[Node], covered: &[bool]) -> Vec<bool> {
         let mut groups: HashMap<u64, Vec<usize>> = HashMap::new();
         let linked = |node: &Node| node.nlink > 1 && !matches!(node.kind, Kind::Dir | Kind::Whiteout);
         for (i, node) in nodes.iter().enumerate().filter(|(_, n)| linked(n)) {
@@ -243,9 +243,14 @@ impl Decisions<'_> {
         same
     }
 
-    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque, `alone`
+    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque, `same_links`
     /// that its object has the names that it has below.
-    fn one(&self, node: &Node, covered: bool, alone: bool) -> Result<Option<&'static str>> {
+    fn reason_to_leave_out(
+        &self,
+        node: &Node,
+        covered: bool,
+        same_links: bool,
+    ) -> Result<Option<&'static str>> {
         let path = node.path.as_slice();
         if node.kind == Kind::Socket {
             return Ok(Some(SOCKET));
@@ -281,7 +286,7 @@ impl Decisions<'_> {
             (Kind::Dir, _) => Ok(None),
             (_, Some(n)) => {
                 let entry = self.lower.entry(n);
-                let untouched = alone && entry.is_some_and(|e| e.mtime == node.mtime);
+                let untouched = same_links && entry.is_some_and(|e| e.mtime == node.mtime);
                 if untouched && self.same_file(node, self.lower, n)? {
                     return Ok(Some(UNCHANGED));
                 }

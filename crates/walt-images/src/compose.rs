@@ -26,18 +26,16 @@ mod tree;
 pub use extract::Edit;
 
 use crate::{
-    Prepared, SaveRules,
+    Prepared, SaveRules, cancel,
     error::{Context, Error, Result},
     layer::{
-        attributes::{self, Skipped},
+        attributes::{self, Metadata, Skipped},
         disk::{OPAQUE, Place, Root, Xattrs},
         holes,
         import::{MAX_APPARENT, MAX_ENTRIES},
         scan::Kind,
         skeleton::LayerInfo,
     },
-    paths::{as_path, split},
-    stop,
     store::{Store, Temporary},
     view::{Entry, View},
 };
@@ -46,6 +44,7 @@ use rustix::{
     fs::{self, AtFlags, Mode},
 };
 use std::{collections::BTreeMap, io, sync::Arc};
+use walt_tar::paths::{as_path, split};
 use walt_tar::{MAX_PATH, Time};
 
 /// Longest name of a file in bytes (Linux NAME_MAX).
@@ -212,7 +211,7 @@ impl Composer<'_> {
     }
 
     /// Gives what is at `path`, in the current directory, its metadata.
-    fn dress(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
+    fn set_metadata(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
         let mut skipped = std::mem::take(&mut self.skipped);
         let later = meta.xattrs.iter().find(|(name, _)| kind == Kind::Dir && name == attributes::INHERITED);
         let mut meta = meta.clone();
@@ -239,7 +238,7 @@ impl Composer<'_> {
         if opaque {
             place.set_xattr(OPAQUE.as_bytes(), b"y").on("mark as opaque", &show)?;
         }
-        self.dress(path, meta, Kind::Dir)?;
+        self.set_metadata(path, meta, Kind::Dir)?;
         self.note(path, Kind::Dir, b"");
         if let (true, Some(upper)) = (opaque, self.upper.get_mut(path)) {
             upper.opaque = true;
@@ -249,7 +248,7 @@ impl Composer<'_> {
     }
 
     /// Counts an entry against the bounds, and refuses names that no layer can hold.
-    fn admit(&mut self, path: &[u8], size: u64) -> Result<()> {
+    fn check_limits(&mut self, path: &[u8], size: u64) -> Result<()> {
         if path.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
             let why = "names that start with '.wh.' mean a deletion in an OCI layer; rename or remove it";
             return Err(refuse(path, why));
@@ -259,7 +258,7 @@ impl Composer<'_> {
         if !path.is_empty() && path.split(|b| *b == b'/').any(odd) || path.len() >= MAX_LENGTH {
             return Err(refuse(path, "it is not a path below the root"));
         }
-        stop::check()?;
+        cancel::check()?;
         self.entries += 1;
         self.apparent = self.apparent.saturating_add(size);
         if self.entries > MAX_ENTRIES {
@@ -301,7 +300,7 @@ impl Composer<'_> {
 
     /// Makes room at `path` for something that is no directory.
     fn replace(&mut self, path: &[u8], size: u64) -> Result<()> {
-        self.admit(path, size)?;
+        self.check_limits(path, size)?;
         if path.is_empty() {
             return Err(refuse(path, "only a directory can be the root"));
         }
@@ -318,7 +317,7 @@ impl Composer<'_> {
         let view = self.view.clone();
         let paths: Vec<Vec<u8>> = self.upper.keys().filter(|p| !p.is_empty()).cloned().collect();
         for path in paths {
-            stop::check()?;
+            cancel::check()?;
             let Some(kind) = self.upper.get(&path).map(|u| u.kind) else { continue };
             let Some(number) = self.below(&path) else { continue };
             let Some(entry) = view.entry(number).filter(|e| e.kind == kind) else { continue };
@@ -380,7 +379,7 @@ impl Composer<'_> {
             Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
             Prepared::Layer { info, .. } => {
                 // What is not wanted any more does not come into the store.
-                stop::check()?;
+                cancel::check()?;
                 self.store.adopt_layer(layer_dir, &info.diff_id)?;
                 Ok(Composed::Layer(info))
             }
@@ -388,12 +387,8 @@ impl Composer<'_> {
     }
 }
 
-/// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
 fn metadata(place: &Place, meta: &Meta, kind: Kind, skipped: &mut Skipped) -> io::Result<()> {
-    place.chown(meta.uid, meta.gid)?;
-    attributes::set(&meta.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
-    if kind != Kind::Symlink {
-        place.chmod(meta.mode)?;
-    }
-    place.set_mtime(meta.mtime)
+    let mode = (kind != Kind::Symlink).then_some(meta.mode);
+    let (uid, gid, mtime) = (meta.uid, meta.gid, meta.mtime);
+    Metadata { uid, gid, mode, mtime, xattrs: &meta.xattrs }.apply(place, skipped)
 }

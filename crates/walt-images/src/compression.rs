@@ -6,7 +6,7 @@
 //!
 //! | format | parts | behind the last part |
 //! |---|---|---|
-//! | gzip  | members (RFC 1952 §2.2) | zeros are padding; anything else is ignored, [`Plain::has_rest`] says so |
+//! | gzip  | members (RFC 1952 §2.2) | zeros are padding; anything else is ignored, [`Decompressed::has_trailing_data`] says so |
 //! | bzip2 | streams | anything is ignored, likewise |
 //! | xz    | streams, zeros in multiples of four behind each ("The .xz File Format" §2) | an error |
 //! | zstd  | frames and skippable frames, in any order (RFC 8878 §3.1) | an error |
@@ -244,26 +244,26 @@ impl<R: Read> Read for Parts<R> {
 }
 
 /// A stream without its compression.
-pub struct Plain<'a> {
+pub struct Decompressed<'a> {
     /// What it was compressed with.
     pub compression: Compression,
     reader: Peek<Box<dyn Read + 'a>>,
     rest: Arc<AtomicBool>,
 }
 
-impl Plain<'_> {
+impl Decompressed<'_> {
     /// The first block, or what there is of it.
-    pub fn start(&mut self) -> io::Result<&[u8]> {
+    pub fn first_block(&mut self) -> io::Result<&[u8]> {
         self.reader.peek(BLOCK)
     }
 
     /// Were there bytes behind the end, which were ignored? Known when all is read.
-    pub fn has_rest(&self) -> bool {
+    pub fn has_trailing_data(&self) -> bool {
         self.rest.load(Ordering::Relaxed)
     }
 }
 
-impl Read for Plain<'_> {
+impl Read for Decompressed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reader.read(buffer)
     }
@@ -273,7 +273,7 @@ impl Read for Plain<'_> {
 ///
 /// # Errors
 /// The stream cannot be read. What is wrong with its compression is an error of reading.
-pub fn plain<'a>(input: impl Read + 'a) -> io::Result<Plain<'a>> {
+pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Decompressed<'a>> {
     let mut input = Peek::new(input);
     let compression = Compression::of(input.peek(BLOCK)?);
     let rest = Arc::new(AtomicBool::new(false));
@@ -283,7 +283,7 @@ pub fn plain<'a>(input: impl Read + 'a) -> io::Result<Plain<'a>> {
         Compression::Zstd => Box::new(zstd::Decoder::with_buffer(input)?),
         _ => Box::new(Parts { compression, part: Part::None(input), is_first: true, rest: rest.clone() }),
     };
-    Ok(Plain { compression, reader: Peek::new(reader), rest })
+    Ok(Decompressed { compression, reader: Peek::new(reader), rest })
 }
 
 #[cfg(test)]

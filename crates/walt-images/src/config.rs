@@ -115,6 +115,11 @@ impl ImageConfig {
     }
 }
 
+/// SHA-256 of some bytes: the digest of an OCI blob.
+pub fn digest_of(bytes: &[u8]) -> Hash256 {
+    Hash256(Sha256::digest(bytes).into())
+}
+
 impl Store {
     fn config_path(&self, image: &ImageId) -> PathBuf {
         self.images_dir().join("configs").join(format!("{image}.json"))
@@ -149,7 +154,7 @@ impl Store {
         if let Some(missing) = layers.iter().find(|l| coming != Some(*l) && !self.has_layer(l)) {
             return Err(Error::Missing { kind: "layer", id: missing.to_string() });
         }
-        let image = ImageId(Hash256(Sha256::digest(bytes).into()));
+        let image = ImageId(digest_of(bytes));
         let path = self.config_path(&image);
         if path.exists() {
             return Ok(image);
@@ -167,7 +172,7 @@ impl Store {
             }
             other => other.on("read the image configuration", &path)?,
         };
-        if Sha256::digest(&bytes).as_slice() != image.0.0 {
+        if digest_of(&bytes) != image.0 {
             return Err(Error::Damaged { path, why: "its digest is wrong".into() });
         }
         Ok(bytes)

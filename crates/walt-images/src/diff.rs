@@ -1,8 +1,8 @@
 //! How two trees differ.
 
 use crate::{
+    cancel,
     layer::{holes, scan::Kind},
-    stop,
     view::{Entry, View},
 };
 use std::{cmp::Ordering, io};
@@ -41,7 +41,7 @@ pub struct Difference {
 pub fn diff(old: &View, new: &View, sink: &mut dyn FnMut(Difference) -> bool) -> io::Result<()> {
     let mut pending = vec![(Some(old.root()), Some(new.root()))];
     while let Some((before, after)) = pending.pop() {
-        stop::check_io()?;
+        cancel::check_io()?;
         let known = (
             before.and_then(|n| old.entry(n).map(|e| (n, e))),
             after.and_then(|n| new.entry(n).map(|e| (n, e))),

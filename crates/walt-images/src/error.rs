@@ -48,9 +48,9 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
-    /// The work is not wanted any more ([`crate::stop`]).
+    /// The work is not wanted any more ([`crate::cancel`]).
     #[error("it was cancelled")]
-    Stopped,
+    Cancelled,
     /// An image has more layers than can be mounted.
     #[error("an image can have {max} layers at most, this one would have {count}")]
     TooManyLayers {
@@ -63,11 +63,12 @@ pub enum Error {
 
 impl Error {
     /// Did the work end because nobody wants it any more?
-    pub fn is_stopped(&self) -> bool {
-        let inner =
-            |e: &io::Error| e.get_ref().and_then(|e| e.downcast_ref::<Self>()).is_some_and(Self::is_stopped);
+    pub fn is_cancelled(&self) -> bool {
+        let inner = |e: &io::Error| {
+            e.get_ref().and_then(|e| e.downcast_ref::<Self>()).is_some_and(Self::is_cancelled)
+        };
         match self {
-            Self::Stopped => true,
+            Self::Cancelled => true,
             Self::Io { source, .. } => inner(source),
             _ => false,
         }

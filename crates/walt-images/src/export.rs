@@ -1,9 +1,10 @@
 //! Layers and images as the OCI specification has them, byte for byte as they were.
 
 use crate::{
+    cancel,
+    config::digest_of,
     error::{Context, Error, Result},
     layer::{disk::Root, holes::read_payload, skeleton::Record},
-    stop,
     store::Store,
 };
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use std::{
     io::{self, BufWriter, Write},
     path::Path,
 };
-use walt_types::{DiffId, Hash256, ImageId};
+use walt_types::{DiffId, ImageId};
 
 /// Bytes held back until the digest is known to fit: without them the receiver has no whole tar.
 const HELD_BACK: usize = 512;
@@ -59,7 +60,7 @@ impl Store {
         // The sparse file whose parts come: one has many.
         let mut sparse: Option<(Vec<u8>, File)> = None;
         while let Some(record) = skeleton.next()? {
-            stop::check()?;
+            cancel::check()?;
             match record {
                 Record::Raw(bytes) => out.put(&bytes).on(what, &fs_dir)?,
                 Record::File { path, size } => {
@@ -118,7 +119,7 @@ impl Store {
             "layers": layers,
         })
         .to_string();
-        let digest = Hash256(Sha256::digest(&manifest).into());
+        let digest = digest_of(manifest.as_bytes());
         write(&blobs.join(digest.to_string()), manifest.as_bytes())?;
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let mut entry = descriptor(kind, &format!("sha256:{digest}"), manifest.len() as u64);

@@ -26,7 +26,7 @@ const MAX_PLAIN: u64 = 1 << 20;
 
 /// Undoes a compression.
 pub fn decompress(bytes: &[u8]) {
-    if let Ok(plain) = crate::compression::plain(bytes) {
+    if let Ok(plain) = crate::compression::decompress(bytes) {
         let _ = std::io::copy(&mut plain.take(MAX_PLAIN), &mut std::io::sink());
     }
 }

@@ -67,7 +67,7 @@ pub struct Totals {
     pub images: usize,
     /// Count of layers.
     pub layers: usize,
-    /// Sum of the sizes of the layers' tars, in bytes.
+    /// TarDigest of the sizes of the layers' tars, in bytes.
     pub bytes: u64,
 }
 

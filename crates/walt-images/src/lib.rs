@@ -14,7 +14,7 @@
 //! A *layer* is made by [`Store::import_tar`] (a tar from outside), [`Store::build_layer`] (from memory) or
 //! [`Store::prepare_commit`] and [`Store::adopt_layer`] (the upper directory of an overlay) or [`Store::compose`]
 //! (entries put on top of a view, without a mount). It never changes afterwards. A [`View`] is the merged tree of an image's layers and the platform layer, with numbered entries.
-//! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] and [`Store::look`]
+//! References and what is alive belong to the caller's database: [`Store::remove_unreferenced`] and [`Store::audit`]
 //! are told.
 //!
 //! ```text
@@ -33,8 +33,9 @@
 
 pub mod archive;
 mod attributed;
+mod audit;
 mod blobs;
-mod check;
+pub mod cancel;
 mod commit;
 mod compose;
 pub mod compression;
@@ -47,24 +48,22 @@ pub mod fuzzing;
 mod gc;
 mod layer;
 mod pack;
-pub mod paths;
 mod save_rules;
 mod squash;
-pub mod stop;
 mod store;
 mod view;
 
-pub use attributed::{Attributed, LeftBehind};
+pub use attributed::{Attributed, Omission};
+pub use audit::{Audit, Fault, Finding, Object};
 pub use blobs::NewBlob;
-pub use check::{Fault, Finding, Look, Object};
 pub use commit::{LeftOut, Prepared};
 pub use compose::{Composed, Composer, Edit, Last, Meta};
-pub use config::{History, ImageConfig, RootFs, RunConfig};
+pub use config::{History, ImageConfig, RootFs, RunConfig, digest_of};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
 pub use layer::{attributes::Skipped, holes::digest as file_digest, scan::Kind, skeleton::LayerInfo};
 pub use save_rules::{EMPTIED, Rule, SaveRules, When};
 pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Temporary, Unpacked};
-pub use view::{Entry, INDEX_VERSION, View};
+pub use view::{Entry, INDEX_VERSION, MAX_LINKS, View};
 pub use walt_tar::Time;

@@ -1,9 +1,9 @@
 //! A part of a view as a tar: what is copied out of an image, or from one image to another.
 
 use crate::{
+    cancel,
     error::{Context, Result},
     layer::scan::Kind,
-    stop,
     view::View,
 };
 use std::{
@@ -29,11 +29,11 @@ impl View {
     ) -> Result<()> {
         let mut first_names: HashMap<u32, Vec<u8>> = HashMap::new();
         let mut pending = vec![(number, name.to_vec())];
-        let out = &mut Watched(out);
+        let out = &mut Cancellable(out);
         while let Some((number, path)) = pending.pop() {
-            stop::check()?;
+            cancel::check()?;
             for child in self.children(number).iter().rev() {
-                pending.push((*child, crate::paths::join(&path, self.name(*child))));
+                pending.push((*child, walt_tar::paths::join(&path, self.name(*child))));
             }
             if !path.is_empty() {
                 self.pack_one(number, path, &mut first_names, out, progress)?;
@@ -51,7 +51,7 @@ impl View {
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
         let Some(entry) = self.entry(number) else { return Ok(()) };
-        let show = PathBuf::from("/").join(crate::paths::as_path(&self.path(number)));
+        let show = PathBuf::from("/").join(walt_tar::paths::as_path(&self.path(number)));
         let kind = match entry.kind {
             Kind::File => Type::File,
             Kind::Dir => Type::Dir,
@@ -100,11 +100,11 @@ impl View {
 }
 
 /// Writes as long as the work is wanted.
-struct Watched<'a>(&'a mut dyn Write);
+struct Cancellable<'a>(&'a mut dyn Write);
 
-impl Write for Watched<'_> {
+impl Write for Cancellable<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stop::check_io()?;
+        cancel::check_io()?;
         self.0.write(bytes)
     }
     fn flush(&mut self) -> io::Result<()> {

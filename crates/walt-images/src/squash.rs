@@ -4,7 +4,7 @@
 //! never written to, so nothing can change under either; whichever is removed first leaves the other whole.
 
 use crate::{
-    History, ImageConfig,
+    History, ImageConfig, cancel,
     error::{Context, Error, Result},
     layer::{
         disk::{Place, Root},
@@ -12,13 +12,12 @@ use crate::{
         skeleton::LayerInfo,
         write::write_layer,
     },
-    paths::{as_path, split},
-    stop,
     store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, Store},
     view::View,
 };
 use rustix::fs::{AtFlags, Mode};
 use std::{collections::HashMap, fs};
+use walt_tar::paths::{as_path, split};
 use walt_types::{DiffId, ImageId};
 
 impl ImageConfig {
@@ -91,7 +90,7 @@ impl Store {
             let to_path = view.path(dir);
             let to = root.dir(&to_path).on("open", root.show(&to_path))?;
             for &number in view.children(dir) {
-                stop::check()?;
+                cancel::check()?;
                 let (Some(entry), name) = (view.entry(number), view.name(number)) else { continue };
                 let path = view.path(number);
                 let what = "make the squashed layer's name";
@@ -129,7 +128,7 @@ impl Store {
         let nodes = scan(&root, Attributes::All)?;
         let info = write_layer(temporary.path(), &root, &nodes, true)?;
         self.make_durable()?;
-        stop::check()?;
+        cancel::check()?;
         self.adopt_layer(temporary.path(), &info.diff_id)?;
         Ok(info)
     }

@@ -12,7 +12,6 @@ use crate::{
         skeleton::{LayerInfo, SkeletonReader},
         write::write_layer,
     },
-    paths::{as_path, split},
     view::{View, ViewCache},
 };
 use parking_lot::Mutex;
@@ -32,6 +31,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use walt_tar::paths::{as_path, split};
 use walt_types::DiffId;
 
 /// Most layers of an image: the platform layer and a session's upper directory come on top, and lookups of absent
@@ -332,7 +332,7 @@ impl Store {
                 Some(new) => new.files.path().to_owned(),
                 None => self.layer_dir(l),
             };
-            implied::settle(layer.files.path(), &lower.iter().map(dir).collect::<Vec<_>>())?;
+            implied::inherit_metadata(layer.files.path(), &lower.iter().map(dir).collect::<Vec<_>>())?;
         }
         self.make_durable()?;
         for layer in unpacked {

@@ -11,10 +11,9 @@ use crate::{
     Time,
     error::{Context, Error, Result},
     layer::{
-        disk::{Place, Root, Xattrs, is_overlay_xattr},
+        disk::{Place, Root, Xattrs},
         scan::Kind,
     },
-    paths::split,
     store::{MAX_LAYERS, Store},
 };
 use rustix::fd::OwnedFd;
@@ -25,6 +24,8 @@ use std::{
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
+use walt_tar::local::is_overlay_xattr;
+use walt_tar::paths::split;
 use walt_types::{DiffId, Hash256, ViewId};
 
 /// Version of the index file and of the order of entries. Part of the view id.
@@ -32,7 +33,7 @@ pub const INDEX_VERSION: u32 = 1;
 /// Views kept in memory; the one unused for longest makes place. A Debian system's takes about 3 MB.
 const MAX_CACHED: usize = 32;
 /// Symbolic links followed while one path is resolved (as in the kernel).
-pub(crate) const MAX_LINKS: usize = 40;
+pub const MAX_LINKS: usize = 40;
 /// Size reported for a directory, in bytes.
 const DIR_SIZE: u64 = 4096;
 

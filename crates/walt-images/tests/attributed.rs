@@ -178,9 +178,9 @@ fn files_with_attributes_are_a_file_system() {
         entry("usr/bin", 0o711, NewKind::Dir),
     ]);
     let attributed = Attributed::of(&view, &platform).unwrap();
-    let left: Vec<_> = attributed.left_behind().iter().map(|(why, path)| (*why, path.as_slice())).collect();
-    let wanted: [(LeftBehind, &[u8]); 2] =
-        [(LeftBehind::Size, b"large/noted"), (LeftBehind::Attributes, b"large/attributes")];
+    let left: Vec<_> = attributed.omitted().iter().map(|(why, path)| (*why, path.as_slice())).collect();
+    let wanted: [(Omission, &[u8]); 2] =
+        [(Omission::Size, b"large/noted"), (Omission::Attributes, b"large/attributes")];
     assert_eq!(left, wanted);
     let kind = NewKind::Attributed(Arc::new(attributed));
     let entry = NewEntry { path: b"files".into(), mode: 0o600, uid: 0, gid: 0, kind };
@@ -217,5 +217,5 @@ fn an_image_without_attributes_costs_nothing() {
     let layer = store.build_layer(vec![file], None).unwrap();
     let view = store.view(&[layer.diff_id], None).unwrap();
     let attributed = Attributed::of(&view, &BTreeMap::new()).unwrap();
-    assert!(attributed.is_empty() && attributed.left_behind().is_empty());
+    assert!(attributed.is_empty() && attributed.omitted().is_empty());
 }

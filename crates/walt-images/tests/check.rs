@@ -58,7 +58,7 @@ impl Small {
     /// All findings of a reader: object and fault, and all that is said.
     fn findings(&self) -> (Vec<(String, Fault)>, String) {
         let store = Store::open_to_read(self.dir.path());
-        let look = store.look(&self.live).unwrap();
+        let look = store.audit(&self.live).unwrap();
         let mut all = look.findings.clone();
         all.extend(store.verify(&look, &mut |_| {}));
         let said = all.iter().map(|f| f.why.clone()).collect::<Vec<_>>().join("\n");

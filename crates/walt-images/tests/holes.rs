@@ -84,7 +84,7 @@ fn holes_cost_nothing_wherever_a_file_goes() {
 
     // Checked, compared, copied out and in, squashed.
     let live = Live { images: vec![image].into_iter().collect(), ..Live::default() };
-    let look = store.look(&live).unwrap();
+    let look = store.audit(&live).unwrap();
     assert_eq!(timed("a check", || store.verify(&look, &mut |_| ())), []);
     let twin = elsewhere.view(&[info.diff_id], None).unwrap();
     let mut differences = Vec::new();
@@ -198,7 +198,7 @@ fn every_work_ends_soon_after_it_is_not_wanted() {
             asked.set(asked.get() + 1);
             false
         };
-        stop::unless(never, work).unwrap();
+        cancel::when(never, work).unwrap();
         let asked = counted.get();
         // A megabyte, and a file, are never passed without a look.
         assert!(asked > 16 || name == "commit" && asked > 8, "{name} looks {asked} times");
@@ -210,7 +210,7 @@ fn every_work_ends_soon_after_it_is_not_wanted() {
         let before = layers();
         for stop_at in [1, asked / 2, asked] {
             let left = Cell::new(stop_at);
-            let error = stop::unless(
+            let error = cancel::when(
                 move || {
                     left.set(left.get().saturating_sub(1));
                     left.get() == 0
@@ -218,12 +218,12 @@ fn every_work_ends_soon_after_it_is_not_wanted() {
                 work,
             )
             .unwrap_err();
-            assert!(error.is_stopped(), "{name} at {stop_at} of {asked}: {error}");
+            assert!(error.is_cancelled(), "{name} at {stop_at} of {asked}: {error}");
             assert_eq!(layers(), before, "{name} has left a layer");
         }
     }
     let mut told = 0;
-    let stopped = stop::unless(
+    let stopped = cancel::when(
         || true,
         || {
             diff(&view, &view, &mut |_| {

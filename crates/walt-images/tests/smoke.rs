@@ -108,7 +108,7 @@ fn an_image_is_imported_changed_saved_and_exported() {
     assert!(view.resolve(b"etc/machine-id").is_none());
 
     let mut live = Live { images: HashSet::from([id]), ..Default::default() };
-    let found = store.look(&live).unwrap();
+    let found = store.audit(&live).unwrap();
     let orphans: Vec<_> = found.findings.iter().map(|f| (f.fault, f.object.to_string())).collect();
     let of = |object: Object| (Fault::Orphan, object.to_string());
     let views =

@@ -116,7 +116,7 @@ fn parameter(text: &str) -> (String, &str) {
 }
 
 /// The query that asks a token service for a token.
-pub fn token_query(service: Option<&str>, scopes: &[String], user: Option<&str>) -> String {
+pub(super) fn token_query(service: Option<&str>, scopes: &[String], user: Option<&str>) -> String {
     let mut parts = Vec::new();
     let mut add =
         |name: &str, value: &str| parts.push(format!("{name}={}", utf8_percent_encode(value, QUERY)));

@@ -3,7 +3,7 @@
 use super::{
     Credentials, Endpoint, Error, Limits, Result,
     auth::{Challenge, parse_token, token_query},
-    http::{self, Ask, Body, Http},
+    http::{self, Body, Http, RequestHead},
     manifest::{Descriptor, MAX_DOCUMENT, digest_of},
 };
 use hyper::{
@@ -91,35 +91,35 @@ impl Registry {
     }
 
     /// Asks with what is known about who asks; a challenge is answered once.
-    pub(super) async fn ask(
+    pub(super) async fn send(
         &self,
-        mut ask: Ask,
+        mut request: RequestHead,
         scopes: &[String],
         body: &[u8],
     ) -> Result<Response<Incoming>> {
         for first in [true, false] {
-            self.authorize(&mut ask, scopes)?;
-            let answer = if body.is_empty() && matches!(ask.method, Method::GET | Method::HEAD) {
-                self.http.get(ask.clone()).await?
+            self.authorize(&mut request, scopes)?;
+            let answer = if body.is_empty() && matches!(request.method, Method::GET | Method::HEAD) {
+                self.http.get(request.clone()).await?
             } else {
-                self.http.send(&ask, http::full(body.to_vec()), None).await?
+                self.http.send(&request, http::full(body.to_vec()), None).await?
             };
             if answer.status() != StatusCode::UNAUTHORIZED || !first {
                 return Ok(answer);
             }
             let values = answer.headers().get_all(WWW_AUTHENTICATE);
             let challenge = Challenge::parse(values.iter().filter_map(|v| v.to_str().ok()));
-            if !self.meet(challenge, scopes).await? {
+            if !self.answer_challenge(challenge, scopes).await? {
                 return Ok(answer);
             }
         }
-        Err(self.http.nonsense("its challenge has no end"))
+        Err(self.http.invalid("its challenge has no end"))
     }
 
     /// Puts who asks into a request.
-    pub(super) fn authorize(&self, ask: &mut Ask, scopes: &[String]) -> Result<()> {
+    pub(super) fn authorize(&self, request: &mut RequestHead, scopes: &[String]) -> Result<()> {
         // An upload may have been sent elsewhere, with a URL that says it all.
-        if !self.http.same_origin(&ask.url, &self.http.endpoint.url("/")) {
+        if !self.http.same_origin(&request.url, &self.http.endpoint.url("/")) {
             return Ok(());
         }
         let session = self.session.lock();
@@ -131,12 +131,12 @@ impl Registry {
         let mut value = HeaderValue::from_str(&value)
             .map_err(|_| Error::Credentials { registry: self.http.endpoint.to_string(), given: true })?;
         value.set_sensitive(true);
-        ask.headers.insert(AUTHORIZATION, value);
+        request.headers.insert(AUTHORIZATION, value);
         Ok(())
     }
 
     /// Does what a challenge wants; false if that cannot be done, or was in vain before.
-    async fn meet(&self, challenge: Option<Challenge>, scopes: &[String]) -> Result<bool> {
+    async fn answer_challenge(&self, challenge: Option<Challenge>, scopes: &[String]) -> Result<bool> {
         match challenge {
             Some(Challenge::Basic) => {
                 let mut session = self.session.lock();
@@ -160,22 +160,22 @@ impl Registry {
         // A password goes to no less safe place than the registry itself.
         let safe = realm.starts_with("https://") || !self.http.endpoint.url("/").starts_with("https://");
         if !safe {
-            return Err(self.http.nonsense("its token service is not https"));
+            return Err(self.http.invalid("its token service is not https"));
         }
         let user = self.credentials.as_ref().map(|c| c.username.as_str());
         let query = token_query(service, scopes, user);
         let sign = if realm.contains('?') { '&' } else { '?' };
-        let mut ask = Ask::new(Method::GET, format!("{realm}{sign}{query}"));
+        let mut request = RequestHead::new(Method::GET, format!("{realm}{sign}{query}"));
         if let Some(credentials) = &self.credentials {
             let value = HeaderValue::from_str(&credentials.basic());
-            ask.headers.insert(AUTHORIZATION, value.map_err(|_| self.http.nonsense("credentials"))?);
+            request.headers.insert(AUTHORIZATION, value.map_err(|_| self.http.invalid("credentials"))?);
         }
-        let answer = self.http.get(ask).await?;
+        let answer = self.http.get(request).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.http.refusal(answer, "a request for a token", self.given()).await);
         }
         let bytes = self.http.document(answer, MAX_LIST).await?;
-        parse_token(&bytes).map_err(|why| self.http.nonsense(why))
+        parse_token(&bytes).map_err(|why| self.http.invalid(why))
     }
 
     /// Whether it is a registry, and knows the user.
@@ -183,10 +183,11 @@ impl Registry {
     /// # Errors
     /// [`Error::Credentials`] among others.
     pub async fn ping(&self) -> Result<()> {
-        let answer = self.ask(Ask::new(Method::GET, self.http.endpoint.url("/v2/")), &[], b"").await?;
+        let answer =
+            self.send(RequestHead::new(Method::GET, self.http.endpoint.url("/v2/")), &[], b"").await?;
         match answer.status() {
             StatusCode::OK => Ok(()),
-            StatusCode::NOT_FOUND => Err(self.http.nonsense("there is no registry (no /v2/)")),
+            StatusCode::NOT_FOUND => Err(self.http.invalid("there is no registry (no /v2/)")),
             _ => Err(self.http.refusal(answer, "a request for /v2/", self.given()).await),
         }
     }
@@ -203,16 +204,16 @@ impl Registry {
         {
             return Err(self
                 .http
-                .nonsense(format!("the manifest {reference} has the digest sha256:{digest}")));
+                .invalid(format!("the manifest {reference} has the digest sha256:{digest}")));
         }
         Ok((bytes, digest))
     }
 
     async fn manifest_once(&self, repository: &str, reference: &str) -> Result<Vec<u8>> {
         let url = self.http.endpoint.url(&format!("/v2/{repository}/manifests/{reference}"));
-        let mut ask = Ask::new(Method::GET, url);
-        ask.headers.insert(ACCEPT_HEADER, HeaderValue::from_static(ACCEPT_ALL));
-        let answer = self.ask(ask, &[pull_scope(repository)], b"").await?;
+        let mut request = RequestHead::new(Method::GET, url);
+        request.headers.insert(ACCEPT_HEADER, HeaderValue::from_static(ACCEPT_ALL));
+        let answer = self.send(request, &[pull_scope(repository)], b"").await?;
         match answer.status() {
             StatusCode::OK => self.http.document(answer, MAX_DOCUMENT).await,
             _ => Err(self.http.refusal(answer, &format!("{repository}:{reference}"), self.given()).await),
@@ -228,7 +229,7 @@ impl Registry {
         if bytes.len() as u64 != blob.size || digest_of(&bytes) != blob.digest {
             return Err(self
                 .http
-                .nonsense(format!("the blob sha256:{} is not what it should be", blob.digest)));
+                .invalid(format!("the blob sha256:{} is not what it should be", blob.digest)));
         }
         Ok(bytes)
     }
@@ -246,13 +247,13 @@ impl Registry {
         offset: u64,
     ) -> Result<Response<Incoming>> {
         let url = self.http.endpoint.url(&format!("/v2/{repository}/blobs/sha256:{digest}"));
-        let mut ask = Ask::new(Method::GET, url);
+        let mut request = RequestHead::new(Method::GET, url);
         if offset > 0 {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             // Invariant: digits and ASCII signs.
-            ask.headers.insert(RANGE, range.expect("a range is a header value"));
+            request.headers.insert(RANGE, range.expect("a range is a header value"));
         }
-        let answer = self.ask(ask, &[pull_scope(repository)], b"").await?;
+        let answer = self.send(request, &[pull_scope(repository)], b"").await?;
         match answer.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(answer),
             _ => Err(self.http.refusal(answer, &format!("blob sha256:{digest}"), self.given()).await),
@@ -265,7 +266,7 @@ impl Registry {
     /// The registry refuses, or fails.
     pub async fn has_blob(&self, repository: &str, digest: &Hash256) -> Result<bool> {
         let url = self.http.endpoint.url(&format!("/v2/{repository}/blobs/sha256:{digest}"));
-        let answer = self.ask(Ask::new(Method::HEAD, url), &[push_scope(repository)], b"").await?;
+        let answer = self.send(RequestHead::new(Method::HEAD, url), &[push_scope(repository)], b"").await?;
         match answer.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -287,12 +288,12 @@ impl Registry {
             path += &format!("?{digest}&{}", Http::parameter("from", from));
             scopes.push(pull_scope(from));
         }
-        let mut ask = Ask::new(Method::POST, self.http.endpoint.url(&path));
-        ask.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let answer = self.ask(ask.clone(), &scopes, b"").await?;
+        let mut request = RequestHead::new(Method::POST, self.http.endpoint.url(&path));
+        request.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        let answer = self.send(request.clone(), &scopes, b"").await?;
         match answer.status() {
             StatusCode::CREATED if mount.is_some() => Ok(None),
-            StatusCode::ACCEPTED => Ok(Some(self.http.location(&ask.url, answer.headers())?)),
+            StatusCode::ACCEPTED => Ok(Some(self.http.location(&request.url, answer.headers())?)),
             _ => Err(self.http.refusal(answer, "an upload", self.given()).await),
         }
     }
@@ -309,11 +310,11 @@ impl Registry {
     ) -> Result<()> {
         let sign = if url.contains('?') { '&' } else { '?' };
         let digest_parameter = Http::parameter("digest", &format!("sha256:{digest}"));
-        let mut ask = Ask::new(Method::PUT, format!("{url}{sign}{digest_parameter}"));
-        self.authorize(&mut ask, &[push_scope(repository)])?;
-        ask.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        ask.headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
-        let answer = self.http.send(&ask, body, Some(sent)).await?;
+        let mut request = RequestHead::new(Method::PUT, format!("{url}{sign}{digest_parameter}"));
+        self.authorize(&mut request, &[push_scope(repository)])?;
+        request.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        request.headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+        let answer = self.http.send(&request, body, Some(sent)).await?;
         match answer.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => Ok(()),
             _ => {
@@ -334,10 +335,10 @@ impl Registry {
         bytes: &[u8],
     ) -> Result<Hash256> {
         let url = self.http.endpoint.url(&format!("/v2/{repository}/manifests/{tag}"));
-        let mut ask = Ask::new(Method::PUT, url);
-        let kind = HeaderValue::from_str(media_type).map_err(|_| self.http.nonsense("media type"))?;
-        ask.headers.insert(CONTENT_TYPE, kind);
-        let answer = self.ask(ask, &[push_scope(repository)], bytes).await?;
+        let mut request = RequestHead::new(Method::PUT, url);
+        let kind = HeaderValue::from_str(media_type).map_err(|_| self.http.invalid("media type"))?;
+        request.headers.insert(CONTENT_TYPE, kind);
+        let answer = self.send(request, &[push_scope(repository)], bytes).await?;
         match answer.status() {
             StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => Ok(digest_of(bytes)),
             _ => Err(self
@@ -397,7 +398,7 @@ impl Registry {
                 None => return Ok(all),
             }
         }
-        Err(self.http.nonsense(format!("the {what} has more than {MAX_PAGES} pages")))
+        Err(self.http.invalid(format!("the {what} has more than {MAX_PAGES} pages")))
     }
 
     async fn page<T: serde::de::DeserializeOwned>(
@@ -406,14 +407,15 @@ impl Registry {
         scope: &str,
         what: &str,
     ) -> Result<(T, Option<String>)> {
-        let answer = self.ask(Ask::new(Method::GET, url.to_owned()), &[scope.to_owned()], b"").await?;
+        let answer =
+            self.send(RequestHead::new(Method::GET, url.to_owned()), &[scope.to_owned()], b"").await?;
         if answer.status() != StatusCode::OK {
             return Err(self.http.refusal(answer, what, self.given()).await);
         }
         let next = answer.headers().get(LINK).and_then(|l| next_page(l.to_str().ok()?));
         let bytes = self.http.document(answer, MAX_LIST).await?;
         let page = serde_json::from_slice(&bytes);
-        Ok((page.map_err(|_| self.http.nonsense(format!("the {what} cannot be read")))?, next))
+        Ok((page.map_err(|_| self.http.invalid(format!("the {what} cannot be read")))?, next))
     }
 
     /// A document that is no part of the distribution protocol, such as the hub's search.
@@ -421,16 +423,16 @@ impl Registry {
     /// # Errors
     /// As for the others.
     pub async fn get_json<T: serde::de::DeserializeOwned>(&self, path: &str, what: &str) -> Result<T> {
-        let answer = self.http.get(Ask::new(Method::GET, self.http.endpoint.url(path))).await?;
+        let answer = self.http.get(RequestHead::new(Method::GET, self.http.endpoint.url(path))).await?;
         if answer.status() != StatusCode::OK {
             return Err(self.http.refusal(answer, what, false).await);
         }
         let bytes = self.http.document(answer, MAX_LIST).await?;
-        serde_json::from_slice(&bytes).map_err(|_| self.http.nonsense(format!("the {what} cannot be read")))
+        serde_json::from_slice(&bytes).map_err(|_| self.http.invalid(format!("the {what} cannot be read")))
     }
 }
 
-/// [`ACCEPT`] as one header.
+/// The media types of all documents that [`crate::manifest::parse`] reads.
 const ACCEPT_ALL: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
@@ -453,7 +455,7 @@ pub fn path_of(target: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::ACCEPT;
+    use crate::manifest::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
     #[test]
     fn pages() {
@@ -465,6 +467,7 @@ mod tests {
         for none in ["", "<", "<>", "</v2/x>; rel=prev", "<x>; rel=next", "<https://h>; rel=next"] {
             assert_eq!(next_page(none), None, "{none}");
         }
-        assert_eq!(ACCEPT_ALL.split(", ").map(str::trim).collect::<Vec<_>>(), ACCEPT);
+        let all = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+        assert_eq!(ACCEPT_ALL.split(", ").map(str::trim).collect::<Vec<_>>(), all);
     }
 }

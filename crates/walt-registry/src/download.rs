@@ -2,7 +2,7 @@
 
 use crate::{
     Endpoint, Error, Limits, Protocol,
-    http::{Ask, Http},
+    http::{Http, RequestHead},
 };
 use base64::Engine;
 use hyper::{
@@ -27,7 +27,7 @@ pub struct Downloaded {
 fn reason(e: Error) -> String {
     match e {
         Error::Unreachable { why, .. } => format!("it cannot be reached: {why}"),
-        Error::Nonsense { why, .. } => format!("the server answers nonsense: {why}"),
+        Error::Invalid { why, .. } => format!("the server answers nonsense: {why}"),
         other => other.to_string(),
     }
 }
@@ -37,8 +37,8 @@ fn reason(e: Error) -> String {
 /// # Errors
 /// The end of a sentence that names the URL: what is wrong with it, with its server, or with the disk.
 pub async fn download(url: &str, to: &mut File, max: u64) -> Result<Downloaded, String> {
-    let (http, ask) = request(url)?;
-    let mut answer = http.get(ask).await.map_err(reason)?;
+    let (http, request) = request(url)?;
+    let mut answer = http.get(request).await.map_err(reason)?;
     if answer.status() != StatusCode::OK {
         return Err(format!("the server answers {}", answer.status()));
     }
@@ -61,7 +61,7 @@ pub async fn download(url: &str, to: &mut File, max: u64) -> Result<Downloaded, 
 }
 
 /// A client, and the request for a URL: what stands before `@` is for the server only.
-fn request(url: &str) -> Result<(Http, Ask), String> {
+fn request(url: &str) -> Result<(Http, RequestHead), String> {
     let (scheme, rest) = url.split_once("://").ok_or("it is not a URL")?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
@@ -80,7 +80,7 @@ fn request(url: &str) -> Result<(Http, Ask), String> {
         Err(_) if scheme.eq_ignore_ascii_case("http") => http(Protocol::Http)?,
         other => other?,
     };
-    let mut ask = Ask::new(Method::GET, url);
+    let mut request = RequestHead::new(Method::GET, url);
     if let Some(user) = user {
         let user = if user.contains(':') { user.to_owned() } else { format!("{user}:") };
         let user: Vec<u8> = percent_decode_str(&user).collect();
@@ -88,9 +88,9 @@ fn request(url: &str) -> Result<(Http, Ask), String> {
         let value = HeaderValue::from_str(&format!("Basic {text}"));
         let mut value = value.map_err(|_| "it has a password that cannot be sent")?;
         value.set_sensitive(true);
-        ask.headers.insert(AUTHORIZATION, value);
+        request.headers.insert(AUTHORIZATION, value);
     }
-    Ok((http, ask))
+    Ok((http, request))
 }
 
 #[cfg(test)]
@@ -99,11 +99,11 @@ mod tests {
 
     #[test]
     fn who_asks_is_not_part_of_the_url() {
-        let (_, ask) = request("http://ann:a%3Ab@h:81/x?y").unwrap();
-        assert_eq!(ask.url, "http://h:81/x?y");
-        assert_eq!(ask.headers[AUTHORIZATION], "Basic YW5uOmE6Yg==");
+        let (_, got) = request("http://ann:a%3Ab@h:81/x?y").unwrap();
+        assert_eq!(got.url, "http://h:81/x?y");
+        assert_eq!(got.headers[AUTHORIZATION], "Basic YW5uOmE6Yg==");
         assert!(request("http://h/a b").is_err_and(|why| why.contains("%20")));
-        let (_, ask) = request("http://h").unwrap();
-        assert_eq!((ask.url.as_str(), ask.headers.len()), ("http://h", 0));
+        let (_, request) = request("http://h").unwrap();
+        assert_eq!((request.url.as_str(), request.headers.len()), ("http://h", 0));
     }
 }

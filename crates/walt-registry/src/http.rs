@@ -157,13 +157,13 @@ pub(crate) struct Http {
 
 /// A request without its body.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct RequestHead {
     pub method: Method,
     pub url: String,
     pub headers: HeaderMap,
 }
 
-impl Ask {
+impl RequestHead {
     pub fn new(method: Method, url: String) -> Self {
         Self { method, url, headers: HeaderMap::new() }
     }
@@ -200,20 +200,20 @@ impl Http {
         Error::Unreachable { registry: self.endpoint.to_string(), why: why.into() }
     }
 
-    pub fn nonsense(&self, why: impl Into<String>) -> Error {
+    pub fn invalid(&self, why: impl Into<String>) -> Error {
         // Parsers quote what they do not understand.
-        let why = super::manifest::shown(&why.into());
-        Error::Nonsense { registry: self.endpoint.to_string(), why }
+        let why = super::manifest::sanitized(&why.into());
+        Error::Invalid { registry: self.endpoint.to_string(), why }
     }
 
     fn parse(&self, url: &str) -> Result<Uri> {
-        url.parse().map_err(|_| self.nonsense(format!("'{}' is no URL", super::manifest::shown(url))))
+        url.parse().map_err(|_| self.invalid(format!("'{}' is no URL", super::manifest::sanitized(url))))
     }
 
     /// The URL in a `Location` of an answer to `from`. From TLS nothing leads out of it.
     pub fn location(&self, from: &str, headers: &HeaderMap) -> Result<String> {
         let location = headers.get(LOCATION).and_then(|l| l.to_str().ok());
-        let location = location.ok_or_else(|| self.nonsense("a redirection without its target"))?;
+        let location = location.ok_or_else(|| self.invalid("a redirection without its target"))?;
         let base = self.parse(from)?;
         let (scheme, authority) = (base.scheme_str().unwrap_or("https"), base.authority());
         let url = if location.starts_with('/') && !location.starts_with("//") {
@@ -225,8 +225,8 @@ impl Http {
         match target.scheme_str() {
             Some("https") => Ok(url),
             Some("http") if scheme == "http" => Ok(url),
-            Some("http") => Err(self.nonsense("it leads from https to http")),
-            _ => Err(self.nonsense(format!("'{}' is no URL", super::manifest::shown(&url)))),
+            Some("http") => Err(self.invalid("it leads from https to http")),
+            _ => Err(self.invalid(format!("'{}' is no URL", super::manifest::sanitized(&url)))),
         }
     }
 
@@ -242,11 +242,16 @@ impl Http {
     }
 
     /// Sends one request and waits for the head of its answer; `sent` counts what of a body was taken.
-    pub async fn send(&self, ask: &Ask, body: Body, sent: Option<&AtomicU64>) -> Result<Response<Incoming>> {
+    pub async fn send(
+        &self,
+        head: &RequestHead,
+        body: Body,
+        sent: Option<&AtomicU64>,
+    ) -> Result<Response<Incoming>> {
         let mut request = Request::new(body);
-        *request.method_mut() = ask.method.clone();
-        *request.uri_mut() = self.parse(&ask.url)?;
-        *request.headers_mut() = ask.headers.clone();
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = self.parse(&head.url)?;
+        *request.headers_mut() = head.headers.clone();
         let agent = HeaderValue::from_static(concat!("walt/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, agent);
         let mut answer = std::pin::pin!(self.client.request(request));
@@ -271,19 +276,19 @@ impl Http {
     }
 
     /// [`Http::send`] without a body, following redirections. Another host is not told who asks.
-    pub async fn get(&self, mut ask: Ask) -> Result<Response<Incoming>> {
+    pub async fn get(&self, mut request: RequestHead) -> Result<Response<Incoming>> {
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.send(&ask, empty(), None).await?;
+            let answer = self.send(&request, empty(), None).await?;
             if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(answer);
             }
-            let next = self.location(&ask.url, answer.headers())?;
-            if !self.same_origin(&ask.url, &next) {
-                ask.headers.remove(AUTHORIZATION);
+            let next = self.location(&request.url, answer.headers())?;
+            if !self.same_origin(&request.url, &next) {
+                request.headers.remove(AUTHORIZATION);
             }
-            ask.url = next;
+            request.url = next;
         }
-        Err(self.nonsense(format!("more than {MAX_REDIRECTS} redirections")))
+        Err(self.invalid(format!("more than {MAX_REDIRECTS} redirections")))
     }
 
     /// The next piece of a body; none at its end.
@@ -311,11 +316,11 @@ impl Http {
         let read = async {
             let mut bytes = Vec::new();
             if answer.body().size_hint().lower() > max {
-                return Err(self.nonsense(format!("a document of more than {max} bytes")));
+                return Err(self.invalid(format!("a document of more than {max} bytes")));
             }
             while let Some(piece) = self.piece(answer.body_mut()).await? {
                 if bytes.len() as u64 + piece.len() as u64 > max {
-                    return Err(self.nonsense(format!("a document of more than {max} bytes")));
+                    return Err(self.invalid(format!("a document of more than {max} bytes")));
                 }
                 bytes.extend_from_slice(&piece);
             }
@@ -364,7 +369,7 @@ pub(super) fn message(text: &[u8]) -> String {
         .into_iter()
         .take(3)
         .map(|e| if e.message.is_empty() { e.code } else { e.message })
-        .map(|m| super::manifest::shown(&m))
+        .map(|m| super::manifest::sanitized(&m))
         .collect();
     sentences.join(", ")
 }

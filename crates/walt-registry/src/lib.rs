@@ -66,7 +66,7 @@ pub enum Error {
         what: String,
     },
     /// It refused, or failed.
-    #[error("the registry {registry} answers {status} to {what}{}", said(.message))]
+    #[error("the registry {registry} answers {status} to {what}{}", with_detail(.message))]
     Refused {
         /// Host and port.
         registry: String,
@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// What it says breaks the specification, one of our limits, or its own digests.
     #[error("the registry {registry} answers nonsense: {why}")]
-    Nonsense {
+    Invalid {
         /// Host and port.
         registry: String,
         /// What is wrong.
@@ -123,7 +123,7 @@ fn credentials_text(registry: &str, given: bool) -> String {
     }
 }
 
-fn said(message: &str) -> String {
+fn with_detail(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 

@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use walt_images::MAX_FOREIGN_LAYERS;
 use walt_types::{DiffId, Hash256, ImageId};
+
+pub use walt_images::digest_of;
 
 /// Largest manifest, index or configuration, in bytes.
 pub const MAX_DOCUMENT: u64 = 8 << 20;
@@ -24,9 +25,7 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 /// Media type of OCI configurations.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of OCI layers with gzip.
-pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// What we can read, for `Accept`.
-pub const ACCEPT: [&str; 4] = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST];
+pub(super) const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Points to a blob or a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +121,7 @@ impl RawDescriptor {
         // Only SHA-256 has to be known (image specification, "digests").
         let digest = match self.digest.strip_prefix("sha256:").map(str::parse) {
             Some(Ok(digest)) => digest,
-            _ => return Err(format!("the digest '{}' is not 'sha256:<64 digits>'", shown(&self.digest))),
+            _ => return Err(format!("the digest '{}' is not 'sha256:<64 digits>'", sanitized(&self.digest))),
         };
         if self.size > max {
             return Err(format!("{} bytes are more than the {max} that are accepted", self.size));
@@ -132,7 +131,7 @@ impl RawDescriptor {
 }
 
 /// Words of a stranger, in a message.
-pub(super) fn shown(text: &str) -> String {
+pub(super) fn sanitized(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -145,7 +144,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         return Err(format!("the manifest is larger than {MAX_DOCUMENT} bytes"));
     }
     let raw: RawDocument = serde_json::from_slice(bytes)
-        .map_err(|e| format!("the manifest is not valid: {}", shown(&e.to_string())))?;
+        .map_err(|e| format!("the manifest is not valid: {}", sanitized(&e.to_string())))?;
     if raw.schema_version != 2 {
         return Err(format!("the manifest has version {}, 2 is needed", raw.schema_version));
     }
@@ -167,7 +166,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
         (Some(config), Some(layers), None)
             if says.is_none_or(|t| matches!(t, OCI_MANIFEST | DOCKER_MANIFEST)) =>
         {
-            may_have(layers.len(), MAX_FOREIGN_LAYERS)?;
+            check_layer_count(layers.len(), MAX_FOREIGN_LAYERS)?;
             let config = config.check(MAX_DOCUMENT)?;
             let layers = layers.into_iter().map(|l| l.check(MAX_BLOB)).collect::<Result<_, _>>()?;
             Ok(Document::Image(Manifest { config, layers }))
@@ -180,7 +179,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
 ///
 /// # Errors
 /// That, for the user.
-pub fn may_have(layers: usize, limit: usize) -> Result<(), String> {
+pub fn check_layer_count(layers: usize, limit: usize) -> Result<(), String> {
     if layers <= limit {
         return Ok(());
     }
@@ -217,13 +216,8 @@ fn oci_layer_type(media_type: &str) -> &str {
     }
 }
 
-/// SHA-256 of bytes.
-pub fn digest_of(bytes: &[u8]) -> Hash256 {
-    Hash256(Sha256::digest(bytes).into())
-}
-
 /// The CPU architectures, in Go's names, that run images for a model of nodes; best first.
-pub fn architectures(model: &str) -> &'static [&'static str] {
+pub(super) fn architectures(model: &str) -> &'static [&'static str] {
     match model {
         "pc-x86-32" => &["386"],
         m if m.starts_with("pc-") || m.starts_with("qemu-") => &["amd64"],
@@ -236,7 +230,7 @@ pub fn architectures(model: &str) -> &'static [&'static str] {
 
 /// The images of an index in the order in which they should be looked at for nodes of these models, most wanted
 /// first: those for their CPUs, then the others that may be for Linux.
-pub fn order<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexEntry> {
+pub fn candidates<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexEntry> {
     let mut wanted: Vec<&str> = Vec::new();
     for architecture in models.iter().flat_map(|m| architectures(m)) {
         if !wanted.contains(architecture) {
@@ -343,7 +337,7 @@ mod tests {
         ];
         let names = |models: &[&str]| {
             let models: Vec<String> = models.iter().map(ToString::to_string).collect();
-            order(&all, &models).into_iter().map(|e| e.architecture.clone()).collect::<Vec<_>>()
+            candidates(&all, &models).into_iter().map(|e| e.architecture.clone()).collect::<Vec<_>>()
         };
         assert_eq!(names(&["pc-x86-64"]), ["amd64", "s390x", "arm", "arm64"]);
         assert_eq!(names(&["rpi-4-b", "pc-x86-64"]), ["arm64", "arm", "amd64", "s390x"]);

@@ -1,7 +1,7 @@
 //! Which CPU an image is for, and which of several images a CPU wants.
 //!
 //! Source: OCI image specification 1.1, "image index"; `--platform` of the Dockerfile reference; for what a CPU runs
-//! besides its own programs, containerd, which docker and BuildKit ask.
+//! besides its own programs, containerd, which docker and BuildKit request.
 
 use super::manifest::{IndexEntry, architectures};
 use std::fmt;
@@ -91,12 +91,12 @@ impl Platform {
 
     /// Whether an image is what is asked for by this. Variants do not count against it: whether an image has one depends on
     /// who made it.
-    pub fn takes(&self, image: &Self) -> bool {
-        self.architecture == image.architecture || self.likes(image).is_some()
+    pub fn accepts(&self, image: &Self) -> bool {
+        self.architecture == image.architecture || self.preference(image).is_some()
     }
 
     /// How well a CPU of this kind likes programs of another: 0 is best; none if it does not run them.
-    pub fn likes(&self, other: &Self) -> Option<u32> {
+    pub fn preference(&self, other: &Self) -> Option<u32> {
         let level = |p: &Self| p.variant.strip_prefix('v').and_then(|v| v.parse::<u32>().ok());
         match (self.architecture.as_str(), other.architecture.as_str()) {
             ("arm", "arm") => level(self)?.checked_sub(level(other)?),
@@ -127,7 +127,7 @@ pub fn of_models(models: &[String]) -> Vec<Platform> {
             .filter_map(|p| {
                 let same = theirs.iter().find(|t| t.architecture == p.architecture)?;
                 // The older one of both runs on both.
-                Some(if p.likes(same).is_some() { same.clone() } else { p.clone() })
+                Some(if p.preference(same).is_some() { same.clone() } else { p.clone() })
             })
             .collect();
     }
@@ -147,7 +147,7 @@ impl Wanted<'_> {
     /// The entries in the order in which they should be looked at.
     pub fn order<'e>(&self, entries: &'e [IndexEntry]) -> Vec<&'e IndexEntry> {
         let platforms = match self {
-            Self::Models(models) => return super::manifest::order(entries, models),
+            Self::Models(models) => return super::manifest::candidates(entries, models),
             Self::Platforms(platforms) => platforms,
         };
         let rank = |entry: &IndexEntry| -> Option<(usize, u32)> {
@@ -155,7 +155,7 @@ impl Wanted<'_> {
                 return Some((platforms.len(), 0));
             }
             let theirs = Platform::new(&entry.architecture, &entry.variant);
-            platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.likes(&theirs)?)))
+            platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.preference(&theirs)?)))
         };
         let mut ranked: Vec<_> =
             entries.iter().filter(|e| e.may_run()).filter_map(|e| Some((rank(e)?, e))).collect();
@@ -164,7 +164,7 @@ impl Wanted<'_> {
     }
 
     /// Why an index has nothing that is wanted.
-    pub fn lacks(&self, entries: &[IndexEntry]) -> String {
+    pub fn missing(&self, entries: &[IndexEntry]) -> String {
         let Self::Platforms(platforms) = self else { return "it has no image for Linux".into() };
         let mut there: Vec<String> = entries
             .iter()
@@ -208,7 +208,9 @@ mod tests {
             assert_eq!(parsed(text), is, "{text}");
         }
         let (old, new) = (Platform::new("arm", "v6"), Platform::new("arm", ""));
-        assert!(old.likes(&new).is_none() && old.takes(&new) && !old.takes(&Platform::new("arm64", "")));
+        assert!(
+            old.preference(&new).is_none() && old.accepts(&new) && !old.accepts(&Platform::new("arm64", ""))
+        );
         for (text, part) in [
             ("windows/amd64", "only images for Linux"),
             ("", "not a platform"),
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(first(&models(&["pc-x86-64"])), "amd64/");
         assert!(models(&["pc-x86-64", "rpi-4-b"]).is_empty());
         let riscv = [Platform::new("riscv64", "")];
-        let why = Wanted::Platforms(&riscv).lacks(&all);
+        let why = Wanted::Platforms(&riscv).missing(&all);
         assert!(why.contains("linux/riscv64") && why.ends_with("linux/arm/v7, linux/arm64"), "{why}");
     }
 }

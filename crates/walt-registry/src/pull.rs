@@ -65,8 +65,8 @@ pub async fn resolve(
     fits: impl Fn(&ImageConfig) -> bool,
 ) -> Result<Resolved> {
     let (bytes, digest) = registry.manifest(repository, reference).await?;
-    let nonsense = |why| registry.http().nonsense(why);
-    match manifest::parse(&bytes).map_err(nonsense)? {
+    let invalid = |why| registry.http().invalid(why);
+    match manifest::parse(&bytes).map_err(invalid)? {
         Document::Image(image) => with_config(registry, repository, (digest, digest), &image).await,
         Document::Index(entries) => {
             let mut first = None;
@@ -74,14 +74,16 @@ pub async fn resolve(
             {
                 let (bytes, own) = registry.manifest(repository, &format!("sha256:{}", entry.digest)).await?;
                 // An index in an index is allowed, and nobody needs it.
-                let Document::Image(image) = manifest::parse(&bytes).map_err(nonsense)? else { continue };
+                let Document::Image(image) = manifest::parse(&bytes).map_err(invalid)? else { continue };
                 let resolved = with_config(registry, repository, (digest, own), &image).await?;
                 if fits(&resolved.config) {
                     return Ok(resolved);
                 }
                 first.get_or_insert(resolved);
             }
-            first.ok_or_else(|| Error::Unfit(format!("{repository}:{reference}: {}", wanted.lacks(&entries))))
+            first.ok_or_else(|| {
+                Error::Unfit(format!("{repository}:{reference}: {}", wanted.missing(&entries)))
+            })
         }
     }
 }
@@ -93,10 +95,10 @@ async fn with_config(
     image: &Manifest,
 ) -> Result<Resolved> {
     let config_bytes = registry.document(repository, &image.config).await?;
-    let nonsense = |why: String| registry.http().nonsense(why);
-    let config = ImageConfig::parse(&config_bytes).map_err(|e| nonsense(e.to_string()))?;
-    let diff_ids = config.layers().map_err(|e| nonsense(e.to_string()))?;
-    let layers = manifest::pair(&image.layers, &diff_ids).map_err(nonsense)?;
+    let invalid = |why: String| registry.http().invalid(why);
+    let config = ImageConfig::parse(&config_bytes).map_err(|e| invalid(e.to_string()))?;
+    let diff_ids = config.layers().map_err(|e| invalid(e.to_string()))?;
+    let layers = manifest::pair(&image.layers, &diff_ids).map_err(invalid)?;
     Ok(Resolved { named, manifest, config_bytes, config, layers })
 }
 
@@ -258,7 +260,7 @@ impl Download {
         let digest = Hash256(self.hash.clone().finalize().into());
         if digest != self.layer.digest {
             let why = format!("the blob sha256:{} has the digest sha256:{digest}", self.layer.digest);
-            return Err(registry.http().nonsense(why));
+            return Err(registry.http().invalid(why));
         }
         Ok(())
     }
@@ -275,7 +277,7 @@ impl Download {
         if answer.status() == StatusCode::PARTIAL_CONTENT {
             let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
             if !range.is_some_and(|r| r.starts_with(&format!("bytes {offset}-"))) {
-                return Err(http.nonsense("it sends another part of a blob than was asked for"));
+                return Err(http.invalid("it sends another part of a blob than was asked for"));
             }
             skip = 0;
         }
@@ -285,7 +287,7 @@ impl Download {
             skip -= known;
             let new = piece.split_off(known as usize);
             if self.written + new.len() as u64 > size {
-                return Err(http.nonsense(format!("the blob sha256:{digest} is longer than {size} bytes")));
+                return Err(http.invalid(format!("the blob sha256:{digest} is longer than {size} bytes")));
             }
             self.hash.update(&new);
             self.written += new.len() as u64;

@@ -22,7 +22,7 @@ pub const PARALLEL: usize = 3;
 
 /// A blob that a layer is known to be in some registry.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct KnownBlob {
     /// The blob.
     pub blob: LayerBlob,
     /// A repository of the registry that is pushed to which had it, if there is one.
@@ -74,19 +74,19 @@ pub async fn layer<S>(
     registry: &Registry,
     repository: &str,
     layer: DiffId,
-    known: Vec<Known>,
+    known: Vec<KnownBlob>,
     store: Arc<S>,
     progress: &Progress,
 ) -> Result<LayerBlob>
 where
     S: AsRef<Store> + Send + Sync + 'static,
 {
-    for Known { blob, .. } in &known {
+    for KnownBlob { blob, .. } in &known {
         if registry.has_blob(repository, &blob.digest).await? {
             return Ok(blob.clone());
         }
     }
-    for Known { blob, repository: from } in &known {
+    for KnownBlob { blob, repository: from } in &known {
         let Some(from) = from.as_deref().filter(|f| *f != repository) else { continue };
         match registry.begin_upload(repository, Some((&blob.digest, from))).await {
             Ok(None) => return Ok(blob.clone()),
@@ -122,7 +122,7 @@ async fn upload(
         let once = async {
             let begun = registry.begin_upload(repository, None).await?;
             let url =
-                begun.ok_or_else(|| registry.http().nonsense("an upload that has ended before it began"))?;
+                begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it began"))?;
             let body = http::file(file.path(), sent.clone()).await;
             let body = body.map_err(|source| Error::Local { what: "read a compressed layer", source })?;
             registry.finish_upload(repository, &url, &blob.digest, blob.size, body, &sent).await
@@ -142,8 +142,7 @@ async fn small_blob(registry: &Registry, repository: &str, bytes: &[u8]) -> Resu
     let digest = manifest::digest_of(bytes);
     if !registry.has_blob(repository, &digest).await? {
         let begun = registry.begin_upload(repository, None).await?;
-        let url =
-            begun.ok_or_else(|| registry.http().nonsense("an upload that has ended before it began"))?;
+        let url = begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it began"))?;
         let (body, size) = (http::full(bytes.to_vec()), bytes.len() as u64);
         registry.finish_upload(repository, &url, &digest, size, body, &AtomicU64::new(0)).await?;
     }

@@ -7,6 +7,7 @@
 //! ```text
 //! binfmt    handlers of programs of other CPU families
 //! mount     own mount namespace, overlay of layers, bind, tmpfs, remount read-only, unmount
+//! file      replacing a file as a whole
 //! handle    name_to_handle_at and open_by_handle_at
 //! creds     one thread acts on files as another user
 //! pty       pseudo-terminals, and receiving one from a container runtime
@@ -21,6 +22,7 @@
 
 pub mod binfmt;
 pub mod creds;
+pub mod file;
 pub mod handle;
 pub mod mount;
 pub mod net;

@@ -13,13 +13,14 @@
 
 mod header;
 pub mod local;
+pub mod paths;
 mod sparse;
 
 pub use header::{
     BLOCK, Dialect, Header, MAX_PATH, Time, Type, is_header, read_header, write_header, write_header_as,
 };
 pub use sparse::{
-    MAX_REGIONS, Region, Sparse, Unwritten, holes, read_file, read_regions, write_file, write_map,
+    CopyError, MAX_REGIONS, Region, Sparse, holes, read_file, read_regions, write_file, write_map,
 };
 
 /// The end of an archive: two blocks of zeros.

@@ -1,7 +1,8 @@
 //! Files of this machine, packed and unpacked as the user who runs the program.
 
 use crate::{
-    Dialect, Error, Header, Time, Type, Unwritten, read_file, read_header, write_file, write_header_as,
+    CopyError, Dialect, Error, Header, Time, Type, paths::split, read_file, read_header, write_file,
+    write_header_as,
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -23,12 +24,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Largest list of attribute names, and largest value, the kernel gives (XATTR_LIST_MAX, XATTR_SIZE_MAX).
-const MAX_XATTR: usize = 65_536;
+/// Largest list of attribute names, and largest value, that the kernel gives, in bytes (XATTR_LIST_MAX, XATTR_SIZE_MAX).
+pub const MAX_XATTR: usize = 65_536;
 /// Attributes that mean the same on another machine; labels of this one's security module do not.
 const XATTRS: [&[u8]; 4] = [b"user.", b"security.capability", b"system.posix_acl_", b"trusted."];
-/// Attributes that are overlayfs' own.
-const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// Prefixes of the extended attributes that overlayfs gives a meaning to.
+const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// Bytes read from a stream at once.
 const CHUNK: usize = 1 << 18;
 
@@ -54,6 +55,11 @@ impl From<Error> for LocalError {
     fn from(e: Error) -> Self {
         Self::Stream(e.0)
     }
+}
+
+/// Does overlayfs give this extended attribute a meaning?
+pub fn is_overlay_xattr(name: &[u8]) -> bool {
+    OVERLAY_PREFIXES.iter().any(|p| name.starts_with(p))
 }
 
 trait On<T> {
@@ -210,7 +216,7 @@ fn xattrs(path: &Path, link: bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut all = Vec::new();
     for name in list[..n].split(|b| *b == 0) {
-        let ours = XATTRS.iter().any(|p| name.starts_with(p)) && !OVERLAY.iter().any(|p| name.starts_with(p));
+        let ours = XATTRS.iter().any(|p| name.starts_with(p)) && !is_overlay_xattr(name);
         if !ours {
             continue;
         }
@@ -272,13 +278,6 @@ struct Unpacker<'a, 'b> {
     /// Directories of the tar: their metadata are set at the end, since a read-only one takes no entries.
     dirs: Vec<(Vec<u8>, Header)>,
     watch: &'a mut Watch<'b>,
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|b| *b == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
 }
 
 impl Unpacker<'_, '_> {
@@ -365,10 +364,10 @@ impl Unpacker<'_, '_> {
             let mut file = File::from(fd);
             let written = read_file(input, header, &mut file, self.watch.progress)
                 .map_err(|e| match e {
-                    Unwritten::Tar(e) => e.into(),
-                    Unwritten::File(source) => LocalError::File { what: "write", path: show.clone(), source },
+                    CopyError::Tar(e) => e.into(),
+                    CopyError::File(source) => LocalError::File { what: "write", path: show.clone(), source },
                 })
-                .and_then(|()| self.dress_open(&file, header, &show))
+                .and_then(|()| self.set_metadata(&file, header, &show))
                 .and_then(|()| fs::renameat(dir, temporary, dir, name).on("write", &show));
             if written.is_err() {
                 let _ = fs::unlinkat(dir, temporary, AtFlags::empty());
@@ -426,14 +425,14 @@ impl Unpacker<'_, '_> {
     }
 
     /// Metadata of an open file or directory: owner, attributes, mode, time.
-    fn dress_open(&self, file: impl AsFd, header: &Header, show: &Path) -> Result<(), LocalError> {
+    fn set_metadata(&self, file: impl AsFd, header: &Header, show: &Path) -> Result<(), LocalError> {
         let fd = file.as_fd();
         if self.is_root {
             let (uid, gid) = (Uid::from_raw(header.uid), Gid::from_raw(header.gid));
             fs::fchown(fd, Some(uid), Some(gid)).on("set the owner of", show)?;
         }
         for (name, value) in &header.xattrs {
-            if OVERLAY.iter().any(|p| name.starts_with(p)) {
+            if is_overlay_xattr(name) {
                 continue;
             }
             // Through /proc: a directory's descriptor takes no other way on every kernel.
@@ -461,7 +460,7 @@ impl Unpacker<'_, '_> {
     fn finish(mut self) -> Result<(), LocalError> {
         for (path, header) in std::mem::take(&mut self.dirs).iter().rev() {
             let fd = self.open(path)?;
-            self.dress_open(&fd, header, &self.show(path))?;
+            self.set_metadata(&fd, header, &self.show(path))?;
         }
         Ok(())
     }

@@ -172,7 +172,7 @@ fn unreadable(e: io::Error) -> Error {
 
 /// Why a file of a tar was not written.
 #[derive(Debug, thiserror::Error)]
-pub enum Unwritten {
+pub enum CopyError {
     /// The tar cannot be read further, or says nonsense.
     #[error(transparent)]
     Tar(#[from] Error),
@@ -206,7 +206,7 @@ pub fn read_file(
     header: &Header,
     file: &mut File,
     progress: &mut dyn FnMut(u64),
-) -> std::result::Result<(), Unwritten> {
+) -> std::result::Result<(), CopyError> {
     let map = read_regions(input, header, &mut Vec::new())?;
     let payload: u64 = map.iter().map(|region| region.1).sum();
     let mut buffer = vec![0; CHUNK.min(usize::try_from(payload).unwrap_or(CHUNK)).max(BLOCK)];
@@ -216,12 +216,12 @@ pub fn read_file(
             // Up to a border, so that zeros are seen in blocks of the file.
             let want = (end - at).min((buffer.len() - at as usize % HOLE.min(buffer.len())) as u64) as usize;
             input.read_exact(&mut buffer[..want]).map_err(unreadable)?;
-            write_at(file, &buffer[..want], at).map_err(Unwritten::File)?;
+            write_at(file, &buffer[..want], at).map_err(CopyError::File)?;
             at += want as u64;
             progress(want as u64);
         }
     }
-    file.set_len(header.file_size()).map_err(Unwritten::File)?;
+    file.set_len(header.file_size()).map_err(CopyError::File)?;
     let padding = (payload.next_multiple_of(BLOCK as u64) - payload) as usize;
     Ok(input.read_exact(&mut buffer[..padding]).map_err(unreadable)?)
 }

@@ -55,7 +55,7 @@ pub struct Launch<'a> {
     pub spec: &'a VmSpec,
     /// The node's directory; made if absent.
     pub directory: &'a Path,
-    /// Kernel and initrds, for [`crate::Road::Direct`].
+    /// Kernel and initrds, for [`crate::BootMethod::Direct`].
     pub files: Option<BootFiles>,
     /// The tap, already in the bridge.
     pub tap: Option<OwnedFd>,
@@ -113,9 +113,9 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .map_err(failed(format!("close {} to others", directory.display())))?;
     let (mut kernel, mut initrd) = (None, None);
     if let Some(BootFiles { kernel: file, initrds }) = files {
-        kernel = Some(readable(vec![file])?);
+        kernel = Some(boot_file_fd(vec![file])?);
         if !initrds.is_empty() {
-            initrd = Some(readable(initrds)?);
+            initrd = Some(boot_file_fd(initrds)?);
         }
     }
     let console: OwnedFd = listen(&path_of(directory, "console.sock"))?.into();
@@ -158,7 +158,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
     let identity = Identity { pid: process.pid, start_time: process.start_time, uuid: spec.uuid.clone() };
     let pidfd = process.open().map_err(|e| {
         // It ended at once: what it said is the reason.
-        Error::NotStarted(last_words(directory).unwrap_or_else(|| e.to_string()))
+        Error::NotStarted(qemu_log_tail(directory).unwrap_or_else(|| e.to_string()))
     })?;
     let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd };
     match vm.started() {
@@ -166,7 +166,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         Err(error) => {
             // Its socket closes a moment before the process is gone.
             let ended = vm.wait(END_GRACE);
-            let words = last_words(directory);
+            let words = qemu_log_tail(directory);
             // The first error is the one to report.
             let _ = vm.stop();
             Err(match words {
@@ -194,7 +194,7 @@ pub(crate) fn may_use_kvm(account: Account) -> std::result::Result<(), String> {
     if allowed { Ok(()) } else { Err(format!("{KVM} may be used by root only; give it to the group kvm")) }
 }
 
-fn last_words(directory: &Path) -> Option<String> {
+fn qemu_log_tail(directory: &Path) -> Option<String> {
     let tail = Log::new(path_of(directory, "qemu.log")).tail(QEMU_LOG_TAIL).ok()?;
     let text = crate::console::plain_text(&tail);
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
@@ -211,7 +211,7 @@ fn listen(path: &Path) -> Result<UnixListener> {
 
 /// One descriptor that qemu's account can open again by `/proc/self/fd`: the file itself where everybody may read it
 /// and it is alone, else a sealed copy in memory.
-fn readable(files: Vec<File>) -> Result<OwnedFd> {
+fn boot_file_fd(files: Vec<File>) -> Result<OwnedFd> {
     let what = || "read a boot file";
     if let [file] = &files[..] {
         let metadata = file.metadata().map_err(failed(what()))?;
@@ -306,9 +306,8 @@ impl Vm {
             cgroup.join(self.identity.pid)?;
         }
         let bytes = serde_json::to_vec(&self.identity).map_err(|e| failed("write vm.json")(e.into()))?;
-        let (path, new) = (path_of(&self.directory, "vm.json"), path_of(&self.directory, "vm.json.new"));
-        let write = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &path));
-        write.map_err(failed(format!("write {}", path.display())))?;
+        let path = path_of(&self.directory, "vm.json");
+        walt_sys::file::replace(&path, &bytes).map_err(failed(format!("write {}", path.display())))?;
         // The socket listens since before qemu: a connection waits until qemu accepts it, or is refused once qemu has
         // ended.
         let uuid = Qmp::connect(&path_of(&self.directory, "qmp.sock"), START_TIMEOUT)?.uuid()?;

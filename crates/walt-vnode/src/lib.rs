@@ -21,7 +21,7 @@
 //!
 //! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, rather than whether `/dev/kvm` is there.
 //!
-//! Limits: x86-64 guests on x86-64 hosts, one network card. Two roads ([`Road`]): given kernel and initrds, where a
+//! Limits: x86-64 guests on x86-64 hosts, one network card. Two roads ([`BootMethod`]): given kernel and initrds, where a
 //! guest's reboot ends qemu (`-no-reboot`) and the caller starts it anew; and from the card by iPXE, where it stays. All
 //! waits are bounded by the constants below.
 
@@ -33,7 +33,7 @@ pub mod qmp;
 
 pub use launch::{Account, BootFiles, Identity, Launch, Vm, adopt, launch};
 pub use qemu::{
-    Acceleration, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, Road, VmSpec, command_line, version,
+    Acceleration, BootMethod, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, VmSpec, command_line, version,
 };
 
 use std::io;

@@ -5,7 +5,7 @@
 //! The verdict holds for one kernel and one qemu: [`key`] names the pair, and the caller keeps the verdict under it.
 
 use crate::launch::{Account, BootFiles, Launch, launch, may_use_kvm};
-use crate::qemu::{Acceleration, MANUFACTURER, PRODUCT, Road, VmSpec};
+use crate::qemu::{Acceleration, BootMethod, MANUFACTURER, PRODUCT, VmSpec};
 use crate::{Result, failed};
 use std::fs::File;
 use std::io::{Read, Seek};
@@ -71,7 +71,7 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
         cores: 1,
         manufacturer: MANUFACTURER.into(),
         product: PRODUCT.into(),
-        road: Road::Direct { command_line: COMMAND_LINE.into() },
+        boot: BootMethod::Direct { command_line: COMMAND_LINE.into() },
         acceleration: Acceleration::Kvm,
     };
     // The console of an earlier trial must not be taken for that of this one.

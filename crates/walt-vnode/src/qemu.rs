@@ -30,7 +30,7 @@ pub enum Acceleration {
 
 /// How the machine gets its kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Road {
+pub enum BootMethod {
     /// qemu is given kernel and initrd, with this command line. A guest's reboot ends qemu: a mere reset would
     /// start the old kernel again.
     Direct {
@@ -60,7 +60,7 @@ pub struct VmSpec {
     /// Product in the firmware's tables, usually [`PRODUCT`].
     pub product: String,
     /// How it gets its kernel.
-    pub road: Road,
+    pub boot: BootMethod,
     /// How it is run.
     pub acceleration: Acceleration,
 }
@@ -68,7 +68,7 @@ pub struct VmSpec {
 /// Numbers of the descriptors that qemu inherits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// The kernel, readable by qemu's account; for [`Road::Direct`].
+    /// The kernel, readable by qemu's account; for [`BootMethod::Direct`].
     pub kernel: Option<i32>,
     /// The initrd, likewise.
     pub initrd: Option<i32>,
@@ -89,7 +89,7 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add("-name", format!("guest={}", escape(&spec.name)));
     add("-uuid", spec.uuid.clone());
     // Without a graphics card, the firmware and iPXE write to the serial port then.
-    let console = if spec.road == Road::Pxe { ",graphics=off" } else { "" };
+    let console = if spec.boot == BootMethod::Pxe { ",graphics=off" } else { "" };
     add("-machine", format!("pc,usb=off,vmport=off{console}"));
     match spec.acceleration {
         Acceleration::Kvm => add("-accel", "kvm".into()),
@@ -117,17 +117,17 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add("-mon", "chardev=qmp,mode=control".into());
     if let Some(tap) = fds.tap {
         add("-netdev", format!("tap,id=net0,fd={tap}"));
-        let rom = match spec.road {
+        let rom = match spec.boot {
             // No option ROM: the kernel is given, nothing boots from the card.
-            Road::Direct { .. } => "romfile=",
-            Road::Pxe => "bootindex=1",
+            BootMethod::Direct { .. } => "romfile=",
+            BootMethod::Pxe => "bootindex=1",
         };
         add("-device", format!("virtio-net-pci,netdev=net0,mac={},{rom}", spec.mac));
     }
     add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
     add("-device", "virtio-rng-pci,rng=rng0".into());
-    match &spec.road {
-        Road::Direct { command_line } => {
+    match &spec.boot {
+        BootMethod::Direct { command_line } => {
             if let Some(kernel) = fds.kernel {
                 add("-kernel", format!("/proc/self/fd/{kernel}"));
             }
@@ -137,7 +137,7 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
             add("-append", command_line.clone());
             line.push("-no-reboot".to_owned());
         }
-        Road::Pxe => add("-boot", format!("strict=on,reboot-timeout={RETRY_MS}")),
+        BootMethod::Pxe => add("-boot", format!("strict=on,reboot-timeout={RETRY_MS}")),
     }
     line.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
     line
@@ -175,7 +175,7 @@ mod tests {
             cores: 2,
             manufacturer: MANUFACTURER.into(),
             product: PRODUCT.into(),
-            road: Road::Direct { command_line: "console=ttyS0 a=b,c".into() },
+            boot: BootMethod::Direct { command_line: "console=ttyS0 a=b,c".into() },
             acceleration: Acceleration::Tcg,
         }
     }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn a_machine_that_boots_from_its_card() {
         let fds = Descriptors { kernel: None, initrd: None, ..FDS };
-        let line = shown(&command_line(&VmSpec { road: Road::Pxe, ..spec() }, &fds));
+        let line = shown(&command_line(&VmSpec { boot: BootMethod::Pxe, ..spec() }, &fds));
         for part in [
             "-machine pc,usb=off,vmport=off,graphics=off\n",
             "mac=52:54:00:12:34:56,bootindex=1\n",

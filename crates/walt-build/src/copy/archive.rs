@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use walt_images::compression::{Compression, Plain, plain};
+use walt_images::compression::{Compression, Decompressed, decompress};
 
 /// What `ADD` makes of a file.
-pub(super) enum Found {
+pub(super) enum Content {
     /// A tar, without its compression.
-    Tar(Box<Plain<'static>>),
+    Tar(Box<Decompressed<'static>>),
     /// A file that is copied as it is; one that looks like an archive, for this reason.
     File(Option<String>),
 }
@@ -26,13 +26,13 @@ fn has_archive_name(name: &[u8]) -> bool {
 }
 
 /// Looks whether a file is a tar, whatever it is compressed with.
-pub(super) fn archive(file: File, name: &[u8]) -> io::Result<Found> {
-    let mut content = plain(file)?;
+pub(super) fn archive(file: File, name: &[u8]) -> io::Result<Content> {
+    let mut content = decompress(file)?;
     let compression = content.compression;
     // A compressed file that holds no tar is an ordinary file.
-    let (seems, why) = match content.start() {
+    let (seems, why) = match content.first_block() {
         Ok(start) if start.first_chunk().is_some_and(walt_tar::is_header) => {
-            return Ok(Found::Tar(Box::new(content)));
+            return Ok(Content::Tar(Box::new(content)));
         }
         Ok(start) if start.get(257..262) == Some(b"ustar") => (true, "the tar in it is damaged".to_owned()),
         Ok(start) if start.is_empty() || start.iter().all(|b| *b == 0) => {
@@ -44,7 +44,7 @@ pub(super) fn archive(file: File, name: &[u8]) -> io::Result<Found> {
         Ok(_) => (false, format!("what {} packed in it is not a tar", compression.name())),
         Err(e) => (false, format!("it cannot be read as {}: {e}", compression.name())),
     };
-    Ok(Found::File((seems || has_archive_name(name)).then_some(why)))
+    Ok(Content::File((seems || has_archive_name(name)).then_some(why)))
 }
 
 #[cfg(test)]
@@ -81,10 +81,10 @@ mod tests {
             let found = archive(File::open(&path).unwrap(), name.as_bytes()).unwrap();
             std::fs::remove_file(path).unwrap();
             match (found, why) {
-                (Found::Tar(_), None) | (Found::File(None), Some(None)) => {}
-                (Found::File(Some(said)), Some(Some(why))) => assert!(said.contains(why), "{name}: {said}"),
-                (Found::File(said), _) => panic!("{name}: {said:?}"),
-                (Found::Tar(_), _) => panic!("{name} is a tar"),
+                (Content::Tar(_), None) | (Content::File(None), Some(None)) => {}
+                (Content::File(Some(said)), Some(Some(why))) => assert!(said.contains(why), "{name}: {said}"),
+                (Content::File(said), _) => panic!("{name}: {said:?}"),
+                (Content::Tar(_), _) => panic!("{name} is a tar"),
             }
         }
     }

@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// Ends the shell, the OS and the container. Returns notes about what had to be killed.
+    /// ShellStreams the shell, the OS and the container. Returns notes about what had to be killed.
     /// Takes at most 35 s.
     pub async fn stop(&mut self) -> Result<Vec<String>> {
         match self.ask(&Request::Stop).await? {

@@ -25,7 +25,7 @@ pub enum Input {
 
 /// Our side of a shell's streams.
 #[derive(Debug)]
-pub enum Ends {
+pub enum ShellStreams {
     /// The master of its terminal.
     Tty(OwnedFd),
     /// Pipes; without `stdin`, the input is a file.
@@ -60,19 +60,19 @@ fn asynchronous(fd: OwnedFd) -> Result<Rc<AsyncFd<OwnedFd>>> {
 
 impl Console {
     /// Starts moving data between `ends` and the holder.
-    pub fn new(holder: &Rc<Holder>, ends: Ends) -> Result<Self> {
+    pub fn new(holder: &Rc<Holder>, ends: ShellStreams) -> Result<Self> {
         let (input, queue) = mpsc::channel(INPUT_QUEUE);
         let read = |fd: &Rc<AsyncFd<OwnedFd>>, kind| {
             tokio::task::spawn_local(read_all(Rc::clone(holder), Rc::clone(fd), kind))
         };
         let mut console = match ends {
-            Ends::Tty(master) => {
+            ShellStreams::Tty(master) => {
                 let master = asynchronous(master)?;
                 tokio::task::spawn_local(write_all(Rc::clone(&master), queue, false));
                 let readers = vec![read(&master, Kind::Stdout)];
                 Self { input, readers, master: Some(master), aborts: Vec::new() }
             }
-            Ends::Pipes { stdin, stdout, stderr } => {
+            ShellStreams::Pipes { stdin, stdout, stderr } => {
                 if let Some(stdin) = stdin {
                     tokio::task::spawn_local(write_all(asynchronous(stdin)?, queue, true));
                 }

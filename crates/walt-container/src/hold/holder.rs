@@ -6,8 +6,9 @@ use super::{SOCKET, client::short, life, serve};
 use crate::bundle::{Facts, RUN_TMPFS, runtime::Runtime};
 use crate::emulation::Emulation;
 use crate::session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, State};
+use crate::setup::{self, Isolation, Link, open_in, path_of};
 use crate::{Error, Result};
-use rustix::fs::{FlockOperation, Mode as FileMode, OFlags, ResolveFlags};
+use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -18,7 +19,7 @@ use tokio::net::{UnixDatagram, UnixListener};
 use tokio::sync::{Mutex, Notify, watch};
 use walt_sys::process::{Cgroup, ProcessId};
 use walt_sys::userns::Namespaces;
-use walt_sys::{mount, net, process};
+use walt_sys::{mount, process};
 
 /// Largest `/etc/cpuinfo` that is shown, in bytes; a real one of 1024 processors has 2 MB.
 const CPUINFO_MAX: u64 = 4 << 20;
@@ -151,14 +152,8 @@ impl Holder {
         if self.mounted.get() {
             return Ok(());
         }
-        mount::overlay(&mount::Overlay {
-            lowers: self.spec.borrow().lowers.clone(),
-            base: self.dir.path().to_owned(),
-            upper: "layer/fs".into(),
-            work: "work".into(),
-            target: self.root(),
-            ids: self.namespaces.as_ref(),
-        })?;
+        let lowers = self.spec.borrow().lowers.clone();
+        setup::overlay(self.dir.path(), lowers, &self.root(), self.namespaces.as_ref())?;
         self.mounted.set(true);
         Ok(())
     }
@@ -187,7 +182,7 @@ impl Holder {
             for (unit, _) in MASKED_UNITS {
                 std::os::unix::fs::symlink("/dev/null", units.join(unit))?;
             }
-            if owner == 0 { Ok(()) } else { give(&run, owner) }
+            if owner == 0 { Ok(()) } else { chown_tree(&run, owner) }
         };
         put().map_err(|e| Error::io("write the settings of the session to", &run, e))
     }
@@ -210,27 +205,15 @@ impl Holder {
     }
 }
 
-/// A name by which the runtime finds what a descriptor of ours refers to.
-fn path_of(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
-}
-
 /// Gives a tree that nobody else changes to a user.
-fn give(path: &Path, user: u32) -> std::io::Result<()> {
+fn chown_tree(path: &Path, user: u32) -> std::io::Result<()> {
     std::os::unix::fs::lchown(path, Some(user), Some(user))?;
     if path.symlink_metadata()?.is_dir() {
         for entry in std::fs::read_dir(path)? {
-            give(&entry?.path(), user)?;
+            chown_tree(&entry?.path(), user)?;
         }
     }
     Ok(())
-}
-
-/// Opens a path of the tree without access to it, following symbolic links inside the tree only.
-fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty(), how)
 }
 
 /// Whether a path of the tree is a file that root could execute.
@@ -264,9 +247,7 @@ fn lock(dir: &SessionDir) -> Result<std::fs::File> {
 
 /// Whether a holder of the session in `dir` is alive, also one that starts and does not answer yet.
 pub fn is_held(dir: &Path) -> bool {
-    let Ok(file) = std::fs::File::open(dir.join("lock")) else { return false };
-    let lock = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
-    lock == Err(rustix::io::Errno::WOULDBLOCK)
+    setup::is_locked(&dir.join("lock"))
 }
 
 /// The holder's life; `ready` is called once the container runs.
@@ -279,19 +260,8 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     process::become_subreaper()?;
     let own_group = leave_the_servers_group(&spec)?;
     mount::unshare_mounts()?;
-    let namespaces = spec.users.as_ref().map(|users| Namespaces::new(users.first)).transpose()?;
-    let own_netns = namespaces.is_none() && spec.network.is_some();
-    let netns = own_netns.then(net::new_netns).transpose()?;
-    let link = match (&spec.network, namespaces.as_ref().map(|n| &n.net).or(netns.as_ref())) {
-        (Some(network), Some(netns)) => {
-            let netns = netns.try_clone().map_err(|e| Error::io("keep the network of", dir.path(), e))?;
-            let network = network.clone();
-            Some(tokio::task::spawn_blocking(move || {
-                net::container::setup_container_network(&netns, &network)
-            }))
-        }
-        _ => None,
-    };
+    let Isolation { namespaces, netns, link } =
+        Isolation::start(spec.users.as_ref(), spec.network.as_ref(), dir.path())?;
     let emulation = spec.emulated.then(Emulation::keep).transpose()?;
     let state = State {
         version: SPEC_VERSION,
@@ -349,16 +319,11 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
 }
 
 /// Mounts, connects and starts the container, then opens the socket.
-async fn begin(
-    holder: &Rc<Holder>,
-    link: Option<tokio::task::JoinHandle<std::result::Result<(), net::NetError>>>,
-) -> Result<UnixListener> {
+async fn begin(holder: &Rc<Holder>, link: Link) -> Result<UnixListener> {
     // What a holder that died left behind, if any.
-    life::clean(holder).await?;
+    setup::remove_leftovers(&holder.runtime(), &holder.cgroup()).await?;
     holder.mount()?;
-    if let Some(link) = link {
-        link.await.map_err(|e| Error::Start(e.to_string()))??;
-    }
+    link.ready().await?;
     life::start_container(holder).await?;
     let path = holder.dir.file(SOCKET);
     match std::fs::remove_file(&path) {

@@ -5,13 +5,13 @@
 //! otherwise make systemd wait for 90 s.
 
 use super::client::short;
-use super::console::{Console, Ends};
+use super::console::{Console, ShellStreams};
 use super::holder::{Child, Holder};
 use super::serve::is_simple;
 use crate::bundle::runtime::{CONFIG, Runtime, Streams};
 use crate::bundle::{self, NOTIFY_SOCKET};
 use crate::session::{HoldSpec, Mode, Phase, Tty};
-use crate::{Error, Result};
+use crate::{Error, Result, setup};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
@@ -50,19 +50,8 @@ const PROCESS: &str = "process.json";
 const PID: &str = "pid";
 
 /// How long something may take in the container of this session.
-fn patience(holder: &Holder, limit: Duration) -> Duration {
+fn scaled(holder: &Holder, limit: Duration) -> Duration {
     if holder.spec.borrow().emulated { limit * EMULATION_FACTOR } else { limit }
-}
-
-/// Removes what a dead holder left of its container.
-pub async fn clean(holder: &Rc<Holder>) -> Result<()> {
-    holder.runtime().delete().await?;
-    let group = holder.cgroup();
-    if !group.processes()?.is_empty() {
-        group.kill()?;
-    }
-    group.remove()?;
-    Ok(())
 }
 
 /// Starts the container: the shell itself, or the OS.
@@ -152,12 +141,12 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
         }
     };
     let not_systemd = async {
-        tokio::time::sleep(patience(holder, OTHER_INIT_LIMIT)).await;
+        tokio::time::sleep(scaled(holder, OTHER_INIT_LIMIT)).await;
         if run.join("systemd/system").is_dir() {
             std::future::pending::<()>().await;
         }
     };
-    let start_limit = patience(holder, OS_START_LIMIT);
+    let start_limit = scaled(holder, OS_START_LIMIT);
     let stopping = async { while !holder.stopping.get() && changed.changed().await.is_ok() {} };
     tokio::select! {
         () = up => Ok(Vec::new()),
@@ -189,7 +178,7 @@ async fn launch(
     runtime: &Runtime,
     spec: &HoldSpec,
     arguments: &[&str],
-) -> Result<(Child, Ends)> {
+) -> Result<(Child, ShellStreams)> {
     let ends = match &spec.tty {
         Some(tty) => launch_on_terminal(runtime, tty, arguments).await?,
         None => launch_on_pipes(holder, runtime, spec, arguments).await?,
@@ -197,7 +186,7 @@ async fn launch(
     Ok((read_child(runtime)?, ends))
 }
 
-async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) -> Result<Ends> {
+async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) -> Result<ShellStreams> {
     let path = runtime.dir.join(CONSOLE_SOCKET);
     let _ = std::fs::remove_file(&path);
     let (_dir, address) = short(&runtime.dir, CONSOLE_SOCKET)?;
@@ -224,7 +213,7 @@ async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) ->
     let _ = std::fs::remove_file(&path);
     // A size that cannot be set is not worth failing: the client sends it when it attaches.
     let _ = walt_sys::pty::set_size(&master, tty.rows, tty.cols);
-    Ok(Ends::Tty(master))
+    Ok(ShellStreams::Tty(master))
 }
 
 async fn launch_on_pipes(
@@ -232,7 +221,7 @@ async fn launch_on_pipes(
     runtime: &Runtime,
     spec: &HoldSpec,
     arguments: &[&str],
-) -> Result<Ends> {
+) -> Result<ShellStreams> {
     let pipe = || -> Result<(OwnedFd, OwnedFd)> {
         let (r, w) = std::io::pipe().map_err(|e| Error::io("make a pipe for", holder.dir.path(), e))?;
         Ok((r.into(), w.into()))
@@ -246,17 +235,14 @@ async fn launch_on_pipes(
     };
     let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
     if spec.users.is_some() {
-        // A program that opens /dev/stdout opens the pipe anew, and must be allowed to.
-        let owner = holder.container_root();
         for fd in [&theirs, &out, &err] {
-            std::os::unix::fs::fchown(fd, Some(owner), Some(owner))
-                .map_err(|e| Error::io("give the streams of the shell in", holder.dir.path(), e))?;
+            setup::own_stream(fd, holder.container_root(), holder.dir.path())?;
         }
     }
     let streams = Streams { stdin: Some(theirs), stdout: Some(out), stderr: Some(err) };
     let child = runtime.spawn(arguments, streams)?;
     finish(runtime, child).await?;
-    Ok(Ends::Pipes { stdin: ours, stdout, stderr })
+    Ok(ShellStreams::Pipes { stdin: ours, stdout, stderr })
 }
 
 async fn finish(runtime: &Runtime, mut child: tokio::process::Child) -> Result<()> {
@@ -288,7 +274,7 @@ fn read_child(runtime: &Runtime) -> Result<Child> {
 }
 
 /// The shell runs: move its data, and wait for its end.
-fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: Ends) -> Result<()> {
+fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: ShellStreams) -> Result<()> {
     let mut console = Console::new(holder, ends)?;
     let readers = std::mem::take(&mut console.readers);
     *holder.console.borrow_mut() = Some(console);
@@ -381,7 +367,7 @@ async fn all_ended(targets: &[ProcessId], limit: Duration) -> bool {
     timeout(limit, wait).await.is_ok()
 }
 
-/// Ends the shell, or what it left running. Returns a note if the shell had to be killed.
+/// ShellStreams the shell, or what it left running. Returns a note if the shell had to be killed.
 async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     let leader = holder.shell_leader.get()?;
     let running = holder.shell.borrow().is_some();
@@ -390,7 +376,7 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     if let Some(console) = holder.console.take() {
         console.hang_up();
     }
-    let limit = patience(holder, SHELL_END_LIMIT);
+    let limit = scaled(holder, SHELL_END_LIMIT);
     let gone = all_ended(&targets, limit).await;
     // What ignored the signals, and what was started meanwhile.
     let rest = shell_processes(holder, leader);
@@ -399,14 +385,14 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     (running && !gone).then(|| format!("The shell did not end in {} s and was killed.", limit.as_secs()))
 }
 
-/// Ends the OS. Returns a note if it had to be killed.
+/// ShellStreams the OS. Returns a note if it had to be killed.
 async fn end_os(holder: &Rc<Holder>) -> Option<String> {
     let init = holder.init.borrow().clone()?;
     let mut status = init.ended.clone();
     if status.borrow().is_some() {
         return None;
     }
-    let (os_limit, init_limit) = (patience(holder, OS_END_LIMIT), patience(holder, INIT_END_LIMIT));
+    let (os_limit, init_limit) = (scaled(holder, OS_END_LIMIT), scaled(holder, INIT_END_LIMIT));
     if holder.spec.borrow().mode == Mode::Os {
         let hook = async {
             if let Err(e) = run_shutdown(holder).await {
@@ -443,7 +429,7 @@ async fn run_shutdown(holder: &Rc<Holder>) -> Result<()> {
     holder.runtime().call("run the shutdown hook", &exec).await
 }
 
-/// Ends everything in the container and the container itself. Returns notes for the user.
+/// ShellStreams everything in the container and the container itself. Returns notes for the user.
 pub async fn stop(holder: &Rc<Holder>) -> Result<Vec<String>> {
     holder.stopping.set(true);
     holder.notify();
@@ -477,7 +463,7 @@ async fn remove_container(holder: &Rc<Holder>) -> Result<()> {
         holder.runtime().forget()?;
         holder.cgroup().remove()?;
     } else {
-        clean(holder).await?;
+        setup::remove_leftovers(&holder.runtime(), &holder.cgroup()).await?;
     }
     *holder.init.borrow_mut() = None;
     holder.update(|s| s.phase = Phase::Stopped);

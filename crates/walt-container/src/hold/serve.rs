@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 /// Answers that may wait for a client to read; then its requests wait.
 const ANSWERS: usize = 16;
 
-/// What the speaking task is told.
+/// What the speaking task is reported.
 #[derive(Debug)]
-enum Say {
+enum Reply {
     Event(Event),
     /// Become the attached connection.
     Attach,
@@ -45,28 +45,33 @@ pub async fn accept(holder: &Rc<Holder>, listener: &UnixListener) {
 
 async fn connection(holder: Rc<Holder>, stream: UnixStream, number: u64) {
     let (from, to) = stream.into_split();
-    let (say, queue) = mpsc::channel(ANSWERS);
-    let speaking = tokio::task::spawn_local(speak(Rc::clone(&holder), to, queue, number));
-    if let Err(e) = hear(&holder, from, &say, number).await {
-        // The client is told; whether it listens is its affair.
-        let _ = say.send(Say::Event(Event::Refused { error: e.to_string() })).await;
+    let (replies, queue) = mpsc::channel(ANSWERS);
+    let speaking = tokio::task::spawn_local(write_events(Rc::clone(&holder), to, queue, number));
+    if let Err(e) = read_requests(&holder, from, &replies, number).await {
+        // The client is reported; whether it listens is its affair.
+        let _ = replies.send(Reply::Event(Event::Refused { error: e.to_string() })).await;
     }
     if holder.attached.get() == number {
         holder.attached.set(0);
         holder.output.borrow_mut().detach();
         holder.notify();
     }
-    drop(say);
+    drop(replies);
     // It may be blocked on a client that does not read but has not closed: then it ends with the holder.
     let _ = speaking.await;
 }
 
-async fn hear(holder: &Rc<Holder>, from: OwnedReadHalf, say: &mpsc::Sender<Say>, number: u64) -> Result<()> {
+async fn read_requests(
+    holder: &Rc<Holder>,
+    from: OwnedReadHalf,
+    replies: &mpsc::Sender<Reply>,
+    number: u64,
+) -> Result<()> {
     let mut from = BufReader::new(from);
     while let Some((kind, body)) = read_frame(&mut from).await? {
         match kind {
             Kind::Stdin => input(holder, Input::Data(body)).await,
-            Kind::Message => request(holder, parse(&body)?, say, number).await?,
+            Kind::Message => request(holder, parse(&body)?, replies, number).await?,
             Kind::Stdout | Kind::Stderr => return Err(Error::Protocol("output from a client".into())),
         }
     }
@@ -91,14 +96,19 @@ fn resize(holder: &Holder, rows: u16, cols: u16) {
     }
 }
 
-async fn request(holder: &Rc<Holder>, request: Request, say: &mpsc::Sender<Say>, number: u64) -> Result<()> {
+async fn request(
+    holder: &Rc<Holder>,
+    request: Request,
+    replies: &mpsc::Sender<Reply>,
+    number: u64,
+) -> Result<()> {
     let answer = match request {
         Request::Attach { size } => {
             if let Some((rows, cols)) = size {
                 resize(holder, rows, cols);
             }
             holder.attached.set(number);
-            let _ = say.send(Say::Attach).await;
+            let _ = replies.send(Reply::Attach).await;
             holder.notify();
             return Ok(());
         }
@@ -110,56 +120,61 @@ async fn request(holder: &Rc<Holder>, request: Request, say: &mpsc::Sender<Say>,
             resize(holder, rows, cols);
             return Ok(());
         }
-        Request::Status => Say::Event(Event::Status { state: holder.state.borrow().clone() }),
+        Request::Status => Reply::Event(Event::Status { state: holder.state.borrow().clone() }),
         Request::Stop | Request::Seal | Request::Discard | Request::Restart => {
             // Goes on to its end even if the client hangs up meanwhile.
-            let (holder, say) = (Rc::clone(holder), say.clone());
+            let (holder, replies) = (Rc::clone(holder), replies.clone());
             tokio::task::spawn_local(async move {
                 let answer = operate(&holder, &request).await;
-                let last = matches!(answer, Say::Last(_));
-                if say.send(answer).await.is_err() && last {
+                let last = matches!(answer, Reply::Last(_));
+                if replies.send(answer).await.is_err() && last {
                     holder.finished.notify_one();
                 }
             });
             return Ok(());
         }
     };
-    let _ = say.send(answer).await;
+    let _ = replies.send(answer).await;
     Ok(())
 }
 
-async fn operate(holder: &Rc<Holder>, request: &Request) -> Say {
+async fn operate(holder: &Rc<Holder>, request: &Request) -> Reply {
     let result = match request {
-        Request::Discard => life::discard(holder).await.map(|()| Say::Last(Event::Discarded)),
-        Request::Seal => life::seal(holder).await.map(|notes| Say::Last(Event::Sealed { notes })),
-        Request::Restart => life::restart(holder).await.map(|notes| Say::Event(Event::Started { notes })),
-        _ => life::stop(holder).await.map(|notes| Say::Event(Event::Stopped { notes })),
+        Request::Discard => life::discard(holder).await.map(|()| Reply::Last(Event::Discarded)),
+        Request::Seal => life::seal(holder).await.map(|notes| Reply::Last(Event::Sealed { notes })),
+        Request::Restart => life::restart(holder).await.map(|notes| Reply::Event(Event::Started { notes })),
+        _ => life::stop(holder).await.map(|notes| Reply::Event(Event::Stopped { notes })),
     };
-    result.unwrap_or_else(|e| Say::Event(Event::Refused { error: e.to_string() }))
+    result.unwrap_or_else(|e| Reply::Event(Event::Refused { error: e.to_string() }))
 }
 
-/// What an attached client has been told about the present shell.
+/// What an attached client has been reported about the present shell.
 #[derive(Debug, Default)]
-struct Told {
+struct Reported {
     started: bool,
     ended: bool,
 }
 
-async fn speak(holder: Rc<Holder>, mut to: OwnedWriteHalf, mut queue: mpsc::Receiver<Say>, number: u64) {
+async fn write_events(
+    holder: Rc<Holder>,
+    mut to: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<Reply>,
+    number: u64,
+) {
     let hello = Event::Hello { version: VERSION, state: holder.state.borrow().clone() };
     let mut broken = write_message(&mut to, &hello).await.is_err();
     let mut changed = holder.changed.subscribe();
-    let mut told: Option<Told> = None;
+    let mut reported: Option<Reported> = None;
     loop {
         changed.borrow_and_update();
-        if told.is_some() && holder.attached.get() != number {
-            told = None;
+        if reported.is_some() && holder.attached.get() != number {
+            reported = None;
             broken |= write_message(&mut to, &Event::Replaced).await.is_err();
         }
-        if let Some(told) = &mut told
+        if let Some(reported) = &mut reported
             && !broken
         {
-            match next_for_attached(&holder, told) {
+            match next_for_attached(&holder, reported) {
                 Some(Next::Event(event)) => {
                     broken = write_message(&mut to, &event).await.is_err();
                     continue;
@@ -175,20 +190,20 @@ async fn speak(holder: Rc<Holder>, mut to: OwnedWriteHalf, mut queue: mpsc::Rece
         }
         tokio::select! {
             biased;
-            said = queue.recv() => match said {
+            reply = queue.recv() => match reply {
                 None => return,
-                Some(Say::Attach) => {
+                Some(Reply::Attach) => {
                     let truncated = holder.output.borrow_mut().attach();
-                    told = Some(Told::default());
+                    reported = Some(Reported::default());
                     broken |= write_message(&mut to, &Event::Attached { truncated }).await.is_err();
                 }
-                Some(Say::Event(event)) => {
-                    if matches!(event, Event::Started { .. }) && told.is_some() {
-                        told = Some(Told { started: true, ended: false });
+                Some(Reply::Event(event)) => {
+                    if matches!(event, Event::Started { .. }) && reported.is_some() {
+                        reported = Some(Reported { started: true, ended: false });
                     }
                     broken |= write_message(&mut to, &event).await.is_err();
                 }
-                Some(Say::Last(event)) => {
+                Some(Reply::Last(event)) => {
                     let _ = write_message(&mut to, &event).await;
                     holder.finished.notify_one();
                 }
@@ -205,22 +220,22 @@ enum Next {
 }
 
 /// In order: that the shell runs, its output, that it ended.
-fn next_for_attached(holder: &Holder, told: &mut Told) -> Option<Next> {
+fn next_for_attached(holder: &Holder, reported: &mut Reported) -> Option<Next> {
     let state = holder.state.borrow();
-    if told.ended {
+    if reported.ended {
         // A restart begins anew.
         if matches!(state.phase, Phase::Starting | Phase::Running) && state.error.is_none() {
-            *told = Told::default();
+            *reported = Reported::default();
         } else {
             return None;
         }
     }
     if let Some(error) = &state.error {
-        told.ended = true;
+        reported.ended = true;
         return Some(Next::Event(Event::Failed { error: error.clone() }));
     }
-    if state.phase > Phase::Starting && !told.started {
-        told.started = true;
+    if state.phase > Phase::Starting && !reported.started {
+        reported.started = true;
         return Some(Next::Event(Event::Started { notes: holder.start_notes.borrow().clone() }));
     }
     let mut output = holder.output.borrow_mut();
@@ -228,7 +243,7 @@ fn next_for_attached(holder: &Holder, told: &mut Told) -> Option<Next> {
         return Some(Next::Piece(piece));
     }
     let status = state.shell_status.filter(|_| output.drained())?;
-    told.ended = true;
+    reported.ended = true;
     Some(Next::Event(Event::Exited { status }))
 }
 

@@ -1,15 +1,15 @@
 //! A tar put on top of a view.
 
 use super::{Composer, Last, Meta, refuse};
-use crate::paths::join;
 use crate::{
+    cancel,
     error::{Context, Error, Result},
     layer::{implied::IMPLIED_MODE, scan::Kind},
-    paths::split,
-    stop,
 };
 use std::io::{BufReader, Read};
-use walt_tar::{Header, Type, Unwritten, read_file, read_header};
+use walt_tar::paths::join;
+use walt_tar::paths::split;
+use walt_tar::{CopyError, Header, Type, read_file, read_header};
 
 /// Bytes read from the tar at once.
 const CHUNK: usize = 1 << 18;
@@ -83,13 +83,13 @@ impl Composer<'_> {
             Type::File => {
                 let show = self.root.show(&path);
                 let mut stopped = Ok(());
-                let mut input = Watched(input, &mut stopped);
+                let mut input = Cancellable(input, &mut stopped);
                 let done = self.new_file(&path, &meta, header.file_size(), &mut |file| match read_file(
                     &mut input, header, file, progress,
                 ) {
                     Ok(()) => Ok(()),
-                    Err(Unwritten::Tar(e)) => Err(refuse(&header.path, &e.0)),
-                    Err(Unwritten::File(e)) => Err(e).on("write", &show),
+                    Err(CopyError::Tar(e)) => Err(refuse(&header.path, &e.0)),
+                    Err(CopyError::File(e)) => Err(e).on("write", &show),
                 });
                 stopped.and(done)
             }
@@ -106,11 +106,11 @@ impl Composer<'_> {
 }
 
 /// Reads on as long as the work is wanted; what ended it is kept.
-struct Watched<'a, R>(&'a mut R, &'a mut Result<()>);
+struct Cancellable<'a, R>(&'a mut R, &'a mut Result<()>);
 
-impl<R: Read> Read for Watched<'_, R> {
+impl<R: Read> Read for Cancellable<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        if let Err(e) = stop::check() {
+        if let Err(e) = cancel::check() {
             *self.1 = Err(e);
             return Err(std::io::Error::other("it was cancelled"));
         }

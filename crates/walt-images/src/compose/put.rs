@@ -3,8 +3,7 @@
 use super::{Composer, Meta, is_below, refuse};
 use crate::{
     error::{Context, Result},
-    layer::{disk::is_overlay_xattr, holes, scan::Kind},
-    paths::{as_path, split},
+    layer::{holes, scan::Kind},
 };
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use std::{
@@ -12,6 +11,8 @@ use std::{
     io::{self, Read},
 };
 use walt_tar::MAX_PATH;
+use walt_tar::local::is_overlay_xattr;
+use walt_tar::paths::{as_path, split};
 
 impl Composer<'_> {
     /// Makes a regular file whose bytes `write` writes; `size` is what it will have, holes included.
@@ -31,7 +32,7 @@ impl Composer<'_> {
         // Noted first: a file that cannot be finished is there.
         self.note(path, Kind::File, b"");
         write(&mut file)?;
-        self.dress(path, meta, Kind::File)
+        self.set_metadata(path, meta, Kind::File)
     }
 
     /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
@@ -46,8 +47,8 @@ impl Composer<'_> {
             let mut input = (&mut data).take(size).chain(io::repeat(0).take(padding));
             match walt_tar::read_file(&mut input, &header, file, &mut |_| ()) {
                 Ok(()) => Ok(()),
-                Err(walt_tar::Unwritten::File(e)) => Err(e).on("write", &show),
-                Err(walt_tar::Unwritten::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
+                Err(walt_tar::CopyError::File(e)) => Err(e).on("write", &show),
+                Err(walt_tar::CopyError::Tar(e)) => Err(io::Error::other(e.0)).on("read the bytes of", &show),
             }
         })
     }
@@ -62,7 +63,7 @@ impl Composer<'_> {
 
     /// Puts a directory. One that is there keeps what is in it and gets these metadata; anything else is replaced.
     pub fn put_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
-        self.admit(path, 0)?;
+        self.check_limits(path, 0)?;
         if path.is_empty() {
             self.parent = None;
         } else if self.kind(path) != Some(Kind::Dir) {
@@ -82,7 +83,7 @@ impl Composer<'_> {
                 place.remove_xattr(&name).on("remove an extended attribute of", &show)?;
             }
         }
-        self.dress(path, meta, Kind::Dir)?;
+        self.set_metadata(path, meta, Kind::Dir)?;
         self.times.insert(path.to_vec(), meta.mtime);
         Ok(())
     }
@@ -118,7 +119,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         fs::symlinkat(as_path(target), place.dir, as_path(place.name)).on("create link", &show)?;
-        self.dress(path, meta, Kind::Symlink)?;
+        self.set_metadata(path, meta, Kind::Symlink)?;
         self.note(path, Kind::Symlink, target);
         Ok(())
     }
@@ -139,7 +140,7 @@ impl Composer<'_> {
         let place = self.place(path);
         let show = self.root.show(path);
         place.mknod(file_type, if kind == Kind::Fifo { (0, 0) } else { rdev }).on("create device", &show)?;
-        self.dress(path, meta, kind)?;
+        self.set_metadata(path, meta, kind)?;
         self.note(path, kind, b"");
         Ok(())
     }
@@ -196,7 +197,7 @@ impl Composer<'_> {
         self.enter(split(path).0)?;
         self.clear(path)?;
         if self.below(path).is_some() {
-            self.admit(path, 0)?;
+            self.check_limits(path, 0)?;
             let place = self.place(path);
             place.mknod(FileType::CharacterDevice, (0, 0)).on("create whiteout", self.root.show(path))?;
             self.note(path, Kind::Whiteout, b"");

@@ -1,9 +1,10 @@
 //! What the merged tree has: entries of the layer that is made, and of the view below it.
 
 use super::{Composer, Last, MAX_LENGTH, MAX_NAME, refuse};
-use crate::paths::join;
-use crate::{error::Result, layer::scan::Kind, paths::split, view::MAX_LINKS};
+use crate::{error::Result, layer::scan::Kind, view::MAX_LINKS};
 use walt_tar::MAX_PATH;
+use walt_tar::paths::join;
+use walt_tar::paths::split;
 
 impl Composer<'_> {
     /// The number of the entry of the view that shows at `path` if the layer has nothing at `path` itself.

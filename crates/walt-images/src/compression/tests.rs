@@ -74,8 +74,8 @@ fn streams_of_several_parts_are_what_the_formats_own_programs_make_of_them() {
         for (i, stream) in streams.iter().enumerate() {
             assert_eq!(Compression::of(stream), compression, "{program} {i}");
             let read = |input: Box<dyn Read>| {
-                let (mut plain, mut back) = (plain(input).unwrap(), Vec::new());
-                plain.read_to_end(&mut back).map(|_| (back, plain.has_rest()))
+                let (mut plain, mut back) = (decompress(input).unwrap(), Vec::new());
+                plain.read_to_end(&mut back).map(|_| (back, plain.has_trailing_data()))
             };
             let ours = read(Box::new(io::Cursor::new(stream.clone())));
             let slowly = read(Box::new(Drops(Box::leak(stream.clone().into_boxed_slice()))));
@@ -90,10 +90,10 @@ fn streams_of_several_parts_are_what_the_formats_own_programs_make_of_them() {
 #[test]
 fn rest_behind_the_end_is_told() {
     let gz = packed("gzip", b"x");
-    for (behind, has_rest) in [(&b""[..], false), (&[0; 9], false), (b"\0x", true), (b"x", true)] {
-        let mut plain = plain(io::Cursor::new([&gz, behind].concat())).unwrap();
+    for (behind, has_trailing_data) in [(&b""[..], false), (&[0; 9], false), (b"\0x", true), (b"x", true)] {
+        let mut plain = decompress(io::Cursor::new([&gz, behind].concat())).unwrap();
         assert_eq!(io::read_to_string(&mut plain).unwrap(), "x");
-        assert_eq!(plain.has_rest(), has_rest, "{behind:?}");
+        assert_eq!(plain.has_trailing_data(), has_trailing_data, "{behind:?}");
     }
 }
 

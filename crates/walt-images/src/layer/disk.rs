@@ -4,7 +4,6 @@
 //! layer leads inside the layer or nowhere. Extended attributes and times of links need a path, and get
 //! `/proc/self/fd/<directory>/<name>` with the calls that do not follow the last component.
 
-use crate::paths::as_path;
 use rustix::{
     fd::{AsFd, AsRawFd, OwnedFd},
     fs::{self, AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags},
@@ -17,21 +16,14 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
-use walt_tar::Time;
+use walt_tar::paths::as_path;
+use walt_tar::{Time, local::MAX_XATTR};
 
-/// Largest list of attribute names, and largest value, the kernel gives (XATTR_LIST_MAX, XATTR_SIZE_MAX).
-const MAX_XATTR: usize = 65_536;
-/// Attributes that overlayfs gives a meaning to: never stored in a layer, but for the opaque mark we set ourselves.
-pub(crate) const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 /// Marks a directory that hides the one below it (value `y`).
 pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Extended attributes: names and values, sorted by name.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
-
-pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
-    OVERLAY_PREFIXES.iter().any(|p| name.starts_with(p))
-}
 
 /// An open directory that is the root of a layer.
 pub(crate) struct Root {

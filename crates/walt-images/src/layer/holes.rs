@@ -2,7 +2,7 @@
 //!
 //! Space that was reserved and never written (fallocate(2)) counts as a hole, since the kernel says so.
 
-use crate::stop;
+use crate::cancel;
 use rustix::{fs::SeekFrom, io::Errno};
 use std::{fs::File, io, os::unix::fs::FileExt};
 use walt_tar::Region;
@@ -66,7 +66,7 @@ pub(crate) fn pieces(
     let end = from + length;
     let mut at = from;
     loop {
-        stop::check_io()?;
+        cancel::check_io()?;
         at = data(file, at, end)?;
         if at >= end {
             return Ok(());
@@ -91,7 +91,7 @@ pub(crate) fn read_payload(
 ) -> io::Result<()> {
     fn zeros(at: &mut u64, end: u64, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         while *at < end {
-            stop::check_io()?;
+            cancel::check_io()?;
             let n = (end - *at).min(CHUNK as u64);
             sink(&ZEROS[..n as usize])?;
             *at += n;
@@ -112,7 +112,7 @@ pub(crate) fn same(a: &File, b: &File, size: u64) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
     loop {
-        stop::check_io()?;
+        cancel::check_io()?;
         at = data(a, at, size)?.min(data(b, at, size)?);
         if at >= size {
             return Ok(true);

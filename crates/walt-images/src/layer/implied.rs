@@ -3,7 +3,6 @@
 
 use super::disk::{OPAQUE, Place, Root};
 use crate::error::{Context, Result};
-use crate::paths::split;
 use rustix::{
     fs::{self, FileType, OFlags, ResolveFlags},
     io::Errno,
@@ -13,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_tar::Time;
+use walt_tar::paths::split;
 
 /// Mode of an implied directory that is nowhere below.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
@@ -51,7 +51,7 @@ pub(crate) fn read_implied(layer: &Path) -> Result<BTreeSet<Vec<u8>>> {
 
 /// Gives the implied directories of the layer in `layer` the metadata they have in the layers `below` (their
 /// directories, lowest first); those that no layer has keep theirs.
-pub(crate) fn settle(layer: &Path, below: &[PathBuf]) -> Result<()> {
+pub(crate) fn inherit_metadata(layer: &Path, below: &[PathBuf]) -> Result<()> {
     let implied = read_implied(layer)?;
     if implied.is_empty() || below.is_empty() {
         return Ok(());
@@ -61,7 +61,9 @@ pub(crate) fn settle(layer: &Path, below: &[PathBuf]) -> Result<()> {
     let root = Root::open(&fs_dir).on("open", &fs_dir)?;
     for path in &implied {
         let show = root.show(path);
-        let Some(meta) = look(&below, path).on("look below for the metadata of", &show)? else { continue };
+        let Some(meta) = metadata_below(&below, path).on("look below for the metadata of", &show)? else {
+            continue;
+        };
         let (dir, name) = split(path);
         let dir = root.dir(dir).on("open", &show)?;
         let place = Place { dir: &dir, name };
@@ -79,7 +81,7 @@ struct Lower {
 }
 
 /// What a layer says about a path.
-enum Said {
+enum Presence {
     /// A directory; its own metadata counts if the layer's tar named it.
     Directory(DirMeta, bool),
     /// Something that hides what the layers below it have there.
@@ -93,23 +95,23 @@ impl Lower {
         Ok(Self { root: Root::open(&fs_dir).on("open", &fs_dir)?, implied: read_implied(layer)? })
     }
 
-    fn say(&self, path: &[u8]) -> rustix::io::Result<Said> {
+    fn presence(&self, path: &[u8]) -> rustix::io::Result<Presence> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW;
         match self.root.at_with(path, flags, ResolveFlags::NO_SYMLINKS) {
             Ok(fd) => {
                 let stat = fs::fstat(&fd)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    return Ok(Said::Hidden);
+                    return Ok(Presence::Hidden);
                 }
                 let mtime = Time { sec: stat.st_mtime, nsec: stat.st_mtime_nsec as u32 };
                 let meta = DirMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime };
-                Ok(Said::Directory(meta, !self.implied.contains(path)))
+                Ok(Presence::Directory(meta, !self.implied.contains(path)))
             }
             // Something else, a link or a whiteout has the place of a directory above.
-            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Said::Hidden),
+            Err(Errno::NOTDIR | Errno::LOOP) => Ok(Presence::Hidden),
             Err(Errno::NOENT) => match self.is_below_opaque(path)? {
-                true => Ok(Said::Hidden),
-                false => Ok(Said::Nothing),
+                true => Ok(Presence::Hidden),
+                false => Ok(Presence::Nothing),
             },
             Err(e) => Err(e),
         }
@@ -137,15 +139,15 @@ impl Lower {
 
 /// Metadata of the directory that the merged layers have at `path`, by the rules of a view: the highest layer that
 /// named it, of those that nothing hides.
-fn look(below: &[Lower], path: &[u8]) -> rustix::io::Result<Option<DirMeta>> {
+fn metadata_below(below: &[Lower], path: &[u8]) -> rustix::io::Result<Option<DirMeta>> {
     let mut fallback = None;
     for layer in below.iter().rev() {
-        match layer.say(path)? {
-            Said::Directory(meta, true) => return Ok(Some(meta)),
+        match layer.presence(path)? {
+            Presence::Directory(meta, true) => return Ok(Some(meta)),
             // Of those that imply it the lowest, whose metadata were settled first.
-            Said::Directory(meta, false) => fallback = Some(meta),
-            Said::Hidden => break,
-            Said::Nothing => {}
+            Presence::Directory(meta, false) => fallback = Some(meta),
+            Presence::Hidden => break,
+            Presence::Nothing => {}
         }
     }
     Ok(fallback)

@@ -11,17 +11,16 @@
 //!   ([`super::implied`]).
 
 use super::{
-    ahead::{Ahead, read_ahead},
-    attributes::{self, Skipped},
+    attributes::{self, Metadata, Skipped},
     disk::{self, OPAQUE, Place, Root},
     holes,
     implied::{DirMeta, write_implied},
+    prefetch::{Prefetched, prefetch},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::paths::{as_path, split};
 use crate::{
+    cancel,
     error::{Context, Error, Result},
-    stop,
 };
 use rustix::{
     fd::OwnedFd,
@@ -36,6 +35,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::FileExt},
     path::Path,
 };
+use walt_tar::paths::{as_path, split};
 use walt_tar::{BLOCK, Header, Region, Time, Type, read_header, read_regions};
 
 /// Most entries of one layer.
@@ -51,7 +51,7 @@ pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, 
     let fs_dir = layer.join("fs");
     std::fs::create_dir(&fs_dir).on("create", &fs_dir)?;
     let mut skeleton = SkeletonWriter::create(&layer.join("skeleton"))?;
-    let ((entries, implied, skipped), sum) = read_ahead(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
+    let ((entries, implied, skipped), sum) = prefetch(tar, |input| unpack(input, &fs_dir, &mut skeleton))?;
     let info = LayerInfo { diff_id: sum.diff_id, size: sum.size, entries };
     skeleton.finish(&info)?;
     write_implied(layer, &implied)?;
@@ -60,7 +60,7 @@ pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, 
 
 /// Makes the entries of a plain tar; their number, the implied directories, and what of them was skipped.
 fn unpack(
-    input: &mut Ahead,
+    input: &mut Prefetched,
     fs_dir: &Path,
     skeleton: &mut SkeletonWriter,
 ) -> Result<(u64, BTreeSet<Vec<u8>>, Skipped)> {
@@ -80,7 +80,7 @@ fn unpack(
         skeleton.raw(&raw)?;
         raw.clear();
         let Some(header) = header else { break };
-        stop::check()?;
+        cancel::check()?;
         entries += 1;
         apparent = apparent.saturating_add(header.file_size());
         if entries > MAX_ENTRIES || apparent > MAX_APPARENT {
@@ -118,10 +118,10 @@ fn unpack(
 }
 
 /// Writes a part of a file; what is zeros becomes a hole.
-fn copy(input: &mut Ahead, file: &File, (offset, length): Region, path: &Path) -> Result<()> {
+fn copy(input: &mut Prefetched, file: &File, (offset, length): Region, path: &Path) -> Result<()> {
     let mut left = length;
     while left > 0 {
-        stop::check()?;
+        cancel::check()?;
         let there = input.fill_buf().map_err(|e| Error::Layer(format!("the tar cannot be read: {e}")))?;
         if there.is_empty() {
             return Err(Error::Layer("the tar ends in the middle of a file".into()));
@@ -384,12 +384,8 @@ fn finish_file(file: &File, header: &Header, skipped: &mut Skipped) -> io::Resul
     Ok(fs::futimens(file, &disk::timestamps(header.mtime))?)
 }
 
-/// Owner, then attributes (chown clears capabilities), then mode (chown clears set-user-id), then time.
 fn metadata(place: &Place, header: &Header, skipped: &mut Skipped) -> io::Result<()> {
-    place.chown(header.uid, header.gid)?;
-    attributes::set(&header.xattrs, skipped, place.dir, |name, value| place.set_xattr(name, value))?;
-    if header.kind != Type::Symlink {
-        place.chmod(header.mode)?;
-    }
-    place.set_mtime(header.mtime)
+    let mode = (header.kind != Type::Symlink).then_some(header.mode);
+    let (uid, gid, mtime) = (header.uid, header.gid, header.mtime);
+    Metadata { uid, gid, mode, mtime, xattrs: &header.xattrs }.apply(place, skipped)
 }

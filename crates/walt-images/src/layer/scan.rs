@@ -1,15 +1,16 @@
 //! Reading a layer directory: every entry, parents first, names of a directory sorted byte-wise.
 
-use super::disk::{self, OPAQUE, Place, Root, Xattrs, is_overlay_xattr};
-use crate::paths::{as_path, split};
+use super::disk::{self, OPAQUE, Place, Root, Xattrs};
 use crate::{
+    cancel,
     error::{Context, Error, Result},
-    stop,
 };
 use rustix::{
     fd::OwnedFd,
     fs::{self, AtFlags, FileType, OFlags},
 };
+use walt_tar::local::is_overlay_xattr;
+use walt_tar::paths::{as_path, split};
 use walt_tar::{MAX_PATH, Time};
 
 /// Type of a file.
@@ -161,7 +162,7 @@ pub(crate) fn scan(root: &Root, attributes: Attributes) -> Result<Vec<Node>> {
     let fd = open(b"")?;
     pending.push((0, names(root, b"", &fd)?.into_iter(), Some(fd)));
     while let Some((parent, list, dir)) = pending.last_mut() {
-        stop::check()?;
+        cancel::check()?;
         let Some(name) = list.next() else {
             pending.pop();
             continue;

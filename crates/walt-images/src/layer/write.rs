@@ -13,10 +13,9 @@ use super::{
     scan::{Kind, Node},
     skeleton::{LayerInfo, SkeletonWriter},
 };
-use crate::paths::split;
 use crate::{
+    cancel,
     error::{Context, Error, Result},
-    stop,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -25,6 +24,7 @@ use std::{
     io,
     path::Path,
 };
+use walt_tar::paths::split;
 use walt_tar::{BLOCK, Header, Region, Sparse, Time, Type, write_header, write_map};
 use walt_types::{DiffId, Hash256};
 
@@ -137,7 +137,7 @@ pub(crate) fn write_layer(layer: &Path, root: &Root, nodes: &[Node], with_root: 
     let mut first_names: HashMap<u64, usize> = HashMap::new();
     let mut pending = vec![0];
     while let Some(position) = pending.pop() {
-        stop::check()?;
+        cancel::check()?;
         let node = &nodes[position];
         if position > 0 || with_root {
             one(&mut sink, root, nodes, position, &mut first_names)?;

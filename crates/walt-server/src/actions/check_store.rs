@@ -27,7 +27,7 @@ use std::{
 };
 use walt_api::{StoreFault, StoreFinding, StoreLook};
 use walt_client::{Client, Target};
-use walt_images::{Fault, Finding, Look, Object, Store};
+use walt_images::{Audit, Fault, Finding, Object, Store};
 use walt_types::ImageId;
 
 /// How long housekeeping has to remove what nothing needs. It runs seconds after each change, and later
@@ -49,7 +49,7 @@ fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
     let live = crate::services::images::live::live(db, pins)?;
     let (refs, nodes, sessions) =
         db.with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?, SessionRow::all(c)?)))?;
-    let found = store.look(&live)?;
+    let found = store.audit(&live)?;
     let mut names: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
     for row in &refs {
         names.entry(row.image_id).or_default().push(row.reference.full());
@@ -78,9 +78,9 @@ fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
 }
 
 /// What there is to read.
-fn needed(look: &StoreLook) -> Look {
+fn needed(look: &StoreLook) -> Audit {
     let (images, layers, views) = (look.images.clone(), look.layers.clone(), look.views.clone());
-    Look { images, layers, views, findings: Vec::new() }
+    Audit { images, layers, views, findings: Vec::new() }
 }
 
 fn express(finding: &Finding, names: &BTreeMap<ImageId, Vec<String>>) -> StoreFinding {

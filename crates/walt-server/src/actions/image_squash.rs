@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use std::sync::Arc;
-use walt_images::{History, stop};
+use walt_images::{History, cancel};
 use walt_types::UserName;
 
 /// Squashes an image of the caller's; false if a node could not be rebooted.
@@ -52,7 +52,7 @@ pub async fn squash(
         let told = events.clone();
         let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
             let squash = || app.store().squash(&*app.store().view(&layers, None)?);
-            let layer = stop::unless(move || told.is_gone(), squash)?;
+            let layer = cancel::when(move || told.is_gone(), squash)?;
             config.created = Some(crate::base::time::rfc3339(created));
             config.set_squashed(
                 &layer.diff_id,

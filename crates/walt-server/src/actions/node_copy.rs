@@ -26,7 +26,7 @@ use std::{
 };
 use walt_api::transfer::{ClientMessage, Found, Path, Placed, Source, SourceKind, place};
 use walt_core::ownership::Demand;
-use walt_images::{SaveRules, stop};
+use walt_images::{SaveRules, cancel};
 use walt_sys::process::KillOnDrop;
 use walt_types::UserName;
 
@@ -358,7 +358,7 @@ pub async fn to_booted_image(
     let (mut remote, _ends) = Remote::start(app, &row, &script)?;
     let gone = channel.gone();
     let work = tokio::task::spawn_blocking(move || {
-        stop::unless(
+        cancel::when(
             move || gone.is_set(),
             || -> Outcome<_> {
                 let app = &*server;

@@ -32,7 +32,7 @@ use std::{
     sync::Arc,
 };
 use walt_api::versions::show_path;
-use walt_images::{Change, Composer, Kind, SaveRules, View, diff, stop};
+use walt_images::{Change, Composer, Kind, SaveRules, View, cancel, diff};
 use walt_tar::{Header, Type};
 use walt_types::{ImageId, UserName};
 
@@ -190,7 +190,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
     let told = events.clone();
     let made = tokio::task::spawn_blocking(move || {
-        stop::unless(
+        cancel::when(
             move || told.is_gone(),
             || -> Outcome<Option<Made>> {
                 let app = &*server;

@@ -19,7 +19,7 @@ use walt_api::RegistryCredentials;
 use walt_registry::{
     LayerBlob, Registry,
     pull::Progress,
-    push::{self, Known},
+    push::{self, KnownBlob},
 };
 use walt_types::{DiffId, ImageName, UserName};
 
@@ -130,7 +130,7 @@ async fn push_layer(
     let known = app.db().with(|c| BlobRow::of(c, &layer))?;
     let known = known
         .into_iter()
-        .map(|row| Known {
+        .map(|row| KnownBlob {
             repository: (row.registry == config.label).then_some(row.repository),
             blob: row.blob,
         })

@@ -26,7 +26,7 @@ use walt_api::{
     Event,
     transfer::{ClientMessage, MAX_FRAME, Path, ServerMessage, Source},
 };
-use walt_images::stop;
+use walt_images::cancel;
 
 /// Frames that may wait in each direction before the sender waits.
 pub const QUEUE: usize = 16;
@@ -172,7 +172,7 @@ impl Channel {
         let gone = self.gone();
         let mut task = tokio::task::spawn_blocking(move || {
             let mut tar = Incoming { queue, current: Bytes::new(), ended: false };
-            stop::unless(move || gone.is_set(), || work(&mut tar))
+            cancel::when(move || gone.is_set(), || work(&mut tar))
         });
         let mut sender = Some(sender);
         while let Some(queue) = &sender {
@@ -222,7 +222,7 @@ impl Channel {
         let gone = self.gone();
         let task = tokio::task::spawn_blocking(move || {
             let mut out = Outgoing { to, buffer: Vec::with_capacity(MAX_FRAME) };
-            let done = stop::unless(move || gone.is_set(), || work(&mut out))?;
+            let done = cancel::when(move || gone.is_set(), || work(&mut out))?;
             out.flush().map_err(|e| anyhow::Error::new(e).context("the client went away"))?;
             Ok(done)
         });

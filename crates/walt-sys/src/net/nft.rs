@@ -85,10 +85,10 @@ pub enum Help {
 /// # Errors
 /// As [`apply`].
 pub fn foreign_rules(mark: &str) -> Result<Vec<(String, Help)>> {
-    Ok(rate_foreign(&list_ruleset()?, mark))
+    Ok(classify_foreign(&list_ruleset()?, mark))
 }
 
-fn rate_foreign(ruleset: &Value, mark: &str) -> Vec<(String, Help)> {
+fn classify_foreign(ruleset: &Value, mark: &str) -> Vec<(String, Help)> {
     let present = marked_rules(ruleset, mark);
     let rate = |chain: ForeignChain| {
         let of = |r: &MarkedRule| {

@@ -210,7 +210,7 @@ fn local(app: &App, user: &UserName, text: &str, platforms: &[Platform]) -> Resu
     let mut best = None;
     for image in images {
         let Some(theirs) = Platform::of(&app.store().config(&image)?) else { continue };
-        let rank = platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.likes(&theirs)?)));
+        let rank = platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.preference(&theirs)?)));
         if let Some(rank) = rank
             && best.is_none_or(|(other, _)| rank < other)
         {

@@ -234,7 +234,7 @@ async fn build(
     let now = crate::base::time::now() as i64;
     let now_text = crate::base::time::rfc3339(now);
     let platforms = platforms(app, open, target, &file)?;
-    let order = walt_build::Order {
+    let order = walt_build::Request {
         file: &file,
         args: &open.build_args,
         target: open.target.as_deref(),

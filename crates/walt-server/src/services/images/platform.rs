@@ -18,7 +18,7 @@ use std::{
     io::Read,
     sync::Arc,
 };
-use walt_images::{Attributed, Kind, LeftBehind, NewEntry, NewKind, View};
+use walt_images::{Attributed, Kind, NewEntry, NewKind, Omission, View};
 use walt_types::{DiffId, ImageId};
 
 /// What runs on nodes, as `node/` of the source tree.
@@ -262,7 +262,7 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
     }
     // The last: it must know what the others replace.
     let attributed = Attributed::of(base, &layer.entries)?;
-    let left_behind = left_behind(attributed.left_behind());
+    let left_behind = left_behind(attributed.omitted());
     if !left_behind.is_empty() {
         tracing::warn!(%image, "{}", left_behind.trim_end());
         layer.file(LEFT_BEHIND, 0o644, left_behind);
@@ -278,7 +278,7 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
 }
 
 /// A line for each reason.
-fn left_behind(files: &[(LeftBehind, Vec<u8>)]) -> String {
+fn left_behind(files: &[(Omission, Vec<u8>)]) -> String {
     let mut lines = String::new();
     for of_a_reason in files.chunk_by(|a, b| a.0 == b.0) {
         let names: Vec<String> = of_a_reason
@@ -351,8 +351,8 @@ mod tests {
 
     #[test]
     fn what_is_left_behind_is_a_line_for_a_reason() {
-        let files = |n: u8| (0..n).map(|i| (LeftBehind::Size, vec![b'f', b'0' + i]));
-        let odd = [(LeftBehind::Attributes, b"a\nb\xff".to_vec())];
+        let files = |n: u8| (0..n).map(|i| (Omission::Size, vec![b'f', b'0' + i]));
+        let odd = [(Omission::Attributes, b"a\nb\xff".to_vec())];
         let text = left_behind(&files(7).chain(odd).collect::<Vec<_>>());
         let [size, attributes] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
         assert!(size.starts_with("without their attributes: /f0 /f1 /f2 /f3 /f4 and 2 more (such"), "{size}");

@@ -30,7 +30,7 @@ use tokio::{
 use walt_core::settings;
 use walt_sys::process::Cgroup;
 use walt_types::Mac;
-use walt_vnode::{Account, BootFiles, Launch, Road, Vm, VmSpec, console};
+use walt_vnode::{Account, BootFiles, BootMethod, Launch, Vm, VmSpec, console};
 
 /// Account under which qemu runs.
 pub const ACCOUNT: &str = "walt-qemu";
@@ -330,21 +330,21 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let plan = boot::plan(nodes, node).await;
     let is_pxe = value("boot.road") == "pxe";
-    let (acceleration, road, files) = match plan {
+    let (acceleration, boot, files) = match plan {
         Ok(mut plan) => {
             let acceleration = blocking(|| acceleration(nodes, &mut plan.kernel, &dir, account))?;
             if is_pxe {
-                (acceleration, Road::Pxe, None)
+                (acceleration, BootMethod::Pxe, None)
             } else {
                 let files = BootFiles { kernel: plan.kernel, initrds: plan.initrds };
-                (acceleration, Road::Direct { command_line: plan.command_line }, Some(files))
+                (acceleration, BootMethod::Direct { command_line: plan.command_line }, Some(files))
             }
         }
         // iPXE on the machine may understand what our interpreter does not; only the choice of the acceleration
         // needs the kernel, and emulation always works.
         Err(e) if is_pxe => {
             tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
-            (acceleration_of_any(nodes), Road::Pxe, None)
+            (acceleration_of_any(nodes), BootMethod::Pxe, None)
         }
         Err(e) => return Err(e),
     };
@@ -357,7 +357,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         cores: wanted.min(host),
         manufacturer: boot::MANUFACTURER.into(),
         product: boot::PRODUCT.into(),
-        road,
+        boot,
         acceleration,
     };
     let tap = boot::tap(nodes, node)?;

@@ -26,9 +26,9 @@ use tokio::{net::UnixStream, time::timeout};
 use walt_images::{
     MAX_FOREIGN_LAYERS, Skipped,
     archive::{Archive, Spool},
-    stop,
+    cancel,
 };
-use walt_registry::manifest::may_have;
+use walt_registry::manifest::check_layer_count;
 use walt_types::{DiffId, Model};
 
 /// Location of the daemon's images in links.
@@ -163,7 +163,7 @@ impl Found {
         let config = archive.config().map_err(|e| failed(e.into()))?;
         labels::check(&config)?;
         let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
-        may_have(layers.len(), MAX_FOREIGN_LAYERS).map_err(Error::TooManyLayers)?;
+        check_layer_count(layers.len(), MAX_FOREIGN_LAYERS).map_err(Error::TooManyLayers)?;
         let archive = Arc::new(archive);
         let mut pinned = images.pins().begin();
         let mut skipped = Skipped::default();
@@ -178,7 +178,7 @@ impl Found {
             let (archive, app2, layer) = (archive.clone(), images.clone(), *layer);
             let told = events.clone();
             let unpack = move || app2.store().unpack_layer(archive.layer(number)?, &layer);
-            let work = tokio::task::spawn_blocking(move || stop::unless(move || told.is_gone(), unpack));
+            let work = tokio::task::spawn_blocking(move || cancel::when(move || told.is_gone(), unpack));
             let unpacked = work.await.map_err(anyhow::Error::new)?.map_err(|e| failed(e.into()))?;
             skipped.merge(unpacked.skipped());
             let _writing = images.writing().await;

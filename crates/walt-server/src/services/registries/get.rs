@@ -106,7 +106,7 @@ pub async fn look_base(
     platforms: &[Platform],
 ) -> walt_registry::Result<Found> {
     let fits = |image: &ImageConfig| {
-        Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.takes(&p)))
+        Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.accepts(&p)))
     };
     let resolved = resolve(&registry, repository, reference, Wanted::Platforms(platforms), fits).await?;
     if !matches!(resolved.config.os.as_str(), "" | "linux") {

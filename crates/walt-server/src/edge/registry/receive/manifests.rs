@@ -190,7 +190,7 @@ impl Push<'_> {
         }
         labels::fits_server(&config)?;
         // What is pushed has to come back as it was: it cannot be squashed here.
-        manifest::may_have(image.layers.len(), MAX_LAYERS).map_err(Stop::invalid)?;
+        manifest::check_layer_count(image.layers.len(), MAX_LAYERS).map_err(Stop::invalid)?;
         let layers = config.layers().map_err(|e| Stop::invalid(e.to_string()))?;
         let layers = manifest::pair(&image.layers, &layers).map_err(Stop::invalid)?;
         Ok((bytes, Kind::Image(Box::new(config), layers)))

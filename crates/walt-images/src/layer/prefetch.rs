@@ -1,7 +1,7 @@
-//! Reading a tar ahead: decompression and the sum go on in a thread of their own, while files are made of what came.
+//! Prefetching a layer tar: one thread reads, decompresses and hashes it while another one writes the files.
 
 use crate::{
-    compression::{plain, read_buffered},
+    compression::{decompress, read_buffered},
     error::{Error, Result},
 };
 use sha2::{Digest, Sha256};
@@ -12,28 +12,28 @@ use std::{
 };
 use walt_types::{DiffId, Hash256};
 
-/// Bytes of the tar that are handed over at once.
+/// Bytes of the tar that are handed over at a time.
 const CHUNK: usize = 1 << 18;
-/// Chunks that wait for the files to be made.
+/// Most chunks that wait to be written.
 const CHUNKS: usize = 8;
 
-/// What was read.
-pub(crate) struct Sum {
+/// Digest and size of the tar that was read.
+pub(crate) struct TarDigest {
     /// SHA-256 of the plain tar.
     pub diff_id: DiffId,
-    /// Its bytes.
+    /// Its size in bytes.
     pub size: u64,
 }
 
-/// The plain tar.
-pub(crate) struct Ahead {
+/// The decompressed tar, as it arrives from the reading thread.
+pub(crate) struct Prefetched {
     full: Receiver<io::Result<Vec<u8>>>,
     empty: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
 }
 
-impl BufRead for Ahead {
+impl BufRead for Prefetched {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.at == self.chunk.len() {
             self.at = 0;
@@ -41,7 +41,7 @@ impl BufRead for Ahead {
             let next = self.full.recv().unwrap_or_else(|_| Ok(Vec::new()));
             let used = std::mem::take(&mut self.chunk);
             if used.capacity() > 0 {
-                // At the end nobody takes it.
+                // At the end of the tar, the reading thread is gone.
                 let _ = self.empty.send(used);
             }
             self.chunk = next?;
@@ -54,41 +54,42 @@ impl BufRead for Ahead {
     }
 }
 
-impl Read for Ahead {
+impl Read for Prefetched {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, buffer)
     }
 }
 
-/// Lets `work` read the plain tar that `tar` is (plain or compressed, see [`crate::compression`]) to its end, and gives its sum.
+/// Calls `work` with the decompressed bytes of `tar` (see [`crate::compression`]), and returns what it returned with the
+/// digest of the tar. `work` must read to the end.
 ///
 /// # Errors
-/// Those of `work`, which is told of what cannot be read.
-pub(crate) fn read_ahead<T>(
+/// Those of `work`, to which errors of reading are passed on.
+pub(crate) fn prefetch<T>(
     tar: impl Read + Send,
-    work: impl FnOnce(&mut Ahead) -> Result<T>,
-) -> Result<(T, Sum)> {
+    work: impl FnOnce(&mut Prefetched) -> Result<T>,
+) -> Result<(T, TarDigest)> {
     thread::scope(|scope| {
         let (full_sender, full) = sync_channel(CHUNKS);
         let (empty, empty_receiver) = channel();
         let reader = thread::Builder::new()
             .name("walt-tar".into())
             .spawn_scoped(scope, move || read(tar, &full_sender, &empty_receiver))
-            .map_err(|e| Error::Layer(format!("a thread to read the tar cannot be started: {e}")))?;
-        let mut ahead = Ahead { full, empty, chunk: Vec::new(), at: 0 };
-        let done = work(&mut ahead);
-        // The reader ends when nobody takes its chunks.
-        drop(ahead);
+            .map_err(|e| Error::Layer(format!("cannot start a thread to read the tar: {e}")))?;
+        let mut prefetched = Prefetched { full, empty, chunk: Vec::new(), at: 0 };
+        let done = work(&mut prefetched);
+        // The reading thread ends once its chunks have no receiver.
+        drop(prefetched);
         let sum = reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         Ok((done?, sum))
     })
 }
 
 /// Sends all of `tar`, or an error as the last chunk.
-fn read(tar: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) -> Sum {
+fn read(tar: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) -> TarDigest {
     let (mut hash, mut size) = (Sha256::new(), 0);
     let send = || -> io::Result<()> {
-        let mut tar = plain(tar)?;
+        let mut tar = decompress(tar)?;
         loop {
             let mut chunk = empty.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
             chunk.resize(CHUNK, 0);
@@ -102,10 +103,10 @@ fn read(tar: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver
         }
     };
     if let Err(e) = send() {
-        // Whoever does not listen has an error of its own.
+        // A receiver that is gone has failed with an error of its own.
         let _ = full.send(Err(e));
     }
-    Sum { diff_id: DiffId(Hash256(hash.finalize().into())), size }
+    TarDigest { diff_id: DiffId(Hash256(hash.finalize().into())), size }
 }
 
 /// Reads until `chunk` is full or the tar ends.

@@ -3,14 +3,12 @@
 use rustix::fs::{AtFlags, FileType, Mode as FileMode, OFlags, ResolveFlags, Timespec, Timestamps};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::Path};
 use walt_container::{Error, Result};
-use walt_images::paths::split;
+use walt_images::MAX_LINKS;
 use walt_sys::userns;
-
-/// Most symbolic links that are followed on the way to a mount point.
-const MAX_LINKS: usize = 40;
+use walt_tar::paths::{join, split};
 
 /// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
-pub(super) struct Stubs {
+pub(super) struct MountPoints {
     root: OwnedFd,
     /// Who root is in the tree.
     owner: u32,
@@ -20,7 +18,7 @@ pub(super) struct Stubs {
     touched: BTreeMap<Vec<u8>, (Timespec, Timespec)>,
 }
 
-impl Stubs {
+impl MountPoints {
     pub fn new(root: &Path, owner: u32) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(root, flags, FileMode::empty())
@@ -85,7 +83,7 @@ impl Stubs {
 
     /// Makes a mount point, and the directories above it, where the tree has none.
     pub fn make(&mut self, target: &str, dir: bool) -> Result<()> {
-        self.acting(|stubs| stubs.make_as_root(target, dir))?
+        self.acting(|mount_points| mount_points.make_as_root(target, dir))?
     }
 
     fn make_as_root(&mut self, target: &str, dir: bool) -> Result<()> {
@@ -150,10 +148,6 @@ impl Stubs {
             }
         }
     }
-}
-
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
 fn time(stat: rustix::fs::Stat) -> Timespec {

@@ -1,10 +1,10 @@
 //! Is the store what the database says? Everything that is needed is there and is what was written, and nothing
 //! else is there.
 //!
-//! Two steps, since one has to be quick and the other reads every byte. [`Store::look`] lists directories and reads
+//! Two steps, since one has to be quick and the other reads every byte. [`Store::audit`] lists directories and reads
 //! configurations: the caller sees to it that nobody changes the store meanwhile. [`Store::verify`] hashes layers and
 //! builds views again from the layers' files: objects never change, so it needs no such care, but what was removed
-//! since the look is missing then; the caller looks again and drops what [`Look::needs`] no more. Nothing is written.
+//! since the look is missing then; the caller looks again and drops what [`Audit::needs`] no more. Nothing is written.
 
 use crate::{
     error::{Context, Error, Result},
@@ -71,7 +71,7 @@ pub struct Finding {
 
 /// A look at the directories: what is there and needed, and what is wrong already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look {
+pub struct Audit {
     /// Images whose configuration is right.
     pub images: BTreeSet<ImageId>,
     /// Layers that are there.
@@ -82,7 +82,7 @@ pub struct Look {
     pub findings: Vec<Finding>,
 }
 
-impl Look {
+impl Audit {
     /// Was the object there, and needed?
     pub fn needs(&self, object: &Object) -> bool {
         match object {
@@ -132,8 +132,8 @@ fn of_error(object: Object, error: &Error) -> Finding {
 
 impl Store {
     /// Compares the directories with `live`. The caller sees to it that nobody changes the store meanwhile.
-    pub fn look(&self, live: &Live) -> Result<Look> {
-        let mut look = Look::default();
+    pub fn audit(&self, live: &Live) -> Result<Audit> {
+        let mut audit = Audit::default();
         let images = self.images_dir().to_owned();
         // Who needs a layer; and the views that may be there.
         let mut needed: BTreeMap<DiffId, String> =
@@ -145,10 +145,10 @@ impl Store {
                 Ok(layers) => {
                     needed.extend(layers.iter().map(|l| (*l, format!("image {image}"))));
                     views.insert(view_id(&layers, None));
-                    look.images.insert(*image);
+                    audit.images.insert(*image);
                     configs.insert(*image, layers);
                 }
-                Err(e) => look.findings.push(of_error(Object::Image(*image), &e)),
+                Err(e) => audit.findings.push(of_error(Object::Image(*image), &e)),
             }
         }
         for (image, platform) in &live.shown {
@@ -156,60 +156,60 @@ impl Store {
                 views.insert(view_id(layers, Some(platform)));
             }
         }
-        self.look_at_views(live, views, &mut needed, &mut look)?;
+        self.audit_views(live, views, &mut needed, &mut audit)?;
         let (configs, strange) = objects::<ImageId>(&images.join("configs"), ".json")?;
         for image in configs.iter().filter(|i| !live.images.contains(i)) {
-            look.findings.push(finding(Object::Image(*image), Fault::Orphan, "no reference leads to it"));
+            audit.findings.push(finding(Object::Image(*image), Fault::Orphan, "no reference leads to it"));
         }
         let (layers, more) = objects::<DiffId>(&images.join("layers"), "")?;
         for layer in layers.iter().filter(|l| !needed.contains_key(l)) {
-            look.findings.push(finding(Object::Layer(*layer), Fault::Orphan, "no image has it"));
+            audit.findings.push(finding(Object::Layer(*layer), Fault::Orphan, "no image has it"));
         }
         for (layer, user) in needed {
             let coming = |(l, session): &(DiffId, String)| {
                 *l == layer && self.sessions_dir().join(session).join("layer/skeleton").exists()
             };
             if layers.contains(&layer) {
-                look.layers.insert(layer);
+                audit.layers.insert(layer);
             } else if !live.committing.iter().any(coming) {
                 let why = format!("it is not in the store, and is needed by {user}");
-                look.findings.push(finding(Object::Layer(layer), Fault::Missing, why));
+                audit.findings.push(finding(Object::Layer(layer), Fault::Missing, why));
             }
         }
-        self.look_at_sessions(live, &mut look)?;
+        self.audit_sessions(live, &mut audit)?;
         let mut strange = [strange, more].concat();
         let (found, others) = objects::<Hash256>(&images.join("blobs"), "")?;
         strange.extend(others);
         strange.extend(found.iter().filter(|b| !live.blobs.contains(b)).map(|b| self.blob_path(b)));
         for blob in live.blobs.iter().filter(|b| !found.contains(b)) {
             let why = "it is not in the store, and was pushed with an image that is";
-            look.findings.push(finding(Object::File(self.blob_path(blob)), Fault::Missing, why));
+            audit.findings.push(finding(Object::File(self.blob_path(blob)), Fault::Missing, why));
         }
         let tmp = images.join("tmp");
         let left = names(&tmp)?.into_iter().filter(|name| !self.is_making(name.as_ref()));
         strange.extend(left.map(|name| tmp.join(name)));
         let why = "nothing of a server is kept there under this name";
-        look.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
-        look.findings.sort();
-        Ok(look)
+        audit.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
+        audit.findings.sort();
+        Ok(audit)
     }
 
     /// `views` may be there; those of `live` must be, and need their layers.
-    fn look_at_views(
+    fn audit_views(
         &self,
         live: &Live,
         mut views: BTreeSet<ViewId>,
         needed: &mut BTreeMap<DiffId, String>,
-        look: &mut Look,
+        audit: &mut Audit,
     ) -> Result<()> {
         let (found, strange) = objects::<ViewId>(&self.images_dir().join("views"), "")?;
         let why = "nothing of a server is kept there under this name";
-        look.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
+        audit.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
         for view in &live.views {
             views.insert(*view);
             if !found.contains(view) {
                 let why = "its index file is not in the store, and a node or an image needs it";
-                look.findings.push(finding(Object::View(*view), Fault::Missing, why));
+                audit.findings.push(finding(Object::View(*view), Fault::Missing, why));
             } else if let Ok(layers) = self.view_layers(view) {
                 // One that cannot be read is found when views are verified.
                 for layer in layers {
@@ -219,31 +219,31 @@ impl Store {
         }
         for view in found {
             if views.contains(&view) {
-                look.views.insert(view);
+                audit.views.insert(view);
             } else {
                 let why = "no image, node or session has it";
-                look.findings.push(finding(Object::View(view), Fault::Orphan, why));
+                audit.findings.push(finding(Object::View(view), Fault::Orphan, why));
             }
         }
         Ok(())
     }
 
-    fn look_at_sessions(&self, live: &Live, look: &mut Look) -> Result<()> {
+    fn audit_sessions(&self, live: &Live, audit: &mut Audit) -> Result<()> {
         let found = names(self.sessions_dir())?;
         for session in live.sessions.iter().filter(|s| !found.contains(*s)) {
             let why = "its directory is gone, with all changes made in it";
-            look.findings.push(finding(Object::Session(session.clone()), Fault::Missing, why));
+            audit.findings.push(finding(Object::Session(session.clone()), Fault::Missing, why));
         }
         for name in found.into_iter().filter(|name| !live.sessions.contains(name)) {
             let why = "its directory is there, and no such session is open";
-            look.findings.push(finding(Object::Session(name), Fault::Orphan, why));
+            audit.findings.push(finding(Object::Session(name), Fault::Orphan, why));
         }
         Ok(())
     }
 
     /// Reads all that a look found: the digest of each configuration, the digest of each layer from its files, and each
     /// view's index against one that is built again. `step` is told what comes next.
-    pub fn verify(&self, look: &Look, step: &mut dyn FnMut(&Object)) -> Vec<Finding> {
+    pub fn verify(&self, audit: &Audit, step: &mut dyn FnMut(&Object)) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut one = |object: Object, work: &dyn Fn() -> Result<()>| {
             step(&object);
@@ -251,13 +251,13 @@ impl Store {
                 findings.push(of_error(object, &e));
             }
         };
-        for image in &look.images {
+        for image in &audit.images {
             one(Object::Image(*image), &|| self.config(image).map(drop));
         }
-        for layer in &look.layers {
+        for layer in &audit.layers {
             one(Object::Layer(*layer), &|| self.verify_layer(layer));
         }
-        for view in &look.views {
+        for view in &audit.views {
             one(Object::View(*view), &|| self.verify_view(view));
         }
         findings

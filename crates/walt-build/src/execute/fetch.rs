@@ -6,7 +6,7 @@ use crate::{
     copy::Fetched,
     fetch::{CONTENT, ERROR, IDENTITY, JOB, MAX_FILE, PLACE, PROGRAM, TOOLS, USER},
     remote::Remote,
-    step::{Ended, Secrets, StepMount, What},
+    step::{MountSource, Outcome, Secrets, StepMount},
 };
 use rustix::fs::{Mode as FileMode, OFlags};
 use std::{
@@ -20,7 +20,7 @@ const MAX_TEXT: u64 = 4096;
 
 /// Something that was fetched.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct Identified {
     /// What it is: the digest of a file, the commit of a tree.
     pub identity: String,
     pub content: Fetched,
@@ -28,7 +28,7 @@ pub(super) struct Found {
 
 impl<H: Host> Executor<'_, H> {
     /// Fetches something, unless this build has it already.
-    pub(super) async fn fetched(&mut self, line: usize, remote: &Remote) -> Result<Found> {
+    pub(super) async fn fetched(&mut self, line: usize, remote: &Remote) -> Result<Identified> {
         if let Some(found) = self.fetched.get(remote) {
             return Ok(found.clone());
         }
@@ -37,7 +37,7 @@ impl<H: Host> Executor<'_, H> {
         Ok(found)
     }
 
-    async fn fetch(&mut self, line: usize, remote: &Remote) -> Result<Found> {
+    async fn fetch(&mut self, line: usize, remote: &Remote) -> Result<Identified> {
         let failed = |why: String| at(line)(format!("{}: {why}", remote.url()));
         let nothing = self.view(&[]).await?;
         let dir = self.new_dir("fetch")?;
@@ -56,7 +56,7 @@ impl<H: Host> Executor<'_, H> {
         let shown = |path: &Path, target: &str| StepMount {
             target: target.to_owned(),
             read_only: true,
-            what: What::Ours(path.to_owned()),
+            what: MountSource::Ours(path.to_owned()),
         };
         spec.mounts = TOOLS
             .map(Path::new)
@@ -66,13 +66,13 @@ impl<H: Host> Executor<'_, H> {
             .collect();
         spec.mounts.push(shown(self.order.program, PROGRAM));
         match self.in_container(&dir, &spec, &Secrets::default()).await? {
-            Ended::Status(0) => {}
-            Ended::Status(_) => {
+            Outcome::Status(0) => {}
+            Outcome::Status(_) => {
                 let why = open(&place.join(ERROR)).and_then(text);
                 return Err(failed(why.unwrap_or_else(|| "it was not fetched".into())));
             }
-            Ended::Error(why) => return Err(failed(why)),
-            Ended::Cancelled => return Err(Error::Cancelled),
+            Outcome::Error(why) => return Err(failed(why)),
+            Outcome::Cancelled => return Err(Error::Cancelled),
         }
         let layer = self.kept(&dir, &nothing).await?;
         let view = self.view(layer.as_slice()).await?;
@@ -81,7 +81,7 @@ impl<H: Host> Executor<'_, H> {
             Remote::File { .. } => format!("{PLACE}/{CONTENT}").into_bytes(),
             Remote::Git { subdir, .. } => format!("{PLACE}/{CONTENT}/{subdir}").into_bytes(),
         };
-        Ok(Found { identity, content: Fetched { view, path } })
+        Ok(Identified { identity, content: Fetched { view, path } })
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
     state::{Copy, Origin},
 };
 use std::{cell::RefCell, collections::BTreeMap};
-use walt_images::{Composed, Composer, Last, Meta, Time, paths::split};
+use walt_images::{Composed, Composer, Last, Meta, Time};
+use walt_tar::paths::split;
 use walt_types::DiffId;
 
 /// Mode of a directory that `WORKDIR` makes.

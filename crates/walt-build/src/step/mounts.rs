@@ -1,28 +1,24 @@
 //! What is shown to a command beside the image.
 
-use super::{HOSTNAME, SCRIPT, Secrets, StepSpec, What, make_dir, overlay, stubs::Stubs};
-use rustix::fs::{FileType, Mode as FileMode, OFlags, ResolveFlags};
+use super::{HOSTNAME, MountSource, SCRIPT, Secrets, StepSpec, make_dir, mount_points::MountPoints, overlay};
+use rustix::fs::FileType;
 use serde_json::{Value, json};
 use std::{
     fs::File,
     io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::PermissionsExt,
-    },
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
-use walt_container::{Error, Result, bundle};
+use walt_container::{Error, Result, bundle, setup::open_in};
 use walt_sys::{mount, userns::Namespaces};
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Value {
-    let mut options = vec!["rbind", "nosuid", "nodev", "rprivate"];
-    options.push(if read_only { "ro" } else { "rw" });
-    json!({"destination": target, "type": "bind", "source": source, "options": options})
+    let access = if read_only { "ro" } else { "rw" };
+    bundle::bind(source, target, &["rbind", "nosuid", "nodev", "rprivate", access])
 }
 
 /// Where things are prepared, and for whom.
-pub(super) struct Place<'a> {
+pub(super) struct Workspace<'a> {
     /// The step's directory.
     pub dir: &'a Path,
     /// Its memory.
@@ -31,7 +27,7 @@ pub(super) struct Place<'a> {
     pub namespaces: Option<&'a Namespaces>,
 }
 
-impl Place<'_> {
+impl Workspace<'_> {
     /// The number of the container's root on the server.
     pub fn container_root(&self) -> u32 {
         self.namespaces.map_or(0, |n| n.first)
@@ -61,55 +57,55 @@ impl Place<'_> {
 
 /// Prepares what is shown to the command, and the places where it is shown.
 pub(super) fn mounts(
-    place: &Place<'_>,
+    workspace: &Workspace<'_>,
     spec: &StepSpec,
     secrets: &Secrets,
-    stubs: &mut Stubs,
+    mount_points: &mut MountPoints,
 ) -> Result<Vec<Value>> {
     let mut list = Vec::new();
     for point in bundle::MOUNT_POINTS.iter().filter(|p| **p != "run") {
-        stubs.make(&format!("/{point}"), true)?;
+        mount_points.make(&format!("/{point}"), true)?;
     }
-    let own = |name: &str, text: &str, mode: u32| place.file(name, text.as_bytes(), mode, (0, 0));
+    let own = |name: &str, text: &str, mode: u32| workspace.file(name, text.as_bytes(), mode, (0, 0));
     if let Some(network) = &spec.network {
         let text = format!("nameserver {}\n", network.gateway);
         list.push(bind(&own("resolv.conf", &text, 0o644)?, "/etc/resolv.conf", false));
-        stubs.make("/etc/resolv.conf", false)?;
+        mount_points.make("/etc/resolv.conf", false)?;
     }
     let hosts = format!("127.0.0.1\tlocalhost {HOSTNAME}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     list.push(bind(&own("hosts", &hosts, 0o644)?, "/etc/hosts", false));
-    stubs.make("/etc/hosts", false)?;
+    mount_points.make("/etc/hosts", false)?;
     if let Some(script) = &spec.script {
         list.push(bind(&own("script", script, 0o755)?, SCRIPT, true));
     }
     for (number, mount) in spec.mounts.iter().enumerate() {
         let target = mount.target.as_str();
         match &mount.what {
-            What::Tmpfs(size) => {
-                stubs.make(target, true)?;
+            MountSource::Tmpfs(size) => {
+                mount_points.make(target, true)?;
                 let mut options = vec!["nosuid".to_owned(), "nodev".into(), "mode=1777".into()];
                 options.extend(size.map(|bytes| format!("size={bytes}")));
                 list.push(
                     json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options}),
                 );
             }
-            What::Cache { dir, .. } => {
-                stubs.make(target, true)?;
-                list.push(bind(&place.cache(dir, number)?, target, mount.read_only));
+            MountSource::Cache { dir, .. } => {
+                mount_points.make(target, true)?;
+                list.push(bind(&workspace.cache(dir, number)?, target, mount.read_only));
             }
-            What::Ours(path) => {
-                stubs.make(target, path.is_dir())?;
+            MountSource::Ours(path) => {
+                mount_points.make(target, path.is_dir())?;
                 list.push(bind(path, target, mount.read_only));
             }
-            What::Secret { id, mode, uid, gid } => {
+            MountSource::Secret { id, mode, uid, gid } => {
                 let Some(bytes) = secrets.files.get(id) else { continue };
-                let path = place.file(&format!("secret-{number}"), bytes, *mode, (*uid, *gid))?;
-                stubs.make(target, false)?;
+                let path = workspace.file(&format!("secret-{number}"), bytes, *mode, (*uid, *gid))?;
+                mount_points.make(target, false)?;
                 list.push(bind(&path, target, true));
             }
-            What::Tree { lowers, source } => {
-                let base = place.dir.join(format!("tree-{number}"));
-                let root = overlay(&base, lowers, None, place.namespaces)?;
+            MountSource::Tree { lowers, source } => {
+                let base = workspace.dir.join(format!("tree-{number}"));
+                let root = overlay(&base, lowers, None, workspace.namespaces)?;
                 let found = open_in(&root, source)
                     .map_err(|e| Error::io("find the source of a mount,", Path::new(source), e.into()))?;
                 let meta = rustix::fs::fstat(&found)
@@ -122,18 +118,10 @@ pub(super) fn mounts(
                     false => drop(File::create(&at).map_err(|e| Error::io("make", &at, e))?),
                 }
                 mount::bind(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())), &at)?;
-                stubs.make(target, is_dir)?;
+                mount_points.make(target, is_dir)?;
                 list.push(bind(&at, target, mount.read_only));
             }
         }
     }
     Ok(list)
-}
-
-/// Opens a path of a tree without access to it, following symbolic links inside the tree only.
-fn open_in(root: &Path, path: &str) -> rustix::io::Result<OwnedFd> {
-    let dir = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())?;
-    let path = if path.is_empty() { "." } else { path };
-    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(&dir, path, OFlags::PATH | OFlags::CLOEXEC, FileMode::empty(), how)
 }

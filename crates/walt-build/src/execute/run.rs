@@ -7,7 +7,7 @@ use crate::{
     dockerfile::Step,
     mounts::{Mount, MountKind, Sharing},
     state::Run,
-    step::{self, Ended, Secrets, StepMount, StepSpec, What},
+    step::{self, MountSource, Outcome, Secrets, StepMount, StepSpec},
 };
 use std::{
     path::{Path, PathBuf},
@@ -56,7 +56,7 @@ impl<H: Host> Executor<'_, H> {
                 view.layers().iter().for_each(|layer| key.part(layer.to_string().as_bytes()));
                 let lowers = self.lowers(view.layers());
                 trees.push(view);
-                What::Tree { lowers, source: source.clone() }
+                MountSource::Tree { lowers, source: source.clone() }
             }
             MountKind::Cache { id, from, source, sharing, mode, uid, gid } => {
                 let dir = self.host.cache_dir(id).map_err(at(line))?;
@@ -75,9 +75,9 @@ impl<H: Host> Executor<'_, H> {
                 };
                 prepare().map_err(|e| Error::io("prepare", &dir, e))?;
                 // A private cache is one that others wait for: it is used by one build at a time, too.
-                What::Cache { dir, locked: *sharing != Sharing::Shared }
+                MountSource::Cache { dir, locked: *sharing != Sharing::Shared }
             }
-            MountKind::Tmpfs { size } => What::Tmpfs(*size),
+            MountKind::Tmpfs { size } => MountSource::Tmpfs(*size),
             MountKind::Ssh => {
                 self.host
                     .line("Note: the mount of type ssh is left out: there is no key of yours here.".into())
@@ -107,7 +107,7 @@ impl<H: Host> Executor<'_, H> {
                     return Ok(None);
                 }
                 secrets.files.insert(id.clone(), bytes.clone());
-                What::Secret { id: id.clone(), mode: *mode, uid: *uid, gid: *gid }
+                MountSource::Secret { id: id.clone(), mode: *mode, uid: *uid, gid: *gid }
             }
         };
         Ok(Some(StepMount { target: mount.target.clone(), read_only: mount.read_only, what }))
@@ -151,12 +151,12 @@ impl<H: Host> Executor<'_, H> {
         spec.user = (account.uid, account.gid, account.groups);
         spec.mounts = mounts;
         match self.in_container(&dir, &spec, &secrets).await? {
-            Ended::Status(0) => {}
-            Ended::Status(status) => {
+            Outcome::Status(0) => {}
+            Outcome::Status(status) => {
                 return Err(Error::Command { line: step.line, text: shown(&step.text), status });
             }
-            Ended::Error(why) => return Err(at(step.line)(why)),
-            Ended::Cancelled => return Err(Error::Cancelled),
+            Outcome::Error(why) => return Err(at(step.line)(why)),
+            Outcome::Cancelled => return Err(Error::Cancelled),
         }
         let layer = self.kept(&dir, &view).await?;
         self.host.remember(&key, layer.as_ref());
@@ -197,7 +197,7 @@ impl<H: Host> Executor<'_, H> {
         dir: &Path,
         spec: &StepSpec,
         secrets: &Secrets,
-    ) -> Result<Ended> {
+    ) -> Result<Outcome> {
         let path = dir.join(step::SPEC);
         let bytes = serde_json::to_vec(spec).map_err(|e| Error::io("express", &path, e.into()))?;
         std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
@@ -237,7 +237,7 @@ impl<H: Host> Executor<'_, H> {
         let path = dir.join(step::RESULT);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::io("understand", &path, e.into())),
-            Err(_) => Ok(Ended::Error(NO_ANSWER.into())),
+            Err(_) => Ok(Outcome::Error(NO_ANSWER.into())),
         }
     }
 }

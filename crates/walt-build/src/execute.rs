@@ -23,7 +23,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::watch;
-use walt_images::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, stop};
+use walt_images::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, cancel};
 use walt_registry::Platform;
 use walt_types::{DiffId, ImageId};
 
@@ -78,7 +78,7 @@ pub trait Host: Send + Sync {
 
 /// What is to be built.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct Request<'a> {
     /// The file.
     pub file: &'a Dockerfile,
     /// Values for its arguments.
@@ -109,7 +109,7 @@ pub struct Order<'a> {
 pub async fn execute<H: Host>(
     store: &Store,
     host: &mut H,
-    order: &Order<'_>,
+    order: &Request<'_>,
     cancelled: watch::Receiver<bool>,
 ) -> Result<ImageConfig> {
     let here = Platform::new(order.architecture, "");
@@ -145,7 +145,7 @@ pub async fn execute<H: Host>(
 struct Executor<'a, H> {
     store: &'a Store,
     host: &'a mut H,
-    order: &'a Order<'a>,
+    order: &'a Request<'a>,
     cancelled: watch::Receiver<bool>,
     globals: Globals<'a>,
     /// Stages that are done.
@@ -153,7 +153,7 @@ struct Executor<'a, H> {
     /// Counts what has a directory.
     number: usize,
     /// What was fetched: once in a build.
-    fetched: BTreeMap<Remote, fetch::Found>,
+    fetched: BTreeMap<Remote, fetch::Identified>,
     /// A layer without entries, once it was needed.
     empty: Option<DiffId>,
 }
@@ -161,7 +161,7 @@ struct Executor<'a, H> {
 /// Runs blocking work, which ends soon after the build is not wanted any more; on a worker thread of the runtime, its other tasks are moved elsewhere first.
 fn blocking<T>(cancelled: &watch::Receiver<bool>, work: impl FnOnce() -> T) -> T {
     let cancelled = cancelled.clone();
-    let work = || stop::unless(move || *cancelled.borrow(), work);
+    let work = || cancel::when(move || *cancelled.borrow(), work);
     match tokio::runtime::Handle::try_current().map(|h| h.runtime_flavor()) {
         Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
@@ -292,7 +292,7 @@ impl<H: Host> Executor<'_, H> {
         let image = self.host.base(name, platforms).await.map_err(at(line))?;
         let config = self.store.config(&image)?;
         if let (Some(wanted), Some(found)) = (wanted, Platform::of(&config))
-            && !wanted.takes(&found)
+            && !wanted.accepts(&found)
         {
             return Err(at(line)(format!("'{name}' is for {found}, not for {wanted}")));
         }
