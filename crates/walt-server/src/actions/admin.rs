@@ -30,8 +30,8 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
     match action {
         AdminAction::ImportDefaultImage { name, dir } => {
             events.busy(format!("Importing {name}")).await;
-            let _tidy = app.images().tidy_when_done();
-            let _changes = app.images().writing().await;
+            let _housekeeping = app.images().housekeeping_on_drop();
+            let _writing = app.images().writing().await;
             let imported =
                 crate::base::db::blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;

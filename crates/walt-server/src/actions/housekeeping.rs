@@ -27,7 +27,7 @@ pub async fn run(app: Arc<App>) {
         if let Err(e) = pass(&app).await {
             tracing::warn!("housekeeping: {e:#}");
         }
-        let _ = tokio::time::timeout(INTERVAL, app.images().tidy_wanted()).await;
+        let _ = tokio::time::timeout(INTERVAL, app.images().housekeeping_requested()).await;
         tokio::time::sleep(DELAY).await;
     }
 }

@@ -9,9 +9,10 @@ use crate::{
         events::Events,
         failure::{Outcome, not_found},
     },
+    services::images::history_entry,
 };
 use std::sync::Arc;
-use walt_images::{History, stop};
+use walt_images::stop;
 use walt_types::UserName;
 
 /// Squashes an image of the caller's; false if a node could not be rebooted.
@@ -34,7 +35,7 @@ pub async fn squash(
         if layers.len() > 1 && !target.users.is_empty() {
             let warning = reboot_warning(target.users.len());
             let consent = Consent { operation: "squash", confirm, yes: false, warning };
-            target.agreed_with(app, caller, consent, &decision)?;
+            target.check_consent_with(app, caller, consent, &decision)?;
         }
         (target, config, layers)
     };
@@ -43,32 +44,25 @@ pub async fn squash(
         return Ok(true);
     }
     events.busy("Squashing").await;
-    let _tidy = app.images().tidy_when_done();
+    let _housekeeping = app.images().housekeeping_on_drop();
     let mut pinned = app.images().pins().begin();
-    let command = format!("walt image squash {}", target.reference.image());
+    let by = By::new(caller, format!("walt image squash {}", target.reference.image()));
     let created = crate::base::time::now() as i64;
     let image = {
-        let _changes = app.images().writing().await;
-        let told = events.clone();
+        let _writing = app.images().writing().await;
+        let client = events.clone();
         let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
             let squash = || app.store().squash(&*app.store().view(&layers, None)?);
-            let layer = stop::unless(move || told.is_gone(), squash)?;
-            config.created = Some(crate::base::time::rfc3339(created));
-            config.set_squashed(
-                &layer.diff_id,
-                History {
-                    created: config.created.clone(),
-                    created_by: Some(command.clone()),
-                    author: Some(caller.to_string()),
-                    ..History::default()
-                },
-            );
+            let layer = stop::unless(move || client.is_gone(), squash)?;
+            let history = history_entry(&by, created);
+            config.created.clone_from(&history.created);
+            config.set_squashed(&layer.diff_id, history);
             app.store().put_config(&config)
         });
         let image = made?;
         pinned.image(image);
         image
     };
-    let users = target.publish_ref(app, image, created, &By::new(caller, command)).await?;
+    let users = target.publish_ref(app, image, created, &by).await?;
     crate::actions::reboot::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
 }

@@ -11,13 +11,13 @@ use crate::{
 };
 use crate::{
     actions::publish_ref::{Target, reboot_warning},
-    services::images::own_reference,
+    services::images::{self, own_reference},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use walt_api::versions::{
     FileChange, FileDifference, ImageDiff, ImageHistory, ImageVersion, MAX_DIFFERENCES, show_path,
 };
-use walt_images::{Change, Difference, Kind, View};
+use walt_images::{Change, Difference, Kind};
 use walt_types::{DiffId, ImageId, ImageRef, UserName};
 
 /// What a name of the caller's has meant.
@@ -88,25 +88,18 @@ pub async fn roll_back(
         if !target.users.is_empty() {
             let operation = format!("rollback {}", chosen.version);
             let warning = reboot_warning(target.users.len());
-            target.agreed_with(
+            target.check_consent_with(
                 app,
                 caller,
                 Consent { operation: &operation, confirm, yes: false, warning },
                 &decision,
             )?;
         }
-        let created = made(app, &chosen.image_id)?.unwrap_or(chosen.since);
+        let created = images::created(&app.store().config(&chosen.image_id)?).unwrap_or(chosen.since);
         (target, chosen, created)
     };
     let command = format!("walt image rollback {} {}", target.reference.image(), chosen.version);
     target.publish_and_reboot(app, chosen.image_id, created, &By::new(caller, command), events).await
-}
-
-/// When an image was made, by its configuration.
-fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
-    let config = app.store().config(image)?;
-    let time = config.created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    Ok(time.map(jiff::Timestamp::as_second))
 }
 
 /// Forgets the earlier versions of one name of the caller's, or of all.
@@ -150,7 +143,7 @@ pub async fn prune(
     app.db().transaction(|tx| -> anyhow::Result<()> {
         affected.iter().try_for_each(|(r, _)| HistoryRow::prune(tx, r).map(drop))
     })?;
-    app.images().tidy_soon();
+    app.images().request_housekeeping();
     for (reference, count) in affected {
         events.out(format!("Image {}: {count} earlier version(s) removed.", reference.image())).await;
     }
@@ -169,11 +162,9 @@ pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Ou
         (from, to)
     };
     let (differences, truncated) = blocking(|| -> anyhow::Result<_> {
-        let view = |image: &ImageId| -> anyhow::Result<Arc<View>> {
-            Ok(app.store().view(&app.store().config(image)?.layers()?, None)?)
-        };
+        let (old, new) = (app.images().own_view(&from.1)?, app.images().own_view(&to.1)?);
         let (mut list, mut truncated) = (Vec::new(), false);
-        walt_images::diff(&*view(&from.1)?, &*view(&to.1)?, &mut |difference| {
+        walt_images::diff(&old, &new, &mut |difference| {
             truncated = list.len() == MAX_DIFFERENCES;
             if !truncated {
                 list.push(express(&difference));

@@ -13,11 +13,13 @@
 //! seconds: files whose content is that of the image keep the image's.
 
 use crate::{
-    actions::app::App,
     actions::{
-        image_copy::{Base, Made},
+        app::App,
+        image_change::{BaseImage, ImageChange},
+        image_copy::join,
+        node_program::NodeProgram,
         publish_ref::Target,
-        reboot::tell_and_reboot,
+        reboot::{tell_and_reboot, wait_booted},
     },
     base::{
         db::{By, HistoryRow, NodeRow, RefRow, blocking},
@@ -25,17 +27,18 @@ use crate::{
         failure::{Failure, Outcome, refused, refused_hint},
     },
 };
-use crate::{actions::node_copy::Remote, actions::reboot::wait_booted};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufReader, Read},
     sync::Arc,
 };
 use walt_api::versions::show_path;
-use walt_images::{Change, Composer, Kind, SaveRules, View, diff, stop};
+use walt_images::{Change, Composer, Kind, SaveRules, View, diff};
 use walt_tar::{Header, Type};
 use walt_types::{ImageId, UserName};
 
+/// Beginning of the message when the changes do not arrive.
+const CANNOT_READ: &str = "cannot read the changes of the node";
 /// What runs on the node.
 const SCRIPT: &str = include_str!("node_save.sh");
 /// Most bytes of names that a node may list.
@@ -93,10 +96,9 @@ fn shown(list: Vec<Vec<u8>>) -> Shown {
 
 /// Puts what the node sends on top of the view.
 fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
-    let what = "the changes of the node cannot be read";
-    let odd = |e: String| refused(format!("{what}: {e}"));
-    names(input).map_err(odd)?;
-    let shown = shown(names(input).map_err(odd)?);
+    let unreadable = |e: String| refused(format!("{CANNOT_READ}: {e}"));
+    names(input).map_err(unreadable)?;
+    let shown = shown(names(input).map_err(unreadable)?);
     let (mut dirs, mut gone) = (Vec::new(), Vec::new());
     let mut marks = BTreeSet::new();
     let edit = &mut |header: &mut Header| {
@@ -116,14 +118,14 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
         }
         Ok(true)
     };
-    composer.extract(input, b"", edit, &mut |_| ()).map_err(|e| refused(format!("{what}: {e}")))?;
+    composer.extract(input, b"", edit, &mut |_| ()).map_err(|e| unreadable(e.to_string()))?;
     let view = composer.view().clone();
     for dir in dirs {
         let (Some(names), Some(number)) = (shown.get(&dir), view.find(&dir)) else { continue };
         for child in view.children(number) {
             let name = view.name(*child);
             if !names.contains(name) {
-                gone.push(crate::actions::image_copy::join(&dir, name));
+                gone.push(join(&dir, name));
             }
         }
     }
@@ -175,52 +177,38 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     };
     let mut pinned = app.images().pins().begin();
     let base = {
-        let _changes = app.images().writing().await;
+        let _writing = app.images().writing().await;
         let view = blocking(|| app.store().view_by_id(granted))?;
         let image = booted_image(app, &node, &view)?;
         pinned.image(image);
         view.platform().into_iter().for_each(|layer| pinned.layer(*layer));
-        Base { image, view }
+        BaseImage { image, view }
     };
     let by = By::new(caller, format!("walt node save {} {}", node.facts.name, target.reference.image()));
-    let created = crate::base::time::now() as i64;
-    let _tidy = app.images().tidy_when_done();
-    let (server, author, image) = (app.clone(), by.clone(), base.image);
+    let _housekeeping = app.images().housekeeping_on_drop();
     events.out("** Building the image").await;
-    let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
-    let told = events.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        stop::unless(
-            move || told.is_gone(),
-            || -> Outcome<Option<Made>> {
-                let app = &*server;
-                // For the save may be over before this is: it is dropped when its client goes.
-                let _tidy = app.images().tidy_when_done();
-                let mut composer = app.store().compose(&base.view)?;
-                let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
-                drop(remote.stdin());
-                let received = receive(&mut composer, &mut input);
-                drop(input);
-                // What the node says comes first: answers that break off have a reason there.
-                remote.finish("the changes of the node cannot be read")?;
-                received?;
-                base.finish(app, composer, &SaveRules::standard(), &author, created)
-            },
-        )
-    })
-    .await
-    .map_err(|e| Failure::of_task("the save")(e))??;
-    let Some(made) = made else {
+    let (program, _kill_on_drop) = NodeProgram::start(app, &node, SCRIPT.as_bytes())?;
+    let base_image = base.image;
+    let change = ImageChange::new(app, base, SaveRules::standard(), by);
+    let client = events.clone();
+    let work = change.compose_from(
+        program,
+        CANNOT_READ,
+        move || client.is_gone(),
+        |composer, output| receive(composer, &mut BufReader::with_capacity(CHUNK, output)),
+    );
+    let new = work.await.map_err(|e| Failure::of_task("the save")(e))??;
+    let Some(new) = new else {
         events.out("Nothing changed on this node: no image was made.").await;
         return Ok(true);
     };
     if dry_run {
-        return list(app, image, made.image, events).await;
+        return list(app, base_image, new.image, events).await;
     }
-    made.tell(events).await;
+    new.report(events).await;
     events.out("** Verifying the image").await;
-    target.fits(app, &made.image)?;
-    let users = target.publish_ref(app, made.image, created, &by).await?;
+    target.check_models(app, &new.image)?;
+    let users = target.publish_ref(app, new.image, change.created(), change.by()).await?;
     tell_and_reboot(app, users, "OK", events).await
 }
 
@@ -228,9 +216,8 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
 async fn list(app: &Arc<App>, old: ImageId, new: ImageId, events: &Events) -> Outcome<bool> {
     let (mut lines, mut counts, mut bytes) = (Vec::new(), [0u64; 3], 0);
     blocking(|| -> anyhow::Result<()> {
-        let view =
-            |image: &ImageId| anyhow::Ok(app.store().view(&app.store().config(image)?.layers()?, None)?);
-        diff(&*view(&old)?, &*view(&new)?, &mut |d| {
+        let (old, new) = (app.images().own_view(&old)?, app.images().own_view(&new)?);
+        diff(&old, &new, &mut |d| {
             let (word, index) = match d.change {
                 Change::Added => ("added", 0),
                 Change::Changed(_) => ("changed", 1),

@@ -85,7 +85,7 @@ impl Target {
 
     /// Asks before an image is overwritten, unless the user has said `yes` beforehand or the token in `confirm` is
     /// that of this state.
-    pub fn agreed(
+    pub fn check_consent(
         &self,
         app: &App,
         caller: &UserName,
@@ -95,11 +95,11 @@ impl Target {
         decision: &Decision<'_>,
     ) -> Outcome<()> {
         let consent = Consent { operation, confirm, yes, warning: overwrite_warning(self.users.len()) };
-        self.agreed_with(app, caller, consent, decision)
+        self.check_consent_with(app, caller, consent, decision)
     }
 
-    /// As [`Target::agreed`], with the caller's own warning.
-    pub fn agreed_with(
+    /// As [`Target::check_consent`], with the caller's own warning.
+    pub fn check_consent_with(
         &self,
         app: &App,
         caller: &UserName,
@@ -117,16 +117,16 @@ impl Target {
     }
 
     /// Refuses an image that is not made for the models of the nodes that use the reference.
-    pub fn fits(&self, app: &App, image: &ImageId) -> Outcome<()> {
+    pub fn check_models(&self, app: &App, image: &ImageId) -> Outcome<()> {
         let users = app.images().nodes_using(&self.reference)?;
         if users.is_empty() {
             return Ok(());
         }
-        fits_all(&users, &app.images().models_of(image)?, &self.reference)
+        check_models_of(&users, &app.images().models_of(image)?, &self.reference)
     }
 
     /// Whether the reference points to this image already.
-    pub fn is(&self, image: &ImageId) -> bool {
+    pub fn points_to(&self, image: &ImageId) -> bool {
         self.present.as_ref().is_some_and(|p| p.image_id == *image)
     }
 
@@ -146,7 +146,7 @@ impl Target {
 
     /// Makes the reference point to `image`, which is in the store. The result is the nodes that use it now: say how it
     /// ended, and reboot them, by [`tell_and_reboot`]. Fails if the reference was changed since the plan, and changes
-    /// nothing then. If it points to that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
+    /// nothing then. If it points to that image already ([`Target::points_to`]), nothing changes, and no node needs a reboot.
     pub async fn publish_ref(
         &self,
         app: &Arc<App>,
@@ -174,14 +174,14 @@ impl Target {
     /// Refuses if the reference may not point to `image` now.
     fn check_publishable(&self, app: &App, image: &ImageId, decision: &Decision<'_>) -> Outcome<()> {
         self.check_unchanged(app, "nothing was done, try again", decision)?;
-        if self.is(image) {
+        if self.points_to(image) {
             return Ok(());
         }
         if self.present.is_some() {
             app.images().no_session(&self.reference)?;
         }
         labels::fits_server(&app.store().config(image)?)?;
-        self.fits(app, image)
+        self.check_models(app, image)
     }
 
     /// [`Target::publish_ref`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
@@ -195,7 +195,7 @@ impl Target {
         events: &Events,
     ) -> Outcome<bool> {
         let users = self.publish_ref(app, image, created, by).await?;
-        let text = if self.is(&image) { self.unchanged() } else { self.published() };
+        let text = if self.points_to(&image) { self.unchanged() } else { self.published() };
         tell_and_reboot(app, users, text, events).await
     }
 }
@@ -223,7 +223,7 @@ pub async fn publish_refs_with(
 ) -> Outcome<Vec<NodeRow>> {
     let decision = app.base().decide().await;
     targets.iter().try_for_each(|target| target.check_publishable(app, &image, &decision))?;
-    let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
+    let changing: Vec<&Target> = targets.iter().filter(|target| !target.points_to(&image)).collect();
     app.db().transaction(|tx| -> anyhow::Result<()> {
         let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
         changing.iter().try_for_each(|target| row(target).put(tx, by))?;
@@ -232,7 +232,7 @@ pub async fn publish_refs_with(
     if changing.is_empty() {
         return Ok(Vec::new());
     }
-    app.images().tidy_soon();
+    app.images().request_housekeeping();
     let mut users = Vec::new();
     for target in changing {
         users.extend(app.images().nodes_using(&target.reference)?);
@@ -246,16 +246,18 @@ pub fn reboot_warning(nodes: usize) -> String {
 }
 
 /// Refuses an image for these `models` if one of `users`, the nodes that use the reference, is of another.
-pub fn fits_all(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Outcome<()> {
+pub fn check_models_of(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Outcome<()> {
     let others: Vec<&NodeRow> = users.iter().filter(|n| !models.contains(&n.facts.model)).collect();
     let Some(node) = others.first() else { return Ok(()) };
     let names: BTreeSet<&str> = others.iter().map(|n| n.facts.model.as_str()).collect();
-    Err(refused(format!(
-        "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
-        names.into_iter().collect::<Vec<_>>().join(", "),
-        node.facts.name,
-        reference.image()
-    )))
+    let user = format!("of node {}, which uses '{}'", node.facts.name, reference.image());
+    Err(refused(format!("{} {user}.", incompatible(names))))
+}
+
+/// The beginning of the message about an image that is not made for these models.
+pub fn incompatible(models: BTreeSet<&str>) -> String {
+    let models: Vec<&str> = models.into_iter().collect();
+    format!("Sorry, this image is not compatible with node model(s) {}", models.join(", "))
 }
 
 /// The warning before an own image is overwritten.

@@ -13,12 +13,14 @@ use crate::{
     services::nodes::{boot_timeout, hub::update_life},
 };
 use futures_util::{StreamExt, stream};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use walt_core::{life::Phase, sentences};
 use walt_types::{Mac, NodeName};
 
 /// Nodes that are rebooted at the same time; the others wait their turn.
 const REBOOTS_AT_ONCE: usize = 32;
+/// How long an operation waits for a node before it shows that it waits: most nodes are booted.
+const SILENT_WAIT: Duration = Duration::from_millis(20);
 
 /// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
 /// a client may go at any moment, and nodes must not stay with what their image is no more.
@@ -128,5 +130,33 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
         }
         // Invariant: the sender lives in the App that we borrow.
         changed.changed().await.expect("the hub outlives its watchers");
+    }
+}
+
+/// The client of an operation that first waits for a node to boot.
+pub trait WaitingClient {
+    /// Shows what is waited for.
+    fn busy(&mut self, label: &str) -> impl Future<Output = ()> + Send;
+    /// The next message: whether the client wants to proceed without waiting; none once it has gone.
+    fn proceeds(&mut self) -> impl Future<Output = Option<bool>> + Send;
+}
+
+/// Waits until a node is booted, or until the client asks to proceed without; false if the client has gone.
+pub async fn wait_booted_or_skip(app: &App, mac: Mac, client: &mut impl WaitingClient) -> Outcome<bool> {
+    let macs = [mac];
+    let mut waiting = std::pin::pin!(wait_booted(app, &macs, None));
+    if let Ok(done) = tokio::time::timeout(SILENT_WAIT, &mut waiting).await {
+        return done.map(|_| true);
+    }
+    client.busy("Node bootup notification pending").await;
+    loop {
+        tokio::select! {
+            done = &mut waiting => return done.map(|_| true),
+            proceeds = client.proceeds() => match proceeds {
+                None => return Ok(false),
+                Some(true) => return Ok(true),
+                Some(false) => {}
+            },
+        }
     }
 }

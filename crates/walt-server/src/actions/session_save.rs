@@ -18,12 +18,12 @@ use crate::{
         fail_points,
         failure::{Failure, Outcome, refused},
     },
-    services::images::{own_reference, squashed_note},
+    services::images::{history_entry, own_reference, squashed_note},
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use walt_api::SessionAction;
-use walt_images::{History, Prepared, SaveRules};
+use walt_images::{Prepared, SaveRules};
 use walt_types::{ImageRef, UserName};
 
 /// Carries out an action; false if not all of it was done (events have said why).
@@ -94,7 +94,7 @@ async fn save(
     let plan = {
         let decision = app.base().decide().await;
         let plan = plan(app, caller, session, name, &decision)?;
-        plan.target.agreed(app, caller, &format!("save {session}"), confirm, yes, &decision)?;
+        plan.target.check_consent(app, caller, &format!("save {session}"), confirm, yes, &decision)?;
         plan
     };
     // From here on the client may go: what was agreed to is done to the end.
@@ -113,8 +113,8 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         }
     }
     fail_points::point("save-sealed");
-    let tidy = app.images().tidy_when_done();
-    let changes = app.images().writing().await;
+    let housekeeping = app.images().housekeeping_on_drop();
+    let writing = app.images().writing().await;
     let mut config = app.store().config(&plan.row.image_id)?;
     let lower = crate::actions::shell::view_of(app, &plan.row)?;
     let layer_dir = dir.join("layer");
@@ -123,7 +123,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         .map_err(|e| refused(format!("the session cannot be saved, and is kept: {e}")))?;
     let layer = match prepared {
         Prepared::Unchanged { .. } => {
-            drop(changes);
+            drop(writing);
             drop_session(app.sessions(), &plan.row).await?;
             let text = match plan.target.present {
                 Some(_) => plan.target.unchanged(),
@@ -136,13 +136,8 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     };
     fail_points::point("save-prepared");
     let created = crate::base::time::now() as i64;
-    let comment = command_of(&plan.row.image);
-    let history = History {
-        created: Some(crate::base::time::rfc3339(created)),
-        created_by: Some(comment),
-        author: Some(plan.row.user.to_string()),
-        ..History::default()
-    };
+    let by = By::new(&plan.row.user, command_of(&plan.row.image));
+    let history = history_entry(&by, created);
     config.created.clone_from(&history.created);
     let squashed = blocking(|| app.store().make_room(&mut config, history.created.clone())).map_err(|e| {
         refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
@@ -163,7 +158,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     fail_points::point("save-recorded");
     finish(app, &plan.row, &commit, &decision)?;
     let users = app.images().nodes_using(&plan.target.reference)?;
-    drop((decision, changes, tidy));
+    drop((decision, writing, housekeeping));
     if squashed {
         events.note(squashed_note()).await;
     }
@@ -225,7 +220,7 @@ pub async fn recover(app: &Arc<App>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::base::config::Config;
-    use walt_images::{ImageConfig, NewEntry, NewKind};
+    use walt_images::{History, ImageConfig, NewEntry, NewKind};
     use walt_types::DiffId;
 
     fn file(path: &str, text: &str) -> NewEntry {

@@ -78,10 +78,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         let name = image.image();
         return Err(refused_hint(
             format!("Cannot open image {name} because a shell session is already running."),
-            format!(
-                "'walt image shell --resume {name}' goes on with it, \
-                 'walt image shell --discard {name}' ends it and drops its changes"
-            ),
+            images::error::session_hint(name),
         ));
     }
     let config = app.store().config(&found.image_id)?;

@@ -178,7 +178,7 @@ impl Update<'_> {
         self.events.busy(format!("Building {name}")).await;
         let made = recipe::run_apart(app.images(), name, self.events).await?;
         self.events.busy(format!("Importing {name}")).await;
-        let _tidy = app.images().tidy_when_done();
+        let _housekeeping = app.images().housekeeping_on_drop();
         let _writing = app.images().writing().await;
         let stored = crate::base::db::blocking(|| default_image::store(app.images(), name, &made.results()));
         let (Stored { image, created }, _) = stored.map_err(unusable)?;

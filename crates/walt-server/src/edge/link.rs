@@ -22,7 +22,7 @@ use crate::{actions::app::App, base::db::NodeRow, edge::peers::Gate};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
@@ -53,16 +53,11 @@ const VERSION: &str = "1";
 /// Serves links for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
     let gate = Gate::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
-    loop {
-        let ((stream, peer), _, admitted) = gate.next().await;
+    let serve = |(stream, _), peer| {
         let app = app.clone();
-        tokio::spawn(async move {
-            if let Err(e) = connection(&app, stream, peer).await {
-                tracing::debug!(%peer, "node link: {e:#}");
-            }
-            drop(admitted);
-        });
-    }
+        async move { connection(&app, stream, peer).await }
+    };
+    gate.serve(serve).await;
 }
 
 /// The lines of a connection.
@@ -141,8 +136,8 @@ pub fn parse_hello(line: &str) -> Result<Hello> {
     Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned(), uptime })
 }
 
-async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
-    let ip = ipv4(peer.ip())?;
+async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<()> {
+    let ip = ipv4(peer)?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     let mut lines = Lines::new(BufReader::new(reader));

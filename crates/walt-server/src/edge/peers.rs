@@ -110,6 +110,24 @@ impl<L: Source> Gate<L> {
             }
         }
     }
+
+    /// Serves connections for ever, each in a task of its own; what one of them fails with is logged for debugging.
+    pub async fn serve<F>(&self, serve: impl Fn(L::Connection, L::Peer) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+        L::Peer: Send + Sync + 'static,
+    {
+        loop {
+            let (connection, peer, admitted) = self.next().await;
+            let (what, work) = (self.what, serve(connection, peer));
+            tokio::spawn(async move {
+                if let Err(e) = work.await {
+                    tracing::debug!(?peer, "{what}: {e:#}");
+                }
+                drop(admitted);
+            });
+        }
+    }
 }
 
 /// Connections by peer (an address, a user); a peer without connections takes no room.

@@ -24,7 +24,10 @@ use parking_lot::Mutex;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
 use walt_api::{RegistryCredentials, term::ServerMessage};
-use walt_registry::Platform;
+use walt_registry::{
+    Platform, Wanted,
+    manifest::{self, Descriptor, IndexEntry},
+};
 use walt_types::{Hash256, ImageId, ImageName, ImageRef, UserName};
 
 /// How long a client may take to say what it finds for a registry: helpers of other programs may be asked for it.
@@ -112,8 +115,9 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// A failure as a line of the build. Its causes go to the log here: a builder's errors are sentences.
-pub(super) fn sentence(failure: Failure) -> String {
+/// A failure as the text of a build's error. Its causes are logged here, since the builder's errors are texts.
+pub(super) fn error_text(failure: impl Into<Failure>) -> String {
+    let failure = failure.into();
     if let Failure::Internal(error) = &failure {
         tracing::error!("a build: {error:#}");
     }
@@ -123,21 +127,20 @@ pub(super) fn sentence(failure: Failure) -> String {
 impl Server<'_> {
     /// The image that `FROM` means, pinned until the end of the build.
     pub(super) async fn find_base(&self, text: &str, platforms: &[Platform]) -> Result<ImageId, String> {
-        let failed = |e: anyhow::Error| sentence(e.into());
         {
             let _writing = self.app.images().writing().await;
-            if let Some(image) = local(self.app, self.user, text, platforms).map_err(failed)? {
+            if let Some(image) = local(self.app, self.user, text, platforms).map_err(error_text)? {
                 self.place.pinned().image(image);
                 return Ok(image);
             }
         }
         let name = Name::parse(text)?;
-        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        let wanted = wanted.join(" ");
+        let wanted = joined(platforms);
         // What a digest names cannot have changed.
         if !self.pull || name.digest.is_some() {
             let _writing = self.app.images().writing().await;
-            let known = self.app.db().with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(failed)?;
+            let known =
+                self.app.db().with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(error_text)?;
             let config = known.and_then(|k| Some((self.app.store().config(&k.image_id).ok()?, k)));
             if let Some((config, known)) = config {
                 self.place.pinned().image(known.image_id);
@@ -155,9 +158,9 @@ impl Server<'_> {
         drop(events);
         // It ends with the events.
         let _ = forwarding.await;
-        let got = got.map_err(|e| sentence(e.into()))?;
+        let got = got.map_err(error_text)?;
         self.place.pinned().image(got.image);
-        let size = size(self.app, &got.image).map_err(failed)?;
+        let size = size(self.app, &got.image).map_err(error_text)?;
         let row = BaseRow {
             user: self.user.clone(),
             name: text.to_owned(),
@@ -166,9 +169,14 @@ impl Server<'_> {
             place: base.place,
             size,
         };
-        self.app.db().with(|c| row.put(c)).map_err(failed)?;
+        self.app.db().with(|c| row.put(c)).map_err(error_text)?;
         Ok(got.image)
     }
+}
+
+/// Platforms as one text: the key under which is known what a name means for them.
+pub(super) fn joined(platforms: &[Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// What an image is for, in a line about it.
@@ -206,16 +214,15 @@ fn local(app: &App, user: &UserName, text: &str, platforms: &[Platform]) -> Resu
     if !indexes.contains(&digest) {
         return Ok(manifest_in(app.images(), &names, &indexes, &digest)?.and_then(|found| found.image));
     }
-    let images = app.db().with(|c| IndexRow::images_in(c, &digest))?;
-    let mut best = None;
-    for image in images {
+    let mut entries = Vec::new();
+    for image in app.db().with(|c| IndexRow::images_in(c, &digest))? {
         let Some(theirs) = Platform::of(&app.store().config(&image)?) else { continue };
-        let rank = platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.likes(&theirs)?)));
-        if let Some(rank) = rank
-            && best.is_none_or(|(other, _)| rank < other)
-        {
-            best = Some((rank, image));
-        }
+        // Described by its configuration: an index need not say what its images are for.
+        let (media_type, os) = (manifest::OCI_CONFIG.to_owned(), String::new());
+        let manifest = Descriptor { media_type, digest: image.0, size: 0 };
+        entries.push(IndexEntry { manifest, architecture: theirs.architecture, variant: theirs.variant, os });
     }
-    Ok(best.map(|(_, image)| image))
+    let best =
+        Wanted::Platforms(platforms).order(&entries).first().map(|entry| ImageId(entry.manifest.digest));
+    Ok(best)
 }

@@ -7,7 +7,10 @@ use crate::{
     services::{images::emulation, network, sessions},
 };
 use crate::{
-    actions::build::{Asker, Say, Workplace, base::sentence},
+    actions::build::{
+        Asker, Say, Workplace,
+        base::{error_text, joined},
+    },
     services::images::build_cache,
 };
 use std::{
@@ -66,8 +69,7 @@ impl Host for Server<'_> {
     }
 
     async fn base(&mut self, name: &str, platforms: &[Platform]) -> Result<ImageId, String> {
-        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        let key = (name.to_owned(), wanted.join(" "));
+        let key = (name.to_owned(), joined(platforms));
         // A name has one meaning in a build.
         if let Some(image) = self.bases.get(&key) {
             return Ok(*image);
@@ -78,7 +80,7 @@ impl Host for Server<'_> {
     }
 
     fn cached(&self, key: &str, writing: &Writing<'_>) -> Result<Option<Option<DiffId>>, String> {
-        build_cache::find(self.app.images(), &self.user_key(key), writing).map_err(|e| sentence(e.into()))
+        build_cache::find(self.app.images(), &self.user_key(key), writing).map_err(error_text)
     }
 
     fn remember(&self, key: &str, found: Option<&DiffId>) {
@@ -88,7 +90,7 @@ impl Host for Server<'_> {
     }
 
     fn cache_dir(&self, id: &str) -> Result<PathBuf, String> {
-        build_cache::mount_dir(self.app.images(), self.user, id).map_err(|e| sentence(e.into()))
+        build_cache::mount_dir(self.app.images(), self.user, id).map_err(error_text)
     }
 
     async fn container(
@@ -99,7 +101,7 @@ impl Host for Server<'_> {
         trees: &[Arc<View>],
     ) -> Result<StepSpec, String> {
         let app = self.app;
-        if let Some(note) = emulation::ready(app.images(), image).map_err(|e| sentence(e.into()))?
+        if let Some(note) = emulation::ready(app.images(), image).map_err(error_text)?
             && !std::mem::replace(&mut self.noted, true)
         {
             self.say.line(note).await;
@@ -108,7 +110,7 @@ impl Host for Server<'_> {
         // The number of the link is also that of the range of users.
         let slot = self.slot()?;
         let network = match network {
-            true => Some(network::container_network(app.config(), slot).map_err(|e| sentence(e.into()))?),
+            true => Some(network::container_network(app.config(), slot).map_err(error_text)?),
             false => None,
         };
         Ok(StepSpec {
@@ -144,7 +146,7 @@ impl Server<'_> {
             return Ok(slot.number);
         }
         let config = self.app.config();
-        let rows = self.app.db().with(SessionRow::all).map_err(|e| sentence(e.into()))?;
+        let rows = self.app.db().with(SessionRow::all).map_err(error_text)?;
         let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
         // The network's own address and the gateway are no stations of containers.
         let count =

@@ -93,7 +93,7 @@ impl Workplace {
             tracing::warn!("the directory of a build stays for now: {e:#}");
         }
         drop(self.pinned);
-        app.images().tidy_soon();
+        app.images().request_housekeeping();
     }
 }
 
@@ -176,7 +176,7 @@ pub async fn serve(
             say.note(note).await;
         }
         let target = Target::plan(app, user, &open.image, &decision)?;
-        target.agreed(app, user, "build", open.confirm.as_deref(), open.yes, &decision)?;
+        target.check_consent(app, user, "build", open.confirm.as_deref(), open.yes, &decision)?;
         target
     };
     to.message(&walt_api::term::ServerMessage::Started { session: None, os: false }).await;

@@ -8,8 +8,7 @@ use crate::services::registries::{
 };
 use crate::{
     base::{db::blocking, events::Events},
-    services::images::Images,
-    services::images::labels,
+    services::images::{self, Images, labels},
 };
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -140,7 +139,7 @@ pub async fn look(link: &Link) -> error::Result<Found> {
 impl Found {
     /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
     pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
-        let _tidy = images.tidy_when_done();
+        let _housekeeping = images.housekeeping_on_drop();
         let failed = Error::DaemonFailed;
         let name = format!("{}:{}", self.link.repository(), self.link.tag);
         let path = format!("/images/{}/get", utf8_percent_encode(&name, NON_ALPHANUMERIC));
@@ -191,7 +190,7 @@ impl Found {
         if let Some(note) = skipped.note() {
             events.note(format!("Note: {note}")).await;
         }
-        let created = get::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
+        let created = images::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
         Ok(Got::new(image, created, pinned))
     }
 }

@@ -10,8 +10,8 @@ use crate::{
         db::{BlobRow, blocking},
         events::Events,
     },
-    services::images::Images,
     services::images::{
+        self, Images,
         labels::{self, models_of},
         pins::Pinned,
     },
@@ -52,12 +52,6 @@ impl Got {
     pub fn new(image: ImageId, created: i64, pinned: Pinned) -> Self {
         Self { image, created, _pinned: pinned }
     }
-}
-
-/// When an image was made, by its configuration, in seconds since the epoch.
-pub fn created(config: &ImageConfig) -> Option<i64> {
-    let time: jiff::Timestamp = config.created.as_deref()?.parse().ok()?;
-    Some(time.as_second())
 }
 
 /// Looks at an image; of an index, the one for `wanted` models.
@@ -132,7 +126,7 @@ impl Found {
 
     /// When it was made, in seconds since the epoch.
     pub fn created(&self) -> Option<i64> {
-        created(&self.resolved.config)
+        images::created(&self.resolved.config)
     }
 
     /// The image's id.
@@ -142,7 +136,7 @@ impl Found {
 
     /// Gets the layers that are not here.
     pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
-        let _tidy = images.tidy_when_done();
+        let _housekeeping = images.housekeeping_on_drop();
         let mut pinned = images.pins().begin();
         let layers = &self.resolved.layers;
         let missing: Vec<LayerBlob> = {

@@ -60,7 +60,7 @@ impl Push<'_> {
             let why = format!("the index has {} manifests, {MAX_CHILDREN} are accepted", entries.len());
             return Err(Stop::invalid(why));
         }
-        let _tidy = self.app.images().tidy_when_done();
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
         // What is found stays until the index is on record.
         let writing = self.app.images().writing().await;
@@ -93,7 +93,7 @@ impl Push<'_> {
             )));
         };
         let image = candidates[number].1;
-        target.fits(self.app, &image)?;
+        target.check_models(self.app, &image)?;
         self.record(tag, &target, image, document, &found, &writing).await
     }
 

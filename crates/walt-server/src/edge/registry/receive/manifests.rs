@@ -15,10 +15,7 @@ use crate::{
         db::{By, Document, ManifestRow, NodeRow, PushRow, blocking},
         events::Events,
     },
-    services::{
-        images::{labels, pins::Pinned},
-        registries::get,
-    },
+    services::images::{self, labels, pins::Pinned},
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -105,7 +102,7 @@ impl Push<'_> {
 
     /// A manifest by its digest: it waits for an index.
     async fn child(&self, document: Document, image: &Manifest) -> Taken<()> {
-        let _tidy = self.app.images().tidy_when_done();
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
         let (config_bytes, kind) = self.look(image).await?;
         let (id, blobs) = match &kind {
@@ -142,7 +139,7 @@ impl Push<'_> {
             Kind::Other(why) => return Err(why),
         };
         let target = self.plan(tag).await?;
-        let _tidy = self.app.images().tidy_when_done();
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
         self.get_layers(&layers, &mut pinned).await?;
         let writing = self.app.images().writing().await;
@@ -312,7 +309,7 @@ impl Push<'_> {
         config: &ImageConfig,
         record: impl FnOnce(&Connection) -> Result<()>,
     ) -> Taken<()> {
-        let created = get::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
+        let created = images::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
         let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
         let targets = std::slice::from_ref(target);
         let users = publish_refs_with(self.app, targets, image, created, &by, record).await?;
