@@ -14,8 +14,9 @@ use crate::{
     services::{
         images::labels,
         registries::{
-            docker, find, get,
+            docker, find,
             links::{Link, not_a_link},
+            pull,
         },
     },
 };
@@ -26,9 +27,9 @@ use walt_types::{ImageName, ImageRef, Model, PLATFORM_USER, UserName};
 /// What is to be cloned.
 #[derive(Debug)]
 pub struct Request {
-    /// From where.
+    /// Where to clone from.
     pub link: Link,
-    /// Own name; the remote one if absent.
+    /// Name of the clone; the remote name if absent.
     pub name: Option<String>,
     /// Overwrite an own image of that name.
     pub force: bool,
@@ -36,7 +37,7 @@ pub struct Request {
     pub credentials: Option<RegistryCredentials>,
 }
 
-/// Does it; false if nodes that use the image did not reboot.
+/// Clones an image; false if a node that uses it did not reboot.
 pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: &Events) -> Outcome<bool> {
     let Request { link, name, force, credentials } = request;
     let own: ImageName = match &name {
@@ -50,20 +51,20 @@ pub async fn clone(app: &Arc<App>, caller: &UserName, request: Request, events: 
     };
     events.busy("Validating / Cloning").await;
     let used: Vec<Model> = target.users.iter().map(|n| n.facts.model.clone()).collect();
-    let got = if link.location == docker::LOCATION {
-        let image = docker::look(&link).await?;
+    let pulled = if link.location == docker::LOCATION {
+        let image = docker::inspect(&link).await?;
         allowed(&target, &image.models, force, &link)?;
-        image.get(app.images(), events).await?
+        image.pull(app.images(), events).await?
     } else {
         let registry = find(app.registries(), &link.location)?;
         let wanted = if used.is_empty() { models_here(app)? } else { used };
-        let image = get::look(registry, &link, credentials.as_ref(), &wanted).await?;
+        let image = pull::inspect(registry, &link, credentials.as_ref(), &wanted).await?;
         allowed(&target, &image.models, force, &link)?;
-        image.get(app.images(), events).await?
+        image.pull(app.images(), events).await?
     };
     let by = By::new(caller, format!("walt image clone {}", link.text()));
-    let users = target.publish_ref(app, got.image, got.created, &by).await?;
-    if target.points_to(&got.image) {
+    let users = target.publish_ref(app, pulled.image, pulled.created, &by).await?;
+    if target.points_to(&pulled.image) {
         events.out(target.unchanged()).await;
         return Ok(true);
     }
@@ -95,7 +96,7 @@ fn needs_force(target: &Target, link: &str) -> Failure {
     refused_hint(overwrite_warning(target.users.len()), hint)
 }
 
-/// Models of the nodes of this platform: an index may have images for others.
+/// Models of the nodes of this platform, for the choice from an index.
 fn models_here(app: &App) -> Outcome<Vec<Model>> {
     let mut models: Vec<Model> = app.db().with(NodeRow::all)?.into_iter().map(|n| n.facts.model).collect();
     models.extend(crate::services::images::MODEL_ALWAYS.parse());
@@ -103,7 +104,7 @@ fn models_here(app: &App) -> Outcome<Vec<Model>> {
     Ok(models)
 }
 
-/// Refuses to overwrite without having been told to, and what nodes that use the name cannot boot.
+/// Refuses to overwrite an image without `force`, and an image that the nodes using the name cannot boot.
 fn allowed(target: &Target, models: &[Model], force: bool, link: &Link) -> Outcome<()> {
     if target.present.is_none() {
         return Ok(());
@@ -139,7 +140,7 @@ pub async fn clone_here(
 struct ClonePlan {
     /// What is cloned.
     found: RefRow,
-    /// The name that gets it.
+    /// The name of the clone.
     target: Target,
     wanted: String,
 }

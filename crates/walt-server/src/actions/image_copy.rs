@@ -18,10 +18,10 @@ use walt_images::{Composer, Kind, Last, SaveRules};
 use walt_tar::Header;
 use walt_types::UserName;
 
-/// Where relative paths begin.
+/// Directory of relative paths.
 const HOME: &[u8] = b"root/";
 
-/// A path of an image or a node from its root.
+/// A path on an image or a node, relative to its root.
 pub fn from_root(path: &Path) -> Vec<u8> {
     match path.0.strip_prefix(b"/") {
         Some(rest) => rest.to_vec(),
@@ -29,7 +29,7 @@ pub fn from_root(path: &Path) -> Vec<u8> {
     }
 }
 
-/// What a source at `path` is: its last name, and whether its contents are meant.
+/// The source at `path`: its last name, and whether only its contents are copied.
 pub fn source_of(path: &[u8], is_dir: bool) -> Source {
     let last = path.split(|b| *b == b'/').rfind(|part| !part.is_empty()).unwrap_or(b".");
     let kind = match (is_dir, last) {
@@ -40,17 +40,17 @@ pub fn source_of(path: &[u8], is_dir: bool) -> Source {
     Source { kind, name: Path(last.to_vec()) }
 }
 
-/// A destination in a tree: where the entry [`TOP`] of the tar goes, and whether it is left out itself.
+/// A destination in a tree: where the top entry of the tar goes, and whether that entry itself is dropped.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    /// What the source is called in the tar.
+    /// The name of the source in the tar.
     top: Vec<u8>,
     at: Vec<u8>,
     merged: bool,
 }
 
 impl Destination {
-    /// Applies the rules of copies to what the composed tree has at `path`.
+    /// Applies the rules of copies to the tree at `path`.
     pub fn find(composer: &Composer, path: &Path, source: &Source) -> Outcome<Self> {
         let at = composer.resolve(&from_root(path), Last::Follow).map_err(refused)?;
         let parent = at.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &at[..slash]);
@@ -77,8 +77,7 @@ impl Destination {
         Ok(Self { top: TOP.into(), at, merged })
     }
 
-    /// The same place for a node's file or directory, whatever is there: it takes the place of a file, and a
-    /// directory is merged with one.
+    /// The same path as on a node: a file replaces a file there, a directory is merged into a directory there.
     pub fn same_place(composer: &Composer, path: &Path, is_dir: bool, top: &[u8]) -> Outcome<Self> {
         let at = composer.resolve(&from_root(path), Last::Follow).map_err(refused)?;
         let parent = at.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &at[..slash]);
@@ -89,14 +88,14 @@ impl Destination {
         Ok(Self { top: top.to_vec(), merged: at.is_empty(), at })
     }
 
-    /// Renames an entry of the tar to where it goes; false leaves it out.
+    /// Renames an entry of the tar to its destination; false drops it.
     fn apply(&self, header: &mut Header) -> walt_images::Result<bool> {
         let top = self.top.as_slice();
         let moved = |path: &[u8]| match path.strip_prefix(top) {
             Some(b"") => Ok(self.at.clone()),
             Some(rest) if top.is_empty() => Ok(join(&self.at, rest)),
             Some(rest) if rest.starts_with(b"/") => Ok(join(&self.at, &rest[1..])),
-            _ => Err(walt_images::Error::Layer("the tar has an entry outside of what is copied".into())),
+            _ => Err(walt_images::Error::Layer("the tar has an entry outside the source".into())),
         };
         let is_top = header.path == top;
         header.path = moved(&header.path)?;
@@ -106,7 +105,7 @@ impl Destination {
         Ok(!(is_top && self.merged))
     }
 
-    /// Puts the tar there. With `owner`, everything gets it.
+    /// Extracts the tar to this destination. With `owner`, all entries get that owner.
     pub fn extract(
         &self,
         composer: &mut Composer,
@@ -152,7 +151,7 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
-/// Copies files of the client into an own image.
+/// Copies files of the client into an image of the caller.
 pub async fn to_image(
     app: &Arc<App>,
     caller: &UserName,
@@ -183,7 +182,7 @@ pub async fn to_image(
     change.publish(&target, new, &channel.events()).await
 }
 
-/// Copies files of an own image to the client.
+/// Copies files of an image of the caller to the client.
 pub async fn from_image(
     app: &Arc<App>,
     caller: &UserName,
@@ -192,7 +191,7 @@ pub async fn from_image(
     channel: &mut Channel,
 ) -> Outcome<bool> {
     let row = app.images().find(&own_reference(caller, image)?)?;
-    // Pinned: the name may get another meaning while a slow client takes the files.
+    // Pinned, since the name may be changed while a slow client receives the files.
     let mut pinned = app.images().pins().begin();
     let view = {
         let _writing = app.images().writing().await;

@@ -1,7 +1,7 @@
 //! `walt advanced fix-image-owner`: the images of an account that is not used any more.
 
 use crate::{
-    actions::{app::App, images::not_in_use},
+    actions::{app::App, image_actions::not_in_use},
     base::{
         db::RefRow,
         events::Events,
@@ -10,7 +10,7 @@ use crate::{
 };
 use walt_types::{ImageRef, PLATFORM_USER, UserName};
 
-/// Gives all images of another user to the caller.
+/// Makes the caller the owner of all images of another user.
 pub async fn fix_owner(
     app: &App,
     caller: &UserName,
@@ -19,20 +19,20 @@ pub async fn fix_owner(
     events: &Events,
 ) -> Outcome<bool> {
     if user == caller.as_str() {
-        return Err(refused(format!("the images of {user} are yours already.")));
+        return Err(refused(format!("you already own the images of {user}.")));
     }
     let decision = app.base().decide().await;
     let rows: Vec<RefRow> =
         app.db().with(RefRow::all)?.into_iter().filter(|r| r.reference.user() == user).collect();
     if rows.is_empty() || user == PLATFORM_USER {
-        return Err(not_found(format!("there is no user '{user}' who has images.")));
+        return Err(not_found(format!("no user '{user}' has images.")));
     }
     let mut moves = Vec::with_capacity(rows.len());
     for row in &rows {
         let target = ImageRef::of(caller, row.reference.image().clone());
         if app.db().with(|c| RefRow::get(c, &target))?.is_some() {
             return Err(refused_hint(
-                format!("you have an image '{}' yourself.", target.image()),
+                format!("you also have an image '{}'.", target.image()),
                 "rename yours first ('walt image rename').",
             ));
         }
@@ -44,12 +44,14 @@ pub async fn fix_owner(
         events
             .note(format!(
                 "This would make you the owner of all images of user '{user}' ({}); {user} would not have them \
-                 any more. It is meant for images of an account that is not used any more.",
+                 any more. Use this for images of an account that is not used any more.",
                 names.join(", ")
             ))
             .await;
         events
-            .note(format!("If you are sure: walt advanced fix-image-owner --yes-i-know-do-it-please {user}"))
+            .note(format!(
+                "If you are sure, run: walt advanced fix-image-owner --yes-i-know-do-it-please {user}"
+            ))
             .await;
         return Ok(true);
     }

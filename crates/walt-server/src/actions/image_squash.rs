@@ -1,4 +1,4 @@
-//! `walt image squash`: all layers of an image as one.
+//! `walt image squash`: merges all layers of an image into one.
 
 use crate::actions::publish_ref::Consent;
 use crate::actions::publish_ref::{Target, reboot_warning};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use walt_images::stop;
 use walt_types::UserName;
 
-/// Squashes an image of the caller's; false if a node could not be rebooted.
+/// Squashes an image of the caller; false if a node could not be rebooted.
 pub async fn squash(
     app: &Arc<App>,
     caller: &UserName,
@@ -40,7 +40,7 @@ pub async fn squash(
         (target, config, layers)
     };
     if layers.len() < 2 {
-        events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
+        events.out(format!("Image {} has only one layer: nothing to do.", target.reference.image())).await;
         return Ok(true);
     }
     events.busy("Squashing").await;
@@ -64,5 +64,5 @@ pub async fn squash(
         image
     };
     let users = target.publish_ref(app, image, created, &by).await?;
-    crate::actions::reboot::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
+    crate::actions::reboot::announce_and_reboot(app, users, "Image was squashed successfully.", events).await
 }

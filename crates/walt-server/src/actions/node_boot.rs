@@ -1,6 +1,6 @@
 //! `walt node boot|acquire|release`: which image nodes boot.
 
-use crate::actions::nodes::{Request, names_of};
+use crate::actions::node_actions::{Request, names_of};
 use crate::{
     actions::{publish_ref::incompatible, reboot::reboot_nodes},
     base::{

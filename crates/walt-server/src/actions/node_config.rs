@@ -1,6 +1,6 @@
 //! `walt node config`: settings of nodes.
 
-use crate::actions::nodes::Request;
+use crate::actions::node_actions::Request;
 use crate::base::{
     db::NodeRow,
     failure::{Outcome, bad_request},

@@ -1,7 +1,7 @@
 //! `walt node cp`: files to and from a node, by tar through ssh.
 //!
-//! One ssh asks the node what is there and which tar it has; a second one runs that tar. GNU tar gets and gives
-//! sparse files, attributes and times in nanoseconds; busybox' tar does without.
+//! A first ssh finds out what exists at the paths and which tar the node has; a second one runs that tar. GNU tar
+//! keeps sparse files, attributes and times in nanoseconds; the tar of busybox does not.
 
 use crate::{
     actions::{
@@ -9,7 +9,7 @@ use crate::{
         image_change::{BaseImage, GivenConsent, ImageChange, confirmed_target},
         image_copy::{Destination, check_name, check_overwrite, from_root, source_of},
         node_program::{NodeProgram, output_of, quote},
-        ownership::ownership_of_one,
+        ownership::owned_node,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
     base::{
@@ -36,7 +36,7 @@ const GNU_PACK: &str =
 const GNU_UNPACK: &str =
     "--numeric-owner --xattrs --xattrs-include='*' --keep-directory-symlink --warning=no-timestamp";
 
-/// The node, once it is the caller's to use, and booted unless the client does not want to wait.
+/// The node, once the caller may use it and it is booted, or the client does not want to wait.
 async fn ready_node(
     app: &Arc<App>,
     caller: &UserName,
@@ -44,7 +44,7 @@ async fn ready_node(
     consent: &GivenConsent,
     channel: &mut Channel,
 ) -> Outcome<NodeRow> {
-    let row = ownership_of_one(app, caller, node, Demand::OwnedOrFree, "cp", consent.confirm.as_deref())?;
+    let row = owned_node(app, caller, node, Demand::OwnedOrFree, "cp", consent.confirm.as_deref())?;
     struct Transfer<'a>(&'a mut Channel);
     impl WaitingClient for Transfer<'_> {
         async fn busy(&mut self, label: &str) {
@@ -66,7 +66,7 @@ fn absolute(path: &Path) -> Vec<u8> {
     [&b"/"[..], &from_root(path)].concat()
 }
 
-/// The directory above a path, and its last name; trailing slashes mean nothing.
+/// The parent directory and the last name of a path; trailing slashes are ignored.
 fn split(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
     let end = path.iter().rposition(|b| *b != b'/').map_or(0, |at| at + 1);
     let path = &path[..end];
@@ -77,7 +77,7 @@ fn split(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-/// What is at paths of a node: `dir`, `file` or `none` each; and whether its tar is GNU's.
+/// What exists at paths of a node, and whether its tar is GNU tar.
 async fn look(app: &App, node: &NodeRow, paths: &[Vec<u8>]) -> Outcome<(Vec<Found>, bool)> {
     let mut words: Vec<Vec<u8>> = vec![b"for p in".to_vec()];
     for path in paths {
@@ -93,7 +93,7 @@ async fn look(app: &App, node: &NodeRow, paths: &[Vec<u8>]) -> Outcome<(Vec<Foun
     let mut lines: Vec<&str> = text.lines().collect();
     let tar = lines.pop();
     if lines.len() != paths.len() {
-        return Err(refused("the node's answer is not understood; is its shell a POSIX shell?"));
+        return Err(refused("cannot understand the node's answer; does it have a POSIX shell?"));
     }
     let found = lines.into_iter().map(|line| match line {
         "dir" => Found::Directory,
@@ -125,7 +125,7 @@ pub async fn to_node(
     };
     let (dir, top) = match place(source.kind, state, &path.show()).map_err(refused)? {
         Placed::Merged => (at, Vec::new()),
-        // A new directory gets the contents of `.` like those of any other.
+        // The contents of `.` go into a new directory like those of any directory.
         Placed::Itself => (parent, last),
         Placed::Inside => {
             let name = &source.name.0;
@@ -141,7 +141,8 @@ pub async fn to_node(
     channel
         .receive(&top, !gnu, move |tar| {
             let mut stdin = program.stdin();
-            // A tar that has ended early says why itself; what cannot be read from the client is no end of the files.
+            // If the tar ends early, its error output says why. A failure to read from the client is not the end of
+            // the files.
             if let Some(stdin) = &mut stdin {
                 let mut buffer = vec![0; walt_api::transfer::MAX_FRAME];
                 loop {
@@ -158,7 +159,7 @@ pub async fn to_node(
     Ok(true)
 }
 
-/// The script that packs a file or directory of a node, what it is called in the tar, and what it is.
+/// The script that packs a file or directory of a node, its name in the tar, and its kind.
 async fn packing(app: &App, row: &NodeRow, path: &Path) -> Outcome<(Vec<u8>, Vec<u8>, Source)> {
     let at = absolute(path);
     let (found, gnu) = look(app, row, std::slice::from_ref(&at)).await?;
@@ -168,7 +169,7 @@ async fn packing(app: &App, row: &NodeRow, path: &Path) -> Outcome<(Vec<u8>, Vec
         Found::Directory => (at, b".".to_vec(), Vec::new()),
         Found::File => {
             let (dir, name) = split(&at);
-            // Followed: the file is meant, not a link to it.
+            // Links are followed: the file is copied, not a link to it.
             (dir, [&b"-h "[..], &quote(&[&b"./"[..], &name].concat())].concat(), name)
         }
         _ => return Err(not_found(format!("No such file or directory: {}", path.show()))),
@@ -201,7 +202,7 @@ pub async fn from_node(
     Ok(true)
 }
 
-/// Copies files of a node to the same place of the image that it is associated with.
+/// Copies files of a node to the same path of the image that the node boots.
 pub async fn to_booted_image(
     app: &Arc<App>,
     caller: &UserName,
@@ -210,7 +211,7 @@ pub async fn to_booted_image(
     consent: &GivenConsent,
     channel: &mut Channel,
 ) -> Outcome<bool> {
-    let row = ownership_of_one(app, caller, node, Demand::Nothing, "cp", None)?;
+    let row = owned_node(app, caller, node, Demand::Nothing, "cp", None)?;
     let image = row.facts.image.clone();
     if image.user() != caller.as_str() {
         return Err(refused("Cannot proceed because the booted image does not belong to you."));

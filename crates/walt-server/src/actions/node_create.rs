@@ -1,6 +1,6 @@
 //! `walt node create`: virtual nodes.
 
-use crate::actions::nodes::Request;
+use crate::actions::node_actions::Request;
 use crate::{
     base::{
         db::{LeaseRow, NodeRow},
@@ -19,9 +19,9 @@ use walt_types::{ImageRef, Mac, Model, NodeName};
 const VIRTUAL_MODEL: &str = "pc-x86-64";
 /// First three bytes of the boot addresses of virtual nodes (QEMU's).
 const VIRTUAL_OUI: [u8; 3] = [0x52, 0x54, 0x00];
-/// Attempts to find a boot address that is not taken.
+/// Attempts to find a free boot address.
 const MAC_ATTEMPTS: usize = 64;
-/// Memory in MiB that qemu needs besides the guest's own, under emulation.
+/// Memory in MiB that qemu needs in addition to the guest's, under emulation.
 const QEMU_OVERHEAD_MIB: u64 = 200;
 
 impl Request<'_> {
@@ -50,7 +50,7 @@ impl Request<'_> {
         let node = self.new_row(name.clone(), model, image.clone())?;
         self.app.nodes().add(&node, &decision)?;
         self.events.out(format!("Node {name} is now booting your image \"{}\".", image.image())).await;
-        self.events.note(format!("Tip: 'walt node boot {name} <image>' makes it boot another image.")).await;
+        self.events.note(format!("Tip: 'walt node boot {name} <image>' boots it with another image.")).await;
         Ok(true)
     }
 
@@ -60,7 +60,7 @@ impl Request<'_> {
             let effective = settings::effective(settings.unwrap_or(&BTreeMap::new()), true);
             effective.get("ram").and_then(|v| settings::ram_mib(v)).unwrap_or(0) + QEMU_OVERHEAD_MIB
         };
-        // Those that run have taken their part of what is available already.
+        // The memory of running nodes is already missing from what is available.
         let starting: u64 = rows
             .iter()
             .filter(|r| r.facts.is_virtual && r.life.started.is_none())
@@ -69,8 +69,8 @@ impl Request<'_> {
         let (wanted, available) = (starting + need(None), available_mib()?);
         if wanted > available {
             return Err(refused_hint(
-                format!("the server has {available} MiB of memory left, and the new node needs {wanted} MiB"),
-                "remove a virtual node ('walt node remove'), or lower the setting 'ram' of others",
+                format!("not enough memory on the server: {wanted} MiB needed, {available} MiB available"),
+                "remove a virtual node ('walt node remove'), or lower the setting 'ram' of other nodes",
             ));
         }
         Ok(())
@@ -84,7 +84,7 @@ impl Request<'_> {
         let ip = net
             .stations()
             .find(|ip| rows.iter().all(|r| r.ip != *ip) && !leased.contains(ip))
-            .ok_or_else(|| refused(format!("no address is left in {}", net.network_text())))?;
+            .ok_or_else(|| refused(format!("no free address in {}", net.network_text())))?;
         let [a, b, c] = VIRTUAL_OUI;
         for _ in 0..MAC_ATTEMPTS {
             let [d, e, f] = crate::base::random::random::<3>();
@@ -95,7 +95,7 @@ impl Request<'_> {
                 return Ok(NodeRow { mac, facts, ip, uuid: crate::base::random::random_uuid(), life });
             }
         }
-        Err(refused("no free Ethernet address was found: try again"))
+        Err(refused("found no free Ethernet address; try again"))
     }
 }
 

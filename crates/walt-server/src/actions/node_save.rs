@@ -1,16 +1,16 @@
-//! `walt node save`: what a node changed in its RAM becomes a layer on the image that it booted.
+//! `walt node save`: saves what a node changed in its RAM as a layer on the image that it booted.
 //!
 //! ```text
 //! node   upper directory of its overlay ──save.sh──▶ names that show in each changed directory, then a tar
 //! server composer on the view that the node booted: the tar is put on it; names of the view that show no more are
 //!        removed; what the rules leave out goes; the rest is the layer
 //! ```
-//! On an image that has all the layers that it can have, the new image has those squashed: a reboot for that would lose
-//! what is to be saved.
+//! If the image has the maximum number of layers, they are squashed for the new image: a reboot to make room would
+//! lose the changes.
 //!
-//! Deletions come from names that do not show any more, not from marks in the upper directory: that works with every
-//! kernel, and for directories that were removed and made again. Busybox' tar has neither attributes nor parts of
-//! seconds: files whose content is that of the image keep the image's.
+//! Deletions are found by names that are no longer listed, not by whiteouts in the upper directory: this works with
+//! every kernel, and for directories that were removed and created again. The tar of busybox has neither attributes
+//! nor fractions of seconds: files with unchanged content keep those of the image.
 
 use crate::{
     actions::{
@@ -19,7 +19,7 @@ use crate::{
         image_copy::join,
         node_program::NodeProgram,
         publish_ref::Target,
-        reboot::{tell_and_reboot, wait_booted},
+        reboot::{announce_and_reboot, wait_booted},
     },
     base::{
         db::{By, HistoryRow, NodeRow, RefRow, blocking},
@@ -46,11 +46,11 @@ const MAX_NAMES: usize = 256 << 20;
 /// Bytes read from ssh at once.
 const CHUNK: usize = 1 << 18;
 
-/// A save, as its user has agreed to it.
+/// A save, as its user confirmed it.
 pub struct Save {
     /// The node.
     pub node: NodeRow,
-    /// What the image's name means now.
+    /// The reference to save to.
     pub target: Target,
     /// Only list what would be saved.
     pub dry_run: bool,
@@ -61,7 +61,7 @@ fn names(input: &mut impl Read) -> Result<Vec<Vec<u8>>, String> {
     let (mut all, mut name, mut total) = (Vec::new(), Vec::new(), 0);
     let mut byte = [0];
     loop {
-        input.read_exact(&mut byte).map_err(|_| "its answer breaks off".to_owned())?;
+        input.read_exact(&mut byte).map_err(|_| "its answer is incomplete".to_owned())?;
         total += 1;
         if total > MAX_NAMES {
             return Err(format!("its changed directories have more than {} MiB of names", MAX_NAMES >> 20));
@@ -74,7 +74,7 @@ fn names(input: &mut impl Read) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// What shows in directories of the node, by path: only those that could be listed.
+/// The names in directories of the node, by path, for the directories that could be listed.
 type Shown = BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>;
 
 fn shown(list: Vec<Vec<u8>>) -> Shown {
@@ -82,7 +82,7 @@ fn shown(list: Vec<Vec<u8>>) -> Shown {
     let clean =
         |path: &[u8]| path.strip_prefix(b"./").unwrap_or(if path == b"." { b"" } else { path }).to_vec();
     for path in list {
-        // Names have no slash: the last "/." is ours.
+        // Names have no slash, so the last "/." comes from the script.
         if let Some(dir) = path.strip_suffix(b"/.") {
             all.entry(clean(dir)).or_default();
         } else if let Some(slash) = path.iter().rposition(|b| *b == b'/')
@@ -94,7 +94,7 @@ fn shown(list: Vec<Vec<u8>>) -> Shown {
     all
 }
 
-/// Puts what the node sends on top of the view.
+/// Applies what the node sends to the view.
 fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
     let unreadable = |e: String| refused(format!("{CANNOT_READ}: {e}"));
     names(input).map_err(unreadable)?;
@@ -103,7 +103,7 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
     let mut marks = BTreeSet::new();
     let edit = &mut |header: &mut Header| {
         match header.kind {
-            // A deletion, as overlayfs marks it: all marks may be names of one device.
+            // A whiteout of overlayfs: all whiteouts may be hard links of one device.
             Type::Char if header.rdev == (0, 0) => {
                 marks.insert(header.path.clone());
                 gone.push(header.path.clone());
@@ -130,7 +130,7 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
         }
     }
     for path in gone {
-        // What the tar has is there, whatever was seen before.
+        // An entry of the tar exists, even if the list was made before it.
         if composer.untouched(&path).is_some() {
             composer.remove(&path)?;
         }
@@ -139,7 +139,7 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
     Ok(())
 }
 
-/// The image whose tree the node booted.
+/// The image that the node booted.
 fn booted_image(app: &App, node: &NodeRow, view: &View) -> Outcome<ImageId> {
     let (current, refs, before) = app
         .db()
@@ -155,9 +155,9 @@ fn booted_image(app: &App, node: &NodeRow, view: &View) -> Outcome<ImageId> {
         }
     }
     Err(refused_hint(
-        "the image that this node booted is not kept any more.",
+        "the image that this node booted has been removed.",
         format!(
-            "'walt node reboot {}' lets it boot the present one; changes in its RAM are lost then",
+            "'walt node reboot {}' boots the current one, and drops the changes in the node's RAM",
             node.facts.name
         ),
     ))
@@ -170,10 +170,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     events.out("** Analysing changes made on this node").await;
     let grants = app.db().with(|c| NodeRow::grants(c, node.mac))?;
     let [granted] = grants.as_slice() else {
-        return Err(refused(format!(
-            "it is not known which image {} booted: reboot it first",
-            node.facts.name
-        )));
+        return Err(refused(format!("cannot tell which image {} booted; reboot it first", node.facts.name)));
     };
     let mut pinned = app.images().pins().begin();
     let base = {
@@ -209,10 +206,10 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     events.out("** Verifying the image").await;
     target.check_models(app, &new.image)?;
     let users = target.publish_ref(app, new.image, change.created(), change.by()).await?;
-    tell_and_reboot(app, users, "OK", events).await
+    announce_and_reboot(app, users, "OK", events).await
 }
 
-/// Lists what an image has more or less than the one before.
+/// Lists the differences between the new image and the old one.
 async fn list(app: &Arc<App>, old: ImageId, new: ImageId, events: &Events) -> Outcome<bool> {
     let (mut lines, mut counts, mut bytes) = (Vec::new(), [0u64; 3], 0);
     blocking(|| -> anyhow::Result<()> {

@@ -16,9 +16,8 @@ use walt_types::{
     node_set::{self, SetError},
 };
 
-/// One node, after the question whether the caller may do `operation` with it; a token agrees to one
-/// operation only.
-pub fn ownership_of_one(
+/// One node that the caller may use for `operation`. A token confirms one operation only.
+pub fn owned_node(
     app: &App,
     caller: &UserName,
     node: &str,
@@ -48,7 +47,7 @@ pub(super) fn set_error(error: SetError) -> Failure {
     }
 }
 
-/// The question about nodes of somebody else, if one is to be asked.
+/// The warning before nodes of another user are used, if there is one.
 pub(super) fn ownership_warning(
     demand: Demand,
     nodes: &[&NodeRow],

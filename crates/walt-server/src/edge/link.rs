@@ -18,7 +18,7 @@
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use crate::services::nodes::hub::{LinkCommand, update_life};
-use crate::{actions::app::App, base::db::NodeRow, edge::peers::Gate};
+use crate::{actions::app::App, base::db::NodeRow, edge::peers::LimitedListener};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
@@ -40,7 +40,7 @@ pub const LINE_MAX: u64 = 256;
 /// Interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(10);
 /// Silence after which a link is dead.
-const DEAD: Duration = Duration::from_secs(30);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Time for the first two lines.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the kernel's queue.
@@ -52,12 +52,12 @@ const VERSION: &str = "1";
 
 /// Serves links for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let gate = Gate::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
+    let connections = LimitedListener::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
     let serve = |(stream, _), peer| {
         let app = app.clone();
         async move { connection(&app, stream, peer).await }
     };
-    gate.serve(serve).await;
+    connections.serve(serve).await;
 }
 
 /// The lines of a connection.
@@ -213,8 +213,8 @@ async fn conversation(
                 next_id += 1;
             }
             _ = beat.tick() => {
-                if heard.elapsed() > DEAD {
-                    bail!("silent for {} s", DEAD.as_secs());
+                if heard.elapsed() > SILENCE_MAX {
+                    bail!("silent for {} s", SILENCE_MAX.as_secs());
                 }
                 writer.write_all(b"BEAT\n").await?;
             }

@@ -101,7 +101,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     let service = router.into_make_service_with_connect_info::<identity::Peer>();
-    axum::serve(listener::Bounded::new(listener), service)
+    axum::serve(listener::ApiListener::new(listener), service)
         .with_graceful_shutdown(stop)
         .await
         .context("the API's socket failed")
@@ -219,13 +219,13 @@ where
 
 fn node_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<NodeAction>| {
-        actions::nodes::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
+        actions::node_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
 }
 
 fn image_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<ImageAction>| {
-        actions::images::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
+        actions::image_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
 }
 
@@ -240,7 +240,7 @@ fn admin_actions() -> MethodRouter<Arc<App>> {
 }
 
 async fn store(State(app): State<Arc<App>>) -> Response {
-    answer(check_store::look_beside_writers(&app).await)
+    answer(check_store::inspect_running(&app).await)
 }
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {

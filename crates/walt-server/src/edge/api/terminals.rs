@@ -11,7 +11,7 @@ use crate::{
         self,
         app::App,
         console,
-        ownership::ownership_of_one,
+        ownership::owned_node,
         ping,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
@@ -123,7 +123,7 @@ async fn node(
         NodeTerminal::Ping => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
-    let row = ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
+    let row = owned_node(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
         NodeTerminal::Shell => None,
         NodeTerminal::Run { command } => Some(command.as_str()),

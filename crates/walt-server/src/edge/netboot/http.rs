@@ -7,7 +7,7 @@
 //! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use crate::edge::netboot::files::{self, BootFile, FileError};
-use crate::{actions::app::App, edge::peers::Gate};
+use crate::{actions::app::App, edge::peers::LimitedListener};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
@@ -69,7 +69,8 @@ type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
 
 /// Serves for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
-    let gate = Gate::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
+    let connections =
+        LimitedListener::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
     let serve = |(stream, _), peer| {
         let app = app.clone();
         async move {
@@ -80,7 +81,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
             }
         }
     };
-    gate.serve(serve).await;
+    connections.serve(serve).await;
 }
 
 async fn connection(app: Arc<App>, stream: TcpStream, peer: Ipv4Addr, limits: Limits) -> anyhow::Result<()> {

@@ -2,9 +2,9 @@
 
 pub mod build_cache;
 pub mod default_image;
-pub mod emulation;
 pub mod error;
-pub mod housekeeping;
+pub mod foreign_cpu;
+pub mod garbage;
 pub mod labels;
 pub mod live;
 pub mod pins;
@@ -51,7 +51,7 @@ pub struct Images {
     writers: Writers,
     pins: Pins,
     housekeeping: Notify,
-    emulation: emulation::Kept,
+    emulation: foreign_cpu::Kept,
     default_images_update: Mutex<()>,
 }
 
@@ -84,7 +84,7 @@ impl Images {
             writers: Writers::default(),
             pins: Pins::default(),
             housekeeping: Notify::new(),
-            emulation: emulation::Kept::default(),
+            emulation: foreign_cpu::Kept::default(),
             default_images_update: Mutex::default(),
         })
     }
@@ -115,7 +115,7 @@ impl Images {
     }
 
     /// Emulation of other CPUs that the server has set up.
-    pub fn emulation(&self) -> &emulation::Kept {
+    pub fn emulation(&self) -> &foreign_cpu::Kept {
         &self.emulation
     }
 

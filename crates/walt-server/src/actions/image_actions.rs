@@ -20,7 +20,7 @@ use walt_api::ImageAction;
 use walt_core::sentences;
 use walt_types::UserName;
 
-/// Carries out an action; false if not all of it was done (events have said why).
+/// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
     app: &Arc<App>,
     caller: &UserName,

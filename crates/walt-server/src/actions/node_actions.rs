@@ -7,7 +7,7 @@ use crate::{
     actions::{
         app::App,
         node_save::{self, Save},
-        ownership::{check_ownership, facts_of, ownership_of_one, ownership_warning, set_error},
+        ownership::{check_ownership, facts_of, owned_node, ownership_warning, set_error},
         publish_ref::{Target, overwrite_warning},
         reboot::{reboot_nodes, wait_booted},
     },
@@ -23,7 +23,7 @@ use walt_api::NodeAction;
 use walt_core::ownership::Demand;
 use walt_types::{Mac, NodeName, UserName, node_set};
 
-/// Carries out an action; false if not all of it was done (events have said why).
+/// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
     app: &Arc<App>,
     caller: &UserName,
@@ -55,7 +55,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Resolves a set and applies the ownership rule.
+    /// Resolves a set of nodes and checks their ownership.
     pub(super) fn nodes(
         &self,
         set: &str,
@@ -69,7 +69,7 @@ impl Request<'_> {
         Ok(chosen)
     }
 
-    /// Resolves a set, for what may be done with every node.
+    /// Resolves a set of nodes, for operations that everybody may do.
     pub(super) fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
         let rows = self.app.db().with(NodeRow::all)?;
         let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
@@ -86,8 +86,7 @@ impl Request<'_> {
     async fn remove(&self, name: &str) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
         let operation = format!("remove {name}");
-        let node =
-            ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        let node = owned_node(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         if !node.facts.is_virtual {
             return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
         }
@@ -99,8 +98,7 @@ impl Request<'_> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let decision = self.app.base().decide().await;
         let operation = format!("rename {name} {new_name}");
-        let node =
-            ownership_of_one(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        let node = owned_node(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         let only_case = node.facts.name.as_str().eq_ignore_ascii_case(new_name.as_str());
         if !only_case {
             self.name_is_free(&new_name, &decision)?;
@@ -144,7 +142,7 @@ impl Request<'_> {
             let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
             let row = rows[index].clone();
             let target = Target::plan(self.app, self.caller, image, &decision)?;
-            // One question for both: the node of somebody else, and the image that is overwritten.
+            // One question for both: the node belongs to somebody else, and an image is overwritten.
             let ownership = ownership_warning(Demand::OwnedOrFree, &[&row], self.caller)?;
             let mut warnings: Vec<String> = ownership.into_iter().collect();
             if target.present.is_some() && !dry_run {
