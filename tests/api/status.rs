@@ -37,7 +37,7 @@ fn it_counts_also_when_no_server_runs() {
     server.kill();
     let (code, said) = text(&server);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("No server runs. ") && said.contains("Nodes:     1 ("), "{said}");
+    assert!(said.contains("No server is running. ") && said.contains("Nodes:     1 ("), "{said}");
     assert!(said.contains("Images:    2 references to 1 images, "), "{said}");
     let down = json(&server);
     assert_eq!((&down["running"], &down["since"]), (&false.into(), &Value::Null), "{down}");

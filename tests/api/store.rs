@@ -53,7 +53,7 @@ fn a_store_is_checked_with_and_without_its_server() {
     assert!(status == Some(1) && said.contains("files of its layers are not those"), "{said}");
     fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
     let (status, said) = check(&server, &[]);
-    assert!(status == Some(0) && said.ends_with("everything is right.\n"), "{status:?} {said}");
+    assert!(status == Some(0) && said.ends_with("no problems found.\n"), "{status:?} {said}");
 
     server.kill();
     let left = server.state_dir().join("sessions/a-killed-one");

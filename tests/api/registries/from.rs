@@ -130,18 +130,18 @@ fn builds_start_from_images_of_registries() {
     // What the name means is for a Raspberry Pi now: so is what is built without a label.
     let text = "FROM base:1.2_x\nCOPY --from=no/such /x /\n";
     let failed = build(&server, ANN, text, &[]);
-    assert!(failed.out.contains(&format!("@{digest}, for linux/arm/v5, as an earlier build")), "{failed:?}");
-    fails(&failed, "Dockerfile, line 2: there is no image 'no/such': this server has no image of that name");
+    assert!(failed.out.contains(&format!("@{digest}, for linux/arm/v5, as pulled by")), "{failed:?}");
+    fails(&failed, "Dockerfile, line 2: cannot find the image 'no/such': it is not an image of this server");
 
     for (text, says) in [
         (
             "FROM --platform=linux/riscv64 base:1.2_x",
             "no image for linux/riscv64, it has linux/arm64, linux/amd64",
         ),
-        ("FROM none/such", "lab has none"),
+        ("FROM none/such", "lab does not have it"),
         ("FROM --platform=windows/amd64 base:1.2_x", "only images for Linux"),
         ("FROM ghcr.io/ann/x", "'ghcr.io' is not one of this server's registries: down (127.0.0.1:1), lab ("),
-        ("FROM Base", "cannot name an image"),
+        ("FROM Base", "is not a valid image name"),
     ] {
         fails(&build(&server, ANN, text, &[]), says);
     }
@@ -152,7 +152,7 @@ fn builds_start_from_images_of_registries() {
     push(&second, &lab, "library/base:1.2_x", &[]);
     let text = format!("FROM base:1.2_x\n{PC}");
     let kept = format!(
-        "base:1.2_x is lab:library/base:1.2_x@{digest}, for linux/amd64, as an earlier build got it\n"
+        "base:1.2_x is lab:library/base:1.2_x@{digest}, for linux/amd64, as pulled by an earlier build\n"
     );
     let said = build(&server, ANN, &text, &[]).ok();
     assert!(said.contains(&kept), "{said}");
@@ -172,14 +172,14 @@ fn builds_start_from_images_of_registries() {
     // Away: what is kept goes on to be used, by the user whose build has got it.
     drop(lab);
     let said = build(&server, ANN, &text, &["--no-cache"]).ok();
-    assert!(said.contains(", as an earlier build got it\n"), "{said}");
+    assert!(said.contains(", as pulled by an earlier build\n"), "{said}");
     for (user, flags) in [(ANN, &["--pull"][..]), (BOB, &[])] {
         let failed = build(&server, user, &text, flags);
         for part in ["down: the registry 127.0.0.1:1 cannot", &format!("lab: the registry {host} cannot")] {
             assert!(failed.err.contains(part), "{failed:?}");
         }
         assert_eq!(failed.err.matches("Ignoring down").count(), 1, "{failed:?}");
-        fails(&failed, "line 1: there is no image 'base:1.2_x'");
+        fails(&failed, "line 1: cannot find the image 'base:1.2_x'");
     }
     clean(&server);
 }

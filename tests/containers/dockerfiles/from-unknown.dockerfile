@@ -1,2 +1,2 @@
-#: fails there is no image 'nothing'
+#: fails cannot find the image 'nothing'
 FROM nothing

@@ -1,4 +1,4 @@
-//! What root does on the server: default images, and taking everything down.
+//! Actions of root on the server: import default images, take everything down.
 
 use crate::{
     actions::app::App,
@@ -9,7 +9,7 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        images::{default_image, emulation, recipe},
+        images::{default_image, foreign_cpu, recipe},
         network, nodes, sessions,
     },
 };
@@ -22,7 +22,7 @@ use std::{
 use walt_api::{AdminAction, Event};
 use walt_client::{Client, Reply, Target};
 
-/// How long `down` waits for a running server to leave.
+/// How long `down` waits for a running server to end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Carries out an action of root.
@@ -30,8 +30,8 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
     match action {
         AdminAction::ImportDefaultImage { name, dir } => {
             events.busy(format!("Importing {name}")).await;
-            let _tidy = app.images().tidy_when_done();
-            let _changes = app.images().writing().await;
+            let _housekeeping = app.images().housekeeping_on_drop();
+            let _writing = app.images().writing().await;
             let imported =
                 crate::base::db::blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;
@@ -50,7 +50,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Asks the server of this configuration; false if none runs.
+/// Sends an action to the server of this configuration; false if none is running.
 async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
     let socket = config.socket();
     if std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -58,7 +58,7 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
     }
     let mut client = Client::new(Target::Unix(socket), None)?;
     match client.admin_action(action, None).await? {
-        Reply::Confirm(_) => bail!("the server asked for a confirmation that this command does not know"),
+        Reply::Confirm(_) => bail!("the server asks for a confirmation, which this command does not support"),
         Reply::Events(mut events) => {
             while let Some(event) = events.next().await? {
                 match event {
@@ -76,13 +76,13 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
     Ok(true)
 }
 
-/// `walt-server default-image build NAME`: through a running server, else under the state's lock.
+/// `walt-server default-image build NAME`: imports through a running server, else under the lock of the state.
 ///
 /// # Errors
-/// The recipe or the import failed; nothing is changed then.
+/// The recipe or the import failed; then nothing has changed.
 pub fn build_default_image(config: Config, name: &str) -> Result<()> {
-    let made = recipe::run(&config, name)?;
-    let dir = made.results();
+    let run = recipe::run(&config, name)?;
+    let dir = run.results();
     let action = AdminAction::ImportDefaultImage { name: name.into(), dir: dir.display().to_string() };
     if runtime()?.block_on(ask_server(&config, &action))? {
         return Ok(());
@@ -94,23 +94,23 @@ pub fn build_default_image(config: Config, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// `walt-server down`: a running server leaves, then nodes and sessions are stopped and all that was set
-/// up on the machine is removed. Sessions can be resumed when a server runs again.
+/// `walt-server down`: ends a running server, then stops nodes and sessions and removes what the server set up on the
+/// machine. Sessions can be resumed once a server runs again.
 ///
 /// # Errors
-/// What could not be stopped or removed.
+/// Something could not be stopped or removed.
 pub fn down(config: Config) -> Result<()> {
     if !config.state_dir.exists() {
-        println!("Nothing to do: there is no state in {}.", config.state_dir.display());
+        println!("Nothing to do: {} has no state of a server.", config.state_dir.display());
         return Ok(());
     }
-    // A server that leaves closes the connection in the middle of the answer.
+    // A server that ends closes the connection in the middle of the answer.
     let _ = runtime()?.block_on(ask_server(&config, &AdminAction::Down));
     let start = Instant::now();
     let lock = loop {
         match StateLock::take(&config.state_dir) {
             Ok(lock) => break lock,
-            Err(e) if start.elapsed() > LEAVE_TIMEOUT => return Err(e).context("the server did not leave"),
+            Err(e) if start.elapsed() > LEAVE_TIMEOUT => return Err(e).context("the server did not end"),
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     };
@@ -118,9 +118,9 @@ pub fn down(config: Config) -> Result<()> {
     let stopped = nodes::vnode::stop_all(app.nodes())?;
     let closed = runtime()?.block_on(sessions::stop_all(app.sessions()))?;
     network::down(app.config())?;
-    walt_container::emulation::remove(&emulation::owner(app.config()))?;
+    walt_container::emulation::remove(&foreign_cpu::owner(app.config()))?;
     walt_sys::process::Cgroup::new(format!("{}/x", app.base().cgroup_root().trim_start_matches('/')))
         .remove_empty_parents()?;
-    println!("Stopped {stopped} node(s) and {closed} shell session(s); the network is as it was.");
+    println!("Stopped {stopped} node(s) and {closed} shell session(s), and restored the network.");
     Ok(())
 }

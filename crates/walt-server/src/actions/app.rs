@@ -15,7 +15,7 @@ use std::sync::Arc;
 use walt_images::Store;
 use walt_types::UserName;
 
-/// The services of one server. Services take what they name, never this.
+/// The services of one server. A service takes the services it needs, never this.
 pub struct App {
     base: Arc<Base>,
     images: Arc<Images>,
@@ -29,7 +29,7 @@ impl App {
     /// Opens the state of a server whose lock is held.
     ///
     /// # Errors
-    /// What of it cannot be used, and why.
+    /// Part of it cannot be used; the error says which and why.
     pub fn open(config: Config, held: &StateLock) -> Result<Self> {
         let base = Arc::new(Base::open(config, held)?);
         let images = Arc::new(Images::open(base.clone())?);
@@ -88,8 +88,7 @@ impl App {
         &self.process
     }
 
-    /// Checks that the user has agreed: without warnings nothing is asked, else the token must be the one
-    /// of this operation in this state.
+    /// Checks the consent of the user: if there are warnings, the token must be that of this operation in this state.
     ///
     /// # Errors
     /// The question, with the token that answers it.
@@ -115,7 +114,7 @@ impl App {
 pub mod tests {
     use super::*;
 
-    /// A server on the directories of a test. Its lock is let go: nobody else uses them.
+    /// A server on the directories of a test. Its lock is released, since nobody else uses them.
     pub fn open(config: Config) -> Result<App> {
         let lock = StateLock::take(&config.state_dir)?;
         App::open(config, &lock)

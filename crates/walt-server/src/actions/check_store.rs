@@ -1,4 +1,4 @@
-//! `walt-server check-store`: is every reference, layer and digest right, and is nothing left over?
+//! `walt-server check-store`: checks that references, layers and digests are right and that nothing is left over.
 //!
 //! ```text
 //!  look    references → configurations → layers; views; sessions; what else lies there     nobody writes: by the
@@ -6,8 +6,8 @@
 //!  verify  each layer hashed from its files, each index built again                        here, beside the server
 //!  look    again, if something was wrong: what was removed meanwhile is no finding
 //! ```
-//! Beside a server, an orphan is a finding only once housekeeping had [`PATIENCE`] to remove it. Without one,
-//! all that a killed server has left is a finding; the next start removes it. Nothing is written.
+//! While a server runs, an orphan is reported only if housekeeping has not removed it within [`PATIENCE`]. Otherwise,
+//! everything that a killed server left is reported; the next start removes it. Nothing is written.
 
 use crate::{
     actions::admin::runtime,
@@ -30,22 +30,22 @@ use walt_client::{Client, Target};
 use walt_images::{Audit, Fault, Finding, Object, Store};
 use walt_types::ImageId;
 
-/// How long housekeeping has to remove what nothing needs. It runs seconds after each change, and later
-/// only while images are imported or saved.
+/// How long housekeeping may take to remove unused objects. It runs seconds after each change, later only while
+/// images are imported or saved.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
+/// Pause between two inspections.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a server may take to start to answer, or to leave, when its state is in use and it does not answer.
-const BETWEEN: Duration = Duration::from_secs(60);
+/// How long a server may take to start or to end: its state is in use then, but it does not answer.
+const TRANSITION: Duration = Duration::from_secs(60);
 
-/// Looks at the store while nobody writes to it.
-pub async fn look_beside_writers(app: &App) -> Outcome<StoreLook> {
-    let _alone = app.images().exclusive().await;
-    Ok(crate::base::db::blocking(|| look(app.store(), app.db(), app.images().pins()))?)
+/// Inspects the store of this server while nobody writes to it.
+pub async fn inspect_running(app: &App) -> Outcome<StoreLook> {
+    let _exclusive = app.images().exclusive().await;
+    Ok(crate::base::db::blocking(|| inspect(app.store(), app.db(), app.images().pins()))?)
 }
 
-/// Looks at the store. The caller sees to it that nobody writes to it.
-fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
+/// Inspects the store. Nobody may write to it meanwhile.
+fn inspect(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
     let live = crate::services::images::live::live(db, pins)?;
     let (refs, nodes, sessions) =
         db.with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?, SessionRow::all(c)?)))?;
@@ -55,7 +55,7 @@ fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
         names.entry(row.image_id).or_default().push(row.reference.full());
     }
     let known: BTreeSet<String> = refs.iter().map(|r| r.reference.full()).collect();
-    let mut findings: Vec<StoreFinding> = found.findings.iter().map(|f| express(f, &names)).collect();
+    let mut findings: Vec<StoreFinding> = found.findings.iter().map(|f| to_finding(f, &names)).collect();
     for node in nodes.iter().filter(|n| !known.contains(&n.facts.image.full())) {
         findings.push(StoreFinding {
             object: format!("reference {}", node.facts.image.full()),
@@ -77,13 +77,13 @@ fn look(store: &Store, db: &Db, pins: &Pins) -> Result<StoreLook> {
     })
 }
 
-/// What there is to read.
+/// The objects to read and verify.
 fn needed(look: &StoreLook) -> Audit {
     let (images, layers, views) = (look.images.clone(), look.layers.clone(), look.views.clone());
     Audit { images, layers, views, findings: Vec::new() }
 }
 
-fn express(finding: &Finding, names: &BTreeMap<ImageId, Vec<String>>) -> StoreFinding {
+fn to_finding(finding: &Finding, names: &BTreeMap<ImageId, Vec<String>>) -> StoreFinding {
     let object = finding.object.to_string();
     let who = match &finding.object {
         Object::Image(id) => names.get(id).map(|list| format!(" ({})", list.join(", "))).unwrap_or_default(),
@@ -97,8 +97,9 @@ fn express(finding: &Finding, names: &BTreeMap<ImageId, Vec<String>>) -> StoreFi
     StoreFinding { message: format!("{object}{who} {is}: {}", finding.why), object, fault }
 }
 
-/// Asks the server for a look; none if no server runs. Without one, looks under the lock of its state.
-fn any_look(config: &Config) -> Result<(StoreLook, bool)> {
+/// Asks a running server to inspect its store; otherwise inspects it under the lock of the state. The second value
+/// tells whether a server runs.
+fn inspect_any(config: &Config) -> Result<(StoreLook, bool)> {
     let start = Instant::now();
     loop {
         if std::os::unix::net::UnixStream::connect(config.socket()).is_ok() {
@@ -106,33 +107,33 @@ fn any_look(config: &Config) -> Result<(StoreLook, bool)> {
                 .block_on(async { Client::new(Target::Unix(config.socket()), None)?.store().await });
             match asked {
                 Ok(look) => return Ok((look, true)),
-                // It was killed, or left: what it was asked is answered by the next turn.
+                // It was killed or has ended: the next turn answers.
                 Err(walt_client::Error::Broken(_) | walt_client::Error::Connect { .. })
-                    if start.elapsed() < BETWEEN => {}
-                Err(e) => return Err(e).context("the server does not say what its store holds"),
+                    if start.elapsed() < TRANSITION => {}
+                Err(e) => return Err(e).context("cannot get the contents of the store from the server"),
             }
         }
         match StateLock::take(&config.state_dir) {
-            // Until the look is done: a server may start while files are read.
+            // Only during the inspection: a server may start while files are verified.
             Ok(_lock) => {
                 let db = Db::open_to_read(&config.state_dir)?;
-                return Ok((look(&Store::open_to_read(&config.state_dir), &db, &Pins::default())?, false));
+                return Ok((inspect(&Store::open_to_read(&config.state_dir), &db, &Pins::default())?, false));
             }
-            Err(e) if start.elapsed() > BETWEEN => return Err(e),
+            Err(e) if start.elapsed() > TRANSITION => return Err(e),
             Err(_) => std::thread::sleep(PAUSE),
         }
     }
 }
 
-/// Refuses a configuration under which no server ever ran, and accounts that may not read its state.
+/// Refuses a configuration with which no server has run, and accounts that may not read its state.
 pub(crate) fn must_have_state(config: &Config) -> Result<()> {
     let dir = config.state_dir.display();
     match std::fs::metadata(config.state_dir.join("walt.sqlite")) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            bail!("there is no state of a server in {dir}: is it the right configuration?")
+            bail!("{dir} has no state of a server; is this the right configuration?")
         }
-        Err(e) => Err(e).with_context(|| format!("cannot read {dir}: run this as root")),
+        Err(e) => Err(e).with_context(|| format!("cannot read {dir}; run this command as root")),
     }
 }
 
@@ -160,15 +161,15 @@ struct Report {
 pub fn run(config: &Config, json: bool) -> Result<bool> {
     must_have_state(config)?;
     let start = Instant::now();
-    let (mut look, mut server) = any_look(config)?;
-    // In use, a store always has something that is about to be removed, and sessions that have for a moment
-    // a record or a directory only: what counts is what stays.
-    let mut stays = std::mem::take(&mut look.findings);
-    while server && !stays.is_empty() && start.elapsed() < PATIENCE {
+    let (mut look, mut server) = inspect_any(config)?;
+    // A store in use always has objects that are about to be removed, and sessions that for a moment have only a
+    // record or only a directory. Only findings that persist count.
+    let mut lasting = std::mem::take(&mut look.findings);
+    while server && !lasting.is_empty() && start.elapsed() < PATIENCE {
         std::thread::sleep(PAUSE);
-        (look, server) = any_look(config)?;
+        (look, server) = inspect_any(config)?;
         let now = std::mem::take(&mut look.findings);
-        stays.retain(|finding| now.contains(finding));
+        lasting.retain(|finding| now.contains(finding));
     }
     let store = Store::open_to_read(&config.state_dir);
     let mut bytes = 0;
@@ -178,11 +179,11 @@ pub fn run(config: &Config, json: bool) -> Result<bool> {
         }
     });
     if !wrong.is_empty() {
-        let now = needed(&any_look(config)?.0);
+        let now = needed(&inspect_any(config)?.0);
         wrong.retain(|f| now.needs(&f.object));
     }
-    let mut findings = stays;
-    findings.extend(wrong.iter().map(|f| express(f, &BTreeMap::new())));
+    let mut findings = lasting;
+    findings.extend(wrong.iter().map(|f| to_finding(f, &BTreeMap::new())));
     findings.sort();
     let report = Report {
         server,
@@ -208,7 +209,7 @@ fn print(report: &Report) {
         println!("{}", finding.message);
     }
     let verdict = match report.findings.len() {
-        0 => "everything is right".to_owned(),
+        0 => "no problems found".to_owned(),
         1 => "1 finding".to_owned(),
         n => format!("{n} findings"),
     };
@@ -222,6 +223,6 @@ fn print(report: &Report) {
         report.sessions,
     );
     if !report.server && report.findings.iter().any(|f| f.fault == StoreFault::Orphan) {
-        eprintln!("Tip: no server runs; the next 'walt-server run' removes what a killed one has left over.");
+        eprintln!("Tip: no server is running; the next 'walt-server run' removes what a killed server left.");
     }
 }

@@ -1,4 +1,4 @@
-//! `walt node console`: output from qemu's log file, input through its socket while somebody types.
+//! `walt node console`: output comes from qemu's log file, input goes through its socket.
 
 use crate::services::nodes::vnode;
 use crate::{
@@ -13,11 +13,11 @@ use std::time::Duration;
 use walt_api::term::{STDOUT, ServerMessage};
 use walt_vnode::console::Keyboard;
 
-/// How much of what was written before is shown, in bytes: about a screen.
+/// Bytes of earlier output that are shown first: about a screen.
 const HISTORY: u64 = 4 << 10;
 /// Largest piece sent at once, in bytes.
 const CHUNK: u64 = 16 << 10;
-/// How often the log is looked at: files cannot be waited for.
+/// How often the log is polled.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Serves one client until it goes. Any number may watch.
@@ -25,7 +25,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
     if !node.facts.is_virtual {
         return Err(refused("Error: console is only available on virtual nodes."));
     }
-    let failed = |e: walt_vnode::Error| anyhow::Error::new(e).context("the console cannot be read");
+    let failed = |e: walt_vnode::Error| anyhow::Error::new(e).context("cannot read the console");
     let log = vnode::log_of(app.nodes(), node.mac);
     let mut follower = blocking(|| log.follow(HISTORY)).map_err(failed)?;
     to.message(&ServerMessage::Started { session: None, os: false }).await;
@@ -53,7 +53,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
                         keyboard.as_ref().map_or(Ok(()), |k| k.type_bytes(&bytes))
                     });
                     if let Err(e) = typed {
-                        // The machine restarts: what is typed now is lost, the next key opens the new socket.
+                        // The machine restarts: this input is lost, the next key opens the new socket.
                         tracing::debug!(node = %node.facts.name, "console: {e}");
                         keyboard = None;
                     }

@@ -1,33 +1,33 @@
-//! The passes of housekeeping: old sessions, pushes that wait too long, and what nothing in the store needs.
+//! Housekeeping: ends old sessions, drops stale pushes, and removes unused objects from the store.
 
 use crate::{
     actions::app::App,
-    services::{images::housekeeping, sessions},
+    services::{images::garbage, sessions},
 };
 use anyhow::Result;
 use std::{sync::Arc, time::Duration};
 
-/// Longest time between two passes; each change that can free something also starts one.
+/// Longest time between two passes. A change that can leave something unused requests one.
 const INTERVAL: Duration = Duration::from_secs(3600);
-/// How long a pass is put off, so that a burst of changes is one pass.
+/// Delay of a pass, so that a burst of changes causes only one.
 const DELAY: Duration = Duration::from_secs(2);
 
 async fn pass(app: &App) -> Result<()> {
-    let alone = app.images().exclusive().await;
+    let exclusive = app.images().exclusive().await;
     app.registries().uploads().drop_old();
-    housekeeping::pass(app.images(), &alone)
+    garbage::collect(app.images(), &exclusive)
 }
 
-/// Passes for ever: at the start, for what a killed server has left; after changes; and once an hour.
+/// Runs passes for ever: at the start, for what a killed server left; after changes; and once an hour.
 pub async fn run(app: Arc<App>) {
     loop {
         if let Err(e) = sessions::end_old_ones(app.sessions()).await {
-            tracing::warn!("old sessions: {e:#}");
+            tracing::warn!("cannot end old sessions: {e:#}");
         }
         if let Err(e) = pass(&app).await {
-            tracing::warn!("housekeeping: {e:#}");
+            tracing::warn!("housekeeping failed: {e:#}");
         }
-        let _ = tokio::time::timeout(INTERVAL, app.images().tidy_wanted()).await;
+        let _ = tokio::time::timeout(INTERVAL, app.images().housekeeping_requested()).await;
         tokio::time::sleep(DELAY).await;
     }
 }

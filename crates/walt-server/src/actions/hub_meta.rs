@@ -1,7 +1,6 @@
-//! `walt advanced update-hub-meta`: what a publisher says about his images, from what he has on the hub.
+//! `walt advanced update-hub-meta`: updates a publisher's metadata from the images on the hub.
 //!
-//! The hub's registry has no list of repositories; its own API has one, of those that everybody may see. What he keeps
-//! private stays unsaid.
+//! The hub's registry has no list of repositories; its API lists the public ones. Private images are not described.
 
 use crate::{
     actions::app::App,
@@ -27,12 +26,12 @@ use walt_api::RegistryCredentials;
 use walt_registry::{Error, Limits, MAX_PAGES, Registry, Result, Wanted, path_of, pull::resolve};
 use walt_types::PLATFORM_USER;
 
-/// Entries per page that are asked for.
+/// Entries requested per page.
 const PAGE: usize = 100;
-/// Images that are looked at, at once.
+/// Images inspected at the same time.
 const PARALLEL: usize = 8;
 
-/// Does it.
+/// Describes all images of a publisher in the metadata.
 pub async fn update_hub_meta(
     app: &Arc<App>,
     platform: bool,
@@ -40,21 +39,21 @@ pub async fn update_hub_meta(
     events: &Events,
 ) -> Outcome<bool> {
     let hub = app.config().registries.iter().find(|r| r.api == Kind::DockerHub);
-    let hub = hub.ok_or_else(|| refused("the docker hub is not among the registries of this server."))?;
+    let hub = hub.ok_or_else(|| refused("the docker hub is not configured as a registry of this server."))?;
     let label = |e| error::Error::of(&hub.label, e);
     let Some(credentials) = credentials else {
         return Err(error::Error::Credentials { label: hub.label.clone(), given: false }.into());
     };
     let user = if platform { PLATFORM_USER } else { credentials.username.as_str() };
     if !path_part(user) {
-        return Err(refused(format!("'{user}' cannot be a user of the docker hub.")));
+        return Err(refused(format!("'{user}' is not a valid user name of the docker hub.")));
     }
-    events.busy(format!("Looking at the images of {user}")).await;
+    events.busy(format!("Inspecting the images of {user}")).await;
     let registry = open(hub, Some(credentials))?;
     registry.ping().await.map_err(label)?;
     let metadata = scan(hub, &registry, user, events).await.map_err(label)?;
     let before = match hub::read(&registry, user).await {
-        // Without an image there, a hub may not say who may read it.
+        // A hub may ask for credentials for an image that does not exist.
         Err(Error::Credentials { .. }) => None,
         other => Some(other.map_err(label)?),
     };
@@ -68,7 +67,7 @@ pub async fn update_hub_meta(
     Ok(true)
 }
 
-/// All images for nodes that a user has. What fails in a moment's trouble fails all: it must not be left out.
+/// All images for nodes that a user has. A transient failure fails the scan, since no image may be left out for it.
 async fn scan(hub: &RegistryConfig, registry: &Registry, user: &str, events: &Events) -> Result<Metadata> {
     let api = Registry::new(hub.hub_api(), None, Limits::default())?;
     let mut images = Vec::new();
@@ -86,7 +85,7 @@ async fn scan(hub: &RegistryConfig, registry: &Registry, user: &str, events: &Ev
     Ok(Metadata { images: found.into_iter().flatten().collect() })
 }
 
-/// What is to be said about an image; nothing if it is not for nodes.
+/// The description of an image; none if it is not for nodes.
 async fn image(
     registry: &Registry,
     name: String,
@@ -102,13 +101,13 @@ async fn image(
         }
         Err(e) if e.is_transient() => Err(e),
         Err(e) => {
-            events.note(format!("{full} is left out: {e}.")).await;
+            events.note(format!("Skipping {full}: {e}.")).await;
             Ok(None)
         }
     }
 }
 
-/// The names in a list of the hub's API, of all its pages.
+/// The names in a list of the hub's API, from all pages.
 async fn names(api: &Registry, path: &str, what: &str) -> Result<Vec<String>> {
     #[derive(Deserialize)]
     struct Page {
@@ -124,7 +123,7 @@ async fn names(api: &Registry, path: &str, what: &str) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for _ in 0..MAX_PAGES {
         let page: Page = match api.get_json(&path, what).await {
-            // A user without anything.
+            // A user without repositories.
             Err(Error::NotFound { .. }) => return Ok(all),
             other => other?,
         };

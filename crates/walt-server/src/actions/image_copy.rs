@@ -1,38 +1,27 @@
-//! `walt image cp`: files into and out of images, and what all copies into images share.
+//! `walt image cp`: copies files into and out of images, and finds the destination of any copy into an image.
 
-use crate::actions::publish_ref::Consent;
 use crate::{
-    actions::app::App,
+    actions::{
+        app::App,
+        image_change::{BaseImage, GivenConsent, ImageChange, confirmed_target},
+    },
     base::{
         db::{By, blocking},
-        events::Events,
         failure::{Outcome, bad_request, not_found, refused},
         transfer::Channel,
     },
-};
-use crate::{
-    actions::publish_ref::{Target, reboot_warning},
-    services::images::{own_reference, pins::Pinned, squashed_note},
+    services::images::own_reference,
 };
 use std::{io::Read, sync::Arc};
 use walt_api::transfer::{Found, Path, Placed, Source, SourceKind, TOP, place};
-use walt_images::{Composed, Composer, History, Kind, Last, SaveRules, Skipped, View};
+use walt_images::{Composer, Kind, Last, SaveRules};
 use walt_tar::Header;
-use walt_types::{DiffId, ImageId, UserName};
+use walt_types::UserName;
 
-/// Where relative paths begin.
+/// Directory of relative paths.
 const HOME: &[u8] = b"root/";
 
-/// How the user has agreed to what is overwritten and rebooted.
-#[derive(Debug, Clone, Default)]
-pub struct Agreed {
-    /// Token of a confirmation.
-    pub confirm: Option<String>,
-    /// Nothing is asked.
-    pub yes: bool,
-}
-
-/// A path of an image or a node from its root.
+/// A path on an image or a node, relative to its root.
 pub fn from_root(path: &Path) -> Vec<u8> {
     match path.0.strip_prefix(b"/") {
         Some(rest) => rest.to_vec(),
@@ -40,7 +29,7 @@ pub fn from_root(path: &Path) -> Vec<u8> {
     }
 }
 
-/// What a source at `path` is: its last name, and whether its contents are meant.
+/// The source at `path`: its last name, and whether only its contents are copied.
 pub fn source_of(path: &[u8], is_dir: bool) -> Source {
     let last = path.split(|b| *b == b'/').rfind(|part| !part.is_empty()).unwrap_or(b".");
     let kind = match (is_dir, last) {
@@ -51,17 +40,17 @@ pub fn source_of(path: &[u8], is_dir: bool) -> Source {
     Source { kind, name: Path(last.to_vec()) }
 }
 
-/// A destination in a tree: where the entry [`TOP`] of the tar goes, and whether it is left out itself.
+/// A destination in a tree: where the top entry of the tar goes, and whether that entry itself is dropped.
 #[derive(Debug, Clone)]
 pub struct Destination {
-    /// What the source is called in the tar.
+    /// The name of the source in the tar.
     top: Vec<u8>,
     at: Vec<u8>,
     merged: bool,
 }
 
 impl Destination {
-    /// Applies the rules of copies to what the composed tree has at `path`.
+    /// Applies the rules of copies to the tree at `path`.
     pub fn find(composer: &Composer, path: &Path, source: &Source) -> Outcome<Self> {
         let at = composer.resolve(&from_root(path), Last::Follow).map_err(refused)?;
         let parent = at.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &at[..slash]);
@@ -75,57 +64,38 @@ impl Destination {
         let (at, merged) = match place(source.kind, found, &path.show()).map_err(refused)? {
             Placed::Itself => (at, false),
             Placed::Merged => (at, true),
-            Placed::Inside if matches!(name.as_slice(), b"" | b"." | b"..") || name.contains(&b'/') => {
-                return Err(bad_request("the source has no name that it could have in the destination"));
+            Placed::Inside => {
+                check_name(name)?;
+                (join(&at, name), false)
             }
-            Placed::Inside => (crate::actions::image_copy::join(&at, name), false),
         };
-        // Inside of a directory: the rule that forbids a directory over a file, and its other half.
+        // `place` has checked the destination itself; this checks an entry of the same name inside it.
         let real = composer.resolve(&at, Last::Follow).map_err(refused)?;
-        let (is_file, is_dir) = match composer.kind(&real) {
-            Some(Kind::Dir) => (false, true),
-            other => (other.is_some(), false),
-        };
+        let existing = composer.kind(&real).filter(|_| !at.is_empty());
         let shown = format!("/{}", Path(at.clone()).show());
-        match source.kind {
-            SourceKind::File if is_dir && !at.is_empty() => {
-                Err(refused(format!("Overwriting directory {shown} with a file is not allowed.")))
-            }
-            SourceKind::Directory | SourceKind::Contents if is_file => {
-                Err(refused(format!("Overwriting regular file {shown} with a directory is not allowed.")))
-            }
-            _ => Ok(Self { top: TOP.into(), at, merged }),
-        }
+        check_overwrite(existing.map(|kind| kind == Kind::Dir), source.kind != SourceKind::File, &shown)?;
+        Ok(Self { top: TOP.into(), at, merged })
     }
 
-    /// The same place for a node's file or directory, whatever is there: it takes the place of a file, and a
-    /// directory is merged with one.
+    /// The same path as on a node: a file replaces a file there, a directory is merged into a directory there.
     pub fn same_place(composer: &Composer, path: &Path, is_dir: bool, top: &[u8]) -> Outcome<Self> {
         let at = composer.resolve(&from_root(path), Last::Follow).map_err(refused)?;
         let parent = at.iter().rposition(|b| *b == b'/').map_or(&b""[..], |slash| &at[..slash]);
         if !at.is_empty() && composer.kind(parent) != Some(Kind::Dir) {
             return Err(not_found(format!("No such file or directory: {}", path.show())));
         }
-        match (composer.kind(&at), is_dir) {
-            (Some(Kind::Dir), false) => {
-                Err(refused(format!("Overwriting directory {} with a file is not allowed.", path.show())))
-            }
-            (Some(kind), true) if kind != Kind::Dir => Err(refused(format!(
-                "Overwriting regular file {} with a directory is not allowed.",
-                path.show()
-            ))),
-            _ => Ok(Self { top: top.to_vec(), merged: at.is_empty(), at }),
-        }
+        check_overwrite(composer.kind(&at).map(|kind| kind == Kind::Dir), is_dir, &path.show())?;
+        Ok(Self { top: top.to_vec(), merged: at.is_empty(), at })
     }
 
-    /// Renames an entry of the tar to where it goes; false leaves it out.
+    /// Renames an entry of the tar to its destination; false drops it.
     fn apply(&self, header: &mut Header) -> walt_images::Result<bool> {
         let top = self.top.as_slice();
         let moved = |path: &[u8]| match path.strip_prefix(top) {
             Some(b"") => Ok(self.at.clone()),
             Some(rest) if top.is_empty() => Ok(join(&self.at, rest)),
             Some(rest) if rest.starts_with(b"/") => Ok(join(&self.at, &rest[1..])),
-            _ => Err(walt_images::Error::Layer("the tar has an entry outside of what is copied".into())),
+            _ => Err(walt_images::Error::Layer("the tar has an entry outside the source".into())),
         };
         let is_top = header.path == top;
         header.path = moved(&header.path)?;
@@ -135,7 +105,7 @@ impl Destination {
         Ok(!(is_top && self.merged))
     }
 
-    /// Puts the tar there. With `owner`, everything gets it.
+    /// Extracts the tar to this destination. With `owner`, all entries get that owner.
     pub fn extract(
         &self,
         composer: &mut Composer,
@@ -153,118 +123,47 @@ impl Destination {
     }
 }
 
+/// Refuses a name that cannot be used inside a destination directory.
+pub(super) fn check_name(name: &[u8]) -> Outcome<()> {
+    match name {
+        b"" | b"." | b".." => {}
+        name if name.contains(&b'/') => {}
+        _ => return Ok(()),
+    }
+    Err(bad_request("the source has no name to use inside the destination directory"))
+}
+
+/// Refuses to replace a directory by a file, or a file by a directory. `existing` tells whether what is there is a
+/// directory; none if nothing is.
+pub(super) fn check_overwrite(existing: Option<bool>, source_is_dir: bool, shown: &str) -> Outcome<()> {
+    match (existing, source_is_dir) {
+        (Some(true), false) => {
+            Err(refused(format!("Overwriting directory {shown} with a file is not allowed.")))
+        }
+        (Some(false), true) => {
+            Err(refused(format!("Overwriting regular file {shown} with a directory is not allowed.")))
+        }
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     if dir.is_empty() { name.to_vec() } else { [dir, b"/", name].concat() }
 }
 
-/// An image that a change is based on.
-#[derive(Debug, Clone)]
-pub struct Base {
-    /// The image.
-    pub image: ImageId,
-    /// What the change comes on top of.
-    pub view: Arc<View>,
-}
-
-/// An image that a change has made: in the store, and pinned.
-#[derive(Debug)]
-pub struct Made {
-    /// The image.
-    pub image: ImageId,
-    /// Whether its layers below the change had to be squashed.
-    squashed: bool,
-    /// Attributes of its files that were not set.
-    skipped: Skipped,
-    _pinned: Pinned,
-}
-
-impl Made {
-    /// Tells the user what he did not ask for.
-    pub async fn tell(&self, events: &Events) {
-        if self.squashed {
-            events.note(squashed_note()).await;
-        }
-        if let Some(note) = self.skipped.note() {
-            events.note(format!("Note: {note}")).await;
-        }
-    }
-}
-
-impl Base {
-    /// The image's own tree.
-    pub fn of(app: &App, image: ImageId) -> Outcome<Self> {
-        let layers: Vec<DiffId> = app.store().config(&image).and_then(|c| c.layers())?;
-        let view = blocking(|| app.store().view(&layers, None))?;
-        Ok(Self { image, view })
-    }
-
-    /// Makes an image of this one and what `composer` has, pinned; none if nothing changed. If this one has all the
-    /// layers that it can have, the new one has them squashed. To be called in a thread that may block.
-    pub fn finish(
-        &self,
-        app: &App,
-        composer: Composer,
-        rules: &SaveRules,
-        by: &By,
-        created: i64,
-    ) -> Outcome<Option<Made>> {
-        let mut pinned = app.images().pins().begin();
-        let skipped = composer.skipped().clone();
-        let _changes = tokio::runtime::Handle::current().block_on(app.images().writing());
-        let made = composer.finish_with(rules)?;
-        let Composed::Layer(layer) = made else { return Ok(None) };
-        let mut config = app.store().config(&self.image)?;
-        let history = History {
-            created: Some(crate::base::time::rfc3339(created)),
-            created_by: Some(by.command.clone()),
-            author: Some(by.user.clone()),
-            ..History::default()
-        };
-        config.created.clone_from(&history.created);
-        let squashed = app.store().make_room(&mut config, history.created.clone())?;
-        config.push_layer(&layer.diff_id, history);
-        let image = app.store().put_config(&config)?;
-        pinned.image(image);
-        Ok(Some(Made { image, squashed, skipped, _pinned: pinned }))
-    }
-}
-
-/// The target of a change of an own image that exists: the user agrees to the reboot of the nodes that use it.
-pub async fn agreed_target(
-    app: &App,
-    caller: &UserName,
-    image: &str,
-    operation: &str,
-    agreed: &Agreed,
-) -> Outcome<(Target, ImageId)> {
-    let decision = app.base().decide().await;
-    let target = Target::plan(app, caller, image, &decision)?;
-    let present = app.images().find(&target.reference)?;
-    if !target.users.is_empty() {
-        let warning = reboot_warning(target.users.len());
-        target.agreed_with(
-            app,
-            caller,
-            Consent { operation, confirm: agreed.confirm.as_deref(), yes: agreed.yes, warning },
-            &decision,
-        )?;
-    }
-    Ok((target, present.image_id))
-}
-
-/// Copies files of the client into an own image.
+/// Copies files of the client into an image of the caller.
 pub async fn to_image(
     app: &Arc<App>,
     caller: &UserName,
     image: &str,
     path: Path,
     source: Source,
-    agreed: Agreed,
+    consent: GivenConsent,
     channel: &mut Channel,
 ) -> Outcome<bool> {
     let operation = format!("copy to {image} {}", path.show());
-    let (target, image_id) = agreed_target(app, caller, image, &operation, &agreed).await?;
-    let base = Base::of(app, image_id)?;
+    let (target, image_id) = confirmed_target(app, caller, image, &operation, &consent).await?;
+    let base = BaseImage::of(app, image_id)?;
     let destination = blocking(|| -> Outcome<_> {
         let composer = app.store().compose(&base.view)?;
         Destination::find(&composer, &path, &source)
@@ -272,27 +171,18 @@ pub async fn to_image(
     let name = target.reference.image();
     let from = if source.name.0.is_empty() { ".".to_owned() } else { source.name.show() };
     let by = By::new(caller, format!("walt image cp {from} {name}:{}", path.show()));
-    let created = crate::base::time::now() as i64;
-    let _tidy = app.images().tidy_when_done();
-    let (server, author) = (app.clone(), by.clone());
-    let made = channel
+    let _housekeeping = app.images().housekeeping_on_drop();
+    let change = ImageChange::new(app, base, SaveRules::exact(), by);
+    let work = change.clone();
+    let new = channel
         .receive(TOP.as_bytes(), false, move |tar| {
-            let app = &*server;
-            let mut composer = app.store().compose(&base.view)?;
-            destination.extract(&mut composer, tar, Some((0, 0))).map_err(refused)?;
-            base.finish(app, composer, &SaveRules::exact(), &author, created)
+            work.compose(|composer| destination.extract(composer, tar, Some((0, 0))).map_err(refused))
         })
         .await?;
-    let events = channel.events();
-    let Some(made) = made else {
-        events.out(target.unchanged()).await;
-        return Ok(true);
-    };
-    made.tell(&events).await;
-    target.publish_and_reboot(app, made.image, created, &by, &events).await
+    change.publish(&target, new, &channel.events()).await
 }
 
-/// Copies files of an own image to the client.
+/// Copies files of an image of the caller to the client.
 pub async fn from_image(
     app: &Arc<App>,
     caller: &UserName,
@@ -301,13 +191,12 @@ pub async fn from_image(
     channel: &mut Channel,
 ) -> Outcome<bool> {
     let row = app.images().find(&own_reference(caller, image)?)?;
-    // Pinned: the name may get another meaning while a slow client takes the files.
+    // Pinned, since the name may be changed while a slow client receives the files.
     let mut pinned = app.images().pins().begin();
     let view = {
-        let _changes = app.images().writing().await;
+        let _writing = app.images().writing().await;
         pinned.image(row.image_id);
-        let layers = app.store().config(&row.image_id).and_then(|c| c.layers())?;
-        blocking(|| app.store().view(&layers, None))?
+        blocking(|| app.images().own_view(&row.image_id))?
     };
     let number = view
         .resolve(&from_root(path))

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use walt_api::{Image, ImageList, SessionInfo};
 use walt_types::UserName;
 
-/// All images of all users; a caller who has none gets the first ones before.
+/// All images of all users. If `first_for` has no images, that user first gets clones of the default images.
 pub async fn list(app: &App, first_for: Option<&UserName>) -> Outcome<ImageList> {
     let notes = match first_for {
         Some(user) => {

@@ -1,4 +1,4 @@
-//! `walt image squash`: all layers of an image as one.
+//! `walt image squash`: merges all layers of an image into one.
 
 use crate::actions::publish_ref::Consent;
 use crate::actions::publish_ref::{Target, reboot_warning};
@@ -9,12 +9,13 @@ use crate::{
         events::Events,
         failure::{Outcome, not_found},
     },
+    services::images::history_entry,
 };
 use std::sync::Arc;
-use walt_images::{History, cancel};
+use walt_images::cancel;
 use walt_types::UserName;
 
-/// Squashes an image of the caller's; false if a node could not be rebooted.
+/// Squashes an image of the caller; false if a node could not be rebooted.
 pub async fn squash(
     app: &Arc<App>,
     caller: &UserName,
@@ -34,41 +35,34 @@ pub async fn squash(
         if layers.len() > 1 && !target.users.is_empty() {
             let warning = reboot_warning(target.users.len());
             let consent = Consent { operation: "squash", confirm, yes: false, warning };
-            target.agreed_with(app, caller, consent, &decision)?;
+            target.check_consent_with(app, caller, consent, &decision)?;
         }
         (target, config, layers)
     };
     if layers.len() < 2 {
-        events.out(format!("Image {} has one layer only: nothing to do.", target.reference.image())).await;
+        events.out(format!("Image {} has only one layer: nothing to do.", target.reference.image())).await;
         return Ok(true);
     }
     events.busy("Squashing").await;
-    let _tidy = app.images().tidy_when_done();
+    let _housekeeping = app.images().housekeeping_on_drop();
     let mut pinned = app.images().pins().begin();
-    let command = format!("walt image squash {}", target.reference.image());
+    let by = By::new(caller, format!("walt image squash {}", target.reference.image()));
     let created = crate::base::time::now() as i64;
     let image = {
-        let _changes = app.images().writing().await;
-        let told = events.clone();
+        let _writing = app.images().writing().await;
+        let client = events.clone();
         let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
             let squash = || app.store().squash(&*app.store().view(&layers, None)?);
-            let layer = cancel::when(move || told.is_gone(), squash)?;
-            config.created = Some(crate::base::time::rfc3339(created));
-            config.set_squashed(
-                &layer.diff_id,
-                History {
-                    created: config.created.clone(),
-                    created_by: Some(command.clone()),
-                    author: Some(caller.to_string()),
-                    ..History::default()
-                },
-            );
+            let layer = cancel::when(move || client.is_gone(), squash)?;
+            let history = history_entry(&by, created);
+            config.created.clone_from(&history.created);
+            config.set_squashed(&layer.diff_id, history);
             app.store().put_config(&config)
         });
         let image = made?;
         pinned.image(image);
         image
     };
-    let users = target.publish_ref(app, image, created, &By::new(caller, command)).await?;
-    crate::actions::reboot::tell_and_reboot(app, users, "Image was squashed successfully.", events).await
+    let users = target.publish_ref(app, image, created, &by).await?;
+    crate::actions::reboot::announce_and_reboot(app, users, "Image was squashed successfully.", events).await
 }

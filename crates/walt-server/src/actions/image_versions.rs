@@ -1,4 +1,4 @@
-//! `walt image history|rollback|prune|diff`: what names have meant.
+//! `walt image history|rollback|prune|diff`: the versions of an image.
 
 use crate::actions::publish_ref::Consent;
 use crate::{
@@ -11,16 +11,16 @@ use crate::{
 };
 use crate::{
     actions::publish_ref::{Target, reboot_warning},
-    services::images::own_reference,
+    services::images::{self, own_reference},
 };
 use std::{collections::BTreeSet, sync::Arc};
 use walt_api::versions::{
     FileChange, FileDifference, ImageDiff, ImageHistory, ImageVersion, MAX_DIFFERENCES, show_path,
 };
-use walt_images::{Change, Difference, Kind, View};
+use walt_images::{Change, Difference, Kind};
 use walt_types::{DiffId, ImageId, ImageRef, UserName};
 
-/// What a name of the caller's has meant.
+/// The images that a name of the caller points to and has pointed to.
 pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory> {
     let row = app.images().find(&own_reference(caller, name)?)?;
     let rows = app.db().with(|c| HistoryRow::of(c, &row.reference))?;
@@ -54,7 +54,7 @@ fn layers(app: &App, image: &ImageId) -> Outcome<Vec<DiffId>> {
     Ok(config.layers()?)
 }
 
-/// Lets a name mean again what it meant before; false if a node could not be rebooted.
+/// Makes a name point to an earlier version again; false if a node could not be rebooted.
 pub async fn roll_back(
     app: &Arc<App>,
     caller: &UserName,
@@ -81,38 +81,31 @@ pub async fn roll_back(
         };
         if chosen.image_id == present.image_id {
             return Err(refused(format!(
-                "image {image} is what it was in version {} already.",
+                "image {image} already points to the same image as version {}.",
                 chosen.version
             )));
         }
         if !target.users.is_empty() {
             let operation = format!("rollback {}", chosen.version);
             let warning = reboot_warning(target.users.len());
-            target.agreed_with(
+            target.check_consent_with(
                 app,
                 caller,
                 Consent { operation: &operation, confirm, yes: false, warning },
                 &decision,
             )?;
         }
-        let created = made(app, &chosen.image_id)?.unwrap_or(chosen.since);
+        let created = images::created(&app.store().config(&chosen.image_id)?).unwrap_or(chosen.since);
         (target, chosen, created)
     };
     let command = format!("walt image rollback {} {}", target.reference.image(), chosen.version);
     target.publish_and_reboot(app, chosen.image_id, created, &By::new(caller, command), events).await
 }
 
-/// When an image was made, by its configuration.
-fn made(app: &App, image: &ImageId) -> Outcome<Option<i64>> {
-    let config = app.store().config(image)?;
-    let time = config.created.and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    Ok(time.map(jiff::Timestamp::as_second))
-}
-
-/// Forgets the earlier versions of one name of the caller's, or of all.
+/// Forgets the earlier versions of one image of the caller, or of all.
 ///
 /// # Errors
-/// There is no such image; or the question, which is answered by the token in `confirm`.
+/// There is no such image; or the question to the user, which the token in `confirm` answers.
 pub async fn prune(
     app: &App,
     caller: &UserName,
@@ -120,7 +113,7 @@ pub async fn prune(
     confirm: Option<&str>,
     events: &Events,
 ) -> Outcome<bool> {
-    // Until it is done: what has come since the question is not agreed to.
+    // Held to the end: the consent does not cover versions that came after the question.
     let _decision = app.base().decide().await;
     let references: Vec<ImageRef> = match name {
         Some(name) => vec![app.images().find(&own_reference(caller, name)?)?.reference],
@@ -142,24 +135,24 @@ pub async fn prune(
     }
     let warnings: Vec<String> = affected
         .iter()
-        .map(|(r, n)| format!("Image {}: {n} earlier version(s) would be lost for good.", r.image()))
+        .map(|(r, n)| format!("Image {}: {n} earlier version(s) would be deleted for good.", r.image()))
         .collect();
-    // What has come since is not agreed to.
+    // The token is for exactly these versions.
     let facts = warnings.join(" ");
     app.confirmed(caller, "prune", &facts, confirm, warnings)?;
     app.db().transaction(|tx| -> anyhow::Result<()> {
         affected.iter().try_for_each(|(r, _)| HistoryRow::prune(tx, r).map(drop))
     })?;
-    app.images().tidy_soon();
+    app.images().request_housekeeping();
     for (reference, count) in affected {
         events.out(format!("Image {}: {count} earlier version(s) removed.", reference.image())).await;
     }
     Ok(true)
 }
 
-/// How two images differ: names of the caller's or full names, with `@VERSION` behind them or without.
+/// The differences of two images, given by names of the caller or full names, with or without `@VERSION`.
 pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Outcome<ImageDiff> {
-    // Nothing may remove what is being read.
+    // Pinned, so that nothing removes what is being read.
     let mut pinned = app.images().pins().begin();
     let (from, to) = {
         let _decision = app.base().decide().await;
@@ -169,14 +162,12 @@ pub async fn diff(app: &Arc<App>, caller: &UserName, from: &str, to: &str) -> Ou
         (from, to)
     };
     let (differences, truncated) = blocking(|| -> anyhow::Result<_> {
-        let view = |image: &ImageId| -> anyhow::Result<Arc<View>> {
-            Ok(app.store().view(&app.store().config(image)?.layers()?, None)?)
-        };
+        let (old, new) = (app.images().own_view(&from.1)?, app.images().own_view(&to.1)?);
         let (mut list, mut truncated) = (Vec::new(), false);
-        walt_images::diff(&*view(&from.1)?, &*view(&to.1)?, &mut |difference| {
+        walt_images::diff(&old, &new, &mut |difference| {
             truncated = list.len() == MAX_DIFFERENCES;
             if !truncated {
-                list.push(express(&difference));
+                list.push(to_file_difference(&difference));
             }
             !truncated
         })?;
@@ -191,7 +182,7 @@ fn version_of(app: &App, caller: &UserName, text: &str) -> Outcome<(String, Imag
         Some((name, number)) => {
             let number: u32 = number
                 .parse()
-                .map_err(|_| bad_request(format!("'{text}': a number is expected behind the '@'.")))?;
+                .map_err(|_| bad_request(format!("'{text}': expected a version number after '@'.")))?;
             (name, Some(number))
         }
     };
@@ -208,7 +199,7 @@ fn version_of(app: &App, caller: &UserName, text: &str) -> Outcome<(String, Imag
     Ok((format!("{}@{number}", reference.full()), row.image_id))
 }
 
-fn express(difference: &Difference) -> FileDifference {
+fn to_file_difference(difference: &Difference) -> FileDifference {
     let (change, what) = match &difference.change {
         Change::Added => (FileChange::Added, Vec::new()),
         Change::Deleted => (FileChange::Deleted, Vec::new()),
@@ -219,7 +210,7 @@ fn express(difference: &Difference) -> FileDifference {
         Kind::Dir => "directory",
         Kind::Symlink => "symlink",
         Kind::Char | Kind::Block => "device",
-        // The last two are in no view.
+        // The last two do not occur in views.
         Kind::Fifo | Kind::Socket | Kind::Whiteout => "fifo",
     };
     FileDifference {

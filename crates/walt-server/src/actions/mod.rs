@@ -1,5 +1,5 @@
-//! What users ask for, one file each: the only place for questions, for the lock of decisions, for the wording of
-//! results and for reboots.
+//! What users ask for, one file each. Questions to users, decisions under the lock, the wording of results, and
+//! reboots are here only.
 
 pub mod admin;
 pub mod app;
@@ -9,14 +9,21 @@ pub mod clone;
 pub mod console;
 pub mod housekeeping;
 pub mod hub_meta;
+pub mod image_actions;
+pub mod image_change;
 pub mod image_copy;
+pub mod image_fix_owner;
 pub mod image_list;
 pub mod image_squash;
 pub mod image_versions;
-pub mod images;
+pub mod node_actions;
+pub mod node_boot;
+pub mod node_config;
 pub mod node_copy;
+pub mod node_create;
+pub mod node_program;
 pub mod node_save;
-pub mod nodes;
+pub mod ownership;
 pub mod ping;
 pub mod publish;
 pub mod publish_ref;

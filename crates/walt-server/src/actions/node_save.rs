@@ -1,23 +1,25 @@
-//! `walt node save`: what a node changed in its RAM becomes a layer on the image that it booted.
+//! `walt node save`: saves what a node changed in its RAM as a layer on the image that it booted.
 //!
 //! ```text
 //! node   upper directory of its overlay ──save.sh──▶ names that show in each changed directory, then a tar
 //! server composer on the view that the node booted: the tar is put on it; names of the view that show no more are
 //!        removed; what the rules leave out goes; the rest is the layer
 //! ```
-//! On an image that has all the layers that it can have, the new image has those squashed: a reboot for that would lose
-//! what is to be saved.
+//! If the image has the maximum number of layers, they are squashed for the new image: a reboot to make room would
+//! lose the changes.
 //!
-//! Deletions come from names that do not show any more, not from marks in the upper directory: that works with every
-//! kernel, and for directories that were removed and made again. Busybox' tar has neither attributes nor parts of
-//! seconds: files whose content is that of the image keep the image's.
+//! Deletions are found by names that are no longer listed, not by whiteouts in the upper directory: this works with
+//! every kernel, and for directories that were removed and created again. The tar of busybox has neither attributes
+//! nor fractions of seconds: files with unchanged content keep those of the image.
 
 use crate::{
-    actions::app::App,
     actions::{
-        image_copy::{Base, Made},
+        app::App,
+        image_change::{BaseImage, ImageChange},
+        image_copy::join,
+        node_program::NodeProgram,
         publish_ref::Target,
-        reboot::tell_and_reboot,
+        reboot::{announce_and_reboot, wait_booted},
     },
     base::{
         db::{By, HistoryRow, NodeRow, RefRow, blocking},
@@ -25,17 +27,18 @@ use crate::{
         failure::{Failure, Outcome, refused, refused_hint},
     },
 };
-use crate::{actions::node_copy::Remote, actions::reboot::wait_booted};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufReader, Read},
     sync::Arc,
 };
 use walt_api::versions::show_path;
-use walt_images::{Change, Composer, Kind, SaveRules, View, cancel, diff};
+use walt_images::{Change, Composer, Kind, SaveRules, View, diff};
 use walt_tar::{Header, Type};
 use walt_types::{ImageId, UserName};
 
+/// Beginning of the message when the changes do not arrive.
+const CANNOT_READ: &str = "cannot read the changes of the node";
 /// What runs on the node.
 const SCRIPT: &str = include_str!("node_save.sh");
 /// Most bytes of names that a node may list.
@@ -43,11 +46,11 @@ const MAX_NAMES: usize = 256 << 20;
 /// Bytes read from ssh at once.
 const CHUNK: usize = 1 << 18;
 
-/// A save, as its user has agreed to it.
+/// A save, as its user confirmed it.
 pub struct Save {
     /// The node.
     pub node: NodeRow,
-    /// What the image's name means now.
+    /// The reference to save to.
     pub target: Target,
     /// Only list what would be saved.
     pub dry_run: bool,
@@ -58,7 +61,7 @@ fn names(input: &mut impl Read) -> Result<Vec<Vec<u8>>, String> {
     let (mut all, mut name, mut total) = (Vec::new(), Vec::new(), 0);
     let mut byte = [0];
     loop {
-        input.read_exact(&mut byte).map_err(|_| "its answer breaks off".to_owned())?;
+        input.read_exact(&mut byte).map_err(|_| "its answer is incomplete".to_owned())?;
         total += 1;
         if total > MAX_NAMES {
             return Err(format!("its changed directories have more than {} MiB of names", MAX_NAMES >> 20));
@@ -71,7 +74,7 @@ fn names(input: &mut impl Read) -> Result<Vec<Vec<u8>>, String> {
     }
 }
 
-/// What shows in directories of the node, by path: only those that could be listed.
+/// The names in directories of the node, by path, for the directories that could be listed.
 type Shown = BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>;
 
 fn shown(list: Vec<Vec<u8>>) -> Shown {
@@ -79,7 +82,7 @@ fn shown(list: Vec<Vec<u8>>) -> Shown {
     let clean =
         |path: &[u8]| path.strip_prefix(b"./").unwrap_or(if path == b"." { b"" } else { path }).to_vec();
     for path in list {
-        // Names have no slash: the last "/." is ours.
+        // Names have no slash, so the last "/." comes from the script.
         if let Some(dir) = path.strip_suffix(b"/.") {
             all.entry(clean(dir)).or_default();
         } else if let Some(slash) = path.iter().rposition(|b| *b == b'/')
@@ -91,17 +94,16 @@ fn shown(list: Vec<Vec<u8>>) -> Shown {
     all
 }
 
-/// Puts what the node sends on top of the view.
+/// Applies what the node sends to the view.
 fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
-    let what = "the changes of the node cannot be read";
-    let odd = |e: String| refused(format!("{what}: {e}"));
-    names(input).map_err(odd)?;
-    let shown = shown(names(input).map_err(odd)?);
+    let unreadable = |e: String| refused(format!("{CANNOT_READ}: {e}"));
+    names(input).map_err(unreadable)?;
+    let shown = shown(names(input).map_err(unreadable)?);
     let (mut dirs, mut gone) = (Vec::new(), Vec::new());
     let mut marks = BTreeSet::new();
     let edit = &mut |header: &mut Header| {
         match header.kind {
-            // A deletion, as overlayfs marks it: all marks may be names of one device.
+            // A whiteout of overlayfs: all whiteouts may be hard links of one device.
             Type::Char if header.rdev == (0, 0) => {
                 marks.insert(header.path.clone());
                 gone.push(header.path.clone());
@@ -116,19 +118,19 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
         }
         Ok(true)
     };
-    composer.extract(input, b"", edit, &mut |_| ()).map_err(|e| refused(format!("{what}: {e}")))?;
+    composer.extract(input, b"", edit, &mut |_| ()).map_err(|e| unreadable(e.to_string()))?;
     let view = composer.view().clone();
     for dir in dirs {
         let (Some(names), Some(number)) = (shown.get(&dir), view.find(&dir)) else { continue };
         for child in view.children(number) {
             let name = view.name(*child);
             if !names.contains(name) {
-                gone.push(crate::actions::image_copy::join(&dir, name));
+                gone.push(join(&dir, name));
             }
         }
     }
     for path in gone {
-        // What the tar has is there, whatever was seen before.
+        // An entry of the tar exists, even if the list was made before it.
         if composer.untouched(&path).is_some() {
             composer.remove(&path)?;
         }
@@ -137,7 +139,7 @@ fn receive(composer: &mut Composer, input: &mut impl Read) -> Outcome<()> {
     Ok(())
 }
 
-/// The image whose tree the node booted.
+/// The image that the node booted.
 fn booted_image(app: &App, node: &NodeRow, view: &View) -> Outcome<ImageId> {
     let (current, refs, before) = app
         .db()
@@ -153,9 +155,9 @@ fn booted_image(app: &App, node: &NodeRow, view: &View) -> Outcome<ImageId> {
         }
     }
     Err(refused_hint(
-        "the image that this node booted is not kept any more.",
+        "the image that this node booted has been removed.",
         format!(
-            "'walt node reboot {}' lets it boot the present one; changes in its RAM are lost then",
+            "'walt node reboot {}' boots the current one, and drops the changes in the node's RAM",
             node.facts.name
         ),
     ))
@@ -168,69 +170,51 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     events.out("** Analysing changes made on this node").await;
     let grants = app.db().with(|c| NodeRow::grants(c, node.mac))?;
     let [granted] = grants.as_slice() else {
-        return Err(refused(format!(
-            "it is not known which image {} booted: reboot it first",
-            node.facts.name
-        )));
+        return Err(refused(format!("cannot tell which image {} booted; reboot it first", node.facts.name)));
     };
     let mut pinned = app.images().pins().begin();
     let base = {
-        let _changes = app.images().writing().await;
+        let _writing = app.images().writing().await;
         let view = blocking(|| app.store().view_by_id(granted))?;
         let image = booted_image(app, &node, &view)?;
         pinned.image(image);
         view.platform().into_iter().for_each(|layer| pinned.layer(*layer));
-        Base { image, view }
+        BaseImage { image, view }
     };
     let by = By::new(caller, format!("walt node save {} {}", node.facts.name, target.reference.image()));
-    let created = crate::base::time::now() as i64;
-    let _tidy = app.images().tidy_when_done();
-    let (server, author, image) = (app.clone(), by.clone(), base.image);
+    let _housekeeping = app.images().housekeeping_on_drop();
     events.out("** Building the image").await;
-    let (mut remote, _ends) = Remote::start(app, &node, SCRIPT.as_bytes())?;
-    let told = events.clone();
-    let made = tokio::task::spawn_blocking(move || {
-        cancel::when(
-            move || told.is_gone(),
-            || -> Outcome<Option<Made>> {
-                let app = &*server;
-                // For the save may be over before this is: it is dropped when its client goes.
-                let _tidy = app.images().tidy_when_done();
-                let mut composer = app.store().compose(&base.view)?;
-                let mut input = BufReader::with_capacity(CHUNK, remote.stdout()?);
-                drop(remote.stdin());
-                let received = receive(&mut composer, &mut input);
-                drop(input);
-                // What the node says comes first: answers that break off have a reason there.
-                remote.finish("the changes of the node cannot be read")?;
-                received?;
-                base.finish(app, composer, &SaveRules::standard(), &author, created)
-            },
-        )
-    })
-    .await
-    .map_err(|e| Failure::of_task("the save")(e))??;
-    let Some(made) = made else {
+    let (program, _kill_on_drop) = NodeProgram::start(app, &node, SCRIPT.as_bytes())?;
+    let base_image = base.image;
+    let change = ImageChange::new(app, base, SaveRules::standard(), by);
+    let client = events.clone();
+    let work = change.compose_from(
+        program,
+        CANNOT_READ,
+        move || client.is_gone(),
+        |composer, output| receive(composer, &mut BufReader::with_capacity(CHUNK, output)),
+    );
+    let new = work.await.map_err(|e| Failure::of_task("the save")(e))??;
+    let Some(new) = new else {
         events.out("Nothing changed on this node: no image was made.").await;
         return Ok(true);
     };
     if dry_run {
-        return list(app, image, made.image, events).await;
+        return list(app, base_image, new.image, events).await;
     }
-    made.tell(events).await;
+    new.report(events).await;
     events.out("** Verifying the image").await;
-    target.fits(app, &made.image)?;
-    let users = target.publish_ref(app, made.image, created, &by).await?;
-    tell_and_reboot(app, users, "OK", events).await
+    target.check_models(app, &new.image)?;
+    let users = target.publish_ref(app, new.image, change.created(), change.by()).await?;
+    announce_and_reboot(app, users, "OK", events).await
 }
 
-/// Lists what an image has more or less than the one before.
+/// Lists the differences between the new image and the old one.
 async fn list(app: &Arc<App>, old: ImageId, new: ImageId, events: &Events) -> Outcome<bool> {
     let (mut lines, mut counts, mut bytes) = (Vec::new(), [0u64; 3], 0);
     blocking(|| -> anyhow::Result<()> {
-        let view =
-            |image: &ImageId| anyhow::Ok(app.store().view(&app.store().config(image)?.layers()?, None)?);
-        diff(&*view(&old)?, &*view(&new)?, &mut |d| {
+        let (old, new) = (app.images().own_view(&old)?, app.images().own_view(&new)?);
+        diff(&old, &new, &mut |d| {
             let (word, index) = match d.change {
                 Change::Added => ("added", 0),
                 Change::Changed(_) => ("changed", 1),

@@ -1,4 +1,4 @@
-//! `walt node ping`: ICMP echo (RFC 792) from the server, ten times, printed like ping(8) does.
+//! `walt node ping`: sends ten ICMP echo requests (RFC 792) from the server and prints the replies as ping(8) does.
 
 use crate::{
     actions::app::App,
@@ -21,7 +21,7 @@ use walt_api::term::STDOUT;
 const COUNT: u16 = 10;
 /// Time between them, and the longest wait for an answer.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Bytes of data in each, as ping(8) has it.
+/// Bytes of data in each, as in ping(8).
 const DATA: usize = 56;
 /// ICMP header without the data.
 const HEADER: usize = 8;
@@ -48,7 +48,7 @@ fn request(id: u16, sequence: u16) -> [u8; HEADER + DATA] {
     packet
 }
 
-/// Whether an IPv4 packet from a raw socket is the answer to one request.
+/// Whether an IPv4 packet from a raw socket is the reply to a request.
 fn answers(packet: &[u8], id: u16, sequence: u16) -> bool {
     let header = usize::from(packet.first().copied().unwrap_or(0) & 0x0f) * 4;
     packet.get(header..header + HEADER).is_some_and(|icmp| {
@@ -56,12 +56,12 @@ fn answers(packet: &[u8], id: u16, sequence: u16) -> bool {
     })
 }
 
-/// Runs until all answers are in, the time is over, or the client goes; 0 if there was any answer.
+/// Runs until all replies have arrived, the time is over, or the client disconnects; 0 if there was a reply.
 pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {
-    let socket = open(app.config().bridge()).context("cannot open a socket for ICMP")?;
+    let socket = open(app.config().bridge()).context("cannot open an ICMP socket")?;
     let id = u16::from_ne_bytes(crate::base::random::random());
-    let say = async |text: String| to.output(STDOUT, text.as_bytes()).await;
-    say(format!("PING {} ({}) {DATA} bytes of data.\r\n", node.facts.name, node.ip)).await;
+    let print = async |text: String| to.output(STDOUT, text.as_bytes()).await;
+    print(format!("PING {} ({}) {DATA} bytes of data.\r\n", node.facts.name, node.ip)).await;
     let mut received = 0;
     for sequence in 1..=COUNT {
         let turn = tokio::time::sleep(INTERVAL);
@@ -69,7 +69,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
         let start = Instant::now();
         let sent = socket.send_to(&request(id, sequence), SocketAddr::new(node.ip.into(), 0)).await;
         if let Err(e) = sent {
-            say(format!("{}: {e}\r\n", node.ip)).await;
+            print(format!("{}: {e}\r\n", node.ip)).await;
         }
         let mut answered = false;
         let mut buffer = [0; 1500];
@@ -89,7 +89,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
                         received += 1;
                         let ms = start.elapsed().as_secs_f64() * 1000.0;
                         let bytes = DATA + HEADER;
-                        say(format!("{bytes} bytes from {}: icmp_seq={sequence} time={ms:.3} ms\r\n", node.ip)).await;
+                        print(format!("{bytes} bytes from {}: icmp_seq={sequence} time={ms:.3} ms\r\n", node.ip)).await;
                         if sequence == COUNT {
                             break;
                         }
@@ -99,7 +99,7 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
         }
     }
     let lost = 100 * (COUNT - received) / COUNT;
-    say(format!("{COUNT} packets transmitted, {received} received, {lost}% packet loss\r\n")).await;
+    print(format!("{COUNT} packets transmitted, {received} received, {lost}% packet loss\r\n")).await;
     Ok(i32::from(received == 0))
 }
 
@@ -108,7 +108,7 @@ fn open(bridge: &str) -> anyhow::Result<UdpSocket> {
     socket.bind_device(Some(bridge.as_bytes()))?;
     socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0).into())?;
     socket.set_nonblocking(true)?;
-    // A raw socket is read and written like a UDP one; the runtime has no type of its own for it.
+    // Tokio has no type for raw sockets; they are read and written like UDP sockets.
     Ok(UdpSocket::from_std(socket.into())?)
 }
 

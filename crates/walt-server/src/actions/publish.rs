@@ -11,7 +11,7 @@ use crate::{
 };
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
-    services::registries::{error, find, get::tell_progress, hub, links::path_part, open},
+    services::registries::{error, find, hub, links::path_part, open, pull::report_progress},
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use walt_registry::{
 };
 use walt_types::{DiffId, ImageName, UserName};
 
-/// The registry that is meant, or the question which one.
+/// The registry to publish to, or the request to choose one.
 fn chosen<'a>(app: &'a App, label: Option<&str>) -> Outcome<&'a RegistryConfig> {
     let all = &app.config().registries;
     match (label.filter(|l| *l != "auto"), all.as_slice()) {
@@ -50,12 +50,12 @@ pub fn repository_of(registry: &RegistryConfig, user: &str, image: &ImageName) -
         None => user,
     };
     if !owner.split('/').all(path_part) {
-        return Err(bad_request(format!("'{owner}' cannot be part of the name of an image in a registry.")));
+        return Err(bad_request(format!("'{owner}' cannot be part of an image name in a registry.")));
     }
     Ok(format!("{owner}/{}", image.name()))
 }
 
-/// Does it.
+/// Publishes an image.
 pub async fn publish(
     app: &Arc<App>,
     caller: &UserName,
@@ -74,7 +74,7 @@ pub async fn publish(
     registry.ping().await.map_err(|e| error::Error::of(&config.label, e))?;
     let mut pinned = app.images().pins().begin();
     {
-        // It may have been removed since we looked.
+        // It may have been removed since the check above.
         let _writing = app.images().writing().await;
         pinned.image(app.images().find(&row.reference)?.image_id);
     }
@@ -86,7 +86,7 @@ pub async fn publish(
         let digest = push::finish(&registry, &repository, image.tag(), &bytes, &blobs).await;
         Outcome::Ok((blobs, digest.map_err(|e| error::Error::of(&config.label, e))?))
     };
-    let (blobs, digest) = tell_progress(work, events, "Publishing", &progress, 0).await?;
+    let (blobs, digest) = report_progress(work, events, "Publishing", &progress, 0).await?;
     remember(app, config, &repository, &blobs)?;
     if config.api == Kind::DockerHub {
         let labels = app.store().config(&row.image_id)?;

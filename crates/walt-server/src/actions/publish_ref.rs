@@ -1,4 +1,4 @@
-//! The end of everything that makes an image: a reference of the caller points to it.
+//! The end of every operation that makes an image: a reference of the caller points to the new image.
 //!
 //! ```text
 //! plan         what the reference points to now, and which nodes use it     a Decision
@@ -8,7 +8,7 @@
 //!              the image is made for; reference and history change in one transaction     a Decision
 //! reboot       nodes that use it                                            none; also when the client has gone
 //! ```
-//! If the reference points to that image already, nothing of this is done, and the user is told.
+//! If the reference already points to the image, nothing is changed, and the user is told so.
 
 use crate::{
     actions::app::App,
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 use crate::{
-    actions::reboot::tell_and_reboot,
+    actions::reboot::announce_and_reboot,
     base::state::Decision,
     services::images::{labels, own_reference},
 };
@@ -27,36 +27,36 @@ use rusqlite::Connection;
 use std::{collections::BTreeSet, sync::Arc};
 use walt_types::{ImageId, ImageRef, Model, UserName};
 
-/// What an operation is going to do with a reference, as its user agrees to it.
+/// The reference that an operation is going to change, as its user confirmed it.
 #[derive(Debug, Clone)]
 pub struct Target {
     /// The reference.
     pub reference: ImageRef,
-    /// What it points to now; none if it is a new name.
+    /// What it points to; none for a new name.
     pub present: Option<RefRow>,
     /// The nodes that use it.
     pub users: Vec<NodeRow>,
 }
 
-/// How a user agrees to an operation that overwrites an image.
+/// The consent of a user to an operation that overwrites an image.
 #[derive(Debug)]
 pub struct Consent<'a> {
-    /// Name of the operation; a token is for one operation only.
+    /// Name of the operation; a token confirms one operation only.
     pub operation: &'a str,
-    /// The token that the user has given.
+    /// The token from the user.
     pub confirm: Option<&'a str>,
-    /// Whether nothing is to be asked.
+    /// Do not ask.
     pub yes: bool,
     /// The question.
     pub warning: String,
 }
 
 impl Target {
-    /// What a name of the caller's points to. A name with an open shell session is refused: its changes are based on
-    /// the image that the name points to now.
+    /// What a name of the caller points to. A name with an open shell session is refused, since the changes of the
+    /// session are based on the current image.
     ///
     /// # Errors
-    /// The name is not one, or has a session.
+    /// The name is invalid, or has an open session.
     pub fn plan(app: &App, caller: &UserName, name: &str, _decision: &Decision<'_>) -> Outcome<Self> {
         Self::of(app, own_reference(caller, name)?)
     }
@@ -64,7 +64,7 @@ impl Target {
     /// As [`Target::plan`], for a reference that is checked again when it is published.
     ///
     /// # Errors
-    /// The reference has a session.
+    /// The reference has an open session.
     pub fn of(app: &App, reference: ImageRef) -> Outcome<Self> {
         let target = Self::of_session(app, reference)?;
         if target.present.is_some() {
@@ -73,7 +73,7 @@ impl Target {
         Ok(target)
     }
 
-    /// As [`Target::of`], for the save of a session, which may be that of the reference.
+    /// As [`Target::of`], for the save of a session, which may be open on this reference.
     ///
     /// # Errors
     /// The database failed.
@@ -83,9 +83,8 @@ impl Target {
         Ok(Self { reference, present, users })
     }
 
-    /// Asks before an image is overwritten, unless the user has said `yes` beforehand or the token in `confirm` is
-    /// that of this state.
-    pub fn agreed(
+    /// Asks before an image is overwritten, unless `yes` is set or the token in `confirm` is that of this state.
+    pub fn check_consent(
         &self,
         app: &App,
         caller: &UserName,
@@ -95,11 +94,11 @@ impl Target {
         decision: &Decision<'_>,
     ) -> Outcome<()> {
         let consent = Consent { operation, confirm, yes, warning: overwrite_warning(self.users.len()) };
-        self.agreed_with(app, caller, consent, decision)
+        self.check_consent_with(app, caller, consent, decision)
     }
 
-    /// As [`Target::agreed`], with the caller's own warning.
-    pub fn agreed_with(
+    /// As [`Target::check_consent`], with another warning.
+    pub fn check_consent_with(
         &self,
         app: &App,
         caller: &UserName,
@@ -116,26 +115,26 @@ impl Target {
         app.confirmed(caller, operation, &facts, confirm, vec![warning])
     }
 
-    /// Refuses an image that is not made for the models of the nodes that use the reference.
-    pub fn fits(&self, app: &App, image: &ImageId) -> Outcome<()> {
+    /// Refuses an image that is not compatible with the models of the nodes that use the reference.
+    pub fn check_models(&self, app: &App, image: &ImageId) -> Outcome<()> {
         let users = app.images().nodes_using(&self.reference)?;
         if users.is_empty() {
             return Ok(());
         }
-        fits_all(&users, &app.images().models_of(image)?, &self.reference)
+        check_models_of(&users, &app.images().models_of(image)?, &self.reference)
     }
 
-    /// Whether the reference points to this image already.
-    pub fn is(&self, image: &ImageId) -> bool {
+    /// Whether the reference points to this image.
+    pub fn points_to(&self, image: &ImageId) -> bool {
         self.present.as_ref().is_some_and(|p| p.image_id == *image)
     }
 
-    /// The sentence for a user whose image is what it was.
+    /// The result if the image did not change.
     pub fn unchanged(&self) -> String {
         format!("Nothing changed: image {} is left as it was.", self.reference.image())
     }
 
-    /// The sentence for a user whose reference points to something new.
+    /// The result if the reference points to a new image.
     pub fn published(&self) -> String {
         let name = self.reference.image();
         match self.present {
@@ -144,9 +143,9 @@ impl Target {
         }
     }
 
-    /// Makes the reference point to `image`, which is in the store. The result is the nodes that use it now: say how it
-    /// ended, and reboot them, by [`tell_and_reboot`]. Fails if the reference was changed since the plan, and changes
-    /// nothing then. If it points to that image already ([`Target::is`]), nothing changes, and no node needs a reboot.
+    /// Makes the reference point to `image`, which is in the store. The result is the nodes that use the reference;
+    /// reboot them with [`announce_and_reboot`]. Fails, without any change, if the reference was changed since the
+    /// plan. If it already points to that image ([`Target::points_to`]), nothing changes, and no node needs a reboot.
     pub async fn publish_ref(
         &self,
         app: &Arc<App>,
@@ -157,8 +156,7 @@ impl Target {
         publish_refs(app, std::slice::from_ref(self), image, created, by).await
     }
 
-    /// Refuses if the reference does not point any more to what it pointed to when this was planned; `otherwise` says
-    /// what that means for the user.
+    /// Refuses if the reference was changed since the plan; `otherwise` tells the user the consequence.
     ///
     /// # Errors
     /// Somebody changed it.
@@ -168,24 +166,24 @@ impl Target {
             return Ok(());
         }
         let name = self.reference.image();
-        Err(refused(format!("image {name} was changed by somebody else meanwhile: {otherwise}")))
+        Err(refused(format!("image {name} was changed by somebody else in the meantime: {otherwise}")))
     }
 
-    /// Refuses if the reference may not point to `image` now.
+    /// Refuses if the reference cannot point to `image` now.
     fn check_publishable(&self, app: &App, image: &ImageId, decision: &Decision<'_>) -> Outcome<()> {
-        self.check_unchanged(app, "nothing was done, try again", decision)?;
-        if self.is(image) {
+        self.check_unchanged(app, "nothing was done; try again", decision)?;
+        if self.points_to(image) {
             return Ok(());
         }
         if self.present.is_some() {
             app.images().no_session(&self.reference)?;
         }
         labels::fits_server(&app.store().config(image)?)?;
-        self.fits(app, image)
+        self.check_models(app, image)
     }
 
-    /// [`Target::publish_ref`], the words `Image … updated.`, `New image … saved.` or [`Target::unchanged`], and the reboot of
-    /// the nodes that use it; false if one of them failed.
+    /// Publishes the reference, announces it as updated, new or unchanged, and reboots the nodes that use it; false
+    /// if one of them failed to reboot.
     pub async fn publish_and_reboot(
         &self,
         app: &Arc<App>,
@@ -195,13 +193,13 @@ impl Target {
         events: &Events,
     ) -> Outcome<bool> {
         let users = self.publish_ref(app, image, created, by).await?;
-        let text = if self.is(&image) { self.unchanged() } else { self.published() };
-        tell_and_reboot(app, users, text, events).await
+        let text = if self.points_to(&image) { self.unchanged() } else { self.published() };
+        announce_and_reboot(app, users, text, events).await
     }
 }
 
-/// [`Target::publish_ref`] for several references: all of them, or none. Those that point to that image already are left
-/// as they are.
+/// [`Target::publish_ref`] for several references: all of them, or none. References that already point to the image
+/// are not changed.
 pub async fn publish_refs(
     app: &Arc<App>,
     targets: &[Target],
@@ -212,7 +210,7 @@ pub async fn publish_refs(
     publish_refs_with(app, targets, image, created, by, |_| Ok(())).await
 }
 
-/// As [`publish_refs`], with what else is recorded in the same transaction; it is also if nothing changes.
+/// As [`publish_refs`]; `also` is run in the same transaction, even if no reference changes.
 pub async fn publish_refs_with(
     app: &Arc<App>,
     targets: &[Target],
@@ -223,7 +221,7 @@ pub async fn publish_refs_with(
 ) -> Outcome<Vec<NodeRow>> {
     let decision = app.base().decide().await;
     targets.iter().try_for_each(|target| target.check_publishable(app, &image, &decision))?;
-    let changing: Vec<&Target> = targets.iter().filter(|target| !target.is(&image)).collect();
+    let changing: Vec<&Target> = targets.iter().filter(|target| !target.points_to(&image)).collect();
     app.db().transaction(|tx| -> anyhow::Result<()> {
         let row = |target: &Target| RefRow { reference: target.reference.clone(), image_id: image, created };
         changing.iter().try_for_each(|target| row(target).put(tx, by))?;
@@ -232,7 +230,7 @@ pub async fn publish_refs_with(
     if changing.is_empty() {
         return Ok(Vec::new());
     }
-    app.images().tidy_soon();
+    app.images().request_housekeeping();
     let mut users = Vec::new();
     for target in changing {
         users.extend(app.images().nodes_using(&target.reference)?);
@@ -240,25 +238,27 @@ pub async fn publish_refs_with(
     Ok(users)
 }
 
-/// The warning before nodes are rebooted because their image changes.
+/// The warning before a change of an image reboots nodes.
 pub fn reboot_warning(nodes: usize) -> String {
     format!("This operation would reboot {nodes} node(s) currently using the image.")
 }
 
-/// Refuses an image for these `models` if one of `users`, the nodes that use the reference, is of another.
-pub fn fits_all(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Outcome<()> {
+/// Refuses an image for `models` if one of `users`, the nodes that use the reference, has another model.
+pub fn check_models_of(users: &[NodeRow], models: &[Model], reference: &ImageRef) -> Outcome<()> {
     let others: Vec<&NodeRow> = users.iter().filter(|n| !models.contains(&n.facts.model)).collect();
     let Some(node) = others.first() else { return Ok(()) };
     let names: BTreeSet<&str> = others.iter().map(|n| n.facts.model.as_str()).collect();
-    Err(refused(format!(
-        "Sorry, this image is not compatible with node model(s) {} of node {}, which uses '{}'.",
-        names.into_iter().collect::<Vec<_>>().join(", "),
-        node.facts.name,
-        reference.image()
-    )))
+    let user = format!("of node {}, which uses '{}'", node.facts.name, reference.image());
+    Err(refused(format!("{} {user}.", incompatible(names))))
 }
 
-/// The warning before an own image is overwritten.
+/// The beginning of the message about an image that is not made for these models.
+pub fn incompatible(models: BTreeSet<&str>) -> String {
+    let models: Vec<&str> = models.into_iter().collect();
+    format!("Sorry, this image is not compatible with node model(s) {}", models.join(", "))
+}
+
+/// The warning before an image of the caller is overwritten.
 pub fn overwrite_warning(nodes: usize) -> String {
     let reboot = match nodes {
         0 => String::new(),

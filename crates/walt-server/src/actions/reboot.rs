@@ -1,4 +1,4 @@
-//! Reboots of nodes, by order of their user and because their image has changed; and waiting for the boot.
+//! Reboots nodes, on request or because their image changed, and waits for boots.
 
 use crate::{
     actions::app::App,
@@ -13,35 +13,42 @@ use crate::{
     services::nodes::{boot_timeout, hub::update_life},
 };
 use futures_util::{StreamExt, stream};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use walt_core::{life::Phase, sentences};
 use walt_types::{Mac, NodeName};
 
-/// Nodes that are rebooted at the same time; the others wait their turn.
+/// Nodes that are rebooted at the same time; the others wait.
 const REBOOTS_AT_ONCE: usize = 32;
+/// How long an operation waits for a node before it shows that it waits: most nodes are booted.
+const SILENT_WAIT: Duration = Duration::from_millis(20);
 
-/// Says that an image has changed, and reboots the nodes that use it; false if one of them failed. In a task of its own:
-/// a client may go at any moment, and nodes must not stay with what their image is no more.
-pub async fn tell_and_reboot(
+/// Announces that an image has changed and reboots the nodes that use it; false if one of them failed. This runs in a
+/// task of its own: the client may disconnect at any moment, and nodes must not stay on an outdated image.
+pub async fn announce_and_reboot(
     app: &Arc<App>,
     users: Vec<NodeRow>,
-    said: impl Into<String>,
+    announcement: impl Into<String>,
     events: &Events,
 ) -> Outcome<bool> {
-    reboot(app, users, Some(said.into()), events).await
+    reboot(app, users, Some(announcement.into()), events).await
 }
 
-/// As [`tell_and_reboot`], without a word about the image.
+/// As [`announce_and_reboot`], without an announcement.
 pub async fn reboot_users(app: &Arc<App>, users: &[NodeRow], events: &Events) -> Outcome<bool> {
     reboot(app, users.to_vec(), None, events).await
 }
 
-async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, events: &Events) -> Outcome<bool> {
+async fn reboot(
+    app: &Arc<App>,
+    users: Vec<NodeRow>,
+    announcement: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
     let (app, events) = (app.clone(), events.clone());
-    // Nothing is waited for before this: once the image has changed, the task is there.
+    // There is no await before this point: once the image has changed, the task exists.
     let task = tokio::spawn(async move {
-        if let Some(said) = said {
-            events.out(said).await;
+        if let Some(announcement) = announcement {
+            events.out(announcement).await;
         }
         if users.is_empty() {
             return Ok(true);
@@ -55,8 +62,8 @@ async fn reboot(app: &Arc<App>, users: Vec<NodeRow>, said: Option<String>, event
     task.await.map_err(|e| Failure::of_task("the reboot of nodes")(e))?
 }
 
-/// Reboots nodes, all at the same time, and says how it went; true if all did. When it returns, each of
-/// them counts as not booted until a new boot reports.
+/// Reboots nodes in parallel and reports the results; true if all were rebooted. When this returns, each of them
+/// counts as not booted until it reports its new boot.
 pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, events: &Events) -> Outcome<bool> {
     events.busy("Rebooting").await;
     let results: Vec<(String, Result<(), String>)> = stream::iter(nodes)
@@ -86,7 +93,7 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
         return app.nodes().restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
     }
     if hard {
-        return Err("a physical node cannot be power-cycled by this version".into());
+        return Err("this version cannot power-cycle physical nodes".into());
     }
     app.nodes().hub().command(node.mac, None, "REBOOT").await?;
     update_life(app.nodes(), node.mac, |life| {
@@ -97,8 +104,8 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
     .map_err(|e| format!("{e:#}"))
 }
 
-/// Waits until all these nodes are booted; names and boot times in seconds, by name. Nodes that are
-/// removed meanwhile are an error.
+/// Waits until all these nodes are booted; their names and boot times in seconds, by name. If a node is removed
+/// meanwhile, this fails.
 pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Outcome<Vec<(NodeName, f64)>> {
     let mut changed = app.nodes().hub().watch();
     let mut label = String::new();
@@ -110,7 +117,7 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
             let row = app
                 .db()
                 .with(|c| NodeRow::by_mac(c, *mac))?
-                .ok_or_else(|| not_found("a node that was waited for has been removed"))?;
+                .ok_or_else(|| not_found("a node was removed while waiting for it to boot"))?;
             let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);
             match row.life.phase(crate::base::time::now(), timeout) {
                 Phase::Booted(seconds) => booted.push((row.facts.name, seconds)),
@@ -128,5 +135,33 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
         }
         // Invariant: the sender lives in the App that we borrow.
         changed.changed().await.expect("the hub outlives its watchers");
+    }
+}
+
+/// The client of an operation that first waits for a node to boot.
+pub trait WaitingClient {
+    /// Shows what is waited for.
+    fn busy(&mut self, label: &str) -> impl Future<Output = ()> + Send;
+    /// The next message: whether the client wants to proceed without waiting; none once it has gone.
+    fn proceeds(&mut self) -> impl Future<Output = Option<bool>> + Send;
+}
+
+/// Waits until a node is booted, or until the client asks to proceed without; false if the client has gone.
+pub async fn wait_booted_or_skip(app: &App, mac: Mac, client: &mut impl WaitingClient) -> Outcome<bool> {
+    let macs = [mac];
+    let mut waiting = std::pin::pin!(wait_booted(app, &macs, None));
+    if let Ok(done) = tokio::time::timeout(SILENT_WAIT, &mut waiting).await {
+        return done.map(|_| true);
+    }
+    client.busy("Node bootup notification pending").await;
+    loop {
+        tokio::select! {
+            done = &mut waiting => return done.map(|_| true),
+            proceeds = client.proceeds() => match proceeds {
+                None => return Ok(false),
+                Some(true) => return Ok(true),
+                Some(false) => {}
+            },
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `walt image search`: all places at once. One that is down, slow or talks nonsense costs its own line.
+//! `walt image search`: searches all places at once. A place that is down, slow or broken costs one note.
 
 use crate::{
     actions::app::App,
@@ -8,9 +8,9 @@ use crate::{
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
     services::registries::{
-        PLACE, docker, hub, ignored, in_time,
+        REGISTRY_TIMEOUT, docker, hub, ignored_note,
         links::{Link, path_part, tag_ok},
-        open_one_of_all,
+        open_impatient, with_time_limit,
     },
 };
 use futures_util::{FutureExt, StreamExt, stream};
@@ -24,16 +24,16 @@ use walt_api::{FoundImage, RegistryCredentials};
 use walt_registry::{Error, Registry, Result, Wanted, pull::resolve};
 use walt_types::UserName;
 
-/// Questions to one registry at once.
+/// Parallel requests to one registry.
 const PARALLEL: usize = 8;
-/// Repositories of one registry that are looked at.
+/// Repositories of one registry that are searched.
 const MAX_REPOSITORIES: usize = 5000;
-/// Tags of one repository that are looked at.
+/// Tags of one repository that are searched.
 const MAX_TAGS: usize = 100;
 /// Results of one search.
 const MAX_RESULTS: usize = 10_000;
 
-/// Collects what is found, and tells it.
+/// Filters the images found, and reports them to the client.
 #[derive(Clone)]
 struct Finder {
     keyword: Option<String>,
@@ -46,9 +46,9 @@ impl Finder {
         self.keyword.as_ref().is_none_or(|k| link.text().contains(k.as_str()))
     }
 
-    /// An image with the label for models; its other labels tell more.
-    async fn found(&self, link: &Link, place: &str, label: impl Fn(&str) -> Option<String> + Send + Sync) {
-        // Labels are written by strangers.
+    /// Reports an image, if its labels name models.
+    async fn report(&self, link: &Link, place: &str, label: impl Fn(&str) -> Option<String> + Send + Sync) {
+        // Labels of foreign images are not trusted.
         let models = label(LABEL_MODELS).map(|l| labels::models_in(&l)).unwrap_or_default();
         if models.is_empty() {
             return;
@@ -83,18 +83,19 @@ pub async fn search(
         let (finder, events) = (finder.clone(), events.clone());
         let credentials = credentials.get(&registry.label).cloned();
         places.spawn(async move {
-            let searched = in_time(&registry.label, one_registry(&registry, credentials, &finder)).await;
+            let searched =
+                with_time_limit(&registry.label, one_registry(&registry, credentials, &finder)).await;
             if let Err(e) = searched {
-                events.note(ignored(&registry.label, &e)).await;
+                events.note(ignored_note(&registry.label, &e)).await;
             }
         });
     }
     let daemon = finder.clone();
     places.spawn(async move {
-        // Without a daemon there is nothing to say.
-        if let Ok(Ok(all)) = tokio::time::timeout(PLACE, docker::list()).await {
+        // A server without a daemon is normal.
+        if let Ok(Ok(all)) = tokio::time::timeout(REGISTRY_TIMEOUT, docker::list()).await {
             for (link, labels) in all {
-                daemon.found(&link, "docker daemon", |name| labels.get(name).cloned()).await;
+                daemon.report(&link, "docker daemon", |name| labels.get(name).cloned()).await;
             }
         }
     });
@@ -111,7 +112,7 @@ pub async fn search(
             tag: image.tag().into(),
         };
         let place = if row.reference.is_platform() { "walt (default image)" } else { "walt (other user)" };
-        finder.found(&link, place, |name| config.label(name).map(str::to_owned)).await;
+        finder.report(&link, place, |name| config.label(name).map(str::to_owned)).await;
     }
     while let Some(ended) = places.join_next().await {
         ended.map_err(crate::base::failure::Failure::of_task("the search of a registry"))?;
@@ -124,7 +125,7 @@ async fn one_registry(
     credentials: Option<RegistryCredentials>,
     finder: &Finder,
 ) -> Result<()> {
-    let registry = open_one_of_all(config, credentials.as_ref())?;
+    let registry = open_impatient(config, credentials.as_ref())?;
     match config.api {
         Kind::DockerHub => search_hub(config, &registry, finder).await,
         Kind::DockerRegistryV2 | Kind::JfrogArtifactory => search_catalog(config, &registry, finder).await,
@@ -155,13 +156,13 @@ async fn search_hub(config: &RegistryConfig, registry: &Registry, finder: &Finde
 }
 
 async fn publisher(config: &RegistryConfig, registry: &Registry, finder: &Finder, user: String) {
-    // One publisher's broken image is not the hub's fault.
+    // A broken image of one publisher does not fail the search of the hub.
     let Ok(metadata) = hub::read(registry, &user).await else { return };
     for (full, image) in metadata.images {
         let Ok(link) = Link::parse(&format!("{}:{full}", config.label)) else { continue };
-        // Nobody speaks for others.
+        // Metadata of other users' images are ignored.
         if link.user == user {
-            finder.found(&link, "docker hub", |name| image.labels.get(name).cloned()).await;
+            finder.report(&link, "docker hub", |name| image.labels.get(name).cloned()).await;
         }
     }
 }
@@ -187,7 +188,7 @@ async fn tags_of(
         return Ok(());
     }
     let tags = match registry.tags(&repository).await {
-        // It may have been removed meanwhile, or be another user's.
+        // It may have been removed meanwhile, or belong to another user.
         Err(Error::NotFound { .. } | Error::Credentials { .. }) => return Ok(()),
         other => other?,
     };
@@ -196,13 +197,13 @@ async fn tags_of(
         if !finder.wants(&link) {
             continue;
         }
-        // What cannot be read as an image is none.
+        // Tags that are not images are skipped.
         match resolve(registry, &repository, &tag, Wanted::Models(&[]), |c| c.label(LABEL_MODELS).is_some())
             .await
         {
             Ok(image) => {
                 let label = |name: &str| image.config.label(name).map(str::to_owned);
-                finder.found(&link, "custom registry", label).await;
+                finder.report(&link, "custom registry", label).await;
             }
             Err(e @ Error::Unreachable { .. }) => return Err(e),
             Err(_) => {}

@@ -1,16 +1,15 @@
-//! Saving and discarding a session.
+//! Saves and discards sessions.
 //!
-//! The order of a save, each step durable before the next: the container is stopped and the overlay
-//! sealed; one pass over the upper directory hashes it and writes the skeleton; if the image has all the
-//! layers that it can have, they are squashed for the new one; the commit is recorded; the layer is renamed
-//! into the store; one transaction makes the image known, moves the reference and ends the session. Only
-//! then it is "saved". A crash before the record leaves the session as it was, to be resumed; after it,
-//! [`recover`] goes on.
+//! The order of a save, each step durable before the next: the container is stopped and the overlay sealed; one pass
+//! over the upper directory hashes it and writes the skeleton; if the image has the maximum number of layers, they
+//! are squashed for the new one; the commit is recorded; the layer is renamed into the store; one transaction moves
+//! the reference to the new image and ends the session. Only then the session is saved. After a crash before the
+//! record, the session can be resumed; after a crash behind it, [`recover`] completes the save.
 
 use crate::services::sessions::{dir_of, drop_session, of_image, own};
 use crate::{
     actions::app::App,
-    actions::{publish_ref::Target, reboot::tell_and_reboot},
+    actions::{publish_ref::Target, reboot::announce_and_reboot},
     base::state::Decision,
     base::{
         db::{By, Committing, RefRow, SessionRow, blocking},
@@ -18,15 +17,15 @@ use crate::{
         fail_points,
         failure::{Failure, Outcome, refused},
     },
-    services::images::{own_reference, squashed_note},
+    services::images::{history_entry, own_reference, squashed_note},
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use walt_api::SessionAction;
-use walt_images::{History, Prepared, SaveRules};
+use walt_images::{Prepared, SaveRules};
 use walt_types::{ImageRef, UserName};
 
-/// Carries out an action; false if not all of it was done (events have said why).
+/// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
     app: &Arc<App>,
     caller: &UserName,
@@ -57,7 +56,7 @@ pub async fn act(
     }
 }
 
-/// What a save is going to do, as the user has agreed to it.
+/// A save, as the user confirmed it.
 struct Plan {
     row: SessionRow,
     target: Target,
@@ -94,10 +93,10 @@ async fn save(
     let plan = {
         let decision = app.base().decide().await;
         let plan = plan(app, caller, session, name, &decision)?;
-        plan.target.agreed(app, caller, &format!("save {session}"), confirm, yes, &decision)?;
+        plan.target.check_consent(app, caller, &format!("save {session}"), confirm, yes, &decision)?;
         plan
     };
-    // From here on the client may go: what was agreed to is done to the end.
+    // From here on the client may disconnect: a confirmed save is completed.
     let (app, events) = (app.clone(), events.clone());
     let work = tokio::spawn(async move { commit(&app, plan, &events).await });
     work.await.map_err(|e| Failure::of_task("the save")(e))?
@@ -107,23 +106,23 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     events.busy("Saving").await;
     let dir = dir_of(app.sessions(), &plan.row.id);
     if let Some(client) = crate::services::sessions::holder(app.sessions(), &plan.row).await? {
-        let sealed = client.seal().await.map_err(|e| refused(format!("the session cannot be saved: {e}")))?;
+        let sealed = client.seal().await.map_err(|e| refused(format!("cannot save the session: {e}")))?;
         for note in sealed {
             events.note(note).await;
         }
     }
     fail_points::point("save-sealed");
-    let tidy = app.images().tidy_when_done();
-    let changes = app.images().writing().await;
+    let housekeeping = app.images().housekeeping_on_drop();
+    let writing = app.images().writing().await;
     let mut config = app.store().config(&plan.row.image_id)?;
     let lower = crate::actions::shell::view_of(app, &plan.row)?;
     let layer_dir = dir.join("layer");
     let rules = SaveRules::standard();
     let prepared = blocking(|| app.store().prepare_commit(&layer_dir, &lower, &rules))
-        .map_err(|e| refused(format!("the session cannot be saved, and is kept: {e}")))?;
+        .map_err(|e| refused(format!("cannot save the session, which is kept: {e}")))?;
     let layer = match prepared {
         Prepared::Unchanged { .. } => {
-            drop(changes);
+            drop(writing);
             drop_session(app.sessions(), &plan.row).await?;
             let text = match plan.target.present {
                 Some(_) => plan.target.unchanged(),
@@ -136,17 +135,11 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     };
     fail_points::point("save-prepared");
     let created = crate::base::time::now() as i64;
-    let comment = command_of(&plan.row.image);
-    let history = History {
-        created: Some(crate::base::time::rfc3339(created)),
-        created_by: Some(comment),
-        author: Some(plan.row.user.to_string()),
-        ..History::default()
-    };
+    let by = By::new(&plan.row.user, command_of(&plan.row.image));
+    let history = history_entry(&by, created);
     config.created.clone_from(&history.created);
-    let squashed = blocking(|| app.store().make_room(&mut config, history.created.clone())).map_err(|e| {
-        refused(format!("the session cannot be saved, as its image cannot be squashed, and is kept: {e}"))
-    })?;
+    let squashed = blocking(|| app.store().make_room(&mut config, history.created.clone()))
+        .map_err(|e| refused(format!("cannot squash the image to save the session, which is kept: {e}")))?;
     config.push_layer(&layer.diff_id, history);
     let image_id = app.store().put_config_before(&config, &layer.diff_id)?;
     fail_points::point("save-config");
@@ -158,17 +151,17 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         created,
     };
     let decision = app.base().decide().await;
-    plan.target.check_unchanged(app, "the session is kept, save it under another name", &decision)?;
+    plan.target.check_unchanged(app, "the session is kept; save it under another name", &decision)?;
     app.db().with(|c| SessionRow::set_committing(c, &plan.row.id, Some(&commit)))?;
     fail_points::point("save-recorded");
     finish(app, &plan.row, &commit, &decision)?;
     let users = app.images().nodes_using(&plan.target.reference)?;
-    drop((decision, changes, tidy));
+    drop((decision, writing, housekeeping));
     if squashed {
         events.note(squashed_note()).await;
     }
     let unused = users.is_empty();
-    let rebooted = tell_and_reboot(app, users, plan.target.published(), events).await?;
+    let rebooted = announce_and_reboot(app, users, plan.target.published(), events).await?;
     if unused {
         let name = plan.target.reference.image();
         events.note(format!("Tip: 'walt node boot <node> {name}' boots a node with it.")).await;
@@ -176,12 +169,12 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
     Ok(rebooted)
 }
 
-/// The command as the user typed it.
+/// The command for the history.
 fn command_of(image: &ImageRef) -> String {
     format!("walt image shell {}", image.image())
 }
 
-/// The part of a commit that follows its record; recovery calls it again.
+/// The part of a commit after its record; recovery runs it again.
 fn finish(app: &App, row: &SessionRow, commit: &Committing, _decision: &Decision<'_>) -> Result<()> {
     let dir = dir_of(app.sessions(), &row.id);
     blocking(|| app.store().adopt_layer(&dir.join("layer"), &commit.diff_id))?;
@@ -194,7 +187,7 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing, _decision: &Decision
         SessionRow::delete(tx, &row.id)
     })?;
     fail_points::point("save-referenced");
-    // The session is over; what is left of its directory is rubbish that housekeeping would remove too.
+    // The session has ended; housekeeping would remove its directory too.
     if let Err(e) = blocking(|| {
         crate::base::files::remove_tree(&crate::services::sessions::dir_of(app.sessions(), &row.id))
     }) {
@@ -203,17 +196,17 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing, _decision: &Decision
     Ok(())
 }
 
-/// Ends the commits that an earlier server had begun, then drops the rows whose directory is gone.
+/// Completes the commits that an earlier server began, then drops the rows whose directory is gone.
 ///
 /// # Errors
-/// A commit cannot be ended.
+/// A commit cannot be completed.
 pub async fn recover(app: &Arc<App>) -> Result<()> {
     let decision = app.base().decide().await;
     for row in app.db().with(SessionRow::all)? {
         if let Some(commit) = &row.committing {
             finish(app, &row, commit, &decision)
-                .with_context(|| format!("cannot end the save of {}", commit.target))?;
-            tracing::info!(image = %commit.target, "ended a save that an earlier server had begun");
+                .with_context(|| format!("cannot complete the save of {}", commit.target))?;
+            tracing::info!(image = %commit.target, "completed a save that an earlier server began");
         } else if !dir_of(app.sessions(), &row.id).is_dir() {
             app.db().with(|c| SessionRow::delete(c, &row.id))?;
         }
@@ -225,7 +218,7 @@ pub async fn recover(app: &Arc<App>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::base::config::Config;
-    use walt_images::{ImageConfig, NewEntry, NewKind};
+    use walt_images::{History, ImageConfig, NewEntry, NewKind};
     use walt_types::DiffId;
 
     fn file(path: &str, text: &str) -> NewEntry {

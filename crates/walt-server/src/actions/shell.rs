@@ -1,4 +1,4 @@
-//! Opening a session, attaching to it, and the bytes between its holder and the client.
+//! Opens sessions, attaches to them, and relays bytes between their holders and clients.
 
 use crate::services::sessions::{dir_of, drop_session, of_image, users};
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
         db::{SessionRow, blocking},
         fail_points,
         failure::{Failure, Outcome, refused, refused_hint},
+        files::{new_dir, remove_tree},
         terminal::{FromClient, Input, ToClient},
     },
     services::sessions,
@@ -16,7 +17,7 @@ use crate::{
     },
 };
 use anyhow::Context;
-use std::{collections::BTreeSet, fs::File, io::Write, os::unix::fs::DirBuilderExt, sync::Arc};
+use std::{collections::BTreeSet, fs::File, io::Write, sync::Arc};
 use tokio::sync::mpsc;
 use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
 use walt_container::{
@@ -31,12 +32,12 @@ use walt_container::{
 use walt_images::{Kind, View};
 use walt_types::{ImageRef, UserName};
 
-/// Name of the file, in a session's directory, that keeps a script from standard input.
+/// File in a session's directory that keeps a script from standard input.
 const STDIN_SPOOL: &str = "stdin";
-/// Pieces of output that may wait for a slow client before the shell waits.
+/// Chunks of output that may wait for a slow client before the shell blocks.
 const OUTPUT_QUEUE: usize = 16;
 
-/// Serves one client of an image shell; the shell's exit status. A client that goes leaves the session.
+/// Serves one client of an image shell; the exit status of the shell. The session stays when the client disconnects.
 pub async fn shell(
     app: &Arc<App>,
     user: &UserName,
@@ -48,13 +49,11 @@ pub async fn shell(
     let row = if open.resume {
         let row = of_image(app.sessions(), &image)?;
         if row.committing.is_some() {
-            return Err(refused(
-                "this session is being saved at this moment: look again with 'walt image show'",
-            ));
+            return Err(refused("this session is being saved; see 'walt image show' for its state"));
         }
         row
     } else {
-        let row = begin(app, user, &image, &to).await?;
+        let row = record_session(app, user, &image, &to).await?;
         if let Err(failure) = start(app, &row, &open, &mut from).await {
             drop_session(app.sessions(), &row).await?;
             return Err(failure);
@@ -62,13 +61,18 @@ pub async fn shell(
         row
     };
     app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
-    let status = attached(app, &row, open.tty.as_ref(), &to, &mut from).await;
+    let status = attach(app, &row, open.tty.as_ref(), &to, &mut from).await;
     app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
     status
 }
 
 /// Records a new session on an image.
-async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient) -> Outcome<SessionRow> {
+async fn record_session(
+    app: &Arc<App>,
+    user: &UserName,
+    image: &ImageRef,
+    to: &ToClient,
+) -> Outcome<SessionRow> {
     let decision = app.base().decide().await;
     for text in app.images().first_images(user, &decision)? {
         to.message(&ServerMessage::Note { text }).await;
@@ -78,14 +82,11 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
         let name = image.image();
         return Err(refused_hint(
             format!("Cannot open image {name} because a shell session is already running."),
-            format!(
-                "'walt image shell --resume {name}' goes on with it, \
-                 'walt image shell --discard {name}' ends it and drops its changes"
-            ),
+            images::error::session_hint(name),
         ));
     }
     let config = app.store().config(&found.image_id)?;
-    if let Some(text) = images::emulation::ready(app.images(), &config)? {
+    if let Some(text) = images::foreign_cpu::ensure_runnable(app.images(), &config)? {
         to.message(&ServerMessage::Note { text }).await;
     }
     let platform = platform::of(app.images(), &found.image_id).await?;
@@ -109,7 +110,7 @@ async fn begin(app: &Arc<App>, user: &UserName, image: &ImageRef, to: &ToClient)
     Ok(row)
 }
 
-/// Whether the image lets its operating system be started.
+/// Whether the image has the hooks to start and stop its operating system.
 fn has_hooks(view: &View) -> bool {
     [bundle::OS_START, bundle::OS_SHUTDOWN].iter().all(|hook| {
         view.resolve(hook.trim_start_matches('/').as_bytes())
@@ -118,7 +119,7 @@ fn has_hooks(view: &View) -> bool {
     })
 }
 
-/// Makes the session's directory and starts its holder; a script is received completely before.
+/// Makes the session's directory and starts its holder, after a script was received completely.
 async fn start(
     app: &Arc<App>,
     row: &SessionRow,
@@ -126,10 +127,7 @@ async fn start(
     from: &mut FromClient,
 ) -> Outcome<()> {
     let dir = dir_of(app.sessions(), &row.id);
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .with_context(|| format!("cannot make {}", dir.display()))?;
+    new_dir(&dir, 0o700)?;
     let view = view_of(app, row)?;
     blocking(|| app.store().prepare_upper(&dir.join("layer"), &view))?;
     fail_points::point("shell-prepared");
@@ -147,10 +145,10 @@ async fn start(
 }
 
 async fn hold_session(app: &App, row: &SessionRow, spec: &HoldSpec) -> Outcome<()> {
-    let exe = std::env::current_exe().context("where this program is")?;
+    let exe = std::env::current_exe().context("cannot find the path of this program")?;
     hold::start(spec, &dir_of(app.sessions(), &row.id), &exe)
         .await
-        .map_err(|e| refused(format!("the shell cannot be started: {e}")))
+        .map_err(|e| refused(format!("cannot start the shell: {e}")))
 }
 
 async fn receive_script(mut file: File, from: &mut FromClient) -> Outcome<()> {
@@ -164,16 +162,16 @@ async fn receive_script(mut file: File, from: &mut FromClient) -> Outcome<()> {
                         "the script on standard input is larger than {MAX_SCRIPT} bytes"
                     )));
                 }
-                file.write_all(&bytes).context("cannot keep the script")?;
+                file.write_all(&bytes).context("cannot store the script")?;
             }
             Some(Input::Message(ClientMessage::Eof)) => return Ok(()),
             Some(Input::Message(_)) => {}
-            None => return Err(refused("the client went before it had sent its script")),
+            None => return Err(refused("the client disconnected before it had sent its script")),
         }
     }
 }
 
-/// What the holder is to do.
+/// The specification for the holder.
 fn spec(
     app: &App,
     row: &SessionRow,
@@ -182,7 +180,7 @@ fn spec(
 ) -> Result<HoldSpec, Failure> {
     let config = app.store().config(&row.image_id)?;
     let layers = config.layers()?;
-    let emulated = images::emulation::ready(app.images(), &config)?.is_some();
+    let emulated = images::foreign_cpu::ensure_runnable(app.images(), &config)?.is_some();
     let view = view_of(app, row)?;
     let lowers = std::iter::once(&row.platform)
         .chain(layers.iter().rev())
@@ -208,8 +206,8 @@ fn spec(
     })
 }
 
-/// Carries bytes between holder and client until the shell ends or the client goes.
-async fn attached(
+/// Attaches the client to the session until the shell ends or the client disconnects.
+async fn attach(
     app: &Arc<App>,
     row: &SessionRow,
     tty: Option<&Tty>,
@@ -217,28 +215,24 @@ async fn attached(
     from: &mut FromClient,
 ) -> Outcome<i32> {
     let client = match crate::services::sessions::holder(app.sessions(), row).await? {
-        // A shell that has ended has something to say: its last output and its status. A script can have
-        // ended before this.
+        // A shell that has ended still has its last output and its status. A script may have ended already.
         Some(client)
             if client.state.phase < session::Phase::Stopped || client.state.shell_status.is_some() =>
         {
             client
         }
         found => {
-            // The container is gone (its holder died, or the server was taken down): a new one goes on
-            // over the same files. A script is not run a second time.
+            // The container is gone (its holder died, or the server was taken down): a new one continues on the same
+            // files. A script is not run again.
             let spec = spec(app, row, tty, None)?;
             match found {
                 Some(mut client) => {
                     SessionDir(dir_of(app.sessions(), &row.id)).write_spec(&spec)?;
-                    client
-                        .restart()
-                        .await
-                        .map_err(|e| refused(format!("the shell cannot be started: {e}")))?;
+                    client.restart().await.map_err(|e| refused(format!("cannot start the shell: {e}")))?;
                 }
                 None => {
-                    made_whole(app, row)?;
-                    // One that an earlier server had started can have been the first.
+                    repair_upper(app, row)?;
+                    // A holder that an earlier server started may be running already.
                     if let Err(failure) = hold_session(app, row, &spec).await
                         && !hold::is_held(&dir_of(app.sessions(), &row.id))
                     {
@@ -256,9 +250,9 @@ async fn attached(
     relay(client, row, os, tty, to, from).await
 }
 
-/// A server that was killed while it opened a session may have left half of an upper directory: as long as
-/// no holder was told to start, nobody has written to it, and it is made anew.
-fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
+/// A server that was killed while it opened a session may have left an incomplete upper directory. If no holder was
+/// started yet, nothing was written to it, and it is made again.
+fn repair_upper(app: &App, row: &SessionRow) -> Outcome<()> {
     let dir = dir_of(app.sessions(), &row.id);
     if SessionDir(dir.clone()).has_spec() {
         return Ok(());
@@ -266,14 +260,14 @@ fn made_whole(app: &App, row: &SessionRow) -> Outcome<()> {
     let layer = dir.join("layer");
     let view = view_of(app, row)?;
     blocking(|| -> anyhow::Result<()> {
-        crate::base::files::remove_tree(&layer)?;
+        remove_tree(&layer)?;
         app.store().prepare_upper(&layer, &view)?;
         Ok(())
     })?;
     Ok(())
 }
 
-/// The tree that a session started from.
+/// The tree that a session is based on.
 pub fn view_of(app: &App, row: &SessionRow) -> Result<Arc<View>, Failure> {
     let config = app.store().config(&row.image_id)?;
     let layers = config.layers()?;
@@ -289,7 +283,7 @@ async fn relay(
     from: &mut FromClient,
 ) -> Outcome<i32> {
     let (mut reader, mut writer) = client.split();
-    // Reading a frame must not be interrupted, so it has a task of its own.
+    // Reading a frame is not cancel-safe, so it has a task of its own.
     let (queue, mut incoming) = mpsc::channel(OUTPUT_QUEUE);
     let reading = tokio::spawn(async move {
         while let Ok(Some(item)) = reader.next().await {
@@ -315,7 +309,7 @@ async fn relay(
                         writer.request(&Request::Resize { rows, cols }).await
                     }
                     Some(Input::Message(ClientMessage::Eof)) => writer.request(&Request::Eof).await,
-                    // Of other terminals.
+                    // For other terminals.
                     Some(Input::Message(ClientMessage::Proceed | ClientMessage::Credentials { .. })) => Ok(()),
                 };
                 if sent.is_err() {
@@ -331,11 +325,11 @@ async fn relay(
 fn holder_died() -> Failure {
     refused_hint(
         "the session's holder has ended",
-        "what was changed is kept: 'walt image shell --resume' goes on",
+        "the changes are kept: 'walt image shell --resume' continues the session",
     )
 }
 
-/// Tells the client what the holder says; the exit status once the shell has ended.
+/// Forwards output and events of the holder to the client; the exit status once the shell has ended.
 async fn forward(item: Option<Incoming>, row: &SessionRow, os: bool, to: &ToClient) -> Outcome<Option<i32>> {
     let listens = match item {
         None => return Err(holder_died()),
@@ -349,13 +343,13 @@ async fn forward(item: Option<Incoming>, row: &SessionRow, os: bool, to: &ToClie
                 to.message(&ServerMessage::Started { session: Some(row.id.clone()), os }).await
             }
             Event::Exited { status } => return Ok(Some(status)),
-            Event::Failed { error } => return Err(refused(format!("the shell cannot be started: {error}"))),
+            Event::Failed { error } => return Err(refused(format!("cannot start the shell: {error}"))),
             Event::Replaced => {
-                return Err(refused("another client goes on with this session: it was resumed elsewhere"));
+                return Err(refused("the session was resumed by another client"));
             }
             _ => true,
         },
     };
-    // A client that does not listen any more has gone: the session stays.
+    // The client has disconnected; the session stays.
     Ok(if listens { None } else { Some(1) })
 }

@@ -1,4 +1,4 @@
-//! `walt-server status`: how the server is, from the server; without one, what its state tells.
+//! `walt-server status`: the status of the server, from the server, or from its state if none is running.
 
 use crate::{
     actions::app::App,
@@ -23,7 +23,7 @@ const LABEL_WIDTH: usize = 11;
 /// The status of this server. Blocks for as long as `nft` runs.
 ///
 /// # Errors
-/// What cannot be read.
+/// The state cannot be read.
 pub fn of(app: &App) -> Result<Status> {
     let mut status = from_state(app.config(), app.db(), app.store())?;
     status.running = true;
@@ -36,7 +36,7 @@ pub fn of(app: &App) -> Result<Status> {
     Ok(status)
 }
 
-/// What can be told without a server.
+/// The part of the status that is known without a server.
 fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
     let (refs, rows, settings, open) =
         db.with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?, NodeRow::all_settings(c)?, SessionRow::all(c)?)))?;
@@ -90,7 +90,7 @@ fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
 /// The command; false if no server runs.
 ///
 /// # Errors
-/// The status cannot be told.
+/// The status cannot be found out.
 pub fn run(config: &Config, json: bool) -> Result<bool> {
     let asked =
         runtime()?.block_on(async { Client::new(Target::Unix(config.socket()), None)?.status().await });
@@ -101,7 +101,7 @@ pub fn run(config: &Config, json: bool) -> Result<bool> {
             let db = Db::open_to_read(&config.state_dir)?;
             from_state(config, &db, &Store::open_to_read(&config.state_dir))?
         }
-        Err(e) => return Err(e).context("the server does not tell its status"),
+        Err(e) => return Err(e).context("cannot get the status from the server"),
     };
     match json {
         true => println!("{}", serde_json::to_string_pretty(&status)?),
@@ -133,13 +133,13 @@ fn span(seconds: u64) -> String {
     }
 }
 
-/// The status for people.
+/// The status as text.
 fn text(status: &Status) -> String {
     let mut out = match (&status.version, &status.since, status.uptime) {
         (Some(version), Some(since), Some(uptime)) => {
             format!("walt-server {version} runs since {since} ({}).\n", span(uptime))
         }
-        _ => format!("No server runs. This is what {} tells:\n", status.disk.path),
+        _ => format!("No server is running. State in {}:\n", status.disk.path),
     };
     let mut part = |label: &str, lines: Vec<String>| {
         for (i, line) in lines.iter().enumerate() {
@@ -172,12 +172,12 @@ fn text(status: &Status) -> String {
         let ports = status.ports_missing.iter().map(|p| {
             let holder = match (&p.holder, p.pid) {
                 (Some(name), Some(pid)) => format!("is held by {name}, process {pid}"),
-                _ => "could not be had when the server started".into(),
+                _ => "was not available when the server started".into(),
             };
             let (protocol, service) = (p.protocol.to_uppercase(), &p.service);
             format!("{protocol} {} of {service} {holder}: {}", p.port, p.effect)
         });
-        part("Ports:", or(ports.collect(), "none is missing"));
+        part("Ports:", or(ports.collect(), "all available"));
     }
     if let Some(answer) = &status.user_namespaces {
         let why = answer.why.as_deref().unwrap_or_default();
@@ -186,7 +186,7 @@ fn text(status: &Status) -> String {
         part("Shells:", vec![line]);
     }
     let rules = status.foreign_rules.iter().map(|r| r.message.clone());
-    part("Firewalls:", or(rules.collect(), "no rules of others drop what is ours"));
+    part("Firewalls:", or(rules.collect(), "no foreign rules drop our traffic"));
     if status.running {
         let errors = status.errors.iter().map(|e| {
             let times = if e.times > 1 { format!(" ({} times)", e.times) } else { String::new() };
@@ -258,7 +258,7 @@ Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt
-Firewalls: no rules of others drop what is ours
+Firewalls: no foreign rules drop our traffic
 ";
         assert_eq!(text(&status), expected);
     }

@@ -19,6 +19,17 @@ pub fn make_dir(dir: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
+/// Makes a new directory with this mode, in a directory that exists.
+///
+/// # Errors
+/// Something of that name exists, or the kernel refuses.
+pub fn new_dir(dir: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(mode)
+        .create(dir)
+        .with_context(|| format!("cannot make the directory {}", dir.display()))
+}
+
 /// Removes a directory and all in it; its absence is success.
 ///
 /// # Errors

@@ -3,12 +3,13 @@
 //! Images come and go and nodes change theirs, so one host key for the whole platform spares users
 //! host-key alarms. The same ECDSA key is stored in OpenSSH's and in dropbear's form.
 
+use crate::base::files::make_dir;
 use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use std::{
     fs,
     io::Write,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -39,8 +40,7 @@ impl Keys {
     /// ssh-keygen is missing or fails, or a key file is damaged.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let dir = state_dir.join("keys");
-        fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        make_dir(&dir, 0o700)?;
         let client_key = dir.join("id_ecdsa");
         let host_key = dir.join("ssh_host_ecdsa_key");
         generate(&client_key, "walt-server")?;

@@ -32,8 +32,8 @@ use walt_images::cancel;
 pub const QUEUE: usize = 16;
 /// How long a client may take to see the end of a transfer that it is still sending to.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Why a transfer ends that nobody hears of any more.
-const GONE: &str = "the client went away";
+/// Why a transfer ends when its client has gone; only logs have it.
+pub const GONE: &str = "the client disconnected";
 
 /// An open transfer.
 pub struct Channel {

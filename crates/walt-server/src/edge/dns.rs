@@ -278,7 +278,7 @@ mod tests {
         let taken = slots.clone();
         wait(Box::new(move || taken.available_permits() == 0)).await;
         client.send(&query(1)).await.unwrap();
-        // Taken from the socket, and dropped.
+        // PushResult from the socket, and dropped.
         wait(Box::new(move || rustix::io::ioctl_fionread(&*udp).unwrap() == 0)).await;
         let mut first = TcpStream::connect(tcp_at).await.unwrap();
         write_message(&mut first, &query(2)).await.unwrap();

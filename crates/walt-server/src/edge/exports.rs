@@ -3,7 +3,7 @@
 //! A node may read the views granted to it, and its own `/persist`. Grants are in the database; answers
 //! come from a cache by address, which is emptied when something about the node changes.
 
-use crate::services::nodes::grants::{Granted, Served, load};
+use crate::services::nodes::grants::{Granted, ServedView, load};
 use crate::{
     actions::app::App,
     base::{
@@ -27,9 +27,9 @@ use walt_nfsd::{Durability, Exports, MountError, MountKind, view::ReadView};
 use walt_types::ViewId;
 
 /// The server's side of the exports.
-struct Answers(Arc<App>);
+struct NodeExports(Arc<App>);
 
-impl Answers {
+impl NodeExports {
     fn granted(&self, peer: Ipv4Addr) -> walt_nfs::vfs::Result<Arc<Granted>> {
         self.0.nodes().grants().get(peer, || load(self.0.nodes(), peer))
     }
@@ -69,7 +69,7 @@ impl Answers {
     }
 }
 
-impl Exports for Answers {
+impl Exports for NodeExports {
     fn mount(
         &self,
         peer: Ipv4Addr,
@@ -80,7 +80,7 @@ impl Exports for Answers {
         let export = match what {
             MountKind::View => {
                 let view = self.view_of(&node).map_err(|e| MountError::Failed(format!("{e:?}")))?;
-                walt_nfsd::Export::View(Arc::new(Served(view)))
+                walt_nfsd::Export::View(Arc::new(ServedView(view)))
             }
             MountKind::Persist => {
                 let found = self.persist_of(&node).map_err(|e| MountError::Failed(format!("{e:#}")))?;
@@ -123,7 +123,7 @@ pub fn serve(
         mappings: walt_nfs::portmap::one_port(NFS_PORT),
         limits: walt_nfsd::serve::Limits::default(),
     };
-    let server = blocking(|| walt_nfsd::Server::new(Arc::new(Answers(app.clone())), &config))?;
+    let server = blocking(|| walt_nfsd::Server::new(Arc::new(NodeExports(app.clone())), &config))?;
     for listener in std::iter::once(listener).chain(portmap) {
         server.serve_tcp(listener).context("cannot serve NFS")?;
     }

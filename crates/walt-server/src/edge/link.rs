@@ -18,11 +18,11 @@
 //! A node is known by its address; the platform's rules tie addresses to nodes.
 
 use crate::services::nodes::hub::{LinkCommand, update_life};
-use crate::{actions::app::App, base::db::NodeRow, edge::peers::Gate};
+use crate::{actions::app::App, base::db::NodeRow, edge::peers::LimitedListener};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::Duration,
 };
@@ -40,7 +40,7 @@ pub const LINE_MAX: u64 = 256;
 /// Interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(10);
 /// Silence after which a link is dead.
-const DEAD: Duration = Duration::from_secs(30);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Time for the first two lines.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the kernel's queue.
@@ -52,17 +52,12 @@ const VERSION: &str = "1";
 
 /// Serves links for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let gate = Gate::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
-    loop {
-        let ((stream, peer), _, admitted) = gate.next().await;
+    let connections = LimitedListener::new(listener, "node link", CONNECTIONS_MAX, CONNECTIONS_PER_NODE);
+    let serve = |(stream, _), peer| {
         let app = app.clone();
-        tokio::spawn(async move {
-            if let Err(e) = connection(&app, stream, peer).await {
-                tracing::debug!(%peer, "node link: {e:#}");
-            }
-            drop(admitted);
-        });
-    }
+        async move { connection(&app, stream, peer).await }
+    };
+    connections.serve(serve).await;
 }
 
 /// The lines of a connection.
@@ -141,8 +136,8 @@ pub fn parse_hello(line: &str) -> Result<Hello> {
     Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned(), uptime })
 }
 
-async fn connection(app: &Arc<App>, stream: TcpStream, peer: SocketAddr) -> Result<()> {
-    let ip = ipv4(peer.ip())?;
+async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<()> {
+    let ip = ipv4(peer)?;
     stream.set_nodelay(true)?;
     let (reader, mut writer) = stream.into_split();
     let mut lines = Lines::new(BufReader::new(reader));
@@ -218,8 +213,8 @@ async fn conversation(
                 next_id += 1;
             }
             _ = beat.tick() => {
-                if heard.elapsed() > DEAD {
-                    bail!("silent for {} s", DEAD.as_secs());
+                if heard.elapsed() > SILENCE_MAX {
+                    bail!("silent for {} s", SILENCE_MAX.as_secs());
                 }
                 writer.write_all(b"BEAT\n").await?;
             }

@@ -58,13 +58,13 @@ impl Source for UnixListener {
 
 /// A listener and its bounds.
 #[derive(Debug)]
-pub struct Gate<L: Source> {
+pub struct LimitedListener<L: Source> {
     /// The listener.
     pub listener: L,
     what: &'static str,
     slots: Arc<Semaphore>,
     peers: Arc<Peers<L::Peer>>,
-    of_one: usize,
+    per_peer: usize,
 }
 
 /// A connection that was let in; counted until this is dropped.
@@ -74,12 +74,12 @@ pub struct Admitted<K: Hash + Eq> {
     _counted: Counted<K>,
 }
 
-impl<L: Source> Gate<L> {
-    /// At most `connections` at once, more wait in the kernel's queue; at most `of_one` of one peer, more are closed.
+impl<L: Source> LimitedListener<L> {
+    /// At most `connections` at once, more wait in the kernel's queue; at most `per_peer` of one peer, more are closed.
     /// `what` names the listener in the log.
-    pub fn new(listener: L, what: &'static str, connections: usize, of_one: usize) -> Self {
+    pub fn new(listener: L, what: &'static str, connections: usize, per_peer: usize) -> Self {
         let slots = Arc::new(Semaphore::new(connections));
-        Self { listener, what, slots, peers: Peers::new(), of_one }
+        Self { listener, what, slots, peers: Peers::new(), per_peer }
     }
 
     /// The next connection to serve.
@@ -96,18 +96,36 @@ impl<L: Source> Gate<L> {
                     continue;
                 }
             };
-            match self.peers.enter(peer, self.of_one) {
+            match self.peers.admit(peer, self.per_peer) {
                 Some(counted) => return (connection, peer, Admitted { _slot: slot, _counted: counted }),
                 None if L::IS_KNOWN => {
                     tracing::warn!(
                         ?peer,
                         "{}: {} connections of one user, one more is closed",
                         self.what,
-                        self.of_one
+                        self.per_peer
                     );
                 }
                 None => tracing::debug!(?peer, "{}: too many connections of one peer", self.what),
             }
+        }
+    }
+
+    /// Serves connections for ever, each in a task of its own; what one of them fails with is logged for debugging.
+    pub async fn serve<F>(&self, serve: impl Fn(L::Connection, L::Peer) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+        L::Peer: Send + Sync + 'static,
+    {
+        loop {
+            let (connection, peer, admitted) = self.next().await;
+            let (what, work) = (self.what, serve(connection, peer));
+            tokio::spawn(async move {
+                if let Err(e) = work.await {
+                    tracing::debug!(?peer, "{what}: {e:#}");
+                }
+                drop(admitted);
+            });
         }
     }
 }
@@ -130,7 +148,7 @@ impl<K: Hash + Eq + Copy> Peers<K> {
     }
 
     /// One more connection; `None` if the peer has `max` of them.
-    pub fn enter(self: &Arc<Self>, peer: K, max: usize) -> Option<Counted<K>> {
+    pub fn admit(self: &Arc<Self>, peer: K, max: usize) -> Option<Counted<K>> {
         let mut all = self.lock();
         let count = all.entry(peer).or_insert(0);
         if *count >= max {
@@ -181,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_let_in() {
         let steps = vec![Ok(Some(8)), Ok(Some(7)), Ok(Some(7)), Ok(None), Err(io::ErrorKind::Other)];
-        let gate = Gate::new(Script(Mutex::new(steps)), "test", 2, 1);
+        let gate = LimitedListener::new(Script(Mutex::new(steps)), "test", 2, 1);
         let ((), first, seven) = gate.next().await;
         let ((), second, _eight) = gate.next().await;
         assert_eq!((first, second), (7, 8), "the second one of 7 was closed");
@@ -199,12 +217,12 @@ mod tests {
     #[test]
     fn each_peer_has_its_own_bound() {
         let peers = Peers::new();
-        let first = peers.enter(1, 2).unwrap();
-        let _second = peers.enter(1, 2).unwrap();
-        assert!(peers.enter(1, 2).is_none());
-        assert!(peers.enter(2, 2).is_some());
+        let first = peers.admit(1, 2).unwrap();
+        let _second = peers.admit(1, 2).unwrap();
+        assert!(peers.admit(1, 2).is_none());
+        assert!(peers.admit(2, 2).is_some());
         drop(first);
-        assert!(peers.enter(1, 2).is_some());
+        assert!(peers.admit(1, 2).is_some());
         assert_eq!(peers.lock().len(), 1, "who is gone takes no room");
     }
 }

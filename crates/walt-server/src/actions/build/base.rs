@@ -1,12 +1,12 @@
-//! What `FROM` means: an image of this server, one that an earlier build has got, or one of a registry.
+//! Resolves `FROM`: an image of this server, one that an earlier build pulled, or one of a registry.
 //!
 //! ```text
 //! the caller's, or another user's ─▶ what this user's builds have got, unless --pull ─▶ the registries, in their order
 //! ```
-//! What came from a registry is nobody's image. It is kept as long as the results of steps ([`crate::services::images::build_cache`]), for this
-//! user's builds; the layers are in the store once, whoever has got them.
+//! An image from a registry belongs to nobody. It is kept for this user's builds as long as results of steps
+//! ([`crate::services::images::build_cache`]). Its layers are in the store once, whoever pulled them.
 
-use crate::actions::build::{Say, executor::Server};
+use crate::actions::build::{BuildOutput, host::BuildHost};
 use crate::{
     actions::app::App,
     actions::build::from_registries::{self, Name},
@@ -24,44 +24,52 @@ use parking_lot::Mutex;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::mpsc;
 use walt_api::{RegistryCredentials, term::ServerMessage};
-use walt_registry::Platform;
+use walt_registry::{
+    Platform, Wanted,
+    manifest::{self, Descriptor, IndexEntry},
+};
 use walt_types::{Hash256, ImageId, ImageName, ImageRef, UserName};
 
-/// How long a client may take to say what it finds for a registry: helpers of other programs may be asked for it.
+/// How long a client may take to find stored credentials, which may involve helpers of other programs.
 const FIND_LIMIT: Duration = Duration::from_secs(60);
-/// How long its user may take to type.
+/// How long its user may take to type credentials.
 const TYPE_LIMIT: Duration = Duration::from_secs(600);
 
-/// An answer of the client: the registry's label, and what its user has for it.
+/// An answer of the client: the label of the registry, and the credentials of its user.
 pub(super) type Answer = (String, Option<RegistryCredentials>);
 
-/// Asks the client for what its user has for registries; kept until the end of the build.
-pub struct Asker<'a> {
-    say: &'a Say,
+/// Asks the client for its user's credentials for registries, and keeps them until the end of the build.
+pub struct CredentialSource<'a> {
+    output: &'a BuildOutput,
     to: &'a ToClient,
-    /// Whether the client answers.
-    answers: bool,
+    /// Whether the client answers such questions.
+    client_answers: bool,
     answered: tokio::sync::Mutex<mpsc::Receiver<Answer>>,
     known: Mutex<BTreeMap<String, Option<RegistryCredentials>>>,
-    /// Registries that cannot be reached, and why: each costs its time once.
-    away: Mutex<BTreeMap<String, String>>,
+    /// Registries that cannot be reached, and why; each is tried once.
+    unreachable: Mutex<BTreeMap<String, String>>,
 }
 
-impl<'a> Asker<'a> {
-    pub(super) fn new(say: &'a Say, answers: bool, answered: mpsc::Receiver<Answer>) -> Self {
+impl<'a> CredentialSource<'a> {
+    pub(super) fn new(
+        output: &'a BuildOutput,
+        client_answers: bool,
+        answered: mpsc::Receiver<Answer>,
+    ) -> Self {
         Self {
-            say,
-            to: &say.0,
-            answers,
+            output,
+            to: &output.0,
+            client_answers,
             answered: answered.into(),
             known: Mutex::default(),
-            away: Mutex::default(),
+            unreachable: Mutex::default(),
         }
     }
 
-    /// What the user has for a registry; `needed`: it does not take what he had.
-    pub async fn credentials(&self, registry: &RegistryConfig, needed: bool) -> Option<RegistryCredentials> {
-        if registry.auth == Auth::None || !self.answers {
+    /// The user's credentials for a registry. With `needed`, the registry refuses access without them, or with the
+    /// known ones.
+    pub async fn get(&self, registry: &RegistryConfig, needed: bool) -> Option<RegistryCredentials> {
+        if registry.auth == Auth::None || !self.client_answers {
             return None;
         }
         let known = || self.known.lock();
@@ -89,89 +97,95 @@ impl<'a> Asker<'a> {
     }
 
     /// Why a registry cannot be reached.
-    pub fn is_away(&self, label: &str) -> Option<String> {
-        self.away.lock().get(label).cloned()
+    pub fn why_unreachable(&self, label: &str) -> Option<String> {
+        self.unreachable.lock().get(label).cloned()
     }
 
-    /// Takes note that it cannot, and says so the first time.
-    pub async fn away(&self, label: &str, why: &str) {
-        let known = self.away.lock().insert(label.into(), why.into());
+    /// Records that a registry cannot be reached, and tells the user the first time.
+    pub async fn report_unreachable(&self, label: &str, why: &str) {
+        let known = self.unreachable.lock().insert(label.into(), why.into());
         if known.is_none() {
-            self.ignoring(label, why).await;
+            self.report_ignored(label, why).await;
         }
     }
 
-    /// Says that a registry is left out.
-    pub async fn ignoring(&self, label: &str, why: &str) {
-        self.say.note(format!("Ignoring {label} registry: {why}.")).await;
+    /// Tells the user that a registry is ignored.
+    pub async fn report_ignored(&self, label: &str, why: &str) {
+        self.output.note(format!("Ignoring {label} registry: {why}.")).await;
     }
 
-    /// Says what is waited for.
+    /// Shows what the build waits for.
     pub async fn busy(&self, label: String) {
         self.to.message(&ServerMessage::Busy { label }).await;
     }
 }
 
-/// A failure as a line of the build. Its causes go to the log here: a builder's errors are sentences.
-pub(super) fn sentence(failure: Failure) -> String {
+/// A failure as the text of a build's error. Its causes are logged here, since the builder's errors are texts.
+pub(super) fn error_text(failure: impl Into<Failure>) -> String {
+    let failure = failure.into();
     if let Failure::Internal(error) = &failure {
         tracing::error!("a build: {error:#}");
     }
     failure.to_string()
 }
 
-impl Server<'_> {
-    /// The image that `FROM` means, pinned until the end of the build.
+impl BuildHost<'_> {
+    /// The image of `FROM`, pinned until the end of the build.
     pub(super) async fn find_base(&self, text: &str, platforms: &[Platform]) -> Result<ImageId, String> {
-        let failed = |e: anyhow::Error| sentence(e.into());
         {
             let _writing = self.app.images().writing().await;
-            if let Some(image) = local(self.app, self.user, text, platforms).map_err(failed)? {
-                self.place.pinned().image(image);
+            if let Some(image) = local(self.app, self.user, text, platforms).map_err(error_text)? {
+                self.dir.pinned().image(image);
                 return Ok(image);
             }
         }
         let name = Name::parse(text)?;
-        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        let wanted = wanted.join(" ");
-        // What a digest names cannot have changed.
+        let wanted = platforms_key(platforms);
+        // An image named by digest cannot have changed.
         if !self.pull || name.digest.is_some() {
             let _writing = self.app.images().writing().await;
-            let known = self.app.db().with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(failed)?;
+            let known =
+                self.app.db().with(|c| BaseRow::take(c, self.user, text, &wanted)).map_err(error_text)?;
             let config = known.and_then(|k| Some((self.app.store().config(&k.image_id).ok()?, k)));
             if let Some((config, known)) = config {
-                self.place.pinned().image(known.image_id);
+                self.dir.pinned().image(known.image_id);
                 let platform = shown(Platform::of(&config));
-                let text = format!("{text} is {}{platform}, as an earlier build got it", known.place);
-                self.say.line(text).await;
+                let text = format!("{text} is {}{platform}, as pulled by an earlier build", known.place);
+                self.output.line(text).await;
                 return Ok(known.image_id);
             }
         }
-        let base = from_registries::look(self.app.registries(), &name, text, platforms, self.asker).await?;
-        let platform = shown(base.found.platform());
-        self.say.line(format!("{text} is {}{platform}", base.place)).await;
-        let (events, forwarding) = Events::to_terminal(self.asker.to.clone());
-        let got = base.found.get(self.app.images(), &events).await;
+        let base =
+            from_registries::find(self.app.registries(), &name, text, platforms, self.credentials).await?;
+        let platform = shown(base.image.platform());
+        self.output.line(format!("{text} is {}{platform}", base.place)).await;
+        let (events, forwarding) = Events::to_terminal(self.credentials.to.clone());
+        let pulled = base.image.pull(self.app.images(), &events).await;
         drop(events);
-        // It ends with the events.
+        // The forwarder ends with the events.
         let _ = forwarding.await;
-        let got = got.map_err(|e| sentence(e.into()))?;
-        self.place.pinned().image(got.image);
-        let size = size(self.app, &got.image).map_err(failed)?;
+        let pulled = pulled.map_err(error_text)?;
+        self.dir.pinned().image(pulled.image);
+        let size = size(self.app, &pulled.image).map_err(error_text)?;
         let row = BaseRow {
             user: self.user.clone(),
             name: text.to_owned(),
             platforms: wanted,
-            image_id: got.image,
+            image_id: pulled.image,
             place: base.place,
             size,
         };
-        self.app.db().with(|c| row.put(c)).map_err(failed)?;
-        Ok(got.image)
+        self.app.db().with(|c| row.put(c)).map_err(error_text)?;
+        Ok(pulled.image)
     }
 }
 
-/// What an image is for, in a line about it.
+/// Platforms as one text, for keys.
+pub(super) fn platforms_key(platforms: &[Platform]) -> String {
+    platforms.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+/// The platform of an image, as part of a line.
 fn shown(platform: Option<Platform>) -> String {
     platform.map(|p| format!(", for {p}")).unwrap_or_default()
 }
@@ -185,8 +199,8 @@ fn size(app: &App, image: &ImageId) -> Result<u64> {
     Ok(size)
 }
 
-/// The image of this server that is meant: the caller's, or with a slash another user's. With a digest, it must be one
-/// that the name means or has meant, as this server's registry gives it.
+/// The image of this server: of the caller, or with a slash of another user. With a digest, the name must point or
+/// have pointed to it, as in this server's registry.
 fn local(app: &App, user: &UserName, text: &str, platforms: &[Platform]) -> Result<Option<ImageId>> {
     let (name, digest) = match text.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
@@ -206,16 +220,15 @@ fn local(app: &App, user: &UserName, text: &str, platforms: &[Platform]) -> Resu
     if !indexes.contains(&digest) {
         return Ok(manifest_in(app.images(), &names, &indexes, &digest)?.and_then(|found| found.image));
     }
-    let images = app.db().with(|c| IndexRow::images_in(c, &digest))?;
-    let mut best = None;
-    for image in images {
+    let mut entries = Vec::new();
+    for image in app.db().with(|c| IndexRow::images_in(c, &digest))? {
         let Some(theirs) = Platform::of(&app.store().config(&image)?) else { continue };
-        let rank = platforms.iter().enumerate().find_map(|(n, p)| Some((n, p.preference(&theirs)?)));
-        if let Some(rank) = rank
-            && best.is_none_or(|(other, _)| rank < other)
-        {
-            best = Some((rank, image));
-        }
+        // The platform is taken from the configuration, since entries of an index may lack it.
+        let (media_type, os) = (manifest::OCI_CONFIG.to_owned(), String::new());
+        let manifest = Descriptor { media_type, digest: image.0, size: 0 };
+        entries.push(IndexEntry { manifest, architecture: theirs.architecture, variant: theirs.variant, os });
     }
-    Ok(best.map(|(_, image)| image))
+    let best =
+        Wanted::Platforms(platforms).order(&entries).first().map(|entry| ImageId(entry.manifest.digest));
+    Ok(best)
 }

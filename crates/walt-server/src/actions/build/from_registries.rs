@@ -1,21 +1,22 @@
-//! What `FROM name` of a build means at the registries.
+//! Finds the image of `FROM name` in the registries.
 //!
 //! ```text
 //! debian:12 ─▶ at the hub library/debian; elsewhere debian, then library/debian, as mirrors of the hub have it
 //! ann/x     ─▶ ann/x everywhere
 //! host/a/b  ─▶ a/b at the registry of that host, which must be one of the configuration
 //! ```
-//! They are asked in the order of the configuration; the first that has it is taken. One that cannot be asked costs a line.
-//! A name never leads to a host that is not in the configuration: who builds could look around with the server's eyes.
+//! They are asked in the order of the configuration, and the first one that has the image is used. A registry that
+//! does not answer costs a note. The server never contacts a host that is not in the configuration: otherwise, users
+//! could scan networks through it.
 
-use crate::{actions::build::Asker, services::registries::Registries};
+use crate::{actions::build::CredentialSource, services::registries::Registries};
 use crate::{
     base::registry_config::{Kind, RegistryConfig},
     services::registries::{
-        get::{self, Found},
-        in_time,
         links::{path_part, tag_ok},
-        open_one_of_all,
+        open_impatient,
+        pull::{self, RemoteImage},
+        with_time_limit,
     },
 };
 use walt_registry::{Error, Platform};
@@ -23,18 +24,18 @@ use walt_types::{DEFAULT_TAG, Hash256};
 
 /// Longest name.
 const NAME_MAX: usize = 255;
-/// Hosts that mean the docker hub in names.
+/// Names of the docker hub in image names.
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
-/// Where the hub has images without an owner.
+/// Where the hub keeps images without an owner.
 const LIBRARY: &str = "library";
 
-/// A name as docker understands it (distribution/reference): `[host/]path[:tag][@digest]`.
+/// An image name in docker's syntax (distribution/reference): `[host/]path[:tag][@digest]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Name {
     host: Option<String>,
     path: String,
     tag: String,
-    /// Digest of what is meant, whatever the tag means now.
+    /// Digest of the image; it takes precedence over the tag.
     pub digest: Option<Hash256>,
 }
 
@@ -42,9 +43,9 @@ impl Name {
     /// Reads a name.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The name is invalid; the text says why.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |why: &str| Err(format!("'{text}' cannot name an image: {why}"));
+        let bad = |why: &str| Err(format!("'{text}' is not a valid image name: {why}"));
         if text.len() > NAME_MAX {
             return bad("it is too long");
         }
@@ -66,20 +67,22 @@ impl Name {
             _ => (rest, DEFAULT_TAG),
         };
         if !tag_ok(tag) {
-            return bad("its tag has other signs than letters, digits, '.', '_', '-'");
+            return bad("its tag may have letters, digits, '.', '_' and '-' only");
         }
         if !path.split('/').all(path_part) {
-            return bad("its parts are made of a-z, 0-9, '.', '_', '-', and begin with a letter or a digit");
+            return bad(
+                "its parts must consist of a-z, 0-9, '.', '_' and '-', and begin with a letter or a digit",
+            );
         }
         Ok(Self { host, path: path.to_owned(), tag: tag.to_owned(), digest })
     }
 
-    /// Whether it may name an image of this server: it names no host.
+    /// Whether it may name an image of this server, since it has no host.
     pub fn is_local(&self) -> bool {
         self.host.is_none()
     }
 
-    /// What a registry is asked for.
+    /// The tag or digest to request from a registry.
     fn reference(&self) -> String {
         match &self.digest {
             Some(digest) => format!("sha256:{digest}"),
@@ -87,7 +90,7 @@ impl Name {
         }
     }
 
-    /// The repositories at a registry that it may mean; none if it names another host.
+    /// The repositories of a registry to look in; none if the name has another host.
     fn repositories(&self, registry: &RegistryConfig) -> Vec<String> {
         let hub = registry.api == Kind::DockerHub;
         let library = (!self.path.contains('/')).then(|| format!("{LIBRARY}/{}", self.path));
@@ -116,36 +119,36 @@ impl Name {
 }
 
 /// An image of a registry.
-pub struct Base {
-    /// To be got.
-    pub found: Found,
-    /// Where it is: label, repository, tag, and the digest of what that means now.
+pub struct RegistryBase {
+    /// The image.
+    pub image: RemoteImage,
+    /// Where it is: label, repository, tag, and the digest of the tag.
     pub place: String,
 }
 
-/// Why a registry did not give it.
-enum Without {
-    /// It has none.
-    Nothing,
-    /// It wants to know who asks.
-    Stranger(String),
+/// Why a registry does not provide an image.
+enum Unavailable {
+    /// It does not have it.
+    Absent,
+    /// It asks for credentials.
+    NeedsCredentials(String),
     /// It cannot be reached.
-    Away(String),
-    /// It fails, or its image cannot be used.
+    Unreachable(String),
+    /// It failed, or its image cannot be used.
     Failed(String),
 }
 
 /// Asks the registries for an image, for one of these platforms.
 ///
 /// # Errors
-/// A sentence that says which ones were asked.
-pub async fn look(
+/// No registry provides the image; the text lists the reasons.
+pub async fn find(
     registries: &Registries,
     name: &Name,
     text: &str,
     platforms: &[Platform],
-    asker: &Asker<'_>,
-) -> Result<Base, String> {
+    credentials: &CredentialSource<'_>,
+) -> Result<RegistryBase, String> {
     let places: Vec<_> = registries
         .config()
         .registries
@@ -156,94 +159,96 @@ pub async fn look(
     if let (Some(host), true) = (&name.host, places.is_empty()) {
         return Err(no_such_host(registries, host));
     }
-    let (mut said, mut strangers) = (Vec::new(), Vec::new());
+    let (mut reasons, mut need_credentials) = (Vec::new(), Vec::new());
     for (registry, repositories) in &places {
         let label = &registry.label;
-        match at(registry, repositories, name, platforms, asker, false).await {
+        match ask_registry(registry, repositories, name, platforms, credentials, false).await {
             Ok(base) => return Ok(base),
-            Err(Without::Nothing) => said.push(format!("{label} has none")),
-            Err(Without::Away(why)) => {
-                asker.away(label, &why).await;
-                said.push(format!("{label}: {why}"));
+            Err(Unavailable::Absent) => reasons.push(format!("{label} does not have it")),
+            Err(Unavailable::Unreachable(why)) => {
+                credentials.report_unreachable(label, &why).await;
+                reasons.push(format!("{label}: {why}"));
             }
-            Err(Without::Failed(why)) => {
-                asker.ignoring(label, &why).await;
-                said.push(format!("{label}: {why}"));
+            Err(Unavailable::Failed(why)) => {
+                credentials.report_ignored(label, &why).await;
+                reasons.push(format!("{label}: {why}"));
             }
-            Err(Without::Stranger(why)) => strangers.push((registry, repositories, why)),
+            Err(Unavailable::NeedsCredentials(why)) => need_credentials.push((registry, repositories, why)),
         }
     }
-    // Nobody is asked for a password as long as another registry may have it.
-    for (registry, repositories, why) in strangers {
+    // The user is asked for a password only if no other registry has the image.
+    for (registry, repositories, why) in need_credentials {
         let label = &registry.label;
-        match at(registry, repositories, name, platforms, asker, true).await {
+        match ask_registry(registry, repositories, name, platforms, credentials, true).await {
             Ok(base) => return Ok(base),
-            Err(Without::Nothing) => said.push(format!("{label} has none")),
-            Err(Without::Failed(why) | Without::Away(why)) => said.push(format!("{label}: {why}")),
-            Err(Without::Stranger(_)) => {
-                said.push(format!("{label}: {why} (see 'walt help show registries')"))
+            Err(Unavailable::Absent) => reasons.push(format!("{label} does not have it")),
+            Err(Unavailable::Failed(why) | Unavailable::Unreachable(why)) => {
+                reasons.push(format!("{label}: {why}"))
+            }
+            Err(Unavailable::NeedsCredentials(_)) => {
+                reasons.push(format!("{label}: {why} (see 'walt help show registries')"))
             }
         }
     }
-    let here = if name.is_local() { "this server has no image of that name, " } else { "" };
-    let there = match said.is_empty() {
-        true => "and no registry is configured that could be asked".to_owned(),
-        false => format!("the registries were asked: {}", said.join("; ")),
+    let here = if name.is_local() { "it is not an image of this server,  " } else { "" };
+    let there = match reasons.is_empty() {
+        true => "and no registry is configured".to_owned(),
+        false => format!("the registries were asked: {}", reasons.join("; ")),
     };
-    Err(format!("there is no image '{text}': {here}{there}"))
+    Err(format!("cannot find the image '{text}': {here}{there}"))
 }
 
 fn no_such_host(registries: &Registries, host: &str) -> String {
     let known = registries.config().registries.iter().map(|r| format!("{} ({})", r.label, r.endpoint()));
     let known: Vec<String> = known.collect();
-    let known = if known.is_empty() { "it has none".to_owned() } else { known.join(", ") };
+    let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     format!(
         "'{host}' is not one of this server's registries: {known}. Its administrator adds one to 'registries' in the \
          configuration (see 'walt help show registries')"
     )
 }
 
-/// Asks one registry.
-async fn at(
+/// Looks for the image in one registry.
+async fn ask_registry(
     registry: &RegistryConfig,
     repositories: &[String],
     name: &Name,
     platforms: &[Platform],
-    asker: &Asker<'_>,
+    credentials: &CredentialSource<'_>,
     needed: bool,
-) -> Result<Base, Without> {
-    if let Some(why) = asker.is_away(&registry.label) {
-        return Err(Without::Away(why));
+) -> Result<RegistryBase, Unavailable> {
+    if let Some(why) = credentials.why_unreachable(&registry.label) {
+        return Err(Unavailable::Unreachable(why));
     }
-    let credentials = asker.credentials(registry, needed).await;
-    if needed && credentials.is_none() {
-        return Err(Without::Stranger(String::new()));
+    let given = credentials.get(registry, needed).await;
+    if needed && given.is_none() {
+        return Err(Unavailable::NeedsCredentials(String::new()));
     }
-    asker.busy(format!("Asking the registry {}", registry.label)).await;
+    credentials.busy(format!("Asking the registry {}", registry.label)).await;
     let hub = registry.api == Kind::DockerHub;
     for repository in repositories {
-        let looked = in_time(&registry.label, async {
-            let client = open_one_of_all(registry, credentials.as_ref())?;
-            get::look_base(client, registry, repository, &name.reference(), platforms).await
+        let inspected = with_time_limit(&registry.label, async {
+            let client = open_impatient(registry, given.as_ref())?;
+            pull::inspect_base(client, registry, repository, &name.reference(), platforms).await
         });
-        let found = match looked.await {
-            Ok(found) => found,
+        let image = match inspected.await {
+            Ok(image) => image,
             Err(Error::NotFound { .. }) => continue,
-            // The hub wants to know who asks for what it does not have, also of those who said it.
+            // The hub asks for credentials for images that it does not have, even if some were given.
             Err(Error::Credentials { given: false, .. }) if hub => continue,
             Err(Error::Credentials { given: true, .. }) if hub => {
-                let why = "it has none that you may read, or does not accept your credentials";
-                return Err(Without::Failed(why.into()));
+                let why = "it does not have an image that you may read, or does not accept your credentials";
+                return Err(Unavailable::Failed(why.into()));
             }
-            Err(e @ Error::Credentials { .. }) => return Err(Without::Stranger(e.to_string())),
-            Err(e @ Error::Unreachable { .. }) => return Err(Without::Away(e.to_string())),
-            Err(e) => return Err(Without::Failed(e.to_string())),
+            Err(e @ Error::Credentials { .. }) => return Err(Unavailable::NeedsCredentials(e.to_string())),
+            Err(e @ Error::Unreachable { .. }) => return Err(Unavailable::Unreachable(e.to_string())),
+            Err(e) => return Err(Unavailable::Failed(e.to_string())),
         };
         let tag = if name.digest.is_some() { String::new() } else { format!(":{}", name.tag) };
-        let place = format!("{}:{repository}{tag}@sha256:{}", registry.label, found.named());
-        return Ok(Base { found, place });
+        let place = format!("{}:{repository}{tag}@sha256:{}", registry.label, image.named());
+        return Ok(RegistryBase { image, place });
     }
-    Err(Without::Nothing)
+    Err(Unavailable::Absent)
 }
 
 #[cfg(test)]

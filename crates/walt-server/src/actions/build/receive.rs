@@ -1,4 +1,4 @@
-//! What a client sends for a build: one stream of bytes with the Dockerfile, the secrets, and the context as a tar.
+//! Receives the input of a build: one stream of bytes with the Dockerfile, the secrets, and the context as a tar.
 
 use crate::{
     actions::app::App,
@@ -19,7 +19,7 @@ use walt_images::Unpacked;
 /// Messages that may wait to be unpacked before the client waits.
 const QUEUE: usize = 16;
 
-/// All that was received.
+/// The input of a build.
 pub struct Received {
     /// The Dockerfile.
     pub dockerfile: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Received {
     pub context: Unpacked,
 }
 
-/// Bytes from the client, for a thread that may block.
+/// Bytes from the client, to be read in a thread that may block.
 struct Incoming {
     queue: mpsc::Receiver<Vec<u8>>,
     current: std::io::Cursor<Vec<u8>>,
@@ -57,7 +57,7 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
     }
     if open.secrets.len() > MAX_SECRETS || open.secrets.iter().any(|s| s.size > MAX_SECRET) {
         return Err(bad_request(format!(
-            "a build takes {MAX_SECRETS} secrets of at most {MAX_SECRET} bytes each"
+            "a build can have at most {MAX_SECRETS} secrets of at most {MAX_SECRET} bytes each"
         )));
     }
     let (send, queue) = mpsc::channel(QUEUE);
@@ -67,7 +67,7 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
         let mut input = Incoming { queue, current: std::io::Cursor::new(Vec::new()) };
         let mut take = |size: u64| -> anyhow::Result<Vec<u8>> {
             let mut bytes = vec![0; size as usize];
-            input.read_exact(&mut bytes).context("the client stopped before it had sent everything")?;
+            input.read_exact(&mut bytes).context("the client disconnected before it had sent everything")?;
             Ok(bytes)
         };
         let dockerfile = take(sizes.0)?;
@@ -81,7 +81,7 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
     let mut whole = false;
     loop {
         match from.next().await {
-            // Where the unpacking has failed, the rest is read and dropped: the client then hears why.
+            // If unpacking has failed, the rest is read and dropped, so that the client receives the reason.
             Some(Input::Bytes(bytes)) => drop(send.send(bytes).await),
             Some(Input::Message(ClientMessage::Eof)) => {
                 whole = true;
@@ -92,12 +92,14 @@ pub async fn all(app: &Arc<App>, open: &OpenImageBuild, from: &mut FromClient) -
         }
     }
     drop(send);
-    let unpacked = unpacking.await.context("the unpacking of the context ended abnormally")?;
+    let unpacked = unpacking.await.context("the task that unpacks the context ended abnormally")?;
     if !whole {
-        return Err(refused("the client went before it had sent everything"));
+        return Err(refused("the client disconnected before it had sent everything"));
     }
     let (dockerfile, secrets, context) = unpacked.map_err(|e| match e.downcast::<walt_images::Error>() {
-        Ok(e @ walt_images::Error::Layer(_)) => refused(format!("the directory's content: {e}")),
+        Ok(e @ walt_images::Error::Layer(_)) => {
+            refused(format!("cannot use the content of the directory: {e}"))
+        }
         Ok(e) => anyhow::Error::new(e).into(),
         Err(e) => e.into(),
     })?;

@@ -45,6 +45,14 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     }
 }
 
+/// Refuses requests of everybody but root.
+pub async fn require_root(request: Request, next: Next) -> Response {
+    match request.extensions().get::<Caller>() {
+        Some(caller) if caller.is_root => next.run(request).await,
+        _ => answer_error(forbidden("only root may do this")),
+    }
+}
+
 fn forbidden(message: impl std::fmt::Display) -> Failure {
     Failure::refusal(Kind::Forbidden, message)
 }

@@ -1,7 +1,7 @@
 //! The API's socket, with a bound on the connections of each account and of all.
 
 use crate::edge::api::identity::Peer;
-use crate::edge::peers::{Admitted, Gate};
+use crate::edge::peers::{Admitted, LimitedListener};
 use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},
@@ -22,45 +22,52 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const CONNECTIONS_PER_ACCOUNT: usize = 256;
 
 /// The socket.
-pub struct Bounded {
-    gate: Gate<UnixListener>,
+pub struct ApiListener {
+    listener: LimitedListener<UnixListener>,
 }
 
 /// A connection, counted until it is closed.
-pub struct Held {
+pub struct ApiConnection {
     stream: UnixStream,
     peer: Peer,
     _admitted: Admitted<u32>,
 }
 
-impl Bounded {
+impl ApiListener {
     /// Nobody is connected.
     pub fn new(listener: UnixListener) -> Self {
-        Self { gate: Gate::new(listener, "the API's socket", CONNECTIONS_MAX, CONNECTIONS_PER_ACCOUNT) }
+        Self {
+            listener: LimitedListener::new(
+                listener,
+                "the API's socket",
+                CONNECTIONS_MAX,
+                CONNECTIONS_PER_ACCOUNT,
+            ),
+        }
     }
 }
 
-impl Listener for Bounded {
-    type Io = Held;
+impl Listener for ApiListener {
+    type Io = ApiConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Held, SocketAddr) {
-        let ((stream, address), uid, admitted) = self.gate.next().await;
-        (Held { stream, peer: Peer { uid }, _admitted: admitted }, address)
+    async fn accept(&mut self) -> (ApiConnection, SocketAddr) {
+        let ((stream, address), uid, admitted) = self.listener.next().await;
+        (ApiConnection { stream, peer: Peer { uid }, _admitted: admitted }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.gate.listener.local_addr()
+        self.listener.listener.local_addr()
     }
 }
 
-impl Connected<IncomingStream<'_, Bounded>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+impl Connected<IncomingStream<'_, ApiListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, ApiListener>) -> Self {
         stream.io().peer
     }
 }
 
-impl AsyncRead for Held {
+impl AsyncRead for ApiConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,7 +77,7 @@ impl AsyncRead for Held {
     }
 }
 
-impl AsyncWrite for Held {
+impl AsyncWrite for ApiConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -7,9 +7,10 @@ mod identity;
 mod listener;
 pub mod terminals;
 pub mod transfers;
+mod websocket;
 
 use crate::actions::{self, image_versions};
-use crate::base::failure::{Kind, not_found};
+use crate::base::failure::not_found;
 use crate::edge::api::identity::Caller;
 use crate::{
     actions::app::App,
@@ -29,7 +30,7 @@ use axum::{
     extract::{DefaultBodyLimit, Query, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{MethodRouter, any, get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
@@ -41,7 +42,11 @@ use std::{
     },
 };
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
-use walt_api::{Event, HEADER_CONFIRM, Info, MAX_BODY, PROTOCOL, route};
+use walt_api::{
+    AdminAction, Event, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL, SessionAction,
+    route,
+};
+use walt_types::UserName;
 
 /// Serves the API until `stop` resolves.
 ///
@@ -67,6 +72,11 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         0o666
     };
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    let for_root = Router::new()
+        .route(route::ADMIN_ACTIONS, admin_actions())
+        .route(route::STORE, get(store))
+        .route(route::STATUS, get(status_of))
+        .route_layer(axum::middleware::from_fn(identity::require_root));
     let router = Router::new()
         .route(route::INFO, get(info))
         .route(route::NODES, get(list_nodes))
@@ -78,12 +88,10 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route("/v2", any(registry::serve))
         .route("/v2/", any(registry::serve))
         .route("/v2/{*path}", any(registry::serve))
-        .route(route::NODE_ACTIONS, post(node_action))
-        .route(route::IMAGE_ACTIONS, post(image_action))
-        .route(route::SESSION_ACTIONS, post(session_action))
-        .route(route::ADMIN_ACTIONS, post(admin_action))
-        .route(route::STORE, get(store))
-        .route(route::STATUS, get(status_of))
+        .route(route::NODE_ACTIONS, node_actions())
+        .route(route::IMAGE_ACTIONS, image_actions())
+        .route(route::SESSION_ACTIONS, session_actions())
+        .merge(for_root)
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::TRANSFER, get(transfers::transfer))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
@@ -93,7 +101,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     let service = router.into_make_service_with_connect_info::<identity::Peer>();
-    axum::serve(listener::Bounded::new(listener), service)
+    axum::serve(listener::ApiListener::new(listener), service)
         .with_graceful_shutdown(stop)
         .await
         .context("the API's socket failed")
@@ -177,93 +185,71 @@ async fn image_diff(
     answer(image_versions::diff(&app, &caller.user, &query.from, &query.to).await)
 }
 
-async fn node_action(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    act(&headers, &body, |action, confirm, events| async move {
-        actions::nodes::act(&app, &caller.user, action, confirm, &events).await
+/// An action as its handler gets it.
+struct Request<A> {
+    app: Arc<App>,
+    user: UserName,
+    action: A,
+    confirm: Option<String>,
+    events: Events,
+}
+
+/// The route of one kind of actions. A failure before the first event determines the status of the answer; otherwise
+/// the answer is a stream of events. The action is cancelled when the client goes.
+fn route_of<A, F>(run: impl Fn(Request<A>) -> F + Clone + Send + Sync + 'static) -> MethodRouter<Arc<App>>
+where
+    A: DeserializeOwned + Send + 'static,
+    F: Future<Output = Outcome<bool>> + Send + 'static,
+{
+    let handler = async move |State(app): State<Arc<App>>,
+                              Extension(caller): Extension<Caller>,
+                              headers: HeaderMap,
+                              body: Bytes| {
+        let action = match serde_json::from_slice(&body) {
+            Ok(action) => action,
+            Err(e) => return answer_error(bad_request(format!("cannot understand the request: {e}"))),
+        };
+        let confirm = headers.get(HEADER_CONFIRM).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let (events, receiver) = Events::channel();
+        let work = run(Request { app, user: caller.user, action, confirm, events });
+        stream(tokio::spawn(work), receiver).await
+    };
+    post(handler)
+}
+
+fn node_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<NodeAction>| {
+        actions::node_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
-    .await
 }
 
-async fn image_action(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    act(&headers, &body, |action, confirm, events| async move {
-        actions::images::act(&app, &caller.user, action, confirm, &events).await
+fn image_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<ImageAction>| {
+        actions::image_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
-    .await
 }
 
-async fn session_action(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    act(&headers, &body, |action, confirm, events| async move {
-        actions::session_save::act(&app, &caller.user, action, confirm, &events).await
+fn session_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<SessionAction>| {
+        actions::session_save::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
-    .await
 }
 
-async fn admin_action(
-    State(app): State<Arc<App>>,
-    Extension(caller): Extension<Caller>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    if !caller.is_root {
-        return answer_error(root_only());
-    }
-    act(&headers, &body, |action, _, events| async move {
-        crate::actions::admin::act(&app, action, &events).await
-    })
-    .await
+fn admin_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<AdminAction>| actions::admin::act(&r.app, r.action, &r.events).await)
 }
 
-async fn store(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    if !caller.is_root {
-        return answer_error(root_only());
-    }
-    answer(check_store::look_beside_writers(&app).await)
+async fn store(State(app): State<Arc<App>>) -> Response {
+    answer(check_store::inspect_running(&app).await)
 }
 
-async fn status_of(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    if !caller.is_root {
-        return answer_error(root_only());
-    }
+async fn status_of(State(app): State<Arc<App>>) -> Response {
     answer(crate::base::db::blocking(|| status::of(&app)).map_err(Into::into))
 }
 
-fn root_only() -> Failure {
-    Failure::refusal(Kind::Forbidden, "only root may do this")
-}
-
-/// Runs an action. What fails before the first event becomes the status of the answer; after it, the
-/// answer is a stream of events. The action is cancelled when the client goes.
-async fn act<A, F>(
-    headers: &HeaderMap,
-    body: &[u8],
-    action: impl FnOnce(A, Option<String>, Events) -> F,
-) -> Response
-where
-    A: DeserializeOwned,
-    F: Future<Output = Outcome<bool>> + Send + 'static,
-{
-    let parsed = match serde_json::from_slice(body) {
-        Ok(parsed) => parsed,
-        Err(e) => return answer_error(bad_request(format!("the request is not understood: {e}"))),
-    };
-    let confirm = headers.get(HEADER_CONFIRM).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let (events, mut receiver) = Events::channel();
-    let mut task = AbortOnDrop(tokio::spawn(action(parsed, confirm, events)));
+/// The answer of an action under way.
+async fn stream(work: JoinHandle<Outcome<bool>>, mut receiver: mpsc::Receiver<Event>) -> Response {
+    let mut task = AbortOnDrop(work);
     let first = receiver.recv().await;
     if first.is_none() {
         // All senders are gone, so the action has ended without a word.

@@ -1,26 +1,33 @@
 //! Terminals: WebSockets on which bytes flow between a client and a program.
 
-use crate::edge::api::{Caller, answer::into_api, request_id};
-use crate::{
-    actions,
-    actions::{nodes::ownership_of_one, reboot::wait_booted},
-    base::terminal::{FromClient, Input, ToClient},
+use crate::edge::api::{
+    Caller,
+    answer::into_api,
+    request_id,
+    websocket::{opening, write_all},
 };
 use crate::{
-    actions::app::App,
-    actions::{console, ping},
-    base::failure::{Failure, Outcome, bad_request, refused},
+    actions::{
+        self,
+        app::App,
+        console,
+        ownership::owned_node,
+        ping,
+        reboot::{WaitingClient, wait_booted_or_skip},
+    },
+    base::{
+        failure::Outcome,
+        programs::cannot_start,
+        terminal::{FromClient, Input, ToClient},
+    },
     services::nodes::ssh,
 };
 use axum::{
     Extension,
-    extract::{
-        State,
-        ws::{Message, WebSocket, WebSocketUpgrade},
-    },
+    extract::{State, ws::WebSocketUpgrade},
     response::Response,
 };
-use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use std::{
     future::Future,
@@ -32,7 +39,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, unix::AsyncFd},
     process::{Child, Command},
-    sync::mpsc,
 };
 use walt_api::build::OpenImageBuild;
 use walt_api::term::{
@@ -45,15 +51,6 @@ use walt_core::ownership::Demand;
 const CHUNK: usize = 16 << 10;
 /// How long output of a program that has ended may still come (a background job holds its pipe).
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
-
-async fn write_all(mut socket: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
-    while let Some(message) = queue.recv().await {
-        if socket.send(message).await.is_err() {
-            return;
-        }
-    }
-    let _ = socket.close().await;
-}
 
 /// Reads the opening message, runs `serve`, and tells the client how it ended.
 fn terminal<O, F>(
@@ -68,13 +65,9 @@ where
         let (sink, mut stream) = socket.split();
         let (to, messages) = ToClient::channel();
         let writer = tokio::spawn(write_all(sink, messages));
-        let opening = match stream.next().await {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
-            _ => Err("the first message must be text".into()),
-        };
-        let outcome = match opening {
+        let outcome = match opening(&mut stream).await {
             Ok(open) => serve(open, to.clone(), FromClient::new(stream)).await,
-            Err(e) => Err(bad_request(format!("the opening message is not understood: {e}"))),
+            Err(failure) => Err(failure),
         };
         let last = match outcome {
             Ok(status) => ServerMessage::Exited { status },
@@ -130,7 +123,7 @@ async fn node(
         NodeTerminal::Ping => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
-    let row = ownership_of_one(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
+    let row = owned_node(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
         NodeTerminal::Shell => None,
         NodeTerminal::Run { command } => Some(command.as_str()),
@@ -154,33 +147,22 @@ async fn wait_for_boot(
     to: &ToClient,
     from: &mut FromClient,
 ) -> Outcome<bool> {
-    let macs = [mac];
-    let mut waiting = std::pin::pin!(wait_booted(app, &macs, None));
-    // Most nodes are booted: nothing is said about waiting then.
-    if let Ok(done) = tokio::time::timeout(Duration::from_millis(20), &mut waiting).await {
-        return done.map(|_| true);
-    }
-    let label = "Node bootup notification pending".to_owned();
-    to.message(&ServerMessage::Busy { label }).await;
-    loop {
-        tokio::select! {
-            done = &mut waiting => return done.map(|_| true),
-            input = from.next() => match input {
-                None => return Ok(false),
-                Some(Input::Message(ClientMessage::Proceed)) => return Ok(true),
-                Some(_) => {}
-            },
+    struct Terminal<'a>(&'a ToClient, &'a mut FromClient);
+    impl WaitingClient for Terminal<'_> {
+        async fn busy(&mut self, label: &str) {
+            self.0.message(&ServerMessage::Busy { label: label.to_owned() }).await;
+        }
+        async fn proceeds(&mut self) -> Option<bool> {
+            let input = self.1.next().await?;
+            Some(matches!(input, Input::Message(ClientMessage::Proceed)))
         }
     }
+    wait_booted_or_skip(app, mac, &mut Terminal(to, from)).await
 }
 
 fn exit_status(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-fn cannot_start(program: &str, e: &std::io::Error) -> Failure {
-    refused(format!("cannot start {program}: {e}; is it installed on the server?"))
 }
 
 /// Runs a program of the server for the client, in a terminal or with pipes, until one of them ends.

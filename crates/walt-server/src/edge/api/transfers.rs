@@ -1,38 +1,30 @@
 //! Transfers: WebSockets on which trees of files flow between a client and the server. See [`walt_api::transfer`].
 
-use crate::edge::api::{Caller, answer::into_api, request_id};
-use crate::{
-    actions::app::App,
-    base::failure::{Outcome, bad_request},
+use crate::edge::api::{
+    Caller,
+    answer::into_api,
+    request_id,
+    websocket::{opening, write_all},
 };
 use crate::{
-    actions::{image_copy, node_copy},
-    base::transfer::{Channel, QUEUE},
+    actions::{app::App, image_change::GivenConsent, image_copy, node_copy},
+    base::{
+        failure::Outcome,
+        transfer::{Channel, QUEUE},
+    },
 };
 use axum::{
     Extension,
-    extract::{
-        State,
-        ws::{Message, WebSocket, WebSocketUpgrade},
-    },
+    extract::{State, ws::WebSocketUpgrade},
     response::Response,
 };
-use futures_util::{SinkExt, StreamExt, stream::SplitSink};
+use futures_util::StreamExt;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use walt_api::{
     Event,
     transfer::{MAX_FRAME, Open, What},
 };
-
-async fn write_all(mut socket: SplitSink<WebSocket, Message>, mut queue: mpsc::Receiver<Message>) {
-    while let Some(message) = queue.recv().await {
-        if socket.send(message).await.is_err() {
-            return;
-        }
-    }
-    let _ = socket.close().await;
-}
 
 /// The route.
 pub async fn transfer(
@@ -44,14 +36,11 @@ pub async fn transfer(
         let (sink, mut stream) = socket.split();
         let (to, queue) = mpsc::channel(QUEUE);
         let writer = tokio::spawn(write_all(sink, queue));
-        let opening = match stream.next().await {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).map_err(|e| e.to_string()),
-            _ => Err("the first message must be text".into()),
-        };
+        let opening = opening(&mut stream).await;
         let mut channel = Channel::new(to, stream);
         let outcome = match opening {
             Ok(open) => serve(&app, &caller, open, &mut channel).await,
-            Err(e) => Err(bad_request(format!("the opening message is not understood: {e}"))),
+            Err(failure) => Err(failure),
         };
         let last = match outcome {
             Ok(ok) => Event::Done { ok },
@@ -63,19 +52,19 @@ pub async fn transfer(
 }
 
 async fn serve(app: &Arc<App>, caller: &Caller, open: Open, channel: &mut Channel) -> Outcome<bool> {
-    let agreed = image_copy::Agreed { confirm: open.confirm, yes: open.yes };
+    let consent = GivenConsent { confirm: open.confirm, yes: open.yes };
     match open.what {
         What::ToImage { image, path, source } => {
-            image_copy::to_image(app, &caller.user, &image, path, source, agreed, channel).await
+            image_copy::to_image(app, &caller.user, &image, path, source, consent, channel).await
         }
         What::ToNode { node, path, source } => {
-            node_copy::to_node(app, &caller.user, &node, &path, &source, &agreed, channel).await
+            node_copy::to_node(app, &caller.user, &node, &path, &source, &consent, channel).await
         }
         What::FromNode { node, path } => {
-            node_copy::from_node(app, &caller.user, &node, &path, &agreed, channel).await
+            node_copy::from_node(app, &caller.user, &node, &path, &consent, channel).await
         }
         What::NodeToImage { node, path } => {
-            node_copy::to_booted_image(app, &caller.user, &node, path, &agreed, channel).await
+            node_copy::to_booted_image(app, &caller.user, &node, path, &consent, channel).await
         }
         What::FromImage { image, path } => {
             image_copy::from_image(app, &caller.user, &image, &path, channel).await

@@ -22,7 +22,7 @@ const READING_S: u32 = 10;
 pub fn script(server: Ipv4Addr) -> String {
     let mut text = format!(
         "#!ipxe
-# Made by the WalT server {server}: tells the model of this machine, then boots its image.
+# RecipeRun by the WalT server {server}: tells the model of this machine, then boots its image.
 cpuid --ext 29 && set user-class walt.node.pc-x86-64 || set user-class walt.node.pc-x86-32
 set next try-1
 :try

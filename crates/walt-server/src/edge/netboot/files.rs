@@ -170,7 +170,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
     match wanted(path).ok_or(FileError::NotFound)? {
         Wanted::Bootstrap => {
             if let Some(node) = app.db().with(|c| NodeRow::by_ip(c, peer))? {
-                boot_begins(app, &node)?;
+                record_boot_start(app, &node)?;
             }
             let text = bootstrap::script(app.config().server_ip());
             Ok(BootFile(Content::Memory(text.into_bytes())))
@@ -184,7 +184,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
                 return Err(FileError::NotFound);
             }
             if file == boot::START.as_bytes() {
-                boot_begins(app, &node)?;
+                record_boot_start(app, &node)?;
             }
             let tree = tree_of(app, &node)?;
             match tree.open(&file).and_then(BootFile::disk) {
@@ -196,7 +196,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
 }
 
 /// Notes that a node has started to boot, unless that is known.
-fn boot_begins(app: &App, node: &NodeRow) -> anyhow::Result<()> {
+fn record_boot_start(app: &App, node: &NodeRow) -> anyhow::Result<()> {
     if node.life.clone().loads(crate::base::time::now()) {
         update_life(app.nodes(), node.mac, |life| life.loads(crate::base::time::now()))?;
     }

@@ -7,7 +7,7 @@
 //! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use crate::edge::netboot::files::{self, BootFile, FileError};
-use crate::{actions::app::App, edge::peers::Gate};
+use crate::{actions::app::App, edge::peers::LimitedListener};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
@@ -69,18 +69,19 @@ type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
 
 /// Serves for ever.
 pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
-    let gate = Gate::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
-    loop {
-        let ((stream, _), peer, admitted) = gate.next().await;
-        let IpAddr::V4(peer) = peer else { continue };
+    let connections =
+        LimitedListener::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
+    let serve = |(stream, _), peer| {
         let app = app.clone();
-        tokio::spawn(async move {
-            if let Err(e) = connection(app, stream, peer, limits).await {
-                tracing::debug!(%peer, "HTTP boot: {e}");
+        async move {
+            match peer {
+                IpAddr::V4(peer) => connection(app, stream, peer, limits).await,
+                // The bridge has no IPv6.
+                IpAddr::V6(_) => Ok(()),
             }
-            drop(admitted);
-        });
-    }
+        }
+    };
+    connections.serve(serve).await;
 }
 
 async fn connection(app: Arc<App>, stream: TcpStream, peer: Ipv4Addr, limits: Limits) -> anyhow::Result<()> {

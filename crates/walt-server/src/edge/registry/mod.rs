@@ -1,5 +1,5 @@
 //! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). Here is "pull"; "push" is in
-//! [`crate::edge::registry::receive`].
+//! [`crate::edge::registry::push`].
 //!
 //! What was pushed is given as it came; a name that was pushed as an index, by its tag, as that. Other images: layers as plain tars, whose digests are their diff-ids, made from
 //! the store while they are sent; a manifest that is a function of the image. So everything that was promised by
@@ -8,7 +8,7 @@
 //!
 //! Limits: [`STREAMS`] layers at once.
 
-mod receive;
+mod push;
 
 use crate::services::registries::{
     manifests::{TAR, by_tag, images_of, indexes, manifest_in, repository},
@@ -27,7 +27,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use receive::Push;
+use push::Push;
 use serde_json::json;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -43,7 +43,7 @@ use walt_types::{DiffId, Hash256, ImageName, UserName};
 
 /// Layers that are sent at once.
 const STREAMS: usize = 8;
-/// Pieces of a layer that wait for a slow client, and their size in bytes.
+/// ChannelWriter of a layer that wait for a slow client, and their size in bytes.
 const QUEUE: usize = 8;
 const PIECE: usize = 256 << 10;
 
@@ -57,7 +57,7 @@ pub async fn serve(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    let Some(user) = asks(&app, &parts.headers) else {
+    let Some(user) = authenticate(&app, &parts.headers) else {
         let mut answer = refuse(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "run 'walt registry login'");
         let challenge = header::HeaderValue::from_static("Basic realm=\"WalT\"");
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -67,7 +67,7 @@ pub async fn serve(
     let method = parts.method;
     let writes = !matches!(method, Method::GET | Method::HEAD) || path.contains("/blobs/uploads/");
     let answered = if writes {
-        write(&app, user, &method, &path, query, parts.headers, body).await
+        push(&app, user, &method, &path, query, parts.headers, body).await
     } else {
         answer(&app, &user, &method, &path).await
     };
@@ -78,7 +78,7 @@ pub async fn serve(
 }
 
 /// Who asks, if he proves it.
-fn asks(app: &App, headers: &HeaderMap) -> Option<UserName> {
+fn authenticate(app: &App, headers: &HeaderMap) -> Option<UserName> {
     let basic = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
     let text = String::from_utf8(STANDARD.decode(basic.trim()).ok()?).ok()?;
     let (user, given) = text.split_once(':')?;
@@ -87,7 +87,7 @@ fn asks(app: &App, headers: &HeaderMap) -> Option<UserName> {
 }
 
 /// A request that writes: to the caller's own names.
-async fn write(
+async fn push(
     app: &Arc<App>,
     user: UserName,
     method: &Method,
@@ -97,7 +97,7 @@ async fn write(
     body: Body,
 ) -> Result<Response> {
     let parts: Vec<&str> = path.split('/').collect();
-    let [owner, name, rest @ ..] = &parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    let [owner, name, rest @ ..] = &parts[..] else { return Ok(not_found("NAME_UNKNOWN")) };
     if *owner != user.as_str() {
         let why = format!("you are '{user}': push to {user}/<name>");
         return Ok(refuse(StatusCode::FORBIDDEN, "DENIED", &why));
@@ -121,7 +121,7 @@ pub(super) fn refuse(status: StatusCode, code: &str, message: &str) -> Response 
     (status, Json(json!({ "errors": [{ "code": code, "message": message }] }))).into_response()
 }
 
-fn absent(code: &str) -> Response {
+fn not_found(code: &str) -> Response {
     refuse(StatusCode::NOT_FOUND, code, "there is no such thing")
 }
 
@@ -136,17 +136,17 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
         return Ok(Json(json!({ "repositories": names })).into_response());
     }
     let parts: Vec<&str> = path.split('/').collect();
-    let [user, name, kind, what] = parts[..] else { return Ok(absent("NAME_UNKNOWN")) };
+    let [user, name, kind, what] = parts[..] else { return Ok(not_found("NAME_UNKNOWN")) };
     // Of one's own names, what was sent and waits; the name may be new.
     if user == caller.as_str()
         && let Some(Ok(digest)) = what.strip_prefix("sha256:").map(str::parse)
-        && let Some(answer) = waiting(app, method, caller, (name, kind), &digest)?
+        && let Some(answer) = pending(app, method, caller, (name, kind), &digest)?
     {
         return Ok(answer);
     }
     let names = repository(app.images(), user, name)?;
     if names.is_empty() {
-        return Ok(absent("NAME_UNKNOWN"));
+        return Ok(not_found("NAME_UNKNOWN"));
     }
     match (kind, what) {
         ("tags", "list") => {
@@ -158,12 +158,12 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
             Some(Ok(digest)) => blob(app, method, &names, digest).await,
             _ => Ok(refuse(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "a digest is sha256:<64 digits>")),
         },
-        _ => Ok(absent("NAME_UNKNOWN")),
+        _ => Ok(not_found("NAME_UNKNOWN")),
     }
 }
 
 /// What a user has pushed that waits for a manifest or an index.
-fn waiting(
+fn pending(
     app: &App,
     method: &Method,
     user: &UserName,
@@ -172,7 +172,7 @@ fn waiting(
 ) -> Result<Option<Response>> {
     match kind {
         "blobs" => {
-            let Some(blob) = app.registries().uploads().whole(user, digest) else { return Ok(None) };
+            let Some(blob) = app.registries().uploads().complete(user, digest) else { return Ok(None) };
             let body = if method == Method::HEAD { Body::empty() } else { file_body(blob.open()?) };
             Ok(Some(sized(method, "application/octet-stream", digest, blob.size(), body)))
         }
@@ -200,7 +200,7 @@ fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Resu
             row.map(|row| by_tag(app.images(), row)).transpose()?
         }
     };
-    Ok(found.map_or_else(|| absent("MANIFEST_UNKNOWN"), |found| document(method, found)))
+    Ok(found.map_or_else(|| not_found("MANIFEST_UNKNOWN"), |found| document(method, found)))
 }
 
 /// A document as an answer.
@@ -250,7 +250,7 @@ async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256
             return Ok(sized(method, TAR, &digest, size, body));
         }
     }
-    Ok(absent("BLOB_UNKNOWN"))
+    Ok(not_found("BLOB_UNKNOWN"))
 }
 
 /// A blob of the store. Once it is open, it stays until it was sent.
@@ -268,7 +268,7 @@ async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::
     let app = app.clone();
     tokio::task::spawn_blocking(move || {
         let _held = (slot, pinned);
-        let mut out = io::BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
+        let mut out = io::BufWriter::with_capacity(PIECE, ChannelWriter(sender.clone()));
         let done =
             app.store().export_layer(&layer, &mut out).map_err(io::Error::other).and_then(|_| out.flush());
         if let Err(e) = done {
@@ -293,9 +293,9 @@ fn file_body(file: std::fs::File) -> Body {
 }
 
 /// Writes into a channel; a client that has gone is an error.
-struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+struct ChannelWriter(mpsc::Sender<io::Result<Bytes>>);
 
-impl Write for Pieces {
+impl Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;

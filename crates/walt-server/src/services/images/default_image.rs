@@ -153,7 +153,7 @@ fn hash_dir(dir: &Dir<'_>, hasher: &mut blake3::Hasher) {
 
 /// How an image stands to the recipe of its name in this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum RecipeStatus {
     /// It was made by it, or by no recipe; or there is none.
     Current,
     /// It was made here, by an older one.
@@ -166,16 +166,16 @@ pub enum Standing {
 ///
 /// # Errors
 /// The store or the database cannot be read.
-pub fn standing(images: &Images, row: &RefRow) -> Result<Standing> {
+pub fn recipe_status(images: &Images, row: &RefRow) -> Result<RecipeStatus> {
     let name = row.reference.image();
     if name.tag() != DEFAULT_TAG || !names().contains(&name.name().to_owned()) {
-        return Ok(Standing::Current);
+        return Ok(RecipeStatus::Current);
     }
     let history = images.store().config(&row.image_id)?.history.unwrap_or_default();
     let made_by =
         history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
     if made_by.is_none_or(|digest| digest == recipe_digest(name.name())) {
-        return Ok(Standing::Current);
+        return Ok(RecipeStatus::Current);
     }
     let versions = images.db().with(|c| HistoryRow::of(c, &row.reference))?;
     let here = versions
@@ -184,7 +184,7 @@ pub fn standing(images: &Images, row: &RefRow) -> Result<Standing> {
         .is_none_or(|v| {
             v.by.command.is_empty() || BUILD_COMMANDS.iter().any(|c| v.by.command.starts_with(c))
         });
-    Ok(if here { Standing::Older } else { Standing::Foreign })
+    Ok(if here { RecipeStatus::Older } else { RecipeStatus::Foreign })
 }
 
 /// What a recipe has made, in the store.

@@ -95,11 +95,16 @@ impl From<Error> for Failure {
             Error::NoDefaultImage { .. } => {
                 failure.hint("there is no recipe for it: 'walt-server default-image list' lists the recipes")
             }
-            Error::SessionOpen { name } => failure.hint(format!(
-                "'walt image shell --resume {name}' goes on with it, \
-                 'walt image shell --discard {name}' ends it and drops its changes"
-            )),
+            Error::SessionOpen { name } => failure.hint(session_hint(&name)),
             _ => failure,
         }
     }
+}
+
+/// What a user can do about an open shell session on an image.
+pub fn session_hint(name: &ImageName) -> String {
+    format!(
+        "'walt image shell --resume {name}' continues it, \
+         'walt image shell --discard {name}' ends it and drops its changes"
+    )
 }

@@ -2,9 +2,9 @@
 
 pub mod build_cache;
 pub mod default_image;
-pub mod emulation;
 pub mod error;
-pub mod housekeeping;
+pub mod foreign_cpu;
+pub mod garbage;
 pub mod labels;
 pub mod live;
 pub mod pins;
@@ -21,6 +21,7 @@ use crate::{
         db::{By, Db, NodeRow, RefRow, SessionRow},
         keys::Keys,
         state::{Base, Decision},
+        time::rfc3339,
     },
     services::images::{
         pins::Pins,
@@ -34,7 +35,7 @@ use std::{
 };
 use tokio::sync::{Mutex, Notify};
 use walt_core::default_image_of;
-use walt_images::{MAX_LAYERS, Store, View};
+use walt_images::{History, ImageConfig, MAX_LAYERS, Store, View};
 use walt_types::{ImageId, ImageName, ImageRef, Model, UserName};
 
 /// The model whose default image every new user gets, whatever nodes there are.
@@ -50,17 +51,17 @@ pub struct Images {
     writers: Writers,
     pins: Pins,
     housekeeping: Notify,
-    emulation: emulation::Kept,
+    emulation: foreign_cpu::Kept,
     default_images_update: Mutex<()>,
 }
 
 /// Starts housekeeping when it is dropped: held by whoever writes to the store, since a failure leaves what nothing
 /// refers to.
-pub struct TidyWhenDone<'a>(&'a Images);
+pub struct HousekeepingOnDrop<'a>(&'a Images);
 
-impl Drop for TidyWhenDone<'_> {
+impl Drop for HousekeepingOnDrop<'_> {
     fn drop(&mut self) {
-        self.0.tidy_soon();
+        self.0.request_housekeeping();
     }
 }
 
@@ -83,7 +84,7 @@ impl Images {
             writers: Writers::default(),
             pins: Pins::default(),
             housekeeping: Notify::new(),
-            emulation: emulation::Kept::default(),
+            emulation: foreign_cpu::Kept::default(),
             default_images_update: Mutex::default(),
         })
     }
@@ -114,7 +115,7 @@ impl Images {
     }
 
     /// Emulation of other CPUs that the server has set up.
-    pub fn emulation(&self) -> &emulation::Kept {
+    pub fn emulation(&self) -> &foreign_cpu::Kept {
         &self.emulation
     }
 
@@ -144,17 +145,17 @@ impl Images {
     }
 
     /// Starts housekeeping when the result is dropped.
-    pub fn tidy_when_done(&self) -> TidyWhenDone<'_> {
-        TidyWhenDone(self)
+    pub fn housekeeping_on_drop(&self) -> HousekeepingOnDrop<'_> {
+        HousekeepingOnDrop(self)
     }
 
     /// Starts housekeeping.
-    pub fn tidy_soon(&self) {
+    pub fn request_housekeeping(&self) {
         self.housekeeping.notify_one();
     }
 
     /// Resolves when housekeeping is to start.
-    pub async fn tidy_wanted(&self) {
+    pub async fn housekeeping_requested(&self) {
         self.housekeeping.notified().await;
     }
 
@@ -168,6 +169,15 @@ impl Images {
     pub fn view_for(&self, node: &NodeRow, writing: &Writing<'_>) -> Result<Arc<View>> {
         let image = self.find(&node.facts.image)?;
         Ok(platform::make(self, &image.image_id, writing)?.view)
+    }
+
+    /// The tree of an image itself, without the platform layer. Blocks: it may have to read the disk.
+    ///
+    /// # Errors
+    /// The image is missing, or the store fails.
+    pub fn own_view(&self, image: &ImageId) -> walt_images::Result<Arc<View>> {
+        let layers = self.store.config(image)?.layers()?;
+        self.store.view(&layers, None)
     }
 
     /// What a reference means, or a sentence for the user.
@@ -283,6 +293,22 @@ impl Images {
 pub fn own_reference(caller: &UserName, name: &str) -> Result<ImageRef> {
     let name: ImageName = name.parse().map_err(Error::Name)?;
     Ok(ImageRef::of(caller, name))
+}
+
+/// The entry in an image's history for a layer that this command made.
+pub fn history_entry(by: &By, created: i64) -> History {
+    History {
+        created: Some(rfc3339(created)),
+        created_by: Some(by.command.clone()),
+        author: Some(by.user.clone()),
+        ..History::default()
+    }
+}
+
+/// When an image was made, by its configuration, in seconds since the epoch.
+pub fn created(config: &ImageConfig) -> Option<i64> {
+    let time: jiff::Timestamp = config.created.as_deref()?.parse().ok()?;
+    Some(time.as_second())
 }
 
 /// Said when a change had no room for its layer before the layers below were squashed.

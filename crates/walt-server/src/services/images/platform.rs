@@ -70,7 +70,7 @@ pub fn make(images: &Images, image: &ImageId, _writing: &Writing<'_>) -> Result<
     {
         return Ok(Platform { diff_id, view });
     }
-    let _tidy = images.tidy_when_done();
+    let _housekeeping = images.housekeeping_on_drop();
     let base = images.store().view(&layers, None)?;
     let layer = images.store().build_layer(entries(images, image, &base)?, Some(&base))?;
     fail_points::point("platform-layer");

@@ -12,7 +12,7 @@
 use crate::services::images::error::Error;
 use crate::services::images::{
     default_image::{RECIPES, recipe_config, recipe_digest},
-    emulation::ready,
+    foreign_cpu::ensure_runnable,
 };
 use crate::{
     base::{config::Config, events::Events},
@@ -74,21 +74,21 @@ impl Drop for Emulator {
     }
 }
 
-/// A directory with a recipe, and in the end what it has made. It goes when this is dropped.
+/// A directory with a recipe, and in the end what it has run. It goes when this is dropped.
 #[derive(Debug)]
-pub struct Made(tempfile::TempDir);
+pub struct RecipeRun(tempfile::TempDir);
 
-impl Made {
+impl RecipeRun {
     fn prepare(prefix: &str, cache: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(WORK);
-        let made = Self(dir.context("cannot make a directory")?);
-        std::fs::set_permissions(made.0.path(), std::fs::Permissions::from_mode(0o755))?;
-        unpack(&RECIPES, &made.recipes())?;
-        for dir in [made.results(), made.0.path().join("work")] {
+        let run = Self(dir.context("cannot make a directory")?);
+        std::fs::set_permissions(run.0.path(), std::fs::Permissions::from_mode(0o755))?;
+        unpack(&RECIPES, &run.recipes())?;
+        for dir in [run.results(), run.0.path().join("work")] {
             std::fs::create_dir(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
         }
         std::fs::create_dir_all(cache).with_context(|| format!("cannot make {}", cache.display()))?;
-        Ok(made)
+        Ok(run)
     }
 
     fn recipes(&self) -> PathBuf {
@@ -131,21 +131,21 @@ pub fn cache_of(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// No such recipe, no emulator for its CPU, or the recipe failed (it has said why on standard error).
-pub fn run(config: &Config, name: &str) -> Result<Made> {
+pub fn run(config: &Config, name: &str) -> Result<RecipeRun> {
     run_with(&cache_of(config), name)
 }
 
 /// As [`run`], with a cache of downloads that is named.
-fn run_with(cache: &Path, name: &str) -> Result<Made> {
+fn run_with(cache: &Path, name: &str) -> Result<RecipeRun> {
     let _emulator = Emulator::of(name, &recipe_config(name)?.architecture)?;
-    let made = Made::prepare("walt-recipe-", cache)?;
-    let mut command = made.command(&["sh"], name, cache);
+    let run = RecipeRun::prepare("walt-recipe-", cache)?;
+    let mut command = run.command(&["sh"], name, cache);
     let status = command.stdout(std::io::stderr()).status().context("cannot run sh")?;
     if !status.success() {
         bail!("the recipe of '{name}' failed ({status}); its messages are above");
     }
-    made.check(name)?;
-    Ok(made)
+    run.check(name)?;
+    Ok(run)
 }
 
 /// Runs a recipe and copies its results to a directory; `cache` keeps downloads.
@@ -153,9 +153,9 @@ fn run_with(cache: &Path, name: &str) -> Result<Made> {
 /// # Errors
 /// As [`run`], or the results cannot be copied.
 pub fn make(name: &str, to: &Path, cache: &Path) -> Result<()> {
-    let made = run_with(cache, name)?;
+    let run = run_with(cache, name)?;
     for file in RESULTS.iter().chain([&DIGEST]) {
-        let (from, to) = (made.results().join(file), to.join(file));
+        let (from, to) = (run.results().join(file), to.join(file));
         std::fs::copy(&from, &to)
             .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     }
@@ -181,7 +181,7 @@ pub fn sweep(config: &Config) {
 
 /// What starts a shell whose processes, however many, end with it, and it with the thread that starts it; what it
 /// mounts is seen by these only (setpriv(1), unshare(1)).
-const APART: [&str; 9] =
+const ISOLATED_SHELL: [&str; 9] =
     ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "sh"];
 
 /// Runs a recipe to its end in this thread, and gives its last line if it failed. `started` gets what ends it;
@@ -189,20 +189,21 @@ const APART: [&str; 9] =
 fn watch(
     mut command: Command,
     started: oneshot::Sender<KillOnDrop>,
-    told: &mpsc::Sender<String>,
+    output_lines: &mpsc::Sender<String>,
 ) -> Result<Result<(), String>> {
     let (output, input) = std::io::pipe().context("cannot make a pipe")?;
     command.stdin(Stdio::null()).stdout(input.try_clone().context("cannot make a pipe")?).stderr(input);
     let mut child = command.spawn().context("cannot run setpriv (package util-linux)")?;
     // Else this end of the pipe would stay open here, and reading would have no end.
     drop(command);
-    let ends = KillOnDrop::of(&child).inspect_err(|_| drop(child.kill())).context("cannot watch a recipe")?;
-    let _nobody = started.send(ends);
+    let kill_on_drop =
+        KillOnDrop::of(&child).inspect_err(|_| drop(child.kill())).context("cannot watch a recipe")?;
+    let _nobody = started.send(kill_on_drop);
     let mut last = String::new();
     lines(output, |line| {
         tracing::info!("recipe: {line}");
         // Whoever it is told to may be slow, or gone.
-        let _ = told.try_send(line.clone());
+        let _ = output_lines.try_send(line.clone());
         last = line;
     });
     let status = child.wait().context("cannot wait for the recipe")?;
@@ -237,21 +238,25 @@ fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
 ///
 /// # Errors
 /// As [`run`]; the sentence has the recipe's last line.
-pub async fn run_apart(images: &Images, name: &str, events: &Events) -> std::result::Result<Made, Error> {
+pub async fn run_isolated(
+    images: &Images,
+    name: &str,
+    events: &Events,
+) -> std::result::Result<RecipeRun, Error> {
     let architecture = recipe_config(name)?.architecture;
-    if let Some(note) = ready(images, &ImageConfig { architecture, ..ImageConfig::default() })? {
+    if let Some(note) = ensure_runnable(images, &ImageConfig { architecture, ..ImageConfig::default() })? {
         events.note(note).await;
     }
     let cache = cache_of(images.config());
-    let made = crate::base::db::blocking(|| Made::prepare(&prefix_of(images.config()), &cache))?;
-    let command = made.command(&APART, name, &cache);
-    let (told, mut lines) = mpsc::channel(QUEUE);
-    let (started, _ends) = oneshot::channel();
+    let run = crate::base::db::blocking(|| RecipeRun::prepare(&prefix_of(images.config()), &cache))?;
+    let command = run.command(&ISOLATED_SHELL, name, &cache);
+    let (output_lines, mut lines) = mpsc::channel(QUEUE);
+    let (started, _kill_on_drop) = oneshot::channel();
     // The directory stays until the processes are gone, also if nobody waits for them any more.
-    let mut work = tokio::task::spawn_blocking(move || (watch(command, started, &told), made));
+    let mut work = tokio::task::spawn_blocking(move || (watch(command, started, &output_lines), run));
     let late = tokio::time::sleep(LIMIT);
     let mut late = std::pin::pin!(late);
-    let (done, made) = loop {
+    let (done, run) = loop {
         tokio::select! {
             ended = &mut work => break ended.map_err(anyhow::Error::new)?,
             Some(line) = lines.recv() => events.busy(format!("Building {name}: {line}")).await,
@@ -261,8 +266,8 @@ pub async fn run_apart(images: &Images, name: &str, events: &Events) -> std::res
         }
     };
     done?.map_err(|why| Error::RecipeFailed { why })?;
-    made.check(name)?;
-    Ok(made)
+    run.check(name)?;
+    Ok(run)
 }
 
 fn unpack(dir: &Dir<'_>, to: &Path) -> Result<()> {

@@ -10,9 +10,9 @@ use walt_nfsd::view::{ReadView, ViewEntry};
 use walt_types::ViewId;
 
 /// A view as NFS reads it.
-pub struct Served(pub Arc<View>);
+pub struct ServedView(pub Arc<View>);
 
-impl ReadView for Served {
+impl ReadView for ServedView {
     fn id(&self) -> ViewId {
         *self.0.id()
     }
@@ -128,7 +128,7 @@ pub fn load(nodes: &Nodes, ip: Ipv4Addr) -> Result<Option<Granted>> {
     let mut views: Vec<(ViewId, Arc<dyn ReadView>)> = Vec::new();
     for id in ids {
         match nodes.images().store().view_by_id(&id) {
-            Ok(view) => views.push((id, Arc::new(Served(view)))),
+            Ok(view) => views.push((id, Arc::new(ServedView(view)))),
             Err(e @ walt_images::Error::Missing { .. }) => {
                 tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}");
             }

@@ -67,7 +67,7 @@ impl Supervisors {
         self.failures.lock()
     }
 
-    fn to(&self, mac: Mac) -> Result<mpsc::Sender<Order>> {
+    fn orders_to(&self, mac: Mac) -> Result<mpsc::Sender<Order>> {
         self.orders().get(&mac).cloned().context("the node is not supervised by this server")
     }
 }
@@ -91,7 +91,7 @@ impl Nodes {
     /// # Errors
     /// qemu cannot be ended.
     pub async fn stop_supervisor(&self, mac: Mac) -> Result<()> {
-        let Ok(orders) = self.supervisors().to(mac) else { return Ok(()) };
+        let Ok(orders) = self.supervisors().orders_to(mac) else { return Ok(()) };
         let (done, answer) = oneshot::channel();
         if orders.send(Order::Stop { done }).await.is_ok() {
             answer.await.unwrap_or(Ok(()))?;
@@ -108,7 +108,7 @@ impl Nodes {
     pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = || anyhow!("the node is being removed");
-        self.supervisors().to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
+        self.supervisors().orders_to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -344,7 +344,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         // needs the kernel, and emulation always works.
         Err(e) if is_pxe => {
             tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
-            (acceleration_of_any(nodes), BootMethod::Pxe, None)
+            (acceleration_without_kernel(nodes), BootMethod::Pxe, None)
         }
         Err(e) => return Err(e),
     };
@@ -407,7 +407,7 @@ fn acceleration(
 }
 
 /// How a kernel that is not known executes: as configured, else emulated.
-fn acceleration_of_any(nodes: &Nodes) -> walt_vnode::Acceleration {
+fn acceleration_without_kernel(nodes: &Nodes) -> walt_vnode::Acceleration {
     match nodes.config().virtual_nodes.acceleration {
         Acceleration::Kvm => walt_vnode::Acceleration::Kvm,
         Acceleration::Tcg | Acceleration::Auto => walt_vnode::Acceleration::Tcg,

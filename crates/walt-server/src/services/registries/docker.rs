@@ -3,13 +3,12 @@
 
 use crate::services::registries::error::{self, Error};
 use crate::services::registries::{
-    get::{self, Got},
     links::Link,
+    pull::{self, PulledImage},
 };
 use crate::{
     base::{db::blocking, events::Events},
-    services::images::Images,
-    services::images::labels,
+    services::images::{self, Images, labels},
 };
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -113,14 +112,14 @@ pub async fn list() -> Result<Vec<(Link, BTreeMap<String, String>)>> {
 }
 
 /// An image of the daemon.
-pub struct Found {
+pub struct DaemonImage {
     link: Link,
     /// Models it is made for.
     pub models: Vec<Model>,
 }
 
 /// Looks at an image.
-pub async fn look(link: &Link) -> error::Result<Found> {
+pub async fn inspect(link: &Link) -> error::Result<DaemonImage> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Image {
@@ -134,13 +133,13 @@ pub async fn look(link: &Link) -> error::Result<Found> {
         return Err(Error::NoSuchImage);
     };
     let config = walt_images::ImageConfig { config: image.config, ..Default::default() };
-    Ok(Found { link: link.clone(), models: labels::check(&config)? })
+    Ok(DaemonImage { link: link.clone(), models: labels::check(&config)? })
 }
 
-impl Found {
+impl DaemonImage {
     /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
-    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
-        let _tidy = images.tidy_when_done();
+    pub async fn pull(&self, images: &Arc<Images>, events: &Events) -> error::Result<PulledImage> {
+        let _housekeeping = images.housekeeping_on_drop();
         let failed = Error::DaemonFailed;
         let name = format!("{}:{}", self.link.repository(), self.link.tag);
         let path = format!("/images/{}/get", utf8_percent_encode(&name, NON_ALPHANUMERIC));
@@ -175,10 +174,10 @@ impl Found {
                     continue;
                 }
             }
-            let (archive, app2, layer) = (archive.clone(), images.clone(), *layer);
-            let told = events.clone();
-            let unpack = move || app2.store().unpack_layer(archive.layer(number)?, &layer);
-            let work = tokio::task::spawn_blocking(move || cancel::when(move || told.is_gone(), unpack));
+            let (archive, server, layer) = (archive.clone(), images.clone(), *layer);
+            let client = events.clone();
+            let unpack = move || server.store().unpack_layer(archive.layer(number)?, &layer);
+            let work = tokio::task::spawn_blocking(move || cancel::when(move || client.is_gone(), unpack));
             let unpacked = work.await.map_err(anyhow::Error::new)?.map_err(|e| failed(e.into()))?;
             skipped.merge(unpacked.skipped());
             let _writing = images.writing().await;
@@ -186,12 +185,12 @@ impl Found {
             pinned.layer(layer);
         }
         let writing = images.writing().await;
-        let image = get::put_config(images, events, archive.config_bytes(), layers.len(), &writing).await?;
+        let image = pull::put_config(images, events, archive.config_bytes(), layers.len(), &writing).await?;
         pinned.image(image);
         if let Some(note) = skipped.note() {
             events.note(format!("Note: {note}")).await;
         }
-        let created = get::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
-        Ok(Got::new(image, created, pinned))
+        let created = images::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
+        Ok(PulledImage::new(image, created, pinned))
     }
 }

@@ -25,11 +25,7 @@ impl Link {
     /// # Errors
     /// A sentence.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let bad = || {
-            ParseError(format!(
-                "'{text}' is not a clonable link: use <location>:<user>/<name>[:<tag>], as 'walt image search' lists them"
-            ))
-        };
+        let bad = || not_a_link(text);
         let (location, rest) = text.split_once(':').ok_or_else(bad)?;
         let (path, tag) = match rest.rsplit_once(':') {
             Some((path, tag)) if !tag.contains('/') => (path, tag),
@@ -81,6 +77,13 @@ impl Link {
         };
         format!("{}:{}", plain(&self.name), plain(&self.tag)).parse()
     }
+}
+
+/// The error for a text that is not a link.
+pub fn not_a_link(text: &str) -> ParseError {
+    ParseError(format!(
+        "'{text}' is not a clonable link: use <location>:<user>/<name>[:<tag>], as 'walt image search' lists them"
+    ))
 }
 
 /// A part of a repository's name.

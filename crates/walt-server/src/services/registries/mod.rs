@@ -15,10 +15,10 @@
 
 pub mod docker;
 pub mod error;
-pub mod get;
 pub mod hub;
 pub mod links;
 pub mod manifests;
+pub mod pull;
 pub mod token;
 pub mod uploads;
 
@@ -83,20 +83,20 @@ pub fn find<'a>(registries: &'a Registries, label: &str) -> Result<&'a RegistryC
 }
 
 /// How long one place of several may take in all; what was found until then counts.
-pub const PLACE: Duration = Duration::from_secs(30);
+pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one may take to begin an answer: who asks waits for all of them.
-const ANSWER: Duration = Duration::from_secs(10);
+const IMPATIENT_ANSWER: Duration = Duration::from_secs(10);
 
-/// What one place of several answers within [`PLACE`].
-pub async fn in_time<T>(
+/// What one place of several answers within [`REGISTRY_TIMEOUT`].
+pub async fn with_time_limit<T>(
     label: &str,
     work: impl Future<Output = walt_registry::Result<T>>,
 ) -> walt_registry::Result<T> {
     let late = |_| {
-        let why = format!("it takes longer than {} s", PLACE.as_secs());
+        let why = format!("it takes longer than {} s", REGISTRY_TIMEOUT.as_secs());
         Err(walt_registry::Error::Unreachable { registry: label.to_owned(), why })
     };
-    tokio::time::timeout(PLACE, work).await.unwrap_or_else(late)
+    tokio::time::timeout(REGISTRY_TIMEOUT, work).await.unwrap_or_else(late)
 }
 
 /// A client of a registry.
@@ -119,11 +119,11 @@ pub fn open_with(
 
 /// A client of one registry of several: it is not waited for as long, and TLS that cannot be used is as good as a
 /// registry that is away.
-pub fn open_one_of_all(
+pub fn open_impatient(
     registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
 ) -> walt_registry::Result<Arc<Registry>> {
-    let limits = Limits { answer: ANSWER, ..Limits::default() };
+    let limits = Limits { answer: IMPATIENT_ANSWER, ..Limits::default() };
     open_with(registry, credentials, limits).map_err(|_| walt_registry::Error::Unreachable {
         registry: registry.label.clone(),
         why: "TLS cannot be used".into(),
@@ -131,7 +131,7 @@ pub fn open_one_of_all(
 }
 
 /// The line that one registry of several costs; what the others have goes on to count.
-pub fn ignored(label: &str, error: &walt_registry::Error) -> String {
+pub fn ignored_note(label: &str, error: &walt_registry::Error) -> String {
     use walt_registry::Error;
     tracing::info!("{label}: {error}");
     let why = match error {

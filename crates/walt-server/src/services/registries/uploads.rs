@@ -29,13 +29,13 @@ const MAX_MANIFEST_BYTES: usize = 16 << 20;
 const KEEP: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
-struct Waiting<T> {
+struct Pending<T> {
     what: T,
     user: UserName,
     touched: Instant,
 }
 
-impl<T> Waiting<T> {
+impl<T> Pending<T> {
     fn new(what: T, user: &UserName) -> Self {
         Self { what, user: user.clone(), touched: Instant::now() }
     }
@@ -64,17 +64,17 @@ pub struct Uploads(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// By id. One that is being written to is taken out meanwhile.
-    open: HashMap<String, Waiting<NewBlob>>,
+    open: HashMap<String, Pending<NewBlob>>,
     /// By user and digest.
-    whole: HashMap<(UserName, Hash256), Waiting<Arc<NewBlob>>>,
-    children: HashMap<ChildKey, Waiting<Arc<Child>>>,
+    complete: HashMap<(UserName, Hash256), Pending<Arc<NewBlob>>>,
+    children: HashMap<ChildKey, Pending<Arc<Child>>>,
 }
 
 impl Uploads {
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.0.lock();
         state.open.retain(|_, w| w.touched.elapsed() < KEEP);
-        state.whole.retain(|_, w| w.touched.elapsed() < KEEP);
+        state.complete.retain(|_, w| w.touched.elapsed() < KEEP);
         state.children.retain(|_, w| w.touched.elapsed() < KEEP);
         state
     }
@@ -88,8 +88,8 @@ impl Uploads {
     pub fn has_room(&self, user: &UserName) -> bool {
         let state = self.state();
         let open = state.open.values().filter(|w| w.user == *user).map(|w| w.what.size());
-        let whole = state.whole.values().filter(|w| w.user == *user).map(|w| w.what.size());
-        let (count, bytes) = open.chain(whole).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
+        let complete = state.complete.values().filter(|w| w.user == *user).map(|w| w.what.size());
+        let (count, bytes) = open.chain(complete).fold((0, 0), |(n, sum), size| (n + 1, sum + size));
         count < MAX_UPLOADS && bytes < MAX_WAITING
     }
 
@@ -104,26 +104,26 @@ impl Uploads {
 
     /// Keeps an upload that goes on.
     pub fn put_back(&self, user: &UserName, id: &str, blob: NewBlob) {
-        self.state().open.insert(id.to_owned(), Waiting::new(blob, user));
+        self.state().open.insert(id.to_owned(), Pending::new(blob, user));
     }
 
     /// Keeps a blob that is whole.
     pub fn add(&self, user: &UserName, blob: NewBlob) {
         let digest = blob.digest();
-        self.state().whole.insert((user.clone(), digest), Waiting::new(Arc::new(blob), user));
+        self.state().complete.insert((user.clone(), digest), Pending::new(Arc::new(blob), user));
     }
 
     /// A user's blob that waits for its manifest.
-    pub fn whole(&self, user: &UserName, digest: &Hash256) -> Option<Arc<NewBlob>> {
+    pub fn complete(&self, user: &UserName, digest: &Hash256) -> Option<Arc<NewBlob>> {
         let mut state = self.state();
-        let waiting = state.whole.get_mut(&(user.clone(), *digest))?;
+        let waiting = state.complete.get_mut(&(user.clone(), *digest))?;
         waiting.touched = Instant::now();
         Some(waiting.what.clone())
     }
 
     /// Forgets a blob: it is kept elsewhere.
     pub fn forget(&self, user: &UserName, digest: &Hash256) {
-        self.state().whole.remove(&(user.clone(), *digest));
+        self.state().complete.remove(&(user.clone(), *digest));
     }
 
     /// Lets a manifest wait for its index; false if too many of its user wait.
@@ -135,7 +135,7 @@ impl Uploads {
             others.fold((0, 0), |(n, sum), (_, w)| (n + 1, sum + w.what.document.bytes.len()));
         let has_room = count < MAX_MANIFESTS && bytes + child.document.bytes.len() <= MAX_MANIFEST_BYTES;
         if has_room {
-            state.children.insert(key, Waiting::new(Arc::new(child), user));
+            state.children.insert(key, Pending::new(Arc::new(child), user));
         }
         has_room
     }
@@ -148,7 +148,7 @@ impl Uploads {
         waiting.touched = now;
         let child = waiting.what.clone();
         for blob in &child.blobs {
-            if let Some(waiting) = state.whole.get_mut(&(user.clone(), *blob)) {
+            if let Some(waiting) = state.complete.get_mut(&(user.clone(), *blob)) {
                 waiting.touched = now;
             }
         }

@@ -7,10 +7,10 @@
 //!                                     image; nodes that use it reboot
 //! ```
 //! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image. What
-//! waits is in [`waiting`], manifests are in [`manifests`], indexes in [`index`].
+//! waits is in [`crate::services::registries::uploads`], manifests are in [`manifest`], indexes in [`index`].
 
 mod index;
-mod manifests;
+mod manifest;
 
 use crate::edge::registry::refuse;
 use crate::{
@@ -27,7 +27,7 @@ use http_body_util::BodyExt;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::time::timeout;
 use walt_images::NewBlob;
-use walt_registry::manifest;
+use walt_registry::manifest::MAX_BLOB;
 use walt_types::{Hash256, UserName};
 
 /// Longest time between two pieces of an upload.
@@ -67,17 +67,17 @@ impl Push<'_> {
         };
         match *method {
             Method::DELETE => Ok(StatusCode::NO_CONTENT.into_response()),
-            Method::GET => Ok(self.goes_on(id, blob, StatusCode::NO_CONTENT)),
+            Method::GET => Ok(self.upload_status(id, blob, StatusCode::NO_CONTENT)),
             Method::PATCH => {
                 let range = self.headers.get(header::CONTENT_RANGE).and_then(|r| r.to_str().ok());
                 let start =
                     range.and_then(|r| r.trim_start_matches("bytes ").split('-').next()?.parse::<u64>().ok());
                 if range.is_some() && start != Some(blob.size()) {
-                    return Ok(self.goes_on(id, blob, StatusCode::RANGE_NOT_SATISFIABLE));
+                    return Ok(self.upload_status(id, blob, StatusCode::RANGE_NOT_SATISFIABLE));
                 }
                 match append(&mut blob, body).await? {
                     Some(refused) => Ok(refused),
-                    None => Ok(self.goes_on(id, blob, StatusCode::ACCEPTED)),
+                    None => Ok(self.upload_status(id, blob, StatusCode::ACCEPTED)),
                 }
             }
             Method::PUT => self.finish(blob, body).await,
@@ -86,7 +86,7 @@ impl Push<'_> {
     }
 
     /// Keeps an upload, and says how far it is.
-    fn goes_on(&self, id: &str, blob: NewBlob, status: StatusCode) -> Response {
+    fn upload_status(&self, id: &str, blob: NewBlob, status: StatusCode) -> Response {
         let headers = [
             (header::LOCATION, self.location(&format!("blobs/uploads/{id}"))),
             (header::RANGE, format!("0-{}", blob.size().saturating_sub(1))),
@@ -110,13 +110,13 @@ impl Push<'_> {
         if self.query.contains_key("digest") {
             return self.finish(blob, body).await;
         }
-        Ok(self.goes_on(&crate::base::random::random_uuid(), blob, StatusCode::ACCEPTED))
+        Ok(self.upload_status(&crate::base::random::random_uuid(), blob, StatusCode::ACCEPTED))
     }
 
     /// Whether a blob of that digest need not be sent.
     fn has(&self, digest: &Hash256) -> bool {
         let (app, layer) = (self.app, walt_types::DiffId(*digest));
-        app.registries().uploads().whole(&self.user, digest).is_some()
+        app.registries().uploads().complete(&self.user, digest).is_some()
             || app.store().has_blob(digest)
             || app.store().has_layer(&layer)
     }
@@ -148,7 +148,7 @@ fn unsupported() -> Response {
 }
 
 /// Why a manifest is not taken.
-enum Stop {
+enum PushError {
     /// Its sender is told: status, code of the specification, sentence.
     Refused(StatusCode, &'static str, String),
     /// A failure of the server.
@@ -156,9 +156,9 @@ enum Stop {
 }
 
 /// Result of what is done with a manifest.
-type Taken<T> = std::result::Result<T, Stop>;
+type PushResult<T> = std::result::Result<T, PushError>;
 
-impl Stop {
+impl PushError {
     fn invalid(why: impl Into<String>) -> Self {
         Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why.into())
     }
@@ -177,14 +177,14 @@ impl Stop {
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Stop {
+impl<E: Into<anyhow::Error>> From<E> for PushError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
 /// A refusal of ours in the registry's words.
-impl From<Failure> for Stop {
+impl From<Failure> for PushError {
     fn from(failure: Failure) -> Self {
         match failure {
             failure @ (Failure::Refusal(_) | Failure::Question { .. }) => Self::invalid(failure.to_string()),
@@ -205,8 +205,8 @@ async fn append(blob: &mut NewBlob, mut body: Body) -> Result<Option<Response>> 
             }
         };
         if let Ok(bytes) = frame.into_data() {
-            if blob.size() + bytes.len() as u64 > manifest::MAX_BLOB {
-                let why = format!("a blob has at most {} bytes", manifest::MAX_BLOB);
+            if blob.size() + bytes.len() as u64 > MAX_BLOB {
+                let why = format!("a blob has at most {} bytes", MAX_BLOB);
                 return Ok(Some(refuse(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", &why)));
             }
             blocking(|| blob.write(&bytes))?;

@@ -1,13 +1,17 @@
-//! What the builder of `walt-images` needs of this server: references, the cache, containers' links, the network.
+//! The host of the builder (`walt-build`): base images, the cache, containers and their network.
 
 use crate::services::{images::writers::Writing, sessions::slots::Slot};
 use crate::{
     actions::app::App,
     base::db::SessionRow,
-    services::{images::emulation, network, sessions},
+    services::{images::foreign_cpu, network, sessions},
 };
 use crate::{
-    actions::build::{Asker, Say, Workplace, base::sentence},
+    actions::build::{
+        BuildOutput, CredentialSource,
+        base::{error_text, platforms_key},
+        build_dir::BuildDir,
+    },
     services::images::build_cache,
 };
 use std::{
@@ -21,40 +25,40 @@ use walt_registry::Platform;
 use walt_types::{DiffId, ImageId, UserName};
 
 /// The server, as one build sees it.
-pub struct Server<'a> {
+pub struct BuildHost<'a> {
     pub app: &'a Arc<App>,
     pub user: &'a UserName,
-    pub say: &'a Say,
-    pub place: &'a Workplace,
-    /// The address of this build's containers, once one has a network.
+    pub output: &'a BuildOutput,
+    pub dir: &'a BuildDir,
+    /// The slot of this build's containers, once one was started.
     pub slot: Option<Slot<'a>>,
-    /// Whether the user was told that the image is for another CPU.
+    /// Whether the user was notified that the image is for another CPU.
     pub noted: bool,
-    /// Whether registries are asked anew.
+    /// Whether to ask the registries even for known images.
     pub pull: bool,
-    pub asker: &'a Asker<'a>,
-    /// What names after `FROM` meant in this build, by what they were wanted for.
+    pub credentials: &'a CredentialSource<'a>,
+    /// Base images of this build by name and platforms.
     pub bases: BTreeMap<(String, String), ImageId>,
 }
 
-impl Server<'_> {
+impl BuildHost<'_> {
     fn dir_name(&self) -> String {
-        self.place.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.dir.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 }
 
-impl Host for Server<'_> {
+impl Host for BuildHost<'_> {
     type Writing<'g>
         = Writing<'g>
     where
         Self: 'g;
 
     async fn line(&self, text: String) {
-        self.say.line(text).await;
+        self.output.line(text).await;
     }
 
     async fn output(&self, bytes: &[u8]) {
-        self.say.bytes(bytes).await;
+        self.output.bytes(bytes).await;
     }
 
     async fn writing(&self) -> Writing<'_> {
@@ -62,13 +66,12 @@ impl Host for Server<'_> {
     }
 
     fn pin(&self, layer: DiffId, _writing: &Writing<'_>) {
-        self.place.pinned().layer(layer);
+        self.dir.pinned().layer(layer);
     }
 
     async fn base(&mut self, name: &str, platforms: &[Platform]) -> Result<ImageId, String> {
-        let wanted: Vec<String> = platforms.iter().map(ToString::to_string).collect();
-        let key = (name.to_owned(), wanted.join(" "));
-        // A name has one meaning in a build.
+        let key = (name.to_owned(), platforms_key(platforms));
+        // A name stands for the same image in the whole build.
         if let Some(image) = self.bases.get(&key) {
             return Ok(*image);
         }
@@ -78,17 +81,17 @@ impl Host for Server<'_> {
     }
 
     fn cached(&self, key: &str, writing: &Writing<'_>) -> Result<Option<Option<DiffId>>, String> {
-        build_cache::find(self.app.images(), &self.user_key(key), writing).map_err(|e| sentence(e.into()))
+        build_cache::find(self.app.images(), &self.user_key(key), writing).map_err(error_text)
     }
 
     fn remember(&self, key: &str, found: Option<&DiffId>) {
         if let Err(e) = build_cache::put(self.app.images(), &self.user_key(key), found) {
-            tracing::warn!("the result of a build's step is not kept: {e:#}");
+            tracing::warn!("cannot cache the result of a build step: {e:#}");
         }
     }
 
     fn cache_dir(&self, id: &str) -> Result<PathBuf, String> {
-        build_cache::mount_dir(self.app.images(), self.user, id).map_err(|e| sentence(e.into()))
+        build_cache::mount_dir(self.app.images(), self.user, id).map_err(error_text)
     }
 
     async fn container(
@@ -99,16 +102,16 @@ impl Host for Server<'_> {
         trees: &[Arc<View>],
     ) -> Result<StepSpec, String> {
         let app = self.app;
-        if let Some(note) = emulation::ready(app.images(), image).map_err(|e| sentence(e.into()))?
+        if let Some(note) = foreign_cpu::ensure_runnable(app.images(), image).map_err(error_text)?
             && !std::mem::replace(&mut self.noted, true)
         {
-            self.say.line(note).await;
+            self.output.line(note).await;
         }
         let id = format!("{}-{number}", self.dir_name());
-        // The number of the link is also that of the range of users.
+        // The slot selects both the network link and the range of user ids.
         let slot = self.slot()?;
         let network = match network {
-            true => Some(network::container_network(app.config(), slot).map_err(|e| sentence(e.into()))?),
+            true => Some(network::container_network(app.config(), slot).map_err(error_text)?),
             false => None,
         };
         Ok(StepSpec {
@@ -132,25 +135,25 @@ impl Host for Server<'_> {
     }
 }
 
-impl Server<'_> {
-    /// Results of one user are not shown to another.
+impl BuildHost<'_> {
+    /// Results are cached per user.
     fn user_key(&self, key: &str) -> String {
         format!("{} {key}", self.user)
     }
 
-    /// The number of this build's containers, one at a time.
+    /// The slot of this build's containers, which run one at a time.
     fn slot(&mut self) -> Result<u32, String> {
         if let Some(slot) = &self.slot {
             return Ok(slot.number);
         }
         let config = self.app.config();
-        let rows = self.app.db().with(SessionRow::all).map_err(|e| sentence(e.into()))?;
+        let rows = self.app.db().with(SessionRow::all).map_err(error_text)?;
         let taken: BTreeSet<u32> = rows.iter().map(|s| s.slot).collect();
-        // The network's own address and the gateway are no stations of containers.
+        // The network's own address and the gateway are not available to containers.
         let count =
             config.containers.network.stations().filter(|ip| *ip != config.container_gateway()).count();
         let slot = self.app.sessions().build_slots().take(count as u32, &taken);
-        let slot = slot.ok_or("no address is left for containers: see containers.network")?;
+        let slot = slot.ok_or("no free address for containers: see containers.network")?;
         Ok(self.slot.insert(slot).number)
     }
 }

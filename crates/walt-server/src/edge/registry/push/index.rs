@@ -7,9 +7,9 @@
 //!
 //! Limits: [`MAX_CHILDREN`] manifests; what waits: [`crate::services::registries::uploads`].
 
-use crate::edge::registry::receive::{Push, Stop, Taken, manifests::parts};
+use crate::edge::registry::push::{Push, PushError, PushResult, manifest::parts};
 use crate::services::images::writers::Writing;
-use crate::services::registries::uploads::Child;
+use crate::services::registries::uploads;
 use crate::{
     actions::app::App,
     actions::publish_ref::Target,
@@ -30,14 +30,14 @@ use walt_types::{Hash256, ImageId, Model};
 const MAX_CHILDREN: usize = 64;
 
 /// A manifest that an index names.
-enum Found {
+enum Child {
     /// It waits.
-    Waits(Arc<Child>),
+    Waits(Arc<uploads::Child>),
     /// The repository has it.
     Kept(Stored),
 }
 
-impl Found {
+impl Child {
     fn document(&self) -> &Document {
         match self {
             Self::Waits(child) => &child.document,
@@ -55,18 +55,23 @@ impl Found {
 
 impl Push<'_> {
     /// An index by a tag.
-    pub(super) async fn index(&self, tag: &str, document: Document, entries: &[IndexEntry]) -> Taken<()> {
+    pub(super) async fn index(
+        &self,
+        tag: &str,
+        document: Document,
+        entries: &[IndexEntry],
+    ) -> PushResult<()> {
         if entries.len() > MAX_CHILDREN {
             let why = format!("the index has {} manifests, {MAX_CHILDREN} are accepted", entries.len());
-            return Err(Stop::invalid(why));
+            return Err(PushError::invalid(why));
         }
-        let _tidy = self.app.images().tidy_when_done();
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
         // What is found stays until the index is on record.
         let writing = self.app.images().writing().await;
         let names = manifests::repository(self.app.images(), self.user.as_str(), self.name)?;
         let indexes = manifests::indexes(self.app.images(), &names)?;
-        let mut found: BTreeMap<Hash256, Found> = BTreeMap::new();
+        let mut found: BTreeMap<Hash256, Child> = BTreeMap::new();
         for entry in entries {
             let child = self.find(entry, &names, &indexes)?;
             if let Some(image) = child.image() {
@@ -87,47 +92,47 @@ impl Push<'_> {
         let made_for: Vec<(&IndexEntry, &[Model])> =
             candidates.iter().map(|(e, _, m)| (*e, &m[..])).collect();
         let Some(number) = best(&made_for, &wanted) else {
-            return Err(Stop::invalid(format!(
+            return Err(PushError::invalid(format!(
                 "none of the index's manifests is an image for WalT nodes, on Linux, with a label {}",
                 crate::services::images::LABEL_MODELS
             )));
         };
         let image = candidates[number].1;
-        target.fits(self.app, &image)?;
+        target.check_models(self.app, &image)?;
         self.record(tag, &target, image, document, &found, &writing).await
     }
 
     /// The manifest of an entry, which says what it is.
-    fn find(&self, entry: &IndexEntry, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> Taken<Found> {
+    fn find(&self, entry: &IndexEntry, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> PushResult<Child> {
         let digest = &entry.manifest.digest;
         let said = entry.manifest.media_type.as_str();
         if matches!(said, manifest::OCI_INDEX | manifest::DOCKER_LIST) {
-            return Err(Stop::invalid(format!(
+            return Err(PushError::invalid(format!(
                 "sha256:{digest} is an index in an index: name its manifests instead"
             )));
         }
         let found = match self.app.registries().uploads().child(&self.user, self.name, digest) {
-            Some(child) => Found::Waits(child),
+            Some(child) => Child::Waits(child),
             None => match manifests::manifest_in(self.app.images(), names, indexes, digest)? {
-                Some(stored) => Found::Kept(stored),
+                Some(stored) => Child::Kept(stored),
                 None => {
                     let what =
                         "push all of the index, by 'skopeo copy --all' or 'podman manifest push --all'";
                     let why = format!("the manifest sha256:{digest} is not here: {what}");
-                    return Err(Stop::unknown(why));
+                    return Err(PushError::unknown(why));
                 }
             },
         };
         let document = found.document();
         let (size, media_type) = (document.bytes.len() as u64, &document.media_type);
         if entry.manifest.size != size {
-            return Err(Stop::invalid(format!(
+            return Err(PushError::invalid(format!(
                 "the manifest sha256:{digest} has {size} bytes, the index says {}",
                 entry.manifest.size
             )));
         }
         if !said.is_empty() && said != media_type {
-            return Err(Stop::invalid(format!(
+            return Err(PushError::invalid(format!(
                 "the manifest sha256:{digest} is a {media_type}, the index says something else"
             )));
         }
@@ -141,21 +146,21 @@ impl Push<'_> {
         target: &Target,
         image: ImageId,
         document: Document,
-        found: &BTreeMap<Hash256, Found>,
+        found: &BTreeMap<Hash256, Child>,
         writing: &Writing<'_>,
-    ) -> Taken<()> {
+    ) -> PushResult<()> {
         let digest = document.digest;
         let mut row = IndexRow { document, images: Vec::new(), others: Vec::new(), blobs: Vec::new() };
         let mut manifests = Vec::new();
         for child in found.values() {
             let document = child.document().clone();
             match (child, child.image()) {
-                (Found::Waits(waiting), Some(image_id)) => {
+                (Child::Waits(waiting), Some(image_id)) => {
                     let Document { digest, media_type, bytes } = document;
                     manifests.push((ManifestRow { digest, media_type, bytes, image_id }, &waiting.blobs));
                     row.images.push(image_id);
                 }
-                (Found::Kept(_), Some(image_id)) => row.images.push(image_id),
+                (Child::Kept(_), Some(image_id)) => row.images.push(image_id),
                 (_, None) => {
                     if let Ok(manifest::Document::Image(other)) = manifest::parse(&document.bytes) {
                         row.blobs.extend(parts(&other));
@@ -185,7 +190,7 @@ impl Push<'_> {
 
 /// The models that the image of a name should be for: of the nodes that use it, else those of the image it means, else
 /// of all nodes here, as for a clone.
-fn wanted(app: &App, target: &Target) -> Taken<BTreeSet<Model>> {
+fn wanted(app: &App, target: &Target) -> PushResult<BTreeSet<Model>> {
     if !target.users.is_empty() {
         return Ok(target.users.iter().map(|n| n.facts.model.clone()).collect());
     }

@@ -10,8 +10,8 @@ use crate::{
         db::{BlobRow, blocking},
         events::Events,
     },
-    services::images::Images,
     services::images::{
+        self, Images,
         labels::{self, models_of},
         pins::Pinned,
     },
@@ -25,11 +25,11 @@ use walt_registry::{
 };
 use walt_types::{DiffId, Hash256, ImageId, Model};
 
-/// How often progress is told.
+/// How often progress is reported.
 const TICK: Duration = Duration::from_millis(250);
 
 /// An image of a registry that was looked at, and can be got.
-pub struct Found {
+pub struct RemoteImage {
     registry: Arc<Registry>,
     label: String,
     repository: String,
@@ -39,7 +39,7 @@ pub struct Found {
 }
 
 /// An image in the store that nothing refers to yet, and its pins.
-pub struct Got {
+pub struct PulledImage {
     /// The image.
     pub image: ImageId,
     /// When it was made, in seconds since the epoch.
@@ -47,28 +47,22 @@ pub struct Got {
     _pinned: Pinned,
 }
 
-impl Got {
+impl PulledImage {
     /// An image that is in the store and pinned.
     pub fn new(image: ImageId, created: i64, pinned: Pinned) -> Self {
         Self { image, created, _pinned: pinned }
     }
 }
 
-/// When an image was made, by its configuration, in seconds since the epoch.
-pub fn created(config: &ImageConfig) -> Option<i64> {
-    let time: jiff::Timestamp = config.created.as_deref()?.parse().ok()?;
-    Some(time.as_second())
-}
-
 /// Looks at an image; of an index, the one for `wanted` models.
-pub async fn look(
+pub async fn inspect(
     config: &RegistryConfig,
     link: &Link,
     credentials: Option<&RegistryCredentials>,
     wanted: &[Model],
-) -> error::Result<Found> {
+) -> error::Result<RemoteImage> {
     let registry = open(config, credentials)?;
-    look_with(registry, config, link, wanted).await.unwrap_or_else(|e| {
+    inspect_with(registry, config, link, wanted).await.unwrap_or_else(|e| {
         Err(match e {
             Error::NotFound { .. } => error::Error::NoSuchImage,
             other => error::Error::of(&config.label, other),
@@ -76,13 +70,13 @@ pub async fn look(
     })
 }
 
-/// [`look`] with a client that is there; an image that is no use to us is a failure, and no error of the registry.
-pub async fn look_with(
+/// [`inspect`] with a client that is there; an image that is no use to us is a failure, and no error of the registry.
+pub async fn inspect_with(
     registry: Arc<Registry>,
     config: &RegistryConfig,
     link: &Link,
     wanted: &[Model],
-) -> walt_registry::Result<error::Result<Found>> {
+) -> walt_registry::Result<error::Result<RemoteImage>> {
     let names: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     let fits = |image: &ImageConfig| {
         let models = models_of(image);
@@ -92,19 +86,19 @@ pub async fn look_with(
     let resolved = resolve(&registry, &repository, &link.tag, Wanted::Models(&names), fits).await?;
     let models = labels::check(&resolved.config);
     Ok(models
-        .map(|models| Found { registry, label: config.label.clone(), repository, resolved, models })
+        .map(|models| RemoteImage { registry, label: config.label.clone(), repository, resolved, models })
         .map_err(Into::into))
 }
 
 /// Looks at an image that a build starts from: it need not be one for nodes. Of an index, the one for the first of these
 /// platforms that it has.
-pub async fn look_base(
+pub async fn inspect_base(
     registry: Arc<Registry>,
     config: &RegistryConfig,
     repository: &str,
     reference: &str,
     platforms: &[Platform],
-) -> walt_registry::Result<Found> {
+) -> walt_registry::Result<RemoteImage> {
     let fits = |image: &ImageConfig| {
         Platform::of(image).is_none_or(|p| platforms.iter().any(|wanted| wanted.accepts(&p)))
     };
@@ -116,10 +110,16 @@ pub async fn look_base(
         )));
     }
     let models = models_of(&resolved.config);
-    Ok(Found { registry, label: config.label.clone(), repository: repository.to_owned(), resolved, models })
+    Ok(RemoteImage {
+        registry,
+        label: config.label.clone(),
+        repository: repository.to_owned(),
+        resolved,
+        models,
+    })
 }
 
-impl Found {
+impl RemoteImage {
     /// Digest of what was asked for: of the manifest, or of the index that it is in.
     pub fn named(&self) -> Hash256 {
         self.resolved.named
@@ -132,7 +132,7 @@ impl Found {
 
     /// When it was made, in seconds since the epoch.
     pub fn created(&self) -> Option<i64> {
-        created(&self.resolved.config)
+        images::created(&self.resolved.config)
     }
 
     /// The image's id.
@@ -141,8 +141,8 @@ impl Found {
     }
 
     /// Gets the layers that are not here.
-    pub async fn get(&self, images: &Arc<Images>, events: &Events) -> error::Result<Got> {
-        let _tidy = images.tidy_when_done();
+    pub async fn pull(&self, images: &Arc<Images>, events: &Events) -> error::Result<PulledImage> {
+        let _housekeeping = images.housekeeping_on_drop();
         let mut pinned = images.pins().begin();
         let layers = &self.resolved.layers;
         let missing: Vec<LayerBlob> = {
@@ -163,15 +163,15 @@ impl Found {
         let mut pull = Pull::start(&self.registry, &self.repository, &missing, images, &progress);
         let work = async {
             while let Some(first) = pull.next().await {
-                let mut come = vec![first.map_err(|e| error::Error::of(&self.label, e))?];
+                let mut unpacked = vec![first.map_err(|e| error::Error::of(&self.label, e))?];
                 // What was done while the disk was waited for shares the next wait.
                 while let Some(next) = pull.ready() {
-                    come.push(next.map_err(|e| error::Error::of(&self.label, e))?);
+                    unpacked.push(next.map_err(|e| error::Error::of(&self.label, e))?);
                 }
-                come.iter().for_each(|u| skipped.merge(u.skipped()));
-                let kept: Vec<DiffId> = come.iter().map(|u| u.info().diff_id).collect();
+                unpacked.iter().for_each(|u| skipped.merge(u.skipped()));
+                let kept: Vec<DiffId> = unpacked.iter().map(|u| u.info().diff_id).collect();
                 let _writing = images.writing().await;
-                blocking(|| images.store().keep_layers(come, &order))?;
+                blocking(|| images.store().keep_layers(unpacked, &order))?;
                 kept.into_iter().for_each(|layer| pinned.layer(layer));
                 crate::base::fail_points::point("pull-layer");
             }
@@ -186,7 +186,7 @@ impl Found {
             error::Result::Ok(image)
         };
         let total = missing.iter().map(|l| l.size).sum();
-        let image = tell_progress(work, events, "Downloading", &progress, total).await?;
+        let image = report_progress(work, events, "Downloading", &progress, total).await?;
         images.db().transaction(|tx| -> anyhow::Result<()> {
             for layer in layers {
                 BlobRow::put(tx, layer, &self.label, &self.repository)?;
@@ -194,7 +194,7 @@ impl Found {
             Ok(())
         })?;
         let created = self.created().unwrap_or_else(|| crate::base::time::now() as i64);
-        Ok(Got::new(image, created, pinned))
+        Ok(PulledImage::new(image, created, pinned))
     }
 }
 
@@ -220,7 +220,7 @@ pub async fn put_config(
 }
 
 /// Tells how much was transferred while `work` goes on.
-pub async fn tell_progress<T, E>(
+pub async fn report_progress<T, E>(
     work: impl Future<Output = std::result::Result<T, E>>,
     events: &Events,
     label: &str,
@@ -228,14 +228,14 @@ pub async fn tell_progress<T, E>(
     total: u64,
 ) -> std::result::Result<T, E> {
     let mut work = std::pin::pin!(work);
-    let mut told = 0;
+    let mut reported = 0;
     loop {
         match tokio::time::timeout(TICK, &mut work).await {
             Ok(done) => return done,
             Err(_) => {
                 let bytes = progress.bytes();
-                if bytes != told {
-                    told = bytes;
+                if bytes != reported {
+                    reported = bytes;
                     events.progress(label, bytes, total).await;
                 }
             }

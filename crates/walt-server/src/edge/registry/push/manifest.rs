@@ -2,7 +2,7 @@
 //!
 //! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
 
-use crate::edge::registry::receive::{Push, STALL, Stop, Taken, digest_in};
+use crate::edge::registry::push::{Push, PushError, PushResult, STALL, digest_in};
 use crate::services::images::writers::Writing;
 use crate::services::registries::uploads::Child;
 use crate::{
@@ -15,10 +15,7 @@ use crate::{
         db::{By, Document, ManifestRow, NodeRow, PushRow, blocking},
         events::Events,
     },
-    services::{
-        images::{labels, pins::Pinned},
-        registries::get,
-    },
+    services::images::{self, labels, pins::Pinned},
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -41,32 +38,32 @@ use walt_registry::{
 use walt_types::{DiffId, Hash256, ImageId};
 
 /// What the parts of a manifest are, which is an image or is not.
-pub(super) enum Kind {
+pub(super) enum ManifestKind {
     /// An image for nodes: its configuration, and its layers.
     Image(Box<ImageConfig>, Vec<LayerBlob>),
     /// Something else: no layer of it is looked into. Why it is no image for nodes.
-    Other(Stop),
+    Other(PushError),
 }
 
 impl Push<'_> {
     /// `PUT …/manifests/<tag or digest>`.
     pub async fn manifest(&self, what: &str, body: Body) -> Result<Response> {
-        match self.take_manifest(what, body).await {
+        match self.accept_manifest(what, body).await {
             Ok(digest) => Ok(self.created(&format!("manifests/sha256:{digest}"), &digest)),
-            Err(Stop::Refused(status, code, why)) => {
-                Ok(crate::edge::registry::receive::refuse(status, code, &why))
+            Err(PushError::Refused(status, code, why)) => {
+                Ok(crate::edge::registry::push::refuse(status, code, &why))
             }
-            Err(Stop::Failed(error)) => Err(error),
+            Err(PushError::Failed(error)) => Err(error),
         }
     }
 
-    async fn take_manifest(&self, what: &str, body: Body) -> Taken<Hash256> {
+    async fn accept_manifest(&self, what: &str, body: Body) -> PushResult<Hash256> {
         let bytes = match timeout(STALL, Limited::new(body, manifest::MAX_DOCUMENT as usize).collect()).await
         {
             Ok(Ok(bytes)) => bytes.to_bytes().to_vec(),
-            _ => return Err(Stop::invalid("the manifest is too large, or did not come")),
+            _ => return Err(PushError::invalid("the manifest is too large, or did not come")),
         };
-        let parsed = manifest::parse(&bytes).map_err(Stop::invalid)?;
+        let parsed = manifest::parse(&bytes).map_err(PushError::invalid)?;
         let types = match parsed {
             manifest::Document::Image(_) => [manifest::OCI_MANIFEST, manifest::DOCKER_MANIFEST],
             manifest::Document::Index(_) => [manifest::OCI_INDEX, manifest::DOCKER_LIST],
@@ -79,12 +76,14 @@ impl Push<'_> {
         let by_digest = what.starts_with("sha256:");
         if by_digest && digest_in(Some(&what.to_owned())) != Some(document.digest) {
             let why = format!("the manifest has the digest sha256:{}", document.digest);
-            return Err(Stop::Refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID", why));
+            return Err(PushError::Refused(StatusCode::BAD_REQUEST, "DIGEST_INVALID", why));
         }
         let digest = document.digest;
         match parsed {
             manifest::Document::Index(_) if by_digest => {
-                return Err(Stop::invalid("an index is taken with a tag only, and not in another index"));
+                return Err(PushError::invalid(
+                    "an index is taken with a tag only, and not in another index",
+                ));
             }
             manifest::Document::Index(entries) => self.index(what, document, &entries).await?,
             manifest::Document::Image(image) if by_digest => self.child(document, &image).await?,
@@ -94,39 +93,39 @@ impl Push<'_> {
     }
 
     /// The media type that the request says, one of two; the first if it says nothing.
-    fn media_type(&self, types: [&'static str; 2]) -> Taken<&'static str> {
+    fn media_type(&self, types: [&'static str; 2]) -> PushResult<&'static str> {
         let Some(said) = self.headers.get(header::CONTENT_TYPE) else { return Ok(types[0]) };
         let said = said.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         types.into_iter().find(|t| *t == said).ok_or_else(|| {
             let [one, other] = types;
-            Stop::invalid(format!("this manifest is sent with the type {one} or {other}"))
+            PushError::invalid(format!("this manifest is sent with the type {one} or {other}"))
         })
     }
 
     /// A manifest by its digest: it waits for an index.
-    async fn child(&self, document: Document, image: &Manifest) -> Taken<()> {
-        let _tidy = self.app.images().tidy_when_done();
+    async fn child(&self, document: Document, image: &Manifest) -> PushResult<()> {
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
-        let (config_bytes, kind) = self.look(image).await?;
+        let (config_bytes, kind) = self.inspect(image).await?;
         let (id, blobs) = match &kind {
-            Kind::Image(_, layers) => {
+            ManifestKind::Image(_, layers) => {
                 self.get_layers(layers, &mut pinned).await?;
                 let _writing = self.app.images().writing().await;
                 let id = blocking(|| self.app.store().put_config_bytes(&config_bytes))?;
                 pinned.image(id);
                 (Some(id), compressed(layers))
             }
-            Kind::Other(_) => {
+            ManifestKind::Other(_) => {
                 let all: Vec<Hash256> = parts(image).collect();
                 for digest in &all {
-                    self.must_have(digest, &config_bytes, image, &mut pinned).await?;
+                    self.require_blob(digest, &config_bytes, image, &mut pinned).await?;
                 }
                 (None, all)
             }
         };
         let child = Child { document, image: id, blobs, _pinned: pinned };
         if !self.app.registries().uploads().add_child(&self.user, self.name, child) {
-            return Err(Stop::too_many("too many manifests that wait for an index"));
+            return Err(PushError::too_many("too many manifests that wait for an index"));
         }
         if let Some(id) = id {
             self.app.registries().uploads().forget(&self.user, &id.0);
@@ -135,14 +134,14 @@ impl Push<'_> {
     }
 
     /// A manifest by a tag: the name means its image.
-    async fn image(&self, tag: &str, document: Document, image: &Manifest) -> Taken<()> {
-        let (config_bytes, kind) = self.look(image).await?;
+    async fn image(&self, tag: &str, document: Document, image: &Manifest) -> PushResult<()> {
+        let (config_bytes, kind) = self.inspect(image).await?;
         let (config, layers) = match kind {
-            Kind::Image(config, layers) => (config, layers),
-            Kind::Other(why) => return Err(why),
+            ManifestKind::Image(config, layers) => (config, layers),
+            ManifestKind::Other(why) => return Err(why),
         };
         let target = self.plan(tag).await?;
-        let _tidy = self.app.images().tidy_when_done();
+        let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
         self.get_layers(&layers, &mut pinned).await?;
         let writing = self.app.images().writing().await;
@@ -161,45 +160,45 @@ impl Push<'_> {
     }
 
     /// What a manifest is, by its configuration, whose bytes are given too.
-    async fn look(&self, image: &Manifest) -> Taken<(Vec<u8>, Kind)> {
+    async fn inspect(&self, image: &Manifest) -> PushResult<(Vec<u8>, ManifestKind)> {
         let digest = &image.config.digest;
         let mut bytes = Vec::new();
         let mut read = |file: std::fs::File| {
             file.take(manifest::MAX_DOCUMENT).read_to_end(&mut bytes).context("cannot read a blob")
         };
-        if let Some(blob) = self.app.registries().uploads().whole(&self.user, digest) {
+        if let Some(blob) = self.app.registries().uploads().complete(&self.user, digest) {
             read(blob.open()?)?;
         } else if let Ok(known) = self.app.store().config_bytes(&ImageId(*digest)) {
             bytes = known;
         } else if let Ok((file, _)) = self.app.store().open_blob(digest) {
             read(file)?;
         } else {
-            return Err(Stop::missing(digest));
+            return Err(PushError::missing(digest));
         }
         let config: ImageConfig = match serde_json::from_slice(&bytes) {
             Ok(config) => config,
             Err(e) => {
-                let why = Stop::invalid(format!("the image's configuration is not valid: {e}"));
-                return Ok((bytes, Kind::Other(why)));
+                let why = PushError::invalid(format!("the image's configuration is not valid: {e}"));
+                return Ok((bytes, ManifestKind::Other(why)));
             }
         };
         if labels::models_of(&config).is_empty()
             && let Err(why) = labels::check(&config)
         {
-            return Ok((bytes, Kind::Other(why.into())));
+            return Ok((bytes, ManifestKind::Other(why.into())));
         }
         labels::fits_server(&config)?;
         // What is pushed has to come back as it was: it cannot be squashed here.
-        manifest::check_layer_count(image.layers.len(), MAX_LAYERS).map_err(Stop::invalid)?;
-        let layers = config.layers().map_err(|e| Stop::invalid(e.to_string()))?;
-        let layers = manifest::pair(&image.layers, &layers).map_err(Stop::invalid)?;
-        Ok((bytes, Kind::Image(Box::new(config), layers)))
+        manifest::check_layer_count(image.layers.len(), MAX_LAYERS).map_err(PushError::invalid)?;
+        let layers = config.layers().map_err(|e| PushError::invalid(e.to_string()))?;
+        let layers = manifest::pair(&image.layers, &layers).map_err(PushError::invalid)?;
+        Ok((bytes, ManifestKind::Image(Box::new(config), layers)))
     }
 
     /// Brings layers into the store, from blobs that wait, and pins them.
-    async fn get_layers(&self, layers: &[LayerBlob], pinned: &mut Pinned) -> Taken<()> {
+    async fn get_layers(&self, layers: &[LayerBlob], pinned: &mut Pinned) -> PushResult<()> {
         for (number, layer) in layers.iter().enumerate() {
-            if let Some(blob) = self.app.registries().uploads().whole(&self.user, &layer.digest) {
+            if let Some(blob) = self.app.registries().uploads().complete(&self.user, &layer.digest) {
                 self.unpack(layers, number, &blob, pinned).await?;
                 continue;
             }
@@ -208,7 +207,7 @@ impl Push<'_> {
             if !self.app.store().has_layer(&layer.diff_id)
                 || !(plain || self.app.store().has_blob(&layer.digest))
             {
-                return Err(Stop::missing(&layer.digest));
+                return Err(PushError::missing(&layer.digest));
             }
             pinned.layer(layer.diff_id);
         }
@@ -222,7 +221,7 @@ impl Push<'_> {
         number: usize,
         blob: &NewBlob,
         pinned: &mut Pinned,
-    ) -> Taken<()> {
+    ) -> PushResult<()> {
         let app = self.app.clone();
         // Another push may have moved it into the store since.
         let file = match blob.open() {
@@ -235,7 +234,7 @@ impl Push<'_> {
         let unpacked = match work.await? {
             Ok(unpacked) => unpacked,
             Err(e @ walt_images::Error::Io { .. }) => return Err(e.into()),
-            Err(e) => return Err(Stop::invalid(e.to_string())),
+            Err(e) => return Err(PushError::invalid(e.to_string())),
         };
         let _writing = self.app.images().writing().await;
         blocking(|| self.app.store().keep_layers(vec![unpacked], &order))?;
@@ -245,15 +244,15 @@ impl Push<'_> {
 
     /// Sees that the part of a manifest that is no image for nodes is here as a blob, also if it is here as the part of
     /// an image only: what was said to be here ([`Push::upload`], `mount`) was not sent.
-    async fn must_have(
+    async fn require_blob(
         &self,
         digest: &Hash256,
         config_bytes: &[u8],
         image: &Manifest,
         pinned: &mut Pinned,
-    ) -> Taken<()> {
+    ) -> PushResult<()> {
         let (app, layer) = (self.app, DiffId(*digest));
-        if app.registries().uploads().whole(&self.user, digest).is_some() || app.store().has_blob(digest) {
+        if app.registries().uploads().complete(&self.user, digest).is_some() || app.store().has_blob(digest) {
             return Ok(());
         }
         let mut blob = app.store().new_blob()?;
@@ -263,12 +262,12 @@ impl Push<'_> {
             {
                 let _writing = app.images().writing().await;
                 if !app.store().has_layer(&layer) {
-                    return Err(Stop::missing(digest));
+                    return Err(PushError::missing(digest));
                 }
                 pinned.layer(layer);
             }
             blob = blocking(|| -> Result<NewBlob> {
-                let mut out = io::BufWriter::new(Filled(blob));
+                let mut out = io::BufWriter::new(BlobWriter(blob));
                 app.store().export_layer(&layer, &mut out)?;
                 Ok(out.into_inner().map_err(io::IntoInnerError::into_error)?.0)
             })?;
@@ -279,13 +278,13 @@ impl Push<'_> {
 
     /// Moves blobs that wait into the store; those that do not must be there. Nothing was moved if one is
     /// missing.
-    pub(super) fn keep_blobs(&self, blobs: &[Hash256], _writing: &Writing<'_>) -> Taken<()> {
+    pub(super) fn keep_blobs(&self, blobs: &[Hash256], _writing: &Writing<'_>) -> PushResult<()> {
         let mut waiting = Vec::new();
         for digest in blobs {
-            match self.app.registries().uploads().whole(&self.user, digest) {
+            match self.app.registries().uploads().complete(&self.user, digest) {
                 Some(blob) => waiting.push(blob),
                 // It may have gone with its image since.
-                None if !self.app.store().has_blob(digest) => return Err(Stop::missing(digest)),
+                None if !self.app.store().has_blob(digest) => return Err(PushError::missing(digest)),
                 None => {}
             }
         }
@@ -298,7 +297,7 @@ impl Push<'_> {
     }
 
     /// What the name is now.
-    pub(super) async fn plan(&self, tag: &str) -> Taken<Target> {
+    pub(super) async fn plan(&self, tag: &str) -> PushResult<Target> {
         let decision = self.app.base().decide().await;
         Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name), &decision)?)
     }
@@ -311,8 +310,8 @@ impl Push<'_> {
         image: ImageId,
         config: &ImageConfig,
         record: impl FnOnce(&Connection) -> Result<()>,
-    ) -> Taken<()> {
-        let created = get::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
+    ) -> PushResult<()> {
+        let created = images::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
         let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
         let targets = std::slice::from_ref(target);
         let users = publish_refs_with(self.app, targets, image, created, &by, record).await?;
@@ -345,9 +344,9 @@ fn compressed(layers: &[LayerBlob]) -> Vec<Hash256> {
 }
 
 /// A blob to be written to.
-struct Filled(NewBlob);
+struct BlobWriter(NewBlob);
 
-impl Write for Filled {
+impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes).map_err(io::Error::other)?;
         Ok(bytes.len())

@@ -14,7 +14,7 @@ use anyhow::Result;
 ///
 /// # Errors
 /// The database or the disk fails; the next pass goes on.
-pub fn pass(images: &Images, _alone: &Exclusive<'_>) -> Result<()> {
+pub fn collect(images: &Images, _exclusive: &Exclusive<'_>) -> Result<()> {
     if let Some(keep) = images.config().limits.history_keep {
         let before = now() as i64 - keep.0 as i64;
         let forgotten = images.db().with(|c| HistoryRow::forget_overwritten_before(c, before))?;

@@ -1,4 +1,4 @@
-//! Images of other CPUs: whatever runs programs of an image asks [`ready`] first.
+//! Images of other CPUs: whatever runs programs of an image asks [`ensure_runnable`] first.
 //!
 //! The server registers qemu-user with the kernel where the distribution has not, under a name with the hash of its
 //! run directory, so that servers on one machine do not take it away from each other; `walt-server down` removes it.
@@ -30,7 +30,7 @@ pub fn owner(config: &Config) -> String {
 ///
 /// # Errors
 /// There is no emulator for its CPU; the sentence names the package.
-pub fn ready(images: &Images, config: &ImageConfig) -> Result<Option<String>, Error> {
+pub fn ensure_runnable(images: &Images, config: &ImageConfig) -> Result<Option<String>, Error> {
     let set_up = || -> Result<_, emulation::Error> {
         let Some(cpu) = emulation::foreign(&config.architecture)? else { return Ok(None) };
         Ok(Some((cpu, emulation::ensure(cpu, &owner(images.config()))?)))

@@ -1,0 +1,163 @@
+//! Actions on nodes: dispatch; remove, rename, reboot, wait.
+//!
+//! Every change is decided and made with a [`Decision`] and in one transaction, so that what a user confirmed is what
+//! happens.
+
+use crate::{
+    actions::{
+        app::App,
+        node_save::{self, Save},
+        ownership::{check_ownership, facts_of, owned_node, ownership_warning, set_error},
+        publish_ref::{Target, overwrite_warning},
+        reboot::{reboot_nodes, wait_booted},
+    },
+    base::{
+        db::NodeRow,
+        events::Events,
+        failure::{Outcome, bad_request, refused},
+        state::Decision,
+    },
+};
+use std::{sync::Arc, time::Duration};
+use walt_api::NodeAction;
+use walt_core::ownership::Demand;
+use walt_types::{Mac, NodeName, UserName, node_set};
+
+/// Carries out an action; false if part of it failed (the events say why).
+pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: NodeAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let request = Request { app, caller, confirm: confirm.as_deref(), events };
+    match action {
+        NodeAction::Create { name, image, force } => request.create(&name, image.as_deref(), force).await,
+        NodeAction::Remove { name } => request.remove(&name).await,
+        NodeAction::Rename { name, new_name } => request.rename(&name, &new_name).await,
+        NodeAction::Boot { nodes, image } => request.boot(&nodes, &image).await,
+        NodeAction::Acquire { nodes } => request.acquire(&nodes).await,
+        NodeAction::Release { nodes } => request.release(&nodes).await,
+        NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
+        NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
+        NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
+        NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
+    }
+}
+
+/// One action on nodes and who asks for it; the files `node_*.rs` carry out some of them.
+pub(super) struct Request<'a> {
+    pub(super) app: &'a Arc<App>,
+    pub(super) caller: &'a UserName,
+    pub(super) confirm: Option<&'a str>,
+    pub(super) events: &'a Events,
+}
+
+impl Request<'_> {
+    /// Resolves a set of nodes and checks their ownership.
+    pub(super) fn nodes(
+        &self,
+        set: &str,
+        demand: Demand,
+        operation: &str,
+        _decision: &Decision<'_>,
+    ) -> Outcome<Vec<NodeRow>> {
+        let chosen = self.members(set)?;
+        let nodes: Vec<&NodeRow> = chosen.iter().collect();
+        check_ownership(self.app, self.caller, demand, &nodes, operation, self.confirm)?;
+        Ok(chosen)
+    }
+
+    /// Resolves a set of nodes, for operations that everybody may do.
+    pub(super) fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
+        let rows = self.app.db().with(NodeRow::all)?;
+        let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
+        Ok(members.into_iter().map(|i| rows[i].clone()).collect())
+    }
+
+    pub(super) fn name_is_free(&self, name: &NodeName, _decision: &Decision<'_>) -> Outcome<()> {
+        match self.app.db().with(|c| NodeRow::by_name(c, name.as_str()))? {
+            None => Ok(()),
+            Some(_) => Err(refused(format!("Failed: a device with name '{name}' already exists."))),
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Outcome<bool> {
+        let decision = self.app.base().decide().await;
+        let operation = format!("remove {name}");
+        let node = owned_node(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        if !node.facts.is_virtual {
+            return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
+        }
+        self.app.nodes().forget(&node, &decision).await?;
+        Ok(true)
+    }
+
+    async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
+        let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
+        let decision = self.app.base().decide().await;
+        let operation = format!("rename {name} {new_name}");
+        let node = owned_node(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
+        let only_case = node.facts.name.as_str().eq_ignore_ascii_case(new_name.as_str());
+        if !only_case {
+            self.name_is_free(&new_name, &decision)?;
+        }
+        self.app.db().with(|c| NodeRow::set_name(c, node.mac, &new_name))?;
+        self.app.nodes().hub().signal();
+        Ok(true)
+    }
+
+    async fn reboot(&self, set: &str, hard: bool) -> Outcome<bool> {
+        let decision = self.app.base().decide().await;
+        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"), &decision)?;
+        drop(decision);
+        reboot_nodes(self.app, nodes, hard, self.events).await
+    }
+
+    async fn wait(&self, set: &str, timeout: Option<u64>) -> Outcome<bool> {
+        let nodes = self.members(set)?;
+        let macs: Vec<Mac> = nodes.iter().map(|n| n.mac).collect();
+        let waiting = wait_booted(self.app, &macs, Some(self.events));
+        let times = match timeout {
+            None => waiting.await?,
+            Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), waiting).await {
+                Ok(times) => times?,
+                Err(_) => {
+                    self.events.note("Timeout was reached.").await;
+                    return Ok(false);
+                }
+            },
+        };
+        for (name, seconds) in times {
+            self.events.out(format!("Node {name}: booted in {seconds:.1} s.")).await;
+        }
+        Ok(true)
+    }
+
+    async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
+        let save = {
+            let decision = self.app.base().decide().await;
+            let rows = self.app.db().with(NodeRow::all)?;
+            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
+            let row = rows[index].clone();
+            let target = Target::plan(self.app, self.caller, image, &decision)?;
+            // One question for both: the node belongs to somebody else, and an image is overwritten.
+            let ownership = ownership_warning(Demand::OwnedOrFree, &[&row], self.caller)?;
+            let mut warnings: Vec<String> = ownership.into_iter().collect();
+            if target.present.is_some() && !dry_run {
+                warnings.push(overwrite_warning(target.users.len()));
+            }
+            let present = target.present.as_ref().map(|p| p.image_id.to_string()).unwrap_or_default();
+            let facts = format!("{} {} {present}", row.mac, row.facts.image.full());
+            let operation = format!("save {node} {image}");
+            self.app.confirmed(self.caller, &operation, &facts, self.confirm, warnings)?;
+            Save { node: row, target, dry_run }
+        };
+        node_save::save(self.app, self.caller, save, self.events).await
+    }
+}
+
+pub(super) fn names_of<'a>(rows: &[&'a NodeRow]) -> Vec<&'a str> {
+    rows.iter().map(|r| r.facts.name.as_str()).collect()
+}

@@ -1,0 +1,111 @@
+//! `walt node boot|acquire|release`: which image nodes boot.
+
+use crate::actions::node_actions::{Request, names_of};
+use crate::{
+    actions::{publish_ref::incompatible, reboot::reboot_nodes},
+    base::{
+        db::NodeRow,
+        failure::{Outcome, bad_request, refused},
+        state::Decision,
+    },
+};
+use std::collections::{BTreeMap, BTreeSet};
+use walt_core::{ownership::Demand, sentences};
+use walt_types::{ImageName, ImageRef, Model};
+
+impl Request<'_> {
+    /// Refuses an image that is not made for all of these models.
+    pub(super) fn compatible(&self, image: &ImageRef, models: &[Model]) -> Outcome<()> {
+        let supported = self.app.images().models(image)?;
+        let others: BTreeSet<&str> =
+            models.iter().filter(|m| !supported.contains(m)).map(Model::as_str).collect();
+        if others.is_empty() { Ok(()) } else { Err(refused(format!("{}.", incompatible(others)))) }
+    }
+
+    pub(super) async fn boot(&self, set: &str, image: &str) -> Outcome<bool> {
+        if image == "default" {
+            let decision = self.app.base().decide().await;
+            let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
+            return self.boot_default(decision, nodes).await;
+        }
+        let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
+        let decision = self.app.base().decide().await;
+        for note in self.app.images().first_images(self.caller, &decision)? {
+            self.events.note(note).await;
+        }
+        let reference = ImageRef::of(self.caller, name);
+        self.app.images().find(&reference)?;
+        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
+        let models: Vec<Model> = nodes.iter().map(|n| n.facts.model.clone()).collect();
+        self.compatible(&reference, &models)?;
+        let (same, changed): (Vec<&NodeRow>, Vec<&NodeRow>) =
+            nodes.iter().partition(|n| n.facts.image == reference);
+        let names = |rows: &[&NodeRow]| sentences::items("node", &names_of(rows));
+        if !same.is_empty() {
+            self.events.note(format!("{}: ignored, already using this image", names(&same))).await;
+        }
+        if !changed.is_empty() {
+            self.events.out(format!("{} will now boot {}.", names(&changed), reference.image())).await;
+        }
+        self.associate(decision, nodes, |_| reference.clone()).await
+    }
+
+    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>) -> Outcome<bool> {
+        for node in &nodes {
+            self.app.images().find(&walt_core::default_image_of(&node.facts.model))?;
+        }
+        let names: Vec<&str> = nodes.iter().map(|n| n.facts.name.as_str()).collect();
+        self.events
+            .out(format!(
+                "{} will now boot {} default image (other users will see {} 'free').",
+                sentences::items("node", &names),
+                sentences::verb(names.len(), "its", "their"),
+                sentences::verb(names.len(), "it is", "they are"),
+            ))
+            .await;
+        self.associate(decision, nodes, |n| walt_core::default_image_of(&n.facts.model)).await
+    }
+
+    pub(super) async fn acquire(&self, set: &str) -> Outcome<bool> {
+        let decision = self.app.base().decide().await;
+        let nodes = self.nodes(set, Demand::FreeOrNotOwned, &format!("acquire {set}"), &decision)?;
+        for note in self.app.images().first_images(self.caller, &decision)? {
+            self.events.note(note).await;
+        }
+        let mut own: BTreeMap<Model, ImageRef> = BTreeMap::new();
+        for node in &nodes {
+            let model = &node.facts.model;
+            if !own.contains_key(model) {
+                own.insert(model.clone(), self.app.images().own_default(self.caller, model, &decision)?);
+            }
+        }
+        for node in &nodes {
+            let image = own[&node.facts.model].image().to_string();
+            self.events.out(format!("Node {} will now boot {image}.", node.facts.name)).await;
+        }
+        self.associate(decision, nodes, |n| own[&n.facts.model].clone()).await
+    }
+
+    pub(super) async fn release(&self, set: &str) -> Outcome<bool> {
+        let decision = self.app.base().decide().await;
+        let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"), &decision)?;
+        self.boot_default(decision, nodes).await
+    }
+
+    /// Changes the image of nodes in one transaction, then reboots them.
+    async fn associate(
+        &self,
+        decision: Decision<'_>,
+        nodes: Vec<NodeRow>,
+        image: impl Fn(&NodeRow) -> ImageRef,
+    ) -> Outcome<bool> {
+        self.app.db().transaction(|tx| -> anyhow::Result<()> {
+            for node in &nodes {
+                NodeRow::set_image(tx, node.mac, &image(node))?;
+            }
+            Ok(())
+        })?;
+        drop(decision);
+        reboot_nodes(self.app, nodes, false, self.events).await
+    }
+}

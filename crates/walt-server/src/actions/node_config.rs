@@ -1,0 +1,71 @@
+//! `walt node config`: settings of nodes.
+
+use crate::actions::node_actions::Request;
+use crate::base::{
+    db::NodeRow,
+    failure::{Outcome, bad_request},
+};
+use std::collections::BTreeMap;
+use walt_core::{ownership::Demand, sentences, settings};
+
+impl Request<'_> {
+    pub(super) async fn config(&self, set: &str, assignments: &[String]) -> Outcome<bool> {
+        if assignments.is_empty() {
+            return self.show_config(set).await;
+        }
+        let decision = self.app.base().decide().await;
+        let nodes = self.nodes(
+            set,
+            Demand::OwnedOrFree,
+            &format!("config {set} {}", assignments.join(" ")),
+            &decision,
+        )?;
+        let mut changes = Vec::new();
+        for text in assignments {
+            let (setting, value) = settings::parse(text).map_err(bad_request)?;
+            if let Some(node) = nodes.iter().find(|n| !setting.physical && !n.facts.is_virtual) {
+                let (key, node) = (setting.key.to_owned(), node.facts.name.to_string());
+                return Err(bad_request(settings::SettingError::NotApplicable { key, node }));
+            }
+            changes.push((setting.key, value));
+        }
+        self.app.db().transaction(|tx| -> anyhow::Result<()> {
+            for node in &nodes {
+                for (key, value) in &changes {
+                    NodeRow::set_setting(tx, node.mac, key, value)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.app.nodes().hub().signal();
+        let at_once = changes.iter().all(|(key, _)| *key == "boot.timeout");
+        let rest = if at_once { "" } else { " Reboot node(s) to see new settings in effect." };
+        self.events.out(format!("Done.{rest}")).await;
+        Ok(true)
+    }
+
+    async fn show_config(&self, set: &str) -> Outcome<bool> {
+        let nodes = self.members(set)?;
+        let stored = self.app.db().with(NodeRow::all_settings)?;
+        let mut groups: BTreeMap<Vec<(&str, String)>, Vec<&str>> = BTreeMap::new();
+        let none = BTreeMap::new();
+        for node in &nodes {
+            let settings = stored.get(&node.mac).unwrap_or(&none);
+            let effective = settings::effective(settings, node.facts.is_virtual).into_iter().collect();
+            groups.entry(effective).or_default().push(node.facts.name.as_str());
+        }
+        for (number, (config, names)) in groups.iter().enumerate() {
+            if number > 0 {
+                self.events.out("").await;
+            }
+            let have = sentences::verb(names.len(), "has", "have");
+            self.events
+                .out(format!("{} {have} the following config applied:", sentences::items("node", names)))
+                .await;
+            for (key, value) in config {
+                self.events.out(format!("{key}={value}")).await;
+            }
+        }
+        Ok(true)
+    }
+}

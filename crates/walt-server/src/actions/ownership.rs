@@ -1,0 +1,75 @@
+//! Which nodes a caller named, and whether the caller may use them.
+
+use crate::{
+    actions::app::App,
+    base::{
+        db::NodeRow,
+        failure::{Failure, Outcome, bad_request, not_found, refused_hint},
+    },
+};
+use walt_core::{
+    NodeFacts,
+    ownership::{self, Demand, Verdict},
+};
+use walt_types::{
+    UserName,
+    node_set::{self, SetError},
+};
+
+/// One node that the caller may use for `operation`. A token confirms one operation only.
+pub fn owned_node(
+    app: &App,
+    caller: &UserName,
+    node: &str,
+    demand: Demand,
+    operation: &str,
+    confirm: Option<&str>,
+) -> Outcome<NodeRow> {
+    let rows = app.db().with(NodeRow::all)?;
+    let facts = facts_of(&rows);
+    let index = node_set::resolve_one(node, &facts, caller).map_err(set_error)?;
+    check_ownership(app, caller, demand, &[&rows[index]], operation, confirm)?;
+    // Invariant: `index` comes from a set over these rows.
+    Ok(rows.into_iter().nth(index).expect("resolved index"))
+}
+
+pub(super) fn facts_of(rows: &[NodeRow]) -> Vec<NodeFacts> {
+    rows.iter().map(|r| r.facts.clone()).collect()
+}
+
+pub(super) fn set_error(error: SetError) -> Failure {
+    match error {
+        SetError::Unknown(_) | SetError::Empty => match error.hint() {
+            Some(hint) => not_found(&error).hint(hint),
+            None => not_found(&error),
+        },
+        SetError::NotOne | SetError::TooLong => bad_request(error),
+    }
+}
+
+/// The warning before nodes of another user are used, if there is one.
+pub(super) fn ownership_warning(
+    demand: Demand,
+    nodes: &[&NodeRow],
+    caller: &UserName,
+) -> Outcome<Option<String>> {
+    let facts: Vec<&NodeFacts> = nodes.iter().map(|r| &r.facts).collect();
+    match ownership::check(demand, &facts, caller) {
+        Verdict::Allowed => Ok(None),
+        Verdict::Refused { message, hint } => Err(refused_hint(message, hint)),
+        Verdict::Ask(warning) => Ok(Some(warning)),
+    }
+}
+
+pub(super) fn check_ownership(
+    app: &App,
+    caller: &UserName,
+    demand: Demand,
+    nodes: &[&NodeRow],
+    operation: &str,
+    confirm: Option<&str>,
+) -> Outcome<()> {
+    let warnings: Vec<String> = ownership_warning(demand, nodes, caller)?.into_iter().collect();
+    let state: Vec<String> = nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
+    app.confirmed(caller, operation, &state.join(" "), confirm, warnings)
+}
