@@ -1,11 +1,12 @@
-//! What reads bytes that come from nodes, from images or from the disk, each as a function of bytes that must not panic.
+//! Fuzz targets: everything that reads bytes from nodes, images or the disk, each as a function of bytes that must
+//! not panic.
 //!
 //! ```text
 //! scripts/fuzz            libFuzzer searches; an input that crashes stays in <target>/fuzz/crashes
 //! cargo test -p walt-fuzz the corpus, and what crashed once, through each target: fast, without the engine
 //! fuzz/corpus/<target>/   inputs to start from; those that crashed once have names that begin with `crash-`
 //! ```
-//! A target also states what must hold of inputs that are accepted: that is more than not to panic.
+//! A target also checks properties of inputs that are accepted, not only that there is no panic.
 
 mod netboot;
 mod nfs;

@@ -1,5 +1,5 @@
-//! What machines on walt-net send before they are nodes. An input of [`dhcp`] and [`tftp`] is a conversation: packets,
-//! each behind its length in two bytes.
+//! Packets of machines on walt-net before they are nodes. An input of [`dhcp`] and [`tftp`] is a conversation:
+//! packets, each behind its length in two bytes.
 
 use std::net::Ipv4Addr;
 use walt_netboot::{dhcp, dns, ra, tftp};

@@ -1,4 +1,4 @@
-//! What registries, and files with credentials, say.
+//! Documents of registries, and files with credentials.
 
 use walt_client::credentials::{authfile, config};
 use walt_registry::{

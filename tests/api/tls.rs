@@ -87,10 +87,10 @@ fn a_registry_is_trusted_by_its_certificate() {
     );
     auth("YW5uOnNlY3JldA=="); // ann:secret
     for (label, why) in [
-        ("stranger", "its certificate is signed by nobody whom this server trusts (the setting 'ca' adds"),
+        ("stranger", "its certificate is not signed by an authority that this server trusts"),
         ("wrong", "its certificate is for another host ("),
-        ("itself", "its certificate is that of an authority, which is not taken for a server's"),
-        ("plain", "it does not speak TLS (is it one with 'protocol: http'?)"),
+        ("itself", "its certificate is that of an authority, not of a server"),
+        ("plain", "it does not speak TLS (does it need 'protocol: http'?)"),
         ("lost", "cannot read certificates in /nonexistent/ca.pem"),
     ] {
         let (status, out, said) = publish(label);

@@ -509,7 +509,10 @@ fn holes(server: &TestServer, from_dir: &[&str], file: &dyn Fn(&str)) {
     let start = Instant::now();
     let said = server.walt(USER, &[from_dir, &["large"]].concat()).ok();
     assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-    assert!(said.contains("\nend\n") && said.contains("Note: /var/log/lastlog is a log of logins"), "{said}");
+    assert!(
+        said.contains("\nend\n") && said.contains("Note: /var/log/lastlog is a large login log"),
+        "{said}"
+    );
     server.walt(USER, &["image", "remove", "large"]).ok();
 
     // Each below what a tar has as a sparse file: minutes of hashing.

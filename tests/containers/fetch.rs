@@ -247,13 +247,13 @@ fn urls_and_repositories_are_added() {
     let sum = format!("ADD --checksum=sha256:{} {url} /x", "0".repeat(64));
     let git = format!("git://{OUTSIDE}/project.git");
     for (line, why) in [
-        (format!("ADD {} /x", room.url("missing")), "the server answers 404 Not Found"),
-        (format!("ADD {} /x", room.url("private")), "the server answers 401"),
+        (format!("ADD {} /x", room.url("missing")), "the server answered 404 Not Found"),
+        (format!("ADD {} /x", room.url("private")), "the server answered 401"),
         (format!("ADD {} /x", room.url("loop")), "redirections"),
-        (format!("ADD {} /x", room.url("short")), "reached"),
+        (format!("ADD {} /x", room.url("short")), "cannot reach the server"),
         (large, "more than"),
         (sum, SHA256),
-        ("ADD http://127.0.0.1:9/x /x".into(), "cannot be reached"),
+        ("ADD http://127.0.0.1:9/x /x".into(), "cannot reach the server"),
         (format!("ADD {git}#nothing /x"), "no branch, tag or commit 'nothing'"),
         (format!("ADD {git}#v1:nothing /x"), "no such directory"),
         (format!("ADD --checksum=0000000 {git}#v1 /x"), &commit),
@@ -269,7 +269,7 @@ fn urls_and_repositories_are_added() {
     own.set_nonblocking(true).unwrap();
     let line = format!("ADD http://{UPLINK}:{}/x /x", own.local_addr().unwrap().port());
     let ran = room.try_build(&line);
-    assert!(ran.status == Some(1) && ran.err.contains("cannot be reached"), "{ran:?}");
+    assert!(ran.status == Some(1) && ran.err.contains("cannot reach the server"), "{ran:?}");
     assert!(own.accept().is_err(), "nobody was there");
 
     // Trees of git, over its own protocol and over plain HTTP.

@@ -1,4 +1,4 @@
-//! Accounts of an image: `USER` and `--chown` name them, numbers are what files and processes have.
+//! Accounts of an image: resolves the names in `USER` and `--chown` to the numbers that files and processes have.
 
 use std::io::Read;
 use walt_images::View;
@@ -11,7 +11,7 @@ const MAX_FILE: u64 = 4 << 20;
 pub(crate) struct Account {
     pub uid: u32,
     pub gid: u32,
-    /// Groups besides.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// Those of an image.
+    /// Reads the account files of an image.
     pub fn of(view: &View) -> Self {
         Self { passwd: read(view, b"etc/passwd"), group: read(view, b"etc/group") }
     }
@@ -83,7 +83,7 @@ fn read(view: &View, path: &[u8]) -> String {
     if let Some(number) = view.resolve(path)
         && let Ok(file) = view.open(number)
     {
-        // What cannot be read names nobody.
+        // An unreadable file has no accounts.
         let _ = file.take(MAX_FILE).read_to_end(&mut text);
     }
     String::from_utf8_lossy(&text).into_owned()

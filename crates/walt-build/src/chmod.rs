@@ -1,5 +1,5 @@
-//! The modes of `COPY --chmod` and `ADD --chmod`: octal, or symbolic as of chmod(1), for all where nobody is named: no umask
-//! counts (Dockerfile reference, "COPY --chmod").
+//! The modes of `COPY --chmod` and `ADD --chmod`: octal, or symbolic as in chmod(1). Without `u`, `g` or `o` a change
+//! applies to all, whatever the umask (Dockerfile reference, "COPY --chmod").
 
 /// Longest text of a mode, in bytes.
 const MAX_TEXT: usize = 256;
@@ -8,7 +8,7 @@ const SET_ID: u32 = 0o6000;
 /// A change of modes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Chmod {
-    /// All get these bits.
+    /// Everything gets these bits.
     Octal(u32),
     /// One change after the other.
     Symbolic(Vec<Change>),
@@ -17,7 +17,7 @@ pub(crate) enum Chmod {
 /// `go+rX`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Change {
-    /// The bits that are theirs.
+    /// The bits of the named classes.
     whose: u32,
     sign: u8,
     what: Bits,
@@ -25,14 +25,14 @@ pub(crate) struct Change {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Bits {
-    /// Bits, and whether those to execute count for directories and what can be executed already (`X`) too.
+    /// Permission bits, and whether the bit to execute is added to directories and executable files (`X`).
     Bits(u32, bool),
     /// Bits another one may: its three bits are that far up.
     Copy(u32),
 }
 
 impl Chmod {
-    /// Reads a mode; none if it is none.
+    /// Parses a mode; `None` if it is not valid.
     pub fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_TEXT {
             return None;
@@ -66,7 +66,7 @@ impl Chmod {
         Some(Self::Symbolic(changes))
     }
 
-    /// The mode that something with `mode` gets.
+    /// The new mode of a file or directory with `mode`.
     pub fn of(&self, mode: u32, directory: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
@@ -112,7 +112,7 @@ impl Change {
             b'+' => mode | bits,
             b'-' => mode & !bits,
             _ => {
-                // A directory keeps those that are not named, as in chmod(1).
+                // A directory keeps the set-id bits that are not named, as in chmod(1).
                 let kept = if directory { SET_ID & !bits } else { 0 };
                 mode & (!self.whose | kept) | bits
             }

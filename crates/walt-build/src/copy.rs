@@ -1,8 +1,8 @@
 //! `COPY` and `ADD`: which files, where to, and the digest of what they are.
 //!
-//! Sources are views: the context, a stage, an image. A directory gives what is in it, a file itself; symbolic links
-//! that a source names are followed, those inside of a directory are copied. Files of the context belong to root,
-//! those of a stage or an image keep their owner, unless `--chown` says otherwise.
+//! Sources are views: the context, a stage, an image. Of a directory, the contents are copied. A symbolic link that
+//! is named as a source is followed; links inside a directory are copied. Files of the context belong to root, those
+//! of a stage or an image keep their owner, unless `--chown` says otherwise.
 
 use super::{
     Error, Result,
@@ -25,26 +25,26 @@ mod archive;
 
 /// Mode of directories that are made on the way to a destination.
 const DIR_MODE: u32 = 0o755;
-/// Mode of a file that was written down in the Dockerfile.
+/// Mode of a file from a here-document.
 const INLINE_MODE: u32 = 0o644;
 /// Most files that the wildcards of one source may name.
 const MAX_MATCHES: usize = 100_000;
 
-/// One `COPY` or `ADD`, with its sources at hand.
+/// One `COPY` or `ADD`, with its sources.
 pub(crate) struct Copier<'a> {
     pub line: usize,
     pub copy: &'a Copy,
     /// Where paths are looked up; none if no source is a path.
     pub source: Option<Arc<View>>,
-    /// What was fetched, and what it is.
+    /// Fetched sources.
     pub fetched: BTreeMap<Remote, Fetched>,
-    /// Now: the time of what is made here.
+    /// Time of new files, in seconds since the epoch.
     pub now: i64,
-    /// What the user should know of, a sentence without its end each.
+    /// Notes for the user: sentences without final stop.
     pub notes: RefCell<Vec<String>>,
 }
 
-/// Something that was fetched.
+/// A fetched source.
 #[derive(Debug, Clone)]
 pub(crate) struct Fetched {
     pub view: Arc<View>,
@@ -52,19 +52,19 @@ pub(crate) struct Fetched {
     pub path: Vec<u8>,
 }
 
-/// One thing that is copied: what it is, and its name below the destination.
+/// An entry to copy, and its name below the destination.
 struct Item {
     number: u32,
     /// Empty: the contents of a directory go into the destination itself.
     name: Vec<u8>,
 }
 
-/// Where the things of one source go, and how.
+/// Where the entries of one source go, and how.
 struct Destination<'a> {
     dest: &'a [u8],
-    /// Whether the destination is a directory, there or not.
+    /// Whether the destination is a directory, existing or not.
     directory: bool,
-    /// What is made on the way.
+    /// Metadata of directories that are made on the way.
     made: &'a Meta,
     owner: Option<(u32, u32)>,
     /// Whether archives are unpacked.
@@ -80,7 +80,7 @@ impl Copier<'_> {
         self.notes.borrow_mut().push(note);
     }
 
-    /// What the store says of `what`, as a mistake in this line; work that is not wanted any more is cancelled.
+    /// An error of the store about `what`, as an error of this line, unless the work was cancelled.
     fn failed(&self, what: &str, e: &walt_images::Error) -> Error {
         if e.is_cancelled() { Error::Cancelled } else { self.wrong(format!("{what}: {e}")) }
     }
@@ -89,7 +89,7 @@ impl Copier<'_> {
         self.source.as_ref().ok_or_else(|| self.wrong("there is nothing to copy from"))
     }
 
-    /// The things that a path with wildcards names.
+    /// The entries that match a path with wildcards.
     fn items(&self, path: &str) -> Result<Vec<Item>> {
         let view = self.view()?;
         let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::from([(Vec::new(), view.root())]);
@@ -120,7 +120,7 @@ impl Copier<'_> {
             if excluded.matches(&at) {
                 continue;
             }
-            // A link that a source names stands for what it leads to.
+            // A link that is named as a source is followed.
             let real = view.resolve(&at).unwrap_or(number);
             let name = match (self.copy.parents, is_dir(view, real)) {
                 (true, _) => below_pivot(path, &at),
@@ -131,17 +131,15 @@ impl Copier<'_> {
         }
         if items.is_empty() {
             let from = self.copy.from.as_ref().map_or("the context".into(), |f| format!("'{f}'"));
-            return Err(
-                self.wrong(format!("'{path}' is not in {from} (a file .dockerignore may leave it out)"))
-            );
+            return Err(self.wrong(format!("'{path}' is not in {from} (.dockerignore may exclude it)")));
         }
         Ok(items)
     }
 
-    /// The view with what an origin names, and what of it.
+    /// The view of a source, and the entries to copy from it.
     fn found(&self, origin: &Origin) -> Result<(Arc<View>, Vec<Item>)> {
         match origin {
-            Origin::Inline(..) => Err(self.wrong("a here-document is no file")),
+            Origin::Inline(..) => Err(self.wrong("a here-document is not a file")),
             Origin::Path(path) => Ok((self.view()?.clone(), self.items(path)?)),
             Origin::Remote(remote) => {
                 let fetched = self.fetched.get(remote);
@@ -149,7 +147,7 @@ impl Copier<'_> {
                 let number = fetched.view.resolve(&fetched.path);
                 let number = match remote {
                     Remote::File { .. } => number,
-                    // The top of the tree can be a directory only, also where a link leads to a file.
+                    // The top of the tree must be a directory, even if a link leads to a file.
                     Remote::Git { .. } => number.filter(|n| is_dir(&fetched.view, *n)),
                 };
                 let absent = || self.wrong(format!("the repository {} has no such directory", remote.url()));
@@ -159,7 +157,7 @@ impl Copier<'_> {
         }
     }
 
-    /// Digest of all that is copied: what it is, not when it was made. What is fetched counts by its identity.
+    /// Digest of everything that is copied, without times. Fetched sources count by their identity.
     pub fn digest(
         &self,
         owner: Option<(u32, u32)>,
@@ -220,7 +218,7 @@ impl Copier<'_> {
         view.xattrs(number).map_err(|e| self.unreadable(view, number, e))
     }
 
-    /// Visits an entry and all below it, with their names below it; what is excluded is left out.
+    /// Visits an entry and everything below it, with names relative to it. Excluded entries are skipped.
     fn walk(&self, view: &View, top: u32, visit: &mut dyn FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
         let excluded = Patterns::of(self.copy.exclude.iter().map(String::as_bytes));
         let start = view.path(top);
@@ -238,7 +236,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// Puts everything in its place.
+    /// Copies everything to its destination.
     pub fn apply(&self, composer: &mut Composer<'_>) -> Result<()> {
         let owner = self.owner(composer.view())?;
         let (uid, gid) = owner.unwrap_or_default();
@@ -250,7 +248,7 @@ impl Copier<'_> {
         if directory || self.copy.parents {
             self.dirs(composer, &real, &made)?;
         }
-        // Files of one source that are one file stay one.
+        // Hard links within one source are kept.
         let mut linked = BTreeMap::new();
         for origin in &self.copy.sources {
             match origin {
@@ -266,7 +264,7 @@ impl Copier<'_> {
                     let unpack =
                         self.copy.unpack.unwrap_or(self.copy.add && matches!(origin, Origin::Path(_)));
                     let (view, items) = self.found(origin)?;
-                    // In another view, the same numbers are other files.
+                    // The same numbers mean other files in another view.
                     let mut own = BTreeMap::new();
                     let linked = if matches!(origin, Origin::Path(_)) { &mut linked } else { &mut own };
                     for item in items {
@@ -279,7 +277,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// The owner that `--chown` asks for, of the accounts of the image that is made.
+    /// The owner in `--chown`, by the accounts of the new image.
     pub fn owner(&self, view: &View) -> Result<Option<(u32, u32)>> {
         match &self.copy.chown {
             None => Ok(None),
@@ -341,7 +339,7 @@ impl Copier<'_> {
                     archive::Content::Tar(mut tar) => {
                         self.extract(composer, &mut tar, dest, made, owner)?;
                         if tar.has_trailing_data() {
-                            self.note(format!("'{shown}': what follows the end of the archive is ignored"));
+                            self.note(format!("'{shown}': data after the end of the archive is ignored"));
                         }
                         return Ok(());
                     }
@@ -422,7 +420,7 @@ impl Copier<'_> {
         Ok(())
     }
 
-    /// The mode of what has `mode` at its source.
+    /// The new mode of an entry that has `mode` at its source.
     fn mode(&self, mode: u32, directory: bool) -> u32 {
         self.copy.chmod.as_ref().map_or(mode, |chmod| chmod.of(mode, directory))
     }
@@ -441,7 +439,7 @@ impl Copier<'_> {
                 (header.uid, header.gid) = (uid, gid);
             }
             header.mode = self.mode(header.mode, header.kind == walt_tar::Type::Dir);
-            // The top of the archive is the destination, which is as it is.
+            // The top of the archive is the destination, which stays unchanged.
             Ok(!header.path.is_empty())
         };
         composer.extract(tar, dest, &mut edit, &mut |_| ()).map_err(|e| self.failed("the archive", &e))

@@ -1,4 +1,4 @@
-//! A Dockerfile as stages and instructions, nothing expanded yet.
+//! Parses a Dockerfile into stages and instructions. Nothing is expanded yet.
 
 use super::{
     Error, Result,
@@ -11,7 +11,7 @@ use parse_dockerfile::{self as library, HealthcheckArguments, JsonOrStringArray}
 /// A whole file.
 #[derive(Debug)]
 pub struct Dockerfile {
-    /// What the user should know about the file.
+    /// Notes for the user.
     pub notes: Vec<String>,
     pub(crate) escape: char,
     /// `ARG` before the first `FROM`.
@@ -35,7 +35,7 @@ pub(crate) struct Stage {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Step {
     pub line: usize,
-    /// As the user wrote it, on one line.
+    /// The text of the instruction, on one line.
     pub text: String,
     pub instruction: Instruction,
 }
@@ -101,12 +101,12 @@ impl Dockerfile {
         let mut notes = Vec::new();
         for line in &mut cut.lines {
             let Some(at) = line.damaged else { continue };
-            // Texts that nothing depends on are worth no error.
+            // Nothing depends on these texts, so a note is enough.
             if !matches!(first_word(&line.text).as_str(), "MAINTAINER" | "LABEL") {
                 return Err(wrong((at, NOT_UTF8.into())));
             }
             notes.push(format!(
-                "line {at} of the Dockerfile is not UTF-8: what is not is replaced by '\u{fffd}'."
+                "line {at} of the Dockerfile is not UTF-8: invalid bytes are replaced by '\u{fffd}'."
             ));
         }
         let mut file = Self::of(cut)?;
@@ -145,7 +145,7 @@ impl Dockerfile {
                 let mut platform = None;
                 for flag in flags {
                     match (flag.name.as_str(), flag.value) {
-                        // As if it was not given.
+                        // As if it were not given.
                         ("platform", Some(value)) if value.is_empty() => {}
                         ("platform", Some(value)) => platform = Some(value),
                         (other, _) => return Err(format!("FROM has no option '--{other}'")),
@@ -155,7 +155,7 @@ impl Dockerfile {
                     && !is_stage_name(name)
                 {
                     return Err(format!(
-                        "'{name}' cannot name a stage: it needs a letter, then letters, digits, '-', '_', '.'"
+                        "'{name}' is not a valid name of a stage: use a letter, then letters, digits, '-', '_', '.'"
                     ));
                 }
                 let name = name.map(|n| n.to_lowercase());
@@ -167,7 +167,7 @@ impl Dockerfile {
         match (self.stages.last_mut(), step.instruction) {
             (Some(stage), instruction) => stage.steps.push(Step { instruction, ..step }),
             (None, Instruction::Arg(pairs)) => self.globals.push((line.number, pairs)),
-            (None, _) => return Err("only ARG may stand before the first FROM".into()),
+            (None, _) => return Err("only ARG is allowed before the first FROM".into()),
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Dockerfile {
     }
 }
 
-/// The instructions that an `ONBUILD` of the base image has left.
+/// The instructions of an `ONBUILD` of the base image.
 pub(crate) fn trigger(text: &str, line: usize) -> Result<Vec<Step>> {
     let wrong =
         |why: String| Error::Dockerfile { line, why: format!("ONBUILD of the base image: '{text}': {why}") };
@@ -201,9 +201,9 @@ fn is_stage_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-/// Before the instruction that is parsed: the library wants a stage to be open.
+/// Put before the instruction that is parsed: the library requires an open stage.
 const OPENING: &str = "FROM scratch\n";
-/// Said of an instruction that is not text.
+/// The error about an instruction that is not UTF-8.
 const NOT_UTF8: &str =
     "this is not text in UTF-8; in a path of COPY and ADD, '?' stands for a character of another encoding";
 
@@ -212,7 +212,7 @@ fn first_word(line: &str) -> String {
     line.split_whitespace().next().unwrap_or_default().to_ascii_uppercase()
 }
 
-/// Takes one instruction apart: its options by ourselves, what follows them by the library.
+/// Parses one instruction: its options here, the rest by the library.
 fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String> {
     let word = first_word(&line.text);
     let mut bare = line.text.clone();
@@ -227,13 +227,13 @@ fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String>
         && let Some(inside) = arguments.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
         && inside.trim().is_empty()
     {
-        // The library knows it for CMD only.
+        // The library supports it for CMD only.
         return Ok(Parsed::Other(Instruction::Entrypoint(Command::Exec(Vec::new()))));
     }
     let directive = if escape == '`' { "# escape=`\n" } else { "" };
     let mut text = format!("{directive}{OPENING}");
     if word == "RUN" && !line.here_docs.is_empty() {
-        // The library knows here-documents of RUN only as the whole command: for it, they are words.
+        // The library supports here-documents of RUN only as the whole command: hide them from it.
         text.push_str(&bare.replace("<<", "\u{1}\u{1}"));
     } else {
         text.push_str(&bare);
@@ -249,11 +249,11 @@ fn instruction(line: &Line, escape: char) -> std::result::Result<Parsed, String>
     match found.next() {
         Some(Ok(parsed)) => owned(parsed, line, flags, arguments, escape),
         Some(Err(e)) => Err(plain(&e)),
-        None => Err("there is no instruction".into()),
+        None => Err("an instruction is missing".into()),
     }
 }
 
-/// The library's error without its position, which is that in our excerpt.
+/// The library's error without its position, which is relative to our excerpt.
 fn plain(e: &library::Error) -> String {
     let text = e.to_string();
     text.split(" at line ").next().unwrap_or(&text).trim().to_owned()
@@ -267,12 +267,12 @@ fn command(parsed: &library::Command<'_>) -> Command {
     match parsed {
         library::Command::Exec(words) => Command::Exec(strings(&words.value)),
         library::Command::Shell(text) => Command::Shell(text.value.to_owned()),
-        // The library has no other form, and may get one.
+        // The library has no other form yet.
         _ => Command::Exec(Vec::new()),
     }
 }
 
-/// What the library found, as ours. `flags` and `arguments` are those of the instruction.
+/// Converts the library's result. `flags` and `arguments` are those of the instruction.
 fn owned(
     parsed: library::Instruction<'_>,
     line: &Line,
@@ -307,7 +307,7 @@ fn owned(
         I::Maintainer(i) => Instruction::Maintainer(i.name.value.to_string()),
         I::Onbuild(i) => {
             if matches!(*i.instruction, I::Onbuild(_) | I::From(_) | I::Maintainer(_)) {
-                return Err("ONBUILD takes no ONBUILD, FROM or MAINTAINER".into());
+                return Err("ONBUILD cannot contain ONBUILD, FROM or MAINTAINER".into());
             }
             let mut text = line.text[i.onbuild.span.len()..].trim_start().to_owned();
             for here in &line.here_docs {
@@ -335,7 +335,7 @@ fn owned(
             JsonOrStringArray::String(words) => strings(words),
         }),
         I::Workdir(i) => Instruction::Workdir(i.arguments.value.to_string()),
-        _ => return Err("this instruction is not known".into()),
+        _ => return Err("unknown instruction".into()),
     };
     Ok(Parsed::Other(other))
 }
@@ -353,7 +353,7 @@ fn copy(
             Some(here) => Source::Inline(here),
             None => Source::Path(path.value.to_string()),
         },
-        // Ours knows whether tabs go.
+        // Our parser knows whether tabs are removed.
         _ => Source::Inline(here_docs.next().unwrap_or_default()),
     };
     let sources = src.iter().map(source).collect();

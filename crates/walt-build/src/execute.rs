@@ -1,7 +1,7 @@
-//! Carries stages out: one instruction after the other, each that changes files as a layer.
+//! Executes stages: one instruction after the other; each one that changes files makes a layer.
 //!
 //! Stages are built when something needs them: the target, what it starts from, what it copies or mounts from. The
-//! rest of the file is read, and not built.
+//! other stages are only parsed.
 
 mod fetch;
 mod files;
@@ -27,46 +27,46 @@ use walt_images::{History, ImageConfig, MAX_LAYERS, RunConfig, Store, View, canc
 use walt_registry::Platform;
 use walt_types::{DiffId, ImageId};
 
-/// Version of cache keys: raised when the same step gives another result.
+/// Version of cache keys, to be increased when the same step gives another result.
 const KEY_VERSION: u32 = 1;
 /// Longest text of an instruction that is shown or kept in the history, in characters.
 const MAX_SHOWN: usize = 400;
 
-/// What a build needs of the server around it.
+/// What a build needs from the server.
 pub trait Host: Send + Sync {
-    /// Held while layers come into the store: housekeeping stays away.
+    /// A guard that keeps garbage collection away while layers are added to the store.
     type Writing<'a>: Send
     where
         Self: 'a;
 
-    /// Says a line to the user.
+    /// Prints a line for the user.
     fn line(&self, text: String) -> impl Future<Output = ()> + Send;
-    /// Passes output of a command on.
+    /// Passes on output of a command.
     fn output(&self, bytes: &[u8]) -> impl Future<Output = ()> + Send;
-    /// Waits until layers may come into the store.
+    /// Waits until layers can be added to the store.
     fn writing(&self) -> impl Future<Output = Self::Writing<'_>> + Send;
     /// Keeps a layer, which is in the store, until the end of the build.
     fn pin(&self, layer: DiffId, writing: &Self::Writing<'_>);
-    /// The image that `FROM name` means, or why there is none; it stays until the end of the build. One that is not
-    /// here is got for the first of these platforms that it is there for.
+    /// The image that `FROM name` means, or why there is none. It stays until the end of the build. An image that the
+    /// server does not have is pulled for the first of these platforms that it exists for.
     fn base(
         &mut self,
         name: &str,
         platforms: &[Platform],
     ) -> impl Future<Output = std::result::Result<ImageId, String>> + Send;
-    /// What an earlier step of this key found: a layer, or that nothing changed.
+    /// The result of an earlier step with this key: a layer, or that nothing changed.
     fn cached(
         &self,
         key: &str,
         writing: &Self::Writing<'_>,
     ) -> std::result::Result<Option<Option<DiffId>>, String>;
-    /// Keeps what a step found; a failure costs time later, nothing else.
+    /// Stores the result of a step. A failure only costs time later.
     fn remember(&self, key: &str, found: Option<&DiffId>);
     /// The directory of a cache mount.
     fn cache_dir(&self, id: &str) -> std::result::Result<PathBuf, String>;
-    /// A specification for a container, all but the command; with a network if so asked. Programs of `image` can run
-    /// in it, whatever its CPU is, or the answer says what is missing. It has a user namespace where that has all
-    /// owners in `trees`, which are shown to it.
+    /// A specification for a container, without the command; with a network if requested. It can run programs of
+    /// `image`, whatever their CPU, or the error says what is missing. It has a user namespace if that maps all
+    /// owners in `trees`, which are mounted in it.
     fn container(
         &mut self,
         number: usize,
@@ -76,7 +76,7 @@ pub trait Host: Send + Sync {
     ) -> impl Future<Output = std::result::Result<StepSpec, String>> + Send;
 }
 
-/// What is to be built.
+/// A request to build an image.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// The file.
@@ -85,25 +85,25 @@ pub struct Request<'a> {
     pub args: &'a BuildArgs,
     /// The stage that is wanted; the last one if absent.
     pub target: Option<&'a str>,
-    /// Whether results of earlier builds are left alone.
+    /// Whether results of earlier builds are not used.
     pub no_cache: bool,
     /// The layer of the context.
     pub context: DiffId,
     /// Contents of secrets.
     pub secrets: &'a BTreeMap<String, Vec<u8>>,
-    /// A directory for what the build makes on its way.
+    /// A directory for temporary files of the build.
     pub dir: &'a Path,
     /// The program that has the command `build-step`.
     pub program: &'a Path,
     /// CPU architecture of this machine, in Go's names.
     pub architecture: &'a str,
-    /// What the result may be for, most wanted first: the first is what an image from scratch is for.
+    /// Acceptable platforms of the result, best first; an image from scratch is for the first one.
     pub platforms: &'a [Platform],
     /// Now, in seconds since the epoch, and as RFC 3339.
     pub now: (i64, &'a str),
 }
 
-/// Builds; the configuration of the result, whose layers are in the store and pinned.
+/// Builds an image. Returns its configuration; its layers are in the store and pinned.
 ///
 /// When `cancelled` becomes true, the command that runs is ended.
 pub async fn execute<H: Host>(
@@ -130,11 +130,11 @@ pub async fn execute<H: Host>(
     let state = executor.stage(target).await?;
     let unused = executor.globals.unused().join(", ");
     if !unused.is_empty() {
-        executor.host.line(format!("Note: no ARG of the Dockerfile asked for --build-arg {unused}.")).await;
+        executor.host.line(format!("Note: no ARG of the Dockerfile uses --build-arg {unused}.")).await;
     }
     let mut config = state.config;
     if config.rootfs.diff_ids.is_empty() {
-        // An image has a tree, if an empty one.
+        // An image needs at least one layer, even if it is empty.
         let empty = executor.empty().await?;
         config.rootfs.diff_ids.push(empty.oci());
     }
@@ -148,17 +148,18 @@ struct Executor<'a, H> {
     order: &'a Request<'a>,
     cancelled: watch::Receiver<bool>,
     globals: Globals<'a>,
-    /// Stages that are done.
+    /// Finished stages.
     built: BTreeMap<usize, State>,
-    /// Counts what has a directory.
+    /// Counts temporary directories.
     number: usize,
-    /// What was fetched: once in a build.
+    /// Fetched sources: each one is fetched once in a build.
     fetched: BTreeMap<Remote, fetch::Identified>,
-    /// A layer without entries, once it was needed.
+    /// An empty layer, once it was needed.
     empty: Option<DiffId>,
 }
 
-/// Runs blocking work, which ends soon after the build is not wanted any more; on a worker thread of the runtime, its other tasks are moved elsewhere first.
+/// Runs blocking work, which ends soon after the build is cancelled. On a worker thread of the runtime, other tasks
+/// are moved away first.
 fn blocking<T>(cancelled: &watch::Receiver<bool>, work: impl FnOnce() -> T) -> T {
     let cancelled = cancelled.clone();
     let work = || cancel::when(move || *cancelled.borrow(), work);
@@ -168,10 +169,10 @@ fn blocking<T>(cancelled: &watch::Receiver<bool>, work: impl FnOnce() -> T) -> T
     }
 }
 
-/// Resolves when the build is not wanted any more.
+/// Resolves when the build is cancelled.
 async fn is_cancelled(cancelled: &mut watch::Receiver<bool>) {
     if cancelled.wait_for(|c| *c).await.is_err() {
-        // Nobody is left who could say so.
+        // Nobody is left who could cancel it.
         std::future::pending::<()>().await;
     }
 }
@@ -208,7 +209,7 @@ fn shown(text: &str) -> String {
 }
 
 impl<H: Host> Executor<'_, H> {
-    /// Builds a stage, and those it needs.
+    /// Builds a stage, and the stages it needs.
     fn stage(&mut self, number: usize) -> Pin<Box<dyn Future<Output = Result<State>> + Send + '_>> {
         Box::pin(async move {
             if let Some(state) = self.built.get(&number) {
@@ -239,7 +240,7 @@ impl<H: Host> Executor<'_, H> {
         })
     }
 
-    /// A layer without entries, which an image from scratch starts with as long as it has no other.
+    /// An empty layer, the only layer of an image from scratch until it gets others.
     async fn empty(&mut self) -> Result<DiffId> {
         if let Some(layer) = self.empty {
             return Ok(layer);
@@ -261,7 +262,7 @@ impl<H: Host> Executor<'_, H> {
         Ok(blocking(&self.cancelled, || self.store.view(&layers, None))?)
     }
 
-    /// What `FROM --platform` asks for.
+    /// The platform in `FROM --platform`.
     fn wanted(&self, stage: &Stage) -> Result<Option<Platform>> {
         let Some(text) = &stage.platform else { return Ok(None) };
         let text = self.globals.expand_option(stage.line, text, self.order.file.escape)?;
@@ -271,7 +272,7 @@ impl<H: Host> Executor<'_, H> {
         Platform::parse(&text, &self.usual()).map(Some).map_err(at(stage.line))
     }
 
-    /// What an image is for where nothing else is said.
+    /// The default platform of an image.
     fn usual(&self) -> Platform {
         let first = self.order.platforms.first();
         first.cloned().unwrap_or_else(|| Platform::new(self.order.architecture, ""))
@@ -350,7 +351,7 @@ impl<H: Host> Executor<'_, H> {
         }
     }
 
-    /// One layer in place of all, so that there can be one more; remembered like the result of a step.
+    /// Squashes all layers into one, so that there can be one more. Cached like the result of a step.
     async fn make_room(&mut self, state: &mut State, layers: &[DiffId]) -> Result<()> {
         let text = format!("(an image can have {MAX_LAYERS} layers: those so far become one)");
         self.host.line(text).await;

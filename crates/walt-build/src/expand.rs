@@ -36,7 +36,7 @@ pub(crate) fn word(text: &str, escape: char, variables: &(impl Variables + ?Size
     Ok(out.text)
 }
 
-/// As [`word`], and blanks that come from outside of quotes separate words.
+/// Like [`word`], but blanks outside of quotes separate words.
 pub(crate) fn words(
     text: &str,
     escape: char,
@@ -106,7 +106,7 @@ struct Out {
 impl Out {
     fn add(&mut self, c: char, cut: bool) -> Expanded<()> {
         if self.text.len() >= MAX_WORD {
-            return Err(format!("the text gets longer than {MAX_WORD} bytes"));
+            return Err(format!("the text is longer than {MAX_WORD} bytes"));
         }
         self.text.push(c);
         self.cuts.resize(self.text.len(), cut);
@@ -149,7 +149,7 @@ impl<V: Variables + ?Sized> Expander<'_, V> {
     fn until(&mut self, stop: Option<char>, raw: bool) -> Expanded<Out> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(format!("more than {MAX_DEPTH} expansions inside each other"));
+            return Err(format!("more than {MAX_DEPTH} nested expansions"));
         }
         let mut out = Out::default();
         loop {
@@ -265,7 +265,7 @@ impl<V: Variables + ?Sized> Expander<'_, V> {
             '}' => Ok(value.unwrap_or_default()),
             ':' => {
                 let modifier = self.chars.next().ok_or_else(missing)?;
-                // The empty value counts as unset.
+                // An empty value counts as unset.
                 self.choose(modifier, &name, value.filter(|v| !v.is_empty()), true)
             }
             modifier @ ('-' | '+' | '?') => self.choose(modifier, &name, value, false),
@@ -282,13 +282,13 @@ impl<V: Variables + ?Sized> Expander<'_, V> {
                 let pattern = Pattern::new(&pattern, self.escape);
                 pattern.replace(&value.unwrap_or_default(), &with, all)
             }
-            other => Err(format!("'{other}' is no modifier in '${{{name}{other}…}}'")),
+            other => Err(format!("'{other}' is not a modifier in '${{{name}{other}…}}'")),
         }
     }
 
     fn choose(&mut self, modifier: char, name: &str, value: Option<String>, colon: bool) -> Expanded<String> {
         if !matches!(modifier, '-' | '+' | '?') {
-            return Err(format!("':{modifier}' is no modifier in '${{{name}:{modifier}…}}'"));
+            return Err(format!("':{modifier}' is not a modifier in '${{{name}:{modifier}…}}'"));
         }
         let other = self.until(Some('}'), false)?.text;
         match (modifier, value) {
@@ -370,7 +370,7 @@ impl Pattern {
     fn replace(&self, value: &str, with: &str, all: bool) -> Expanded<String> {
         let text: Vec<char> = value.chars().collect();
         if text.len() > MAX_REPLACED {
-            return Err(format!("a pattern is looked for in {MAX_REPLACED} characters at most"));
+            return Err(format!("a pattern can be searched for in at most {MAX_REPLACED} characters"));
         }
         let mut out = Out::default();
         let (mut at, mut done) = (0, false);

@@ -1,8 +1,8 @@
 //! `walt-server build-fetch`: fetches one [`Remote`], in a container.
 //!
-//! The container has no image: it sees, read-only, those directories of the server that hold its programs; a network as every
-//! command of a build has it, so that a URL reaches what a `RUN` reaches and nothing else; no capability, and a user
-//! that owns nothing but the directory [`PLACE`]. There the outcome is left:
+//! The container has no image. It sees the server's directories of programs, read-only. Its network is that of every
+//! command of a build, so that a URL reaches the same hosts as a `RUN`. It has no capabilities, and its user owns
+//! only the directory [`PLACE`], which gets the result:
 //!
 //! ```text
 //! content    the file, mode 0600, with the time that the server said; or the tree
@@ -23,17 +23,19 @@ use std::{
 };
 use walt_registry::download;
 
-/// Where the outcome is left, below the root of the container.
+/// Directory for the result, below the root of the container.
 pub(crate) const PLACE: &str = "fetched";
 /// Names in [`PLACE`].
 pub(crate) const CONTENT: &str = "content";
 pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const ERROR: &str = "error";
-/// The variable that says what to fetch: an argument could be read by everybody, and URLs can have passwords.
+/// Variable with the source to fetch. It is not an argument, since everybody can read those and URLs can have
+/// passwords.
 pub(crate) const JOB: &str = "WALT_FETCH";
-/// Where the program finds itself.
+/// Path of this program in the container.
 pub(crate) const PROGRAM: &str = "/walt-server";
-/// What of the server's files the container sees, as far as it is there: programs, their libraries, and whom to trust.
+/// Files of the server that are mounted in the container if they exist: programs, their libraries, and trusted
+/// certificates.
 pub(crate) const TOOLS: [&str; 13] = [
     "/usr",
     "/bin",
@@ -63,7 +65,7 @@ const GIT_PROTOCOLS: &str = "http:https:git";
 /// Result of fetching; an error is a sentence.
 type Fetched<T> = Result<T, String>;
 
-/// The life of the process: 0 if the source was fetched.
+/// Runs the process. Returns its exit status: 0 if the source was fetched.
 pub fn run() -> i32 {
     let place = Path::new("/").join(PLACE);
     let (name, text, status) = match fetch(&place) {
@@ -94,22 +96,22 @@ fn fetch(place: &Path) -> Fetched<String> {
                 }
             }
         };
-        let late = || Err(format!("it takes more than {} s", LIMIT.as_secs()));
+        let late = || Err(format!("it took more than {} s", LIMIT.as_secs()));
         tokio::time::timeout(LIMIT, work).await.unwrap_or_else(|_| late())
     })
 }
 
 async fn file(url: &str, to: &Path) -> Fetched<String> {
-    let local = |e: std::io::Error| format!("cannot keep it: {e}");
+    let local = |e: std::io::Error| format!("cannot store it: {e}");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(to).map_err(local)?;
     let got = download(url, &mut file, MAX_FILE).await?;
-    // A server that does not know a time says none: the content has no age (as with BuildKit).
+    // Without a time from the server, the file gets the epoch (as with BuildKit).
     let time = got.modified.unwrap_or(UNIX_EPOCH);
     file.set_times(FileTimes::new().set_modified(time).set_accessed(time)).map_err(local)?;
     Ok(identity(&got.sha256))
 }
 
-/// Runs git; what it says on standard error is kept.
+/// Runs git and captures its output and errors.
 async fn call(dir: &Path, arguments: &[&str]) -> Fetched<Output> {
     let mut command = tokio::process::Command::new("git");
     command
@@ -122,7 +124,7 @@ async fn call(dir: &Path, arguments: &[&str]) -> Fetched<Output> {
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
         .env("GIT_ALLOW_PROTOCOL", GIT_PROTOCOLS)
-        // A reflog has somebody's name in it.
+        // A reflog needs a name.
         .envs(
             ["GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL"]
                 .map(|n| (n, "walt")),
@@ -130,29 +132,29 @@ async fn call(dir: &Path, arguments: &[&str]) -> Fetched<Output> {
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = command.output().await;
-    output.map_err(|e| format!("git cannot be run on the server: {e} (the package 'git' has it)"))
+    output.map_err(|e| format!("cannot run git on the server: {e} (install the package 'git')"))
 }
 
-/// As [`call`], and it must succeed; its output.
+/// Like [`call`], for a command that must succeed. Returns its output.
 async fn must(dir: &Path, arguments: &[&str]) -> Fetched<String> {
     let output = call(dir, arguments).await?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it does not say why");
+    let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it failed without a message");
     Err(format!("git: {}", last.trim()))
 }
 
 async fn git(url: &str, reference: Option<&str>, keep: bool, to: &Path) -> Fetched<String> {
-    std::fs::create_dir(to).map_err(|e| format!("cannot keep it: {e}"))?;
+    std::fs::create_dir(to).map_err(|e| format!("cannot store it: {e}"))?;
     must(to, &["-c", "init.defaultBranch=main", "init", "--quiet"]).await?;
     must(to, &["remote", "add", "origin", url]).await?;
     let wanted = reference.unwrap_or("HEAD");
     let shallow = call(to, &["fetch", "--quiet", "--depth", "1", "--no-tags", "origin", wanted]).await?;
     let found = match shallow.status.success() {
         true => "FETCH_HEAD".to_owned(),
-        // Some servers give out whole histories only, or commits only with their branch.
+        // Some servers only offer complete histories, or commits only by their branch.
         false => whole(to, reference).await?,
     };
     must(to, &["-c", "advice.detachedHead=false", "checkout", "--quiet", "--detach", &found]).await?;
@@ -167,7 +169,7 @@ async fn git(url: &str, reference: Option<&str>, keep: bool, to: &Path) -> Fetch
     Ok(commit)
 }
 
-/// Fetches all branches and tags; what `reference` means among them.
+/// Fetches all branches and tags, and resolves `reference` among them.
 async fn whole(dir: &Path, reference: Option<&str>) -> Fetched<String> {
     must(dir, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
     let Some(name) = reference else {
@@ -184,7 +186,7 @@ async fn whole(dir: &Path, reference: Option<&str>) -> Fetched<String> {
     Err(format!("the repository has no branch, tag or commit '{name}'"))
 }
 
-/// Removes what git keeps for itself, of submodules too; git has nothing of that name in a tree.
+/// Removes `.git`, also of submodules. A tree cannot contain that name.
 fn without_git(dir: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let (entry, path) = entry.map(|e| (e.file_type(), e.path()))?;

@@ -1,9 +1,9 @@
-//! The options of an instruction: `--name` and `--name=value` behind its first word.
+//! The options of an instruction: `--name` and `--name=value` after its first word.
 
 use super::dockerfile::Flag;
 
-/// Takes the options off the arguments of an instruction, and gives what follows them. Quotes and escapes in them are
-/// taken away, so that a value can have blanks; a word `--` ends them.
+/// Splits the arguments of an instruction into its options and the rest. Quotes and escapes in them are taken away,
+/// so that a value can have blanks; a word `--` ends them.
 pub(super) fn take(arguments: &str, escape: char) -> (Vec<Flag>, &str) {
     let (mut flags, mut rest) = (Vec::new(), arguments.trim_start());
     while rest.starts_with("--") {

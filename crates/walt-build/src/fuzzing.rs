@@ -1,4 +1,4 @@
-//! What reads Dockerfiles, for the fuzzer in `fuzz/`. Not for anybody else.
+//! Entry points for the fuzzer in `fuzz/` only.
 
 use crate::{BuildArgs, Dockerfile, dockerfile, state};
 use walt_images::ImageConfig;

@@ -1,4 +1,4 @@
-//! `walt image build`: Dockerfiles, turned into layers of the store.
+//! `walt image build`: builds layers of the store from Dockerfiles.
 //!
 //! ```text
 //! text ─▶ lines ─▶ dockerfile ─▶ state ─▶ actions ─▶ executor ─▶ layers, a configuration
@@ -6,9 +6,12 @@
 //!                  steps         instruction  mkdir    cache
 //!                                means here
 //! ```
-//! Everything up to the actions is pure: [`dockerfile`] reads, `state` knows what each instruction means with the
-//! variables and the configuration of its place, and says what is to be done. [`execute`] does it, with what a
-//! [`Host`] gives it; commands run in a process of their own, [`step`], and so does what is fetched for `ADD`, [`fetch`].
+//! Everything up to the actions is pure: [`dockerfile`] parses, and `state` determines what each instruction means
+//! with the variables and the configuration at its place. [`execute`] carries out the actions, with the services of a
+//! [`Host`]. Commands run in a process of their own ([`step`]), and so do downloads for `ADD` ([`fetch`]).
+//!
+//! Limits: files, lines and words have those of `lines` and `expand`; layers have those of [`walt_images`]; sources
+//! of `ADD` have those of [`fetch`].
 
 mod accounts;
 mod chmod;
@@ -62,7 +65,7 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A command failed; it has said why.
+    /// A command failed; its output says why.
     #[error("Dockerfile, line {line}: the command '{text}' ended with status {status}")]
     Command {
         /// The line, from 1.
@@ -72,7 +75,7 @@ pub enum Error {
         /// Its status, or 128 and the number of a signal.
         status: i32,
     },
-    /// The user went away, or does not want it any more.
+    /// The build was cancelled, or its client is gone.
     #[error("the build was cancelled")]
     Cancelled,
 }

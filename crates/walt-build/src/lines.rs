@@ -52,16 +52,16 @@ pub(crate) struct Line {
 pub(crate) struct Lines {
     /// The escape character: backslash unless a directive says otherwise.
     pub escape: char,
-    /// Value of the directive `syntax`, which we have no use for.
+    /// Value of the directive `syntax`, which is ignored.
     pub syntax: Option<String>,
     /// The instructions.
     pub lines: Vec<Line>,
 }
 
-/// Where, and what is wrong.
+/// The line, and what is wrong with it.
 pub(crate) type Wrong = (usize, String);
 
-/// Cuts a file as it is on disk.
+/// Splits a file as it is on disk.
 pub(crate) fn cut_bytes(file: &[u8]) -> Result<Lines, Wrong> {
     let damaged: Vec<bool> = match std::str::from_utf8(file) {
         Ok(_) => Vec::new(),
@@ -75,7 +75,7 @@ pub(crate) fn cut(file: &str) -> Result<Lines, Wrong> {
     cut_marked(file, &[])
 }
 
-/// Cuts a file of which it is known which lines were not UTF-8.
+/// Splits a file; `damaged` marks the lines that were not UTF-8.
 fn cut_marked(file: &str, damaged: &[bool]) -> Result<Lines, Wrong> {
     if file.len() > MAX_FILE {
         return Err((1, format!("the file is larger than {MAX_FILE} bytes")));

@@ -1,13 +1,13 @@
-//! `RUN --mount=…`: what is shown to one command beside the image.
+//! `RUN --mount=…`: files that are mounted for one command.
 //!
-//! Source: Dockerfile reference, "RUN --mount"; where it is silent, what BuildKit does. Fields are those of a line of CSV;
-//! variables are replaced in each one by itself, so that a value cannot become two. Names and kinds are in any case; of a
-//! field that is given twice, the last one counts; an empty value is as if it was not given; fields that mean nothing
-//! for a kind are passed over, unless they would be missed.
+//! Source: Dockerfile reference, "RUN --mount"; where it is silent, what BuildKit does. Fields are those of a line of
+//! CSV; variables are replaced in each one by itself, so that a value cannot become two. Names and kinds are in any
+//! case; of a field that is given twice, the last one counts; an empty value is as if it was not given; fields that a
+//! type does not have are ignored, unless ignoring them would be harmful.
 
 use super::state::absolute;
 
-/// Where caches, binds and the rest are asked for.
+/// A mount of a command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Mount {
     /// An absolute path.
@@ -32,9 +32,9 @@ pub(crate) enum MountKind {
     },
     /// Memory.
     Tmpfs { size: Option<u64> },
-    /// The agent of the user's keys, which nobody has here: nothing is shown.
+    /// The user's ssh agent, which is not available on the server: nothing is mounted.
     Ssh,
-    /// A file that the user gave with the build, not part of any image.
+    /// A file that the user sent with the build; it is not part of an image.
     Secret { id: String, env: Option<String>, file: bool, required: bool, mode: u32, uid: u32, gid: u32 },
 }
 
@@ -72,7 +72,7 @@ const OTHER_NAMES: [(&str, &str); 5] = [
 ];
 /// Fields that are switches: they need no value.
 const SWITCHES: [&str; 3] = ["readonly", "readwrite", "required"];
-/// Fields with their kinds, that would be missed if they were passed over.
+/// Fields that are refused for other types than these, instead of being ignored.
 const BOUND: [(&str, &[&str]); 6] = [
     ("required", &["secret", "ssh"]),
     ("size", &["tmpfs"]),
@@ -122,7 +122,7 @@ impl Fields {
         }
     }
 
-    /// Whether it is read-only, if that is said: the last word counts.
+    /// Whether it is read-only, if specified: the last field counts.
     fn read_only(&self) -> Result<Option<bool>, String> {
         let mut found = None;
         for (name, value) in &self.0 {
@@ -182,7 +182,7 @@ pub(crate) fn parse(text: &str, workdir: &str, expand: Expand<'_>) -> Result<Mou
         return Err(format!("a mount of type {kind} has no option '{name}'"));
     }
     let given = fields.text("target");
-    // Without a target it is the directory that commands run in.
+    // The default target is the working directory.
     let target = absolute(workdir, given.as_deref().unwrap_or("."));
     let read_only = fields.read_only()?;
     let source = || fields.text("source").unwrap_or_else(|| "/".into());
@@ -222,7 +222,7 @@ pub(crate) fn parse(text: &str, workdir: &str, expand: Expand<'_>) -> Result<Mou
             let id = fields.text("id").or_else(|| fields.text("source"));
             let id =
                 id.or_else(|| given.as_ref().and_then(last)).ok_or("a mount of type secret needs an id")?;
-            // An empty name is that of the secret.
+            // The default name is that of the secret.
             let env = match fields.last("env") {
                 Some(Some(name)) if !name.is_empty() => Some(name.clone()),
                 Some(_) => Some(id.clone()),
@@ -244,13 +244,13 @@ pub(crate) fn parse(text: &str, workdir: &str, expand: Expand<'_>) -> Result<Mou
             };
             Mount { target, kind, read_only: true }
         }
-        // It is like a build whose user has given no key.
+        // As for a build without keys of the user.
         "ssh" if !fields.required()? => Mount { target, kind: MountKind::Ssh, read_only: true },
         "ssh" => {
-            return Err("mounts of type ssh are not offered: use a secret, or copy with the context".into());
+            return Err("mounts of type ssh are not supported: use a secret, or copy with the context".into());
         }
         other => {
-            return Err(format!("type={other} of a mount is not known: use bind, cache, tmpfs or secret"));
+            return Err(format!("unknown mount type '{other}': use bind, cache, tmpfs or secret"));
         }
     };
     if mount.target == "/" && mount.kind != MountKind::Ssh {
@@ -284,7 +284,7 @@ fn bytes(text: &str) -> Option<u64> {
         None => digits.parse::<u64>().ok()?.checked_mul(factor),
         Some(_) => {
             let number: f64 = digits.parse().ok()?;
-            // A larger number is not a size of memory, and would not be exact.
+            // A larger number is not a size of memory, and a float would not be exact.
             Some(number * factor as f64).filter(|n| (0.0..9e15).contains(n)).map(|n| n as u64)
         }
     }

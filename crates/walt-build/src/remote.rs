@@ -1,7 +1,7 @@
-//! Sources of `ADD` that are elsewhere: a file by its URL, the tree of a git repository. Pure.
+//! Remote sources of `ADD`: a file by its URL, the tree of a git repository. Pure.
 //!
 //! Source: Dockerfile reference, "ADD". A URL is that of a repository if its scheme is git's or its path ends with
-//! `.git`; behind `#` come a branch, tag or commit and, behind `:`, a directory of the repository.
+//! `.git`; `#` is followed by a branch, tag or commit and, after `:`, a directory of the repository.
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -12,10 +12,10 @@ const COMMIT_DIGITS: [usize; 2] = [40, 64];
 const SHA256_DIGITS: usize = 64;
 /// Fewest digits of a commit in `--checksum`.
 const MIN_COMMIT: usize = 7;
-/// What the name of a file's content starts with.
+/// Prefix of the identity of a file.
 const SHA256: &str = "sha256:";
 
-/// Something to fetch.
+/// A source to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Remote {
@@ -24,7 +24,7 @@ pub(crate) enum Remote {
     /// The tree of a commit.
     Git {
         url: String,
-        /// Branch, tag or commit; none: what the repository shows first.
+        /// Branch, tag or commit; `None`: the default branch.
         reference: Option<String>,
         /// Directory of the repository; empty: all of it.
         subdir: String,
@@ -34,13 +34,13 @@ pub(crate) enum Remote {
 }
 
 impl Remote {
-    /// What a source of `ADD` names, if it is not a path; an error is a sentence.
+    /// Parses a source of `ADD`; `None` if it is a path. An error is a sentence.
     pub fn parse(source: &str, keep_git_dir: bool) -> Result<Option<Self>, String> {
         let lower = source.to_ascii_lowercase();
         let is = |scheme: &str| lower.starts_with(scheme);
         if is("ssh://") || is("git@") {
             return Err(format!(
-                "'{source}': git over ssh would need your key: use https, or clone it beside the Dockerfile"
+                "'{source}': git over ssh would need your key: use https, or clone it next to the Dockerfile"
             ));
         }
         let http = is("http://") || is("https://");
@@ -53,7 +53,7 @@ impl Remote {
         }
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
         if reference.starts_with('-') {
-            return Err(format!("'{reference}' is no branch, tag or commit"));
+            return Err(format!("'{reference}' is not a branch, tag or commit"));
         }
         let subdir = subdir.trim_matches('/').to_owned();
         if keep_git_dir && !subdir.is_empty() {
@@ -70,7 +70,7 @@ impl Remote {
         }
     }
 
-    /// What a file is called in a directory; empty if the URL does not say, or for a tree.
+    /// Name of the file in a destination directory; empty for a tree, or if the URL has none.
     pub fn name(&self) -> Vec<u8> {
         let Self::File { url } = self else { return Vec::new() };
         let rest = url.split_once("://").map_or("", |(_, rest)| rest);
@@ -95,7 +95,7 @@ impl Remote {
         }
     }
 
-    /// The identity that it must have, where that is known before it is fetched.
+    /// The identity that a checksum requires, if it is known before the source is fetched.
     pub fn promised(&self, checksum: Option<&str>) -> Option<String> {
         let commit =
             |text: &&str| COMMIT_DIGITS.contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit());
@@ -108,7 +108,7 @@ impl Remote {
         text.map(str::to_ascii_lowercase)
     }
 
-    /// Whether what was fetched, of this identity, is what a checksum says.
+    /// Whether this identity of a fetched source matches a checksum.
     pub fn matches(&self, identity: &str, checksum: &str) -> bool {
         let checksum = checksum.to_ascii_lowercase();
         match self {

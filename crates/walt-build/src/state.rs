@@ -1,6 +1,6 @@
-//! What each instruction means at its place: the variables, the configuration so far, and what is to be done.
+//! What each instruction means at its place: tracks variables and the configuration, and determines the action.
 //!
-//! Pure. Source: Dockerfile reference; where it is silent, what its present builder (BuildKit) does.
+//! Pure. Source: Dockerfile reference, and BuildKit where that says nothing.
 
 mod copy;
 mod globals;
@@ -21,9 +21,9 @@ use settings::{healthcheck, is_signal, port_range};
 use std::collections::BTreeMap;
 use walt_images::{ImageConfig, RunConfig};
 
-/// Where programs are looked for, unless the configuration says otherwise.
+/// `PATH`, unless the configuration sets it.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Arguments that need no `ARG`. They are no part of what a cached step depends on.
+/// Arguments that need no `ARG`. Cached steps do not depend on them.
 pub(crate) const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -39,12 +39,12 @@ pub(crate) const PREDEFINED: [&str; 10] = [
 /// Values given for `ARG`s.
 pub type BuildArgs = BTreeMap<String, String>;
 
-/// What is to be done for an instruction besides changing the configuration.
+/// The action of an instruction, in addition to changing the configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
     /// Nothing.
     Configure,
-    /// A directory must be there: made with its parents, for the user.
+    /// Make a directory with its parents, owned by the user, unless it exists.
     Mkdir { path: String, user: String },
     /// A command runs.
     Run(Run),
@@ -52,7 +52,7 @@ pub(crate) enum Action {
     Copy(Copy),
 }
 
-/// What a stage starts from, and where its instructions have brought it.
+/// The state of a stage: configuration and variables.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     escape: char,
@@ -95,7 +95,7 @@ impl State {
         }
     }
 
-    /// A stage on another one: its arguments go on.
+    /// A stage that starts from another one, and keeps its arguments.
     pub fn continued(&self) -> Self {
         Self { cmd_set: false, ..self.clone() }
     }
@@ -131,7 +131,7 @@ impl State {
         self.list("Shell").unwrap_or_else(|| vec!["/bin/sh".into(), "-c".into()])
     }
 
-    /// Takes the triggers that the base image has left.
+    /// Takes the triggers of the base image.
     pub fn triggers(&mut self) -> Vec<String> {
         let found = self.list("OnBuild").unwrap_or_default();
         self.other().remove("OnBuild");
@@ -155,13 +155,13 @@ impl State {
         self.run_config().env = Some(lines);
     }
 
-    /// Carries an instruction out, as far as the configuration goes; what else is to be done.
+    /// Applies an instruction to the configuration, and returns its action.
     pub fn apply(&mut self, step: &Step, globals: &mut Globals<'_>) -> Result<Action> {
         let line = step.line;
         match &step.instruction {
             Instruction::Arg(pairs) => self.arg(line, pairs, globals)?,
             Instruction::Env(pairs) => {
-                // All values see the variables as they were before the instruction.
+                // All values are expanded with the variables before the instruction.
                 for (name, value) in self.pairs(line, pairs)? {
                     self.set_env(&name, &value);
                 }
@@ -179,7 +179,7 @@ impl State {
             Instruction::Entrypoint(command) => {
                 self.set_command("Entrypoint", command);
                 if !self.cmd_set {
-                    // A command meant for another entry point.
+                    // The command was meant for another entry point.
                     self.other().remove("Cmd");
                 }
             }
@@ -200,7 +200,7 @@ impl State {
                 if !is_signal(&signal) {
                     return Err(wrong(
                         line,
-                        format!("'{signal}' is no signal: use a number or a name as SIGTERM"),
+                        format!("'{signal}' is not a signal: use a number or a name such as SIGTERM"),
                     ));
                 }
                 self.other().insert("StopSignal".into(), json!(signal));
@@ -218,7 +218,7 @@ impl State {
             Instruction::User(user) => {
                 let user = self.word(line, user)?;
                 match user.trim() {
-                    // As BuildKit: a variable that an image of a family sets, and another one does not, is root.
+                    // As in BuildKit: an unset variable means root.
                     "" => drop(self.other().remove("User")),
                     user => drop(self.other().insert("User".into(), json!(user))),
                 }
@@ -280,7 +280,7 @@ impl State {
         }
     }
 
-    /// Sets a command of the configuration; `[]` takes that of the base image away.
+    /// Sets a command of the configuration; `[]` removes that of the base image.
     fn set_command(&mut self, key: &str, command: &Command) {
         match self.command(command) {
             words if words.is_empty() => drop(self.other().remove(key)),

@@ -1,8 +1,8 @@
 //! One command of a build, in a process of its own: `walt-server build-step DIR`.
 //!
-//! As a holder of an image shell does, it has its own mount namespace, mounts the overlay there, and has the runtime
-//! make the container. Unlike a holder it belongs to the server: its standard input is a pipe from it, and the end of
-//! that pipe (a cancelled build, a server that died) ends the container and the process.
+//! Like a holder of an image shell, it has its own mount namespace, mounts the overlay there, and has the runtime
+//! start the container. Unlike a holder, it ends with the server: its standard input is a pipe from the server, and
+//! the end of that pipe (a cancelled build, a killed server) ends the container and the process.
 //!
 //! ```text
 //! server ─ spec.json, secrets (stdin) ─▶ build-step ─▶ runc run        output: the build's, as it comes
@@ -34,9 +34,9 @@ use walt_sys::{mount, net::container::ContainerNetwork, process, userns::Namespa
 
 /// Name of the machine in every build.
 const HOSTNAME: &str = "image-build";
-/// Where a here-document with an interpreter of its own is shown. `/dev` is memory: nothing is left of it.
+/// Mount point of a here-document with an interpreter of its own. `/dev` is in memory, so nothing of it remains.
 const SCRIPT: &str = "/dev/walt-build-script";
-/// Where the process keeps what must not reach the disk.
+/// Directory, in memory, for files that must not reach the disk.
 const MEMORY: &str = "memory";
 /// Options of that memory.
 const MEMORY_OPTIONS: &str = "mode=700,size=64m";
@@ -44,14 +44,14 @@ const MEMORY_OPTIONS: &str = "mode=700,size=64m";
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// Largest message with secrets, in bytes.
 const MAX_SECRETS: u64 = 4 << 20;
-/// How the command ended.
+/// File with the [`Outcome`].
 pub const RESULT: &str = "result.json";
-/// What is to be done.
+/// File with the [`StepSpec`].
 pub const SPEC: &str = "spec.json";
-/// Held while the process lives.
+/// File that is locked while the process runs.
 pub const LOCK: &str = "lock";
 
-/// What the server wants of a step.
+/// The specification of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepSpec {
     /// Name of the container, unique among those of `runtime_root`.
@@ -74,16 +74,16 @@ pub struct StepSpec {
     pub workdir: String,
     /// User, group, further groups.
     pub user: (u32, u32, Vec<u32>),
-    /// The user namespace; none: the server's users.
+    /// The user namespace; `None`: the server's users.
     #[serde(default)]
     pub users: Option<Users>,
-    /// The link to the server; none: only the loopback interface.
+    /// The link to the server; `None`: only the loopback interface.
     pub network: Option<ContainerNetwork>,
     /// Most memory, in bytes.
     pub memory_max: Option<u64>,
-    /// What is shown beside the image.
+    /// Mounts in addition to the image.
     pub mounts: Vec<StepMount>,
-    /// No program has more rights than who starts it.
+    /// Programs cannot gain rights, by set-user-id for example.
     #[serde(default)]
     pub no_new_privileges: bool,
     /// Largest file that can be written, in bytes.
@@ -91,36 +91,36 @@ pub struct StepSpec {
     pub file_max: Option<u64>,
 }
 
-/// Something shown to one command.
+/// A mount of one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepMount {
-    /// Where, an absolute path.
+    /// Mount point, an absolute path.
     pub target: String,
-    /// Cannot be written.
+    /// Whether it is read-only.
     pub read_only: bool,
     /// What.
     pub what: MountSource,
 }
 
-/// What is shown.
+/// The source of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MountSource {
-    /// A path of another tree, given as its layers; what is written to it is lost.
+    /// A path of another tree, given by its layers. Changes are lost.
     Tree {
         /// As [`StepSpec::lowers`].
         lowers: Vec<PathBuf>,
         /// The path, in that tree.
         source: String,
     },
-    /// A directory that stays.
+    /// A directory that is kept between builds.
     Cache {
         /// The directory.
         dir: PathBuf,
-        /// Only one at a time: others wait.
+        /// Exclusive: others wait.
         locked: bool,
     },
-    /// Memory, of at most so many bytes.
+    /// Memory, with its largest size in bytes.
     Tmpfs(Option<u64>),
     /// A file or directory of this machine.
     Ours(PathBuf),
@@ -137,7 +137,7 @@ pub enum MountSource {
     },
 }
 
-/// What comes first over standard input, on one line.
+/// The secrets of a build, one line of JSON on standard input.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Secrets {
     /// Files by id.
@@ -158,7 +158,7 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// The life of the process. Call it before other threads exist: it changes the mount namespace.
+/// Runs the process. Call it before other threads exist: it changes the mount namespace.
 pub fn run(dir: &Path) -> i32 {
     let ended = match prepare(dir) {
         Ok(prepared) => prepared,
@@ -179,7 +179,7 @@ pub fn is_alive(dir: &Path) -> bool {
     setup::is_locked(&dir.join(LOCK))
 }
 
-/// Removes what a step that was killed has left of its container. `cgroup` is the one of its specification.
+/// Removes what is left of the container of a killed step.
 pub async fn clean(spec: &StepSpec, dir: &Path) -> Result<()> {
     setup::remove_leftovers(&runtime(spec, dir), &process::Cgroup::new(&spec.cgroup)).await
 }
@@ -203,20 +203,19 @@ fn prepare(dir: &Path) -> Result<Outcome> {
     rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .map_err(|e| Error::io("lock", &dir, e.into()))?;
     let bytes = std::fs::read(dir.join(SPEC)).map_err(failed("read the specification in", &dir))?;
-    let spec: StepSpec =
-        serde_json::from_slice(&bytes).map_err(|e| Error::io("understand", &dir, e.into()))?;
+    let spec: StepSpec = serde_json::from_slice(&bytes).map_err(|e| Error::io("parse", &dir, e.into()))?;
     let secrets = read_secrets().map_err(failed("read the secrets for", &dir))?;
     process::become_subreaper()?;
     mount::unshare_mounts()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed("make an event loop for", &dir))?;
     let ended = runtime.block_on(in_container(&dir, &spec, &secrets));
-    // A thread that still waits for a lock of a cache is of no use any more.
+    // Do not wait for threads that still wait for the lock of a cache.
     runtime.shutdown_background();
     ended
 }
 
-/// One line of JSON; byte by byte, since what follows on the pipe is its end only.
+/// Reads one line of JSON; after it, only the end of the pipe follows.
 fn read_secrets() -> io::Result<Secrets> {
     let mut line = Vec::new();
     let mut stdin = io::stdin().lock().take(MAX_SECRETS);
@@ -224,7 +223,7 @@ fn read_secrets() -> io::Result<Secrets> {
     Ok(serde_json::from_slice(&line)?)
 }
 
-/// Resolves when the server lets go of our standard input.
+/// Resolves when the server closes our standard input.
 async fn cancelled() {
     let Ok(fd) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return };
     if rustix::io::ioctl_fionbio(&fd, true).is_err() {
@@ -252,7 +251,7 @@ async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<
     }
     let netns = spec.network.as_ref().and(namespaces.as_ref().map(|n| &n.net).or(netns.as_ref()));
     let root = match &spec.users {
-        // Below the session's own directory it could not be reached.
+        // The user namespace cannot reach the session's own directory.
         Some(users) => overlay(dir, &spec.lowers, Some(&users.root), namespaces.as_ref())?,
         None => overlay(dir, &spec.lowers, None, None)?,
     };
@@ -286,13 +285,13 @@ async fn in_container(dir: &Path, spec: &StepSpec, secrets: &Secrets) -> Result<
     let ended = result?;
     mount_points.remove()?;
     drop(mount_points);
-    // The proof that nobody writes any more: the directory becomes a layer.
+    // This proves that nobody writes any more, before the directory becomes a layer.
     mount::remount_ro(&root)?;
     mount::unmount(&root)?;
     Ok(ended)
 }
 
-/// Exclusive use of the caches that ask for it.
+/// Locks of the caches.
 struct Locks<'a>(&'a StepSpec);
 
 impl Locks<'_> {
@@ -302,7 +301,7 @@ impl Locks<'_> {
             let MountSource::Cache { dir, locked } = &mount.what else { continue };
             let path = dir.with_extension("lock");
             let lock = File::create(&path).map_err(|e| Error::io("make the lock", &path, e))?;
-            // Shared use keeps the cache from being removed as unused.
+            // A shared lock keeps the cache from being removed as unused.
             let how = if *locked { FlockOperation::LockExclusive } else { FlockOperation::LockShared };
             let lock =
                 tokio::task::spawn_blocking(move || rustix::fs::flock(&lock, how).map(|()| lock)).await;
@@ -318,8 +317,7 @@ fn make_dir(path: &Path) -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Mounts the tree of some layers, with what is written to it in `<base>/layer/fs`; at `<base>/root` unless told
-/// otherwise.
+/// Mounts the tree of some layers, with changes in `<base>/layer/fs`, at `target` or `<base>/root`.
 fn overlay(
     base: &Path,
     lowers: &[PathBuf],
@@ -333,7 +331,7 @@ fn overlay(
     let target = target.map_or_else(|| base.join("root"), Path::to_owned);
     let mut lowers = lowers.to_vec();
     if lowers.is_empty() {
-        // An image from scratch has no layer, an overlay needs one.
+        // An image from scratch has no layer, but an overlay needs one.
         lowers.push(base.join("empty"));
     }
     setup::overlay(base, lowers, &target, ids)?;
@@ -343,7 +341,7 @@ fn overlay(
 /// Runs the container to its end.
 async fn run_container(memory: &Path, spec: &StepSpec, bundle: &Value) -> Result<Outcome> {
     let path = memory.join(bundle::runtime::CONFIG);
-    let bytes = serde_json::to_vec(bundle).map_err(|e| Error::io("express", &path, e.into()))?;
+    let bytes = serde_json::to_vec(bundle).map_err(|e| Error::io("encode", &path, e.into()))?;
     std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
     let runtime = runtime(spec, memory);
     let group = process::Cgroup::new(&spec.cgroup);
@@ -405,7 +403,7 @@ fn bundle(spec: &StepSpec, secrets: &Secrets, facts: &Facts, more: Vec<Value>) -
         process["rlimits"] = json!([{"type": "RLIMIT_FSIZE", "soft": max, "hard": max}]);
     }
     if spec.user.0 != 0 {
-        // As after setuid(2): the bounding set stays, so that set-user-id programs work.
+        // Like after setuid(2): the bounding set stays, so that set-user-id programs work.
         process["capabilities"]["effective"] = json!([]);
         process["capabilities"]["permitted"] = json!([]);
     }

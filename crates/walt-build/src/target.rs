@@ -1,4 +1,4 @@
-//! What a Dockerfile says about its result before anything is built.
+//! What a Dockerfile reveals about its result before it is built.
 
 use super::{
     BuildArgs, Dockerfile, Error, Result,
@@ -10,7 +10,7 @@ use walt_registry::Platform;
 /// The stage that is built.
 ///
 /// # Errors
-/// There is none of that name.
+/// There is no stage with that name.
 pub(super) fn stage(file: &Dockerfile, target: Option<&str>) -> Result<usize> {
     let count = file.stages.len();
     match target {
@@ -21,8 +21,8 @@ pub(super) fn stage(file: &Dockerfile, target: Option<&str>) -> Result<usize> {
     }
 }
 
-/// The value that the Dockerfile's own instructions give a label of the result; none if it does not, or if that cannot
-/// be told without its base image.
+/// The value of a label of the result that the Dockerfile itself sets; `None` if it does not, or if that depends on
+/// its base image.
 pub fn label(file: &Dockerfile, args: &BuildArgs, target: Option<&str>, name: &str) -> Option<String> {
     let here = Platform::new("", "");
     let mut globals = Globals::new(file, args, "", &here).ok()?;
@@ -41,7 +41,7 @@ pub fn label(file: &Dockerfile, args: &BuildArgs, target: Option<&str>, name: &s
     for number in chain.into_iter().rev() {
         state = state.continued();
         for step in &file.stages[number].steps {
-            // One that is wrong is told when it is carried out.
+            // Errors are reported when the instruction is executed.
             let _ = state.apply(step, &mut globals);
         }
     }

@@ -1,13 +1,13 @@
 //! The container of a session, as an OCI runtime bundle.
 //!
-//! Pure: [`bundle`] makes `config.json` of a [`HoldSpec`] and a few facts about the merged tree. What the
-//! container may do is in the tables of [`tables`], a reason per line.
+//! Pure: [`bundle`] makes `config.json` of a [`HoldSpec`] and a few facts about the merged tree. [`tables`] lists
+//! what the container may do, with a reason per line.
 //!
 //! Namespaces: mount, pid, uts, ipc, cgroup, network, and user where the kernel and the filesystem can
-//! ([`walt_sys::userns`]). What reaches the server is refused with and without it: without it, root in the container
-//! is root's number on the server; with it, a hole of the kernel that forgets a capability finds somebody who is
-//! nobody there. Nothing is mounted over a file of the image except `/proc/cpuinfo`, so that package scripts
-//! can replace any file in `/etc`.
+//! ([`walt_sys::userns`]). Access to the server is refused with and without a user namespace. Without one, root in
+//! the container has root's number on the server. With one, a hole in the kernel that skips a check of capabilities
+//! is used by a number that has no rights on the server. Nothing is mounted over a file of the image except
+//! `/proc/cpuinfo`, so that package scripts can replace any file in `/etc`.
 //!
 //! ```text
 //! <cgroup>            limits: the container's root cannot see it, so cannot change them
@@ -24,29 +24,29 @@ use walt_sys::userns;
 
 /// Name of the machine in every session.
 pub const HOSTNAME: &str = "image-shell";
-/// Process 1 of a container whose OS is started.
+/// Process 1 of a container that runs the image's OS.
 pub const OS_START: &str = "/bin/walt-image-shell-start";
-/// What asks the started OS to end.
+/// The image's hook that shuts its OS down.
 pub const OS_SHUTDOWN: &str = "/bin/walt-image-shell-shutdown";
-/// Where an OS that knows `sd_notify` says that it is up (as in systemd-nspawn).
+/// Socket on which an OS reports that it is up, by `sd_notify` (as in systemd-nspawn).
 pub const NOTIFY_SOCKET: &str = "/run/host/notify";
 /// Home and working directory of the shell.
 const HOME: &str = "/root";
-/// Where programs are looked for, unless the image's configuration says otherwise.
+/// `PATH`, unless the image's configuration sets it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Most processes and threads in a session: far above a package build, below what hurts the server.
+/// Most processes and threads in a session: far more than building a package needs, and too few to harm the server.
 pub const PIDS_MAX: u32 = 16384;
-/// The container's own control group, below the one that has the limits.
+/// The container's own control group, below the one with the limits.
 pub const GROUP: &str = "container";
-/// What a system call that is absent answers (errno(3)).
+/// Error of system calls that are made to look absent (errno(3)).
 const ENOSYS: u32 = 38;
-/// What a system call that is refused answers (errno(3)).
+/// Error of system calls that are refused (errno(3)).
 const EPERM: u32 = 1;
 /// Options of the `/run` of a container; also those of the holder's, see [`crate::hold`].
 pub const RUN_TMPFS: &str = "mode=755,size=256m";
 
-/// Directories of the image on which something is mounted. Where the image lacks one, the runtime makes an
-/// empty one, which a save leaves out.
+/// Directories of the image that are mount points. If the image lacks one, the runtime makes it, and a save leaves it
+/// out.
 pub const MOUNT_POINTS: [&str; 4] = ["proc", "sys", "dev", "run"];
 
 /// Facts about the merged tree and the holder that the bundle depends on.
@@ -100,7 +100,7 @@ pub fn bundle(spec: &HoldSpec, facts: &Facts) -> Value {
         },
     });
     if let Some(users) = &spec.users {
-        // Said again, though the namespace has it: runc 1.1 wants to read it here.
+        // Repeated here, although the namespace has it: runc 1.1 needs it.
         let map = userns::map(users.first)
             .map(|e| json!({"containerID": e.inside, "hostID": e.outside, "size": e.count}));
         let map = json!(map);
@@ -109,7 +109,7 @@ pub fn bundle(spec: &HoldSpec, facts: &Facts) -> Value {
     config
 }
 
-/// The shell, or the command that was asked for: process 1 or `process.json` of an exec.
+/// The shell, or the requested command: process 1 or `process.json` of an exec.
 pub fn shell_process(spec: &HoldSpec, facts: &Facts) -> Value {
     let shell = [facts.shell.to_owned()];
     let arguments = spec.command.as_deref().unwrap_or(&shell);
@@ -121,8 +121,8 @@ pub fn shutdown_process(spec: &HoldSpec, facts: &Facts) -> Value {
     process(spec, facts, None, &[OS_SHUTDOWN.into()], &[])
 }
 
-/// What tells the OS that it is in a container, its name in spite of `/etc/hostname`, and whom to tell that
-/// it is up. An init that knows none of these names ignores them.
+/// Variables for the OS: that it runs in a container, its host name (instead of `/etc/hostname`), and where to report
+/// that it is up. An init that does not know them ignores them.
 fn os_environment() -> [String; 3] {
     [
         "container=oci".into(),
@@ -179,8 +179,8 @@ fn device_rules() -> Vec<Value> {
     std::iter::once(nothing).chain(allowed).collect()
 }
 
-/// The system-call filter. A foreign architecture's calls have other numbers: the ones that this processor
-/// also understands are filtered alike, and the runtime kills what makes calls of yet another one.
+/// The system-call filter. Other architectures have other call numbers: those that this processor also supports are
+/// filtered in the same way, and the runtime kills programs that use any other.
 fn seccomp() -> Value {
     let architectures: &[&str] = match std::env::consts::ARCH {
         "aarch64" => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
@@ -214,7 +214,7 @@ fn mounts(mode: Mode, facts: &Facts) -> Vec<Value> {
         mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
     ];
-    // An OS manages its own groups below that of the container; a lone shell only looks.
+    // An OS manages its own groups below that of the container; a shell without an OS only reads them.
     let cgroup: &[&str] = match mode {
         Mode::Os => &["nosuid", "noexec", "nodev", "relatime", "rw"],
         Mode::Simple => &["nosuid", "noexec", "nodev", "relatime", "ro"],

@@ -1,9 +1,9 @@
-//! Programs of other CPU families: which this machine runs, and by what it emulates the others.
+//! Programs of other CPU families: which of them this machine runs itself, and how it emulates the others.
 //!
-//! The kernel runs a foreign program by a handler of binfmt_misc, here qemu-user. With the flag `F` the handler's
-//! program was opened when it was registered, so that it works in containers, which do not have it. Where the
-//! distribution's package has registered such a handler, that one is used; where the program is only installed
-//! (packages do not register in a container, nor without systemd or binfmt-support), the server registers it:
+//! The kernel runs a foreign program by a handler of binfmt_misc, here qemu-user. With the flag `F`, the handler's
+//! program is opened when it is registered, so it works in containers, which do not contain it. A handler that the
+//! distribution's package has registered is used. If the program is only installed (packages do not register handlers
+//! in a container, nor without systemd or binfmt-support), the server registers a handler:
 //!
 //! ```text
 //! <owner>-<qemu's name>   flags POF, as Debian has them: argv[0] is kept (P), the program is opened for qemu (O),
@@ -11,8 +11,8 @@
 //!                         the caller's, since qemu takes orders from its caller's environment
 //! ```
 //!
-//! A handler acts on the whole machine. Ours goes with whom it was made for: since Linux 6.7 by itself, once nobody
-//! has an [`Emulation`] any more (and the machine has no mount of binfmt_misc), before by [`remove`].
+//! A handler acts on the whole machine. Ours is removed when it is not needed any more: since Linux 6.7 by the
+//! kernel, once no [`Emulation`] exists (and the machine has no mount of binfmt_misc), before that by [`remove`].
 //!
 //! Limits: little-endian and big-endian Linux of the families in the table of [`Cpu`]; what qemu-user cannot do
 //! (ptrace, some system calls) cannot be done.
@@ -24,13 +24,13 @@ use walt_sys::binfmt::Binfmt;
 
 /// Debian's package with the emulators.
 pub const PACKAGE: &str = "qemu-user-static";
-/// How all names of our handlers begin.
+/// Prefix of the names of our handlers.
 const OURS: &str = "walt-";
 /// Where emulators are looked for.
 const PROGRAM_DIRS: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
-/// Length of the part of an ELF header that tells the CPU (elf(5)): up to `e_machine`.
+/// Length of the part of an ELF header that identifies the CPU, in bytes (elf(5)): up to `e_machine`.
 const HEADER: usize = 20;
-/// Of an ELF file, what is read to see whether it needs a loader: its program headers are in there.
+/// Bytes of an ELF file that are read to see whether it needs a loader: they contain its program headers.
 const ELF_START: u64 = 4096;
 
 /// A family of CPUs. The table has those of OCI images for which qemu-user exists.
@@ -67,38 +67,36 @@ const CPUS: [Cpu; 9] = [
 /// Why programs of a CPU cannot be run here.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Neither this machine's, nor one that we know an emulator for.
-    #[error("the CPU '{0}' is not this server's, and no emulator for it is known")]
+    /// This machine does not run the CPU, and no emulator for it is known.
+    #[error("this server cannot run programs for the CPU '{0}', and no emulator for it is known")]
     Unknown(String),
     /// No emulator.
     #[error("this server has no emulator for the CPU '{0}': install the package '{PACKAGE}' on it")]
     NoEmulator(&'static str),
     /// An administrator has switched binfmt_misc off.
-    #[error(
-        "emulation is switched off on this server: 'echo 1 >/proc/sys/fs/binfmt_misc/status' switches it on"
-    )]
+    #[error("emulation is disabled on this server: enable it with 'echo 1 >/proc/sys/fs/binfmt_misc/status'")]
     Off,
     /// The kernel's answer.
-    #[error("emulation of the CPU '{cpu}' cannot be set up: {source}")]
+    #[error("cannot set up emulation of the CPU '{cpu}': {source}")]
     Kernel {
         /// The CPU.
         cpu: &'static str,
         /// What failed.
         source: walt_sys::Error,
     },
-    /// The kernel has taken the handler, and does not show it as it should be.
-    #[error("the handler {0} of binfmt_misc was registered and does not work: look at it")]
+    /// The kernel accepted the handler, but does not list it as expected.
+    #[error("the binfmt_misc handler {0} is registered but does not work: check it")]
     Handler(String),
 }
 
-/// Programs of the CPU can be run as long as somebody has this.
+/// Programs of the CPU can be run while this exists.
 #[derive(Debug)]
 pub struct Emulation {
     _binfmt: Binfmt,
 }
 
 impl Emulation {
-    /// Keeps what is there: for a process that may outlive the one that has set it up.
+    /// Keeps the existing handlers, for a process that may outlive the one that registered them.
     pub fn keep() -> walt_sys::Result<Self> {
         Ok(Self { _binfmt: Binfmt::open()? })
     }
@@ -109,7 +107,7 @@ impl Emulation {
 /// # Errors
 /// [`Error::Unknown`].
 pub fn foreign(architecture: &str) -> Result<Option<&'static Cpu>, Error> {
-    // A configuration that tells nothing is of some tool that only knew one architecture.
+    // Without an architecture, it was made by a tool that knew only one.
     if architecture.is_empty() {
         return Ok(None);
     }
@@ -129,7 +127,8 @@ fn is_native(cpu: &Cpu, machine: &str, runs_32_bit: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Makes programs of a CPU run, in containers too. `owner` names the server (`walt-…`), for [`remove`].
+/// Makes sure that programs of a CPU can be run, in containers too. `owner` names the server (`walt-…`), for
+/// [`remove`].
 ///
 /// # Errors
 /// No emulator is installed, or the kernel does not want it.
@@ -147,11 +146,11 @@ pub fn ensure(cpu: &'static Cpu, owner: &str) -> Result<Emulation, Error> {
         return Ok(Emulation { _binfmt: binfmt });
     }
     let program = find_program(cpu).ok_or(Error::NoEmulator(cpu.name))?;
-    // One of ours that does not work would be in the way.
+    // A handler of ours that does not work would be in the way.
     binfmt.remove(&name).map_err(failed)?;
     let added = binfmt.register(&cpu.handler(&name, &program));
     match (runs(&binfmt)?, added) {
-        // If it was not us, then another task of ours.
+        // Another task has registered it meanwhile.
         (true, _) => Ok(Emulation { _binfmt: binfmt }),
         (false, Err(e)) => Err(failed(e)),
         (false, Ok(())) => Err(Error::Handler(name)),
@@ -161,7 +160,7 @@ pub fn ensure(cpu: &'static Cpu, owner: &str) -> Result<Emulation, Error> {
 /// Removes the handlers that `owner` has registered.
 ///
 /// # Errors
-/// The kernel's answer. A kernel without binfmt_misc has none of ours.
+/// The kernel's. On a kernel without binfmt_misc there is nothing to remove.
 pub fn remove(owner: &str) -> walt_sys::Result<()> {
     let Ok(binfmt) = Binfmt::open() else { return Ok(()) };
     let prefix = format!("{owner}-");
@@ -171,7 +170,7 @@ pub fn remove(owner: &str) -> walt_sys::Result<()> {
     Ok(())
 }
 
-/// Removes the handlers of owners that are processes, `<prefix><number>`, and have ended without doing so.
+/// Removes the handlers of owners named after processes, `<prefix><number>`, that have ended without removing them.
 ///
 /// # Errors
 /// As [`remove`].
@@ -185,19 +184,19 @@ pub fn remove_of_ended(prefix: &str) -> walt_sys::Result<()> {
     Ok(())
 }
 
-/// The process that a handler's name tells.
+/// The process in the name of a handler.
 fn process_of(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.split_once('-')?.0.parse().ok()
 }
 
-/// Whether a handler can be relied on: it works in containers, and goes neither with another server of ours nor
-/// with a recipe.
+/// Whether a handler can be relied on: it works in containers, and does not disappear with another server or a
+/// recipe.
 fn serves(cpu: &Cpu, name: &str, text: &str, own: &str) -> bool {
     (name == own || !name.starts_with(OURS))
         && Handler::parse(text).is_some_and(|h| h.enabled && h.fixed && h.takes(cpu))
 }
 
-/// A handler that looks at the first bytes of files.
+/// A handler that matches the first bytes of files.
 #[derive(Debug, PartialEq, Eq)]
 struct Handler {
     enabled: bool,
@@ -210,7 +209,7 @@ struct Handler {
 }
 
 impl Handler {
-    /// Reads what the kernel says about a handler; `None`: it goes by names of files, or is not understood.
+    /// Parses the kernel's description of a handler; `None` if it matches file names, or is not understood.
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         let mut handler = Self {
@@ -279,7 +278,7 @@ impl Cpu {
     }
 }
 
-/// The emulator, if one is installed that needs no library, since containers have only those of their own CPU.
+/// The installed emulator. It must be static, since containers have only libraries of their own CPU.
 fn find_program(cpu: &Cpu) -> Option<PathBuf> {
     let names = [format!("qemu-{}-static", cpu.qemu), format!("qemu-{}", cpu.qemu)];
     let paths = names.iter().flat_map(|n| PROGRAM_DIRS.iter().map(move |dir| Path::new(dir).join(n)));
@@ -290,7 +289,7 @@ fn find_program(cpu: &Cpu) -> Option<PathBuf> {
     })
 }
 
-/// Whether a file, by its first bytes, is a 64-bit little-endian program without a loader.
+/// Whether the first bytes of a file are those of a static 64-bit little-endian program.
 fn needs_no_loader(start: &[u8]) -> bool {
     let number = |at: usize, len: usize| {
         let bytes = start.get(at..at.checked_add(len)?)?;

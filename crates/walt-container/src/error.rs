@@ -45,8 +45,8 @@ pub enum Error {
     /// The holder could not start; the message is its own.
     #[error("cannot start the session: {0}")]
     Start(String),
-    /// Another holder is alive.
-    #[error("session {} has a holder already: connect to it", .0.display())]
+    /// Another holder is running.
+    #[error("session {} already has a holder: connect to it", .0.display())]
     Held(PathBuf),
     /// Files in the session are open for writing.
     #[error("files of the session are still open for writing by {0}: end these processes and try again")]
@@ -54,11 +54,13 @@ pub enum Error {
     /// The holder refused a request.
     #[error("{0}")]
     Refused(String),
-    /// The other side does not speak as expected.
-    #[error("the session's holder said something unexpected: {0}")]
+    /// The other side does not follow the protocol.
+    #[error("unexpected message from the session's holder: {0}")]
     Protocol(String),
     /// Data or protocol of another version.
-    #[error("{what} has version {found}, this program knows {known}: use the program that made the session")]
+    #[error(
+        "{what} has version {found}, but this program supports {known}: use the program that made the session"
+    )]
     Version {
         /// Which data.
         what: &'static str,

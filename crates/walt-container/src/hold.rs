@@ -1,24 +1,24 @@
-//! The holder: one process per open session, which the server may leave and find again.
+//! The holder: one process per open session, which survives a restart of the server.
 //!
-//! A holder has its own mount namespace, mounts the overlay of the session there, runs the container, owns
-//! the shell's terminal or pipes, keeps the last output and the exit status, and serves a socket. The
-//! server's death ends nothing. The holder's death leaves a stopped session whose files are whole: a new
-//! holder removes what is left of the container and starts another one over them.
+//! A holder has its own mount namespace, mounts the overlay of the session there, runs the container, owns the
+//! shell's terminal or pipes, keeps the last output and the exit status, and serves a socket. The end of the server
+//! does not end it. The end of the holder leaves a stopped session with intact files: a new holder removes what is
+//! left of the container and starts another one with these files.
 //!
 //! ```text
 //! start ─▶ Starting ─▶ Running ─▶ Exited ─▶ Stopped ─┬─ Seal ────▶ Sealed      (holder ends)
 //!             │           │ Stop     │ Stop    ▲   │ └─ Discard ─▶ Discarded   (holder ends)
 //!             └───────────┴──────────┴─────────┘   └─ Restart ──▶ Starting
 //! ```
-//! A lone shell goes from `Running` to `Stopped` by itself. `Seal` and `Discard` are allowed at any time
-//! and stop first; `Discard` kills.
+//! A shell without an OS goes from `Running` to `Stopped` by itself. `Seal` and `Discard` are allowed at any time and
+//! stop the container first; `Discard` kills it.
 //!
-//! Protocol ([`protocol`], version [`protocol::VERSION`]): frames of at most 64 KiB over `hold.sock`. The
-//! holder greets first. Many clients may ask; one is attached, and the newest wins.
+//! Protocol ([`protocol`], version [`protocol::VERSION`]): frames of at most 64 KiB over `hold.sock`. The holder
+//! sends a greeting first. Many clients may send requests; one of them is attached, and the newest wins.
 //!
-//! Limits: 256 KiB of output are kept for the next client. Output waits for an attached client, and before
-//! the first one came; afterwards, with nobody attached, the oldest output is dropped. Times are the
-//! constants of the module `life`.
+//! Limits: 256 KiB of output are kept for the next client. Output waits for an attached client, and for the first
+//! one. Later, while no client is attached, the oldest output is dropped. Times are the constants of the module
+//! `life`.
 
 pub mod client;
 mod console;
@@ -48,13 +48,13 @@ pub const START_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) const SOCKET: &str = "hold.sock";
 /// Longest message of a holder that could not start, in bytes.
 const START_ERROR_MAX: u64 = 4096;
-/// What a holder says once its container runs.
+/// Message of a holder once its container runs.
 const READY: &str = "ready\n";
 
-/// Starts a holder that is not ours, and returns once its container runs (its OS may still be starting).
+/// Starts a detached holder, and returns once its container runs (its OS may still be starting).
 ///
-/// `exe hold <dir>` must call [`run`]. The session's directory must exist; `layer/fs` may hold the changes
-/// of an earlier holder. If this fails, nothing is left but the directory.
+/// `exe hold <dir>` must call [`run`]. The session's directory must exist; `layer/fs` may hold the changes of an
+/// earlier holder. If this fails, only the directory is left.
 pub async fn start(spec: &HoldSpec, dir: &Path, exe: &Path) -> Result<()> {
     let files = SessionDir(dir.to_owned());
     files.prepare()?;
@@ -64,7 +64,7 @@ pub async fn start(spec: &HoldSpec, dir: &Path, exe: &Path) -> Result<()> {
     let (report, theirs) = std::io::pipe().map_err(|e| Error::io("make a pipe for", dir, e))?;
     let mut command = Command::new(exe);
     command.arg("hold").arg(dir).stdin(Stdio::null()).stdout(theirs).stderr(log);
-    // Forking a large process takes a moment that the other tasks of the server should not wait for.
+    // Forking a large process takes a while: do not block the other tasks of the server.
     tokio::task::spawn_blocking(move || walt_sys::process::spawn_detached(&mut command))
         .await
         .map_err(|e| Error::Start(e.to_string()))??;
@@ -74,14 +74,14 @@ pub async fn start(spec: &HoldSpec, dir: &Path, exe: &Path) -> Result<()> {
     {
         said if said == READY => Ok(()),
         said if said.trim().is_empty() => {
-            Err(Error::Start(format!("its holder ended without a word; see {}", log_path.display())))
+            Err(Error::Start(format!("its holder ended without a message; see {}", log_path.display())))
         }
         said => Err(Error::Start(said.trim().into())),
     }
 }
 
 async fn report_of(pipe: std::os::fd::OwnedFd, dir: &Path) -> Result<String> {
-    let failed = |e| Error::io("hear from the holder of", dir, e);
+    let failed = |e| Error::io("read from the holder of", dir, e);
     let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(pipe).map_err(failed)?;
     let mut said = String::new();
     pipe.take(START_ERROR_MAX).read_to_string(&mut said).await.map_err(failed)?;
@@ -90,8 +90,8 @@ async fn report_of(pipe: std::os::fd::OwnedFd, dir: &Path) -> Result<String> {
 
 /// The holder's whole life: `walt-server hold <dir>`. Returns the exit status of the process.
 ///
-/// Call it first in `main`, before other threads exist: it changes the mount namespace. It says on standard
-/// output, which it then closes, whether the container runs.
+/// Call it first in `main`, before other threads exist: it changes the mount namespace. It reports on standard output
+/// whether the container runs, and closes it.
 pub fn run(dir: &Path) -> i32 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -99,7 +99,7 @@ pub fn run(dir: &Path) -> i32 {
     };
     let local = tokio::task::LocalSet::new();
     let result = local.block_on(&runtime, holder::run(dir, report_ready));
-    // Tasks that still wait for clients are of no use any more.
+    // Do not wait for tasks that still wait for clients.
     runtime.shutdown_background();
     match result {
         Ok(()) => 0,
@@ -113,13 +113,13 @@ pub(crate) fn log(message: impl std::fmt::Display) {
 }
 
 fn report_failure(message: &str) -> i32 {
-    // The reader may be gone; the log has it in any case.
+    // The reader may be gone; the message is in the log in any case.
     let _ = writeln!(std::io::stdout(), "{message}");
     log(message);
     1
 }
 
-/// Says that the container runs, and gives up standard output: the server waits for its end.
+/// Reports that the container runs, and closes standard output: the server waits for its end.
 fn report_ready() -> Result<()> {
     let path = Path::new("/dev/null");
     let _ = std::io::stdout().write_all(READY.as_bytes()).and_then(|()| std::io::stdout().flush());

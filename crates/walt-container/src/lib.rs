@@ -1,9 +1,10 @@
-//! Containers of image shells and of build steps: what they may do, who keeps them, how other CPUs are emulated.
+//! Containers of image shells and build steps: what they may do, which process keeps them, and how other CPUs are
+//! emulated.
 //!
 //! ```text
-//! session    what a session is on the disk: specification, state, names of files
+//! session    a session on disk: specification, state, file names
 //! bundle     the OCI runtime bundle of a session (pure), and runc
-//! hold       the holder: a process per session, which the server may leave and find again
+//! hold       the holder: one process per session, which survives a restart of the server
 //! emulation  programs of other CPUs, by binfmt_misc and qemu-user
 //! ```
 //! Limits are those of [`hold`] and [`bundle`].

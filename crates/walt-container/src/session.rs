@@ -1,10 +1,10 @@
-//! What a session is on the disk: its specification, its state, and the names of its files.
+//! A session on disk: its specification, its state, and the names of its files.
 //!
 //! ```text
 //! <state>/sessions/<id>/layer/fs     upper directory: the changes
 //! <state>/sessions/<id>/work         work directory of the overlay
-//! <state>/sessions/<id>/spec.json    HoldSpec: what the server wants
-//! <state>/sessions/<id>/state.json   State: what the holder says about itself
+//! <state>/sessions/<id>/spec.json    HoldSpec: written by the server
+//! <state>/sessions/<id>/state.json   State: written by the holder
 //! <state>/sessions/<id>/hold.sock    the holder's socket
 //! <state>/sessions/<id>/hold.log     the holder's standard error
 //! ```
@@ -43,7 +43,7 @@ pub struct Tty {
     pub term: String,
 }
 
-/// What the server wants from a holder.
+/// The specification of a session, which the server gives to a holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HoldSpec {
     /// [`SPEC_VERSION`].
@@ -73,11 +73,11 @@ pub struct HoldSpec {
     pub network: Option<ContainerNetwork>,
     /// Most memory, in bytes; `None`: no limit.
     pub memory_max: Option<u64>,
-    /// The container's user namespace; `None` (also in what older servers wrote): it has the server's users.
+    /// The container's user namespace. `None`, as in files of older servers: it has the server's users.
     #[serde(default)]
     pub users: Option<Users>,
-    /// Programs of the image are emulated ([`crate::emulation`], set up already): the holder keeps that as it is,
-    /// and has more patience.
+    /// Programs of the image are emulated ([`crate::emulation`]; the server has set it up): the holder keeps the
+    /// handlers and scales its time limits.
     #[serde(default)]
     pub emulated: bool,
 }
@@ -92,7 +92,7 @@ pub struct Users {
     pub root: PathBuf,
 }
 
-/// How far a session has come.
+/// Phase of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -106,18 +106,18 @@ pub enum Phase {
     Stopped,
     /// The overlay is unmounted: the upper directory is the change. The holder has ended.
     Sealed,
-    /// The changes are not wanted; everything but the session's directory is gone. The holder has ended.
+    /// The changes are discarded; only the session's directory is left. The holder has ended.
     Discarded,
 }
 
-/// What a holder says about its session, in `state.json` and over its socket.
+/// State of a session, in `state.json` and over the holder's socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// [`SPEC_VERSION`].
     pub version: u32,
     /// The holder's process.
     pub holder: ProcessId,
-    /// How far it is.
+    /// Phase of the session.
     pub phase: Phase,
     /// How the shell ended: its status, or 128 and the number of the signal.
     pub shell_status: Option<i32>,
@@ -142,7 +142,7 @@ impl SessionDir {
     pub fn root(&self) -> PathBuf {
         self.file("root")
     }
-    /// Makes the directories that the overlay and the holder need; they may be there already.
+    /// Makes the directories that the overlay and the holder need, unless they exist.
     pub fn prepare(&self) -> Result<()> {
         for name in [UPPER, WORK, "root", "run"] {
             let path = self.file(name);
@@ -150,7 +150,7 @@ impl SessionDir {
         }
         Ok(())
     }
-    /// Whether a holder was ever told to start here.
+    /// Whether a holder was ever started for this session.
     pub fn has_spec(&self) -> bool {
         self.file("spec.json").exists()
     }
@@ -180,7 +180,7 @@ impl SessionDir {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         let path = self.file(name);
         let bytes = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
-        serde_json::from_slice(&bytes).map_err(|e| Error::io("understand", &path, e.into()))
+        serde_json::from_slice(&bytes).map_err(|e| Error::io("parse", &path, e.into()))
     }
     /// Replaces a file as a whole: a reader sees the old or the new one.
     pub(crate) fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {

@@ -353,7 +353,7 @@ async fn holder_killed() {
     assert_ne!(s.state().holder, first);
     let exe = std::env::current_exe().unwrap();
     let twice = hold::start(&s.spec, &s.path(), &exe).await.unwrap_err().to_string();
-    assert!(twice.contains("has a holder already"), "{twice}");
+    assert!(twice.contains("already has a holder"), "{twice}");
     let (mut reader, mut writer) = s.attach().await;
     let mut seen = Seen::default();
     writer.input(b"cat /root/kept; ps; exit\n").await.unwrap();

@@ -23,7 +23,7 @@ const MAX_ENTRIES: usize = 100_000;
 /// Links followed from one name: older archives store a layer that occurs twice as a link to its first copy.
 const MAX_ALIASES: usize = 4;
 
-/// An archive that is coming.
+/// An archive while it is received.
 #[derive(Debug)]
 pub struct Spool {
     file: Temporary,
@@ -32,21 +32,21 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A new one, in the store's temporary directory.
+    /// Starts a new archive in the store's temporary directory.
     pub fn create(store: &Store) -> Result<Self> {
         let file = store.temporary_name();
         let out = File::options().read(true).write(true).create_new(true).open(file.path());
         Ok(Self { out: out.on("create", file.path())?, file, bytes: 0 })
     }
 
-    /// The next bytes of it.
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).on("write", self.file.path())?;
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
-    /// How many there are.
+    /// Number of bytes so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -75,11 +75,11 @@ pub struct Archive {
 }
 
 fn wrong(why: impl std::fmt::Display) -> Error {
-    Error::Layer(format!("the archive of the image is not one of docker's: {why}"))
+    Error::Layer(format!("the archive is not in the format of 'docker save': {why}"))
 }
 
 impl Archive {
-    /// Looks through an archive.
+    /// Reads the index of an archive, its manifest and its configuration.
     pub fn open(mut spool: Spool) -> Result<Self> {
         spool.out.seek(SeekFrom::Start(0)).on("read", spool.file.path())?;
         let members = index(BufReader::new(&spool.out))?;
@@ -91,7 +91,7 @@ impl Archive {
         let layers = archive.config()?.layers()?.len();
         if layers != archive.entry.layers.len() {
             return Err(wrong(format!(
-                "{} layers, {layers} in the configuration",
+                "it has {} layers and its configuration {layers}",
                 archive.entry.layers.len()
             )));
         }
@@ -125,12 +125,12 @@ impl Archive {
         ImageConfig::parse(&self.config)
     }
 
-    /// Its bytes.
+    /// The bytes of the configuration.
     pub fn config_bytes(&self) -> &[u8] {
         &self.config
     }
 
-    /// The tar of a layer, by its place among the layers.
+    /// The tar of the layer with this number, counted from the lowest one.
     pub fn layer(&self, number: usize) -> Result<impl Read + '_> {
         let name = self.entry.layers.get(number).ok_or_else(|| wrong("a layer is missing"))?;
         let (at, size) = self.find(name.as_bytes())?;
@@ -155,7 +155,7 @@ impl Read for Section<'_> {
     }
 }
 
-/// What is where in a tar.
+/// Finds the position of each member of a tar.
 fn index(mut input: impl Read) -> Result<BTreeMap<Vec<u8>, Member>> {
     let (mut members, mut raw, mut at) = (BTreeMap::new(), Vec::new(), 0u64);
     while let Some(header) = read_header(&mut input, &mut raw)? {
@@ -172,7 +172,7 @@ fn index(mut input: impl Read) -> Result<BTreeMap<Vec<u8>, Member>> {
                 members.insert(header.path, Member::Link(header.link));
             }
             Type::HardLink => {
-                // Its target is a path of the archive, not beside it.
+                // Its target is relative to the archive's root, not to the link's directory.
                 let up = b"../".repeat(header.path.iter().filter(|b| **b == b'/').count());
                 members.insert(header.path, Member::Link([up, header.link].concat()));
             }
@@ -181,14 +181,14 @@ fn index(mut input: impl Read) -> Result<BTreeMap<Vec<u8>, Member>> {
         let padded = header.size.next_multiple_of(BLOCK as u64);
         let passed = io::copy(&mut (&mut input).take(padded), &mut io::sink()).map_err(wrong)?;
         if passed != padded {
-            return Err(wrong("it ends in the middle"));
+            return Err(wrong("it is truncated"));
         }
         at += padded;
     }
     Ok(members)
 }
 
-/// Where a link leads; it cannot leave the archive.
+/// Resolves the target of a link; it cannot leave the archive.
 fn resolve_link(name: &[u8], target: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = split(name).0.split(|b| *b == b'/').filter(|p| !p.is_empty()).collect();
     for part in target.split(|b| *b == b'/') {
@@ -207,7 +207,7 @@ fn parse_manifest(bytes: &[u8]) -> Result<Entry> {
     let mut entries: Vec<Entry> = serde_json::from_slice(bytes).map_err(wrong)?;
     match (entries.pop(), entries.is_empty()) {
         (Some(entry), true) => Ok(entry),
-        _ => Err(wrong("it has not one image")),
+        _ => Err(wrong("it must contain exactly one image")),
     }
 }
 

@@ -1,15 +1,16 @@
-//! Files of an image with attributes that NFS does not carry, for its nodes: file capabilities, access lists, attributes
-//! of users.
+//! Files of an image with extended attributes that NFS does not transport: file capabilities, access lists, user
+//! attributes.
 //!
-//! A node reads its image by NFSv3, which has none of them. So the platform layer holds a small file system (ext4) with
-//! these files, whole, in their directories, and a node stacks it between the image and its layer in RAM:
+//! Nodes read their image by NFSv3, which has none of them. So the platform layer contains a small ext4 file system
+//! with complete copies of these files in their directories, and a node stacks it between the image and its layer in
+//! RAM:
 //! ```text
-//! view ──Attributed::of──▶ which files, which are left behind ──NewKind::Attributed──▶ a file of the platform layer
+//! view ──Attributed::of──▶ which files, which are omitted ──NewKind::Attributed──▶ a file of the platform layer
 //! node: overlay of  RAM  over  that file system (loop, read-only)  over  the image (NFS)
 //! ```
-//! Nothing is copied into the node's RAM, whatever the size of a file, and it takes no program of the image. Files are
-//! whole and not only metadata (`metacopy` of overlayfs), since with that option the changes of a node would be metadata
-//! without content too, which `walt node save` reads.
+//! Nothing is copied into the node's RAM, and no program of the image is needed. Files are complete rather than
+//! metadata only (`metacopy` of overlayfs): with that option, changes made by a node would be metadata without
+//! content too, and `walt node save` reads them.
 
 mod ext4;
 
@@ -28,16 +29,16 @@ use std::{
 };
 use walt_tar::paths::as_path;
 
-/// Most bytes of all these files of an image; the server's disk has them a second time.
+/// Most bytes of all these files of an image; the server's disk stores them twice.
 const MAX_TOTAL: u64 = 512 << 20;
-/// Most bytes of those that have attributes of users only: tools of other systems put such on each file they touch.
+/// Most bytes of files with user attributes only: tools of other systems set those on every file they touch.
 const MAX_USER: u64 = 64 << 20;
 /// Most files and directories.
 const MAX_COUNT: usize = 1 << 16;
-/// Attributes of users in which container tools keep notes of their own, on each file that they unpack.
+/// User attributes in which container tools keep notes about each file they unpack.
 const CONTAINER_TOOLS: [&[u8]; 3] = [b"user.containers.", b"user.fuseoverlayfs.", b"user.rootlesscontainers"];
 
-/// What a node would miss without an attribute: of several, the first counts.
+/// What a node would miss without an attribute. If a file has several, the first one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     Capability,
@@ -57,31 +58,32 @@ fn class(name: &[u8]) -> Option<Class> {
 /// Why nodes get a file without its attributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Omission {
-    /// It does not fit: the file itself, or all such files together, are too large.
+    /// The file, or all such files together, are too large.
     Size,
-    /// Its attributes are too large, or not such as Linux makes.
+    /// Its attributes are too large, or not in the form that Linux writes.
     Attributes,
 }
 
 impl Omission {
-    /// The reason, to stand after "without their attributes: ".
+    /// The reason, as the end of a sentence that starts with "without their attributes: ".
     pub fn why(self) -> String {
         match self {
             Self::Size => format!(
-                "such files may have {} MiB and be {MAX_COUNT} in an image, those with attributes of users only {} MiB",
+                "an image can have {} MiB and {MAX_COUNT} of such files, and {} MiB of those with user attributes only",
                 MAX_TOTAL >> 20,
                 MAX_USER >> 20
             ),
-            Self::Attributes => "the attributes are too large, or damaged".into(),
+            Self::Attributes => "the attributes are too large or damaged".into(),
         }
     }
 }
 
-/// Such files of an image.
+/// The files of an image whose attributes reach its nodes.
 #[derive(Debug)]
 pub struct Attributed {
     view: Arc<View>,
-    /// Numbers in the view, and the attributes; directories above them, too. Sorted, so that a directory comes first.
+    /// Their numbers in the view and their attributes, including the directories above them. Sorted: a directory
+    /// comes before its entries.
     chosen: BTreeMap<u32, Xattrs>,
     /// Metadata of directories which the platform layer changes: mode, user, group.
     changed: HashMap<u32, (u32, u32, u32)>,
@@ -89,8 +91,8 @@ pub struct Attributed {
 }
 
 impl Attributed {
-    /// Looks for them in the view of an image. `platform` are the entries that will lie on top of it, by their path:
-    /// what they replace is not looked at.
+    /// Finds these files in the view of an image. `platform` has the entries that will be put on top of it, by path:
+    /// files that they replace are skipped.
     ///
     /// # Errors
     /// A layer cannot be read.
@@ -101,7 +103,7 @@ impl Attributed {
             let is_dir = view.entry(*number).is_some_and(|e| e.kind == Kind::Dir);
             !replaced(platform, &path, is_dir)
         });
-        // What matters most first; of two the smaller one, so that a large one takes no place of many.
+        // Most important first, then smallest first, so that a large file does not take the space of many small ones.
         let size = |number: u32| view.entry(number).filter(|e| e.kind == Kind::File).map_or(0, |e| e.size);
         found.sort_by_key(|(class, number, _)| (*class, size(*number), *number));
         let mut this = Self {
@@ -143,22 +145,22 @@ impl Attributed {
         Ok(this)
     }
 
-    /// Has the image none of them?
+    /// Whether the image has no such file.
     pub fn is_empty(&self) -> bool {
         self.chosen.is_empty()
     }
 
-    /// Are there attributes of users among theirs?
+    /// Whether there are user attributes among their attributes.
     pub fn of_users(&self) -> bool {
         self.chosen.values().flatten().any(|(name, _)| class(name) == Some(Class::User))
     }
 
-    /// Files that nodes get without their attributes, by reason, as paths below the root.
+    /// Files that nodes get without their attributes: the reason, and the path below the root.
     pub fn omitted(&self) -> &[(Omission, Vec<u8>)] {
         &self.omitted
     }
 
-    /// Takes an object, and the directories above it.
+    /// Chooses an object and the directories above it.
     fn choose(&mut self, number: u32, xattrs: Xattrs) {
         self.chosen.insert(number, xattrs);
         let mut at = number;
@@ -168,7 +170,7 @@ impl Attributed {
         }
     }
 
-    /// Of hard links, all names or none: one file must not become two.
+    /// Keeps either all names of a hard-linked file or none: one file must not become two.
     fn keep_names_together(&mut self, names: &HashMap<u32, Vec<u32>>) {
         for all in names.values() {
             let here = all.iter().filter(|n| self.chosen.contains_key(n)).count();

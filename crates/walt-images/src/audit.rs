@@ -1,10 +1,11 @@
-//! Is the store what the database says? Everything that is needed is there and is what was written, and nothing
-//! else is there.
+//! Audit of the store against the database: everything that is needed exists and is what was written, and nothing
+//! else exists.
 //!
-//! Two steps, since one has to be quick and the other reads every byte. [`Store::audit`] lists directories and reads
-//! configurations: the caller sees to it that nobody changes the store meanwhile. [`Store::verify`] hashes layers and
-//! builds views again from the layers' files: objects never change, so it needs no such care, but what was removed
-//! since the look is missing then; the caller looks again and drops what [`Audit::needs`] no more. Nothing is written.
+//! There are two steps, a quick one and one that reads every byte. [`Store::audit`] lists directories and reads
+//! configurations; the caller makes sure that nobody changes the store meanwhile. [`Store::verify`] hashes layers and
+//! rebuilds views from the layers' files. Objects never change, so it needs no lock, but objects that were removed
+//! since the audit are reported as missing: the caller audits again and drops findings about objects that are not
+//! needed any more ([`Audit::needs`]). Nothing is written.
 
 use crate::{
     error::{Context, Error, Result},
@@ -31,7 +32,7 @@ pub enum Object {
     View(ViewId),
     /// The directory of a session.
     Session(String),
-    /// Something that has no name of ours.
+    /// A file whose name is not one of the store's.
     File(PathBuf),
 }
 
@@ -50,15 +51,15 @@ impl fmt::Display for Object {
 /// What is wrong with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
-    /// It is needed, and not there.
+    /// It is needed and does not exist.
     Missing,
-    /// It is there, and not what was written.
+    /// It exists and is not what was written.
     Damaged,
-    /// It is there, and nothing needs it.
+    /// It exists and nothing needs it.
     Orphan,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The object.
@@ -69,21 +70,21 @@ pub struct Finding {
     pub why: String,
 }
 
-/// A look at the directories: what is there and needed, and what is wrong already.
+/// What exists and is needed, and what is already known to be wrong.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
-    /// Images whose configuration is right.
+    /// Needed images with a valid configuration.
     pub images: BTreeSet<ImageId>,
-    /// Layers that are there.
+    /// Needed layers that exist.
     pub layers: BTreeSet<DiffId>,
-    /// Views whose index file is there.
+    /// Needed views with an index file.
     pub views: BTreeSet<ViewId>,
     /// What is missing or orphaned, sorted.
     pub findings: Vec<Finding>,
 }
 
 impl Audit {
-    /// Was the object there, and needed?
+    /// Whether the object existed and was needed.
     pub fn needs(&self, object: &Object) -> bool {
         match object {
             Object::Image(id) => self.images.contains(id),
@@ -103,12 +104,12 @@ fn names(dir: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// What a directory of the store holds: objects by their digest, and names that are none.
+/// The contents of a directory of the store: objects by their digest, and names that are not digests.
 fn objects<T: FromStr + Ord + fmt::Display>(dir: &Path, suffix: &str) -> Result<(BTreeSet<T>, Vec<PathBuf>)> {
     let (mut known, mut strange) = (BTreeSet::new(), Vec::new());
     for name in names(dir)? {
         match name.strip_suffix(suffix).and_then(|hex| hex.parse::<T>().ok()) {
-            // A digest has other spellings, under which it would not be found.
+            // Other spellings of a digest (in capitals) would never be looked up.
             Some(id) if format!("{id}{suffix}") == name => drop(known.insert(id)),
             _ => strange.push(dir.join(name)),
         }
@@ -131,11 +132,11 @@ fn of_error(object: Object, error: &Error) -> Finding {
 }
 
 impl Store {
-    /// Compares the directories with `live`. The caller sees to it that nobody changes the store meanwhile.
+    /// Compares the directories with `live`. The caller makes sure that nobody changes the store meanwhile.
     pub fn audit(&self, live: &Live) -> Result<Audit> {
         let mut audit = Audit::default();
         let images = self.images_dir().to_owned();
-        // Who needs a layer; and the views that may be there.
+        // Who needs each layer, and which views may exist.
         let mut needed: BTreeMap<DiffId, String> =
             live.layers.iter().map(|l| (*l, "the server's part of an image that is in use".into())).collect();
         let mut views: BTreeSet<ViewId> = BTreeSet::new();
@@ -159,11 +160,11 @@ impl Store {
         self.audit_views(live, views, &mut needed, &mut audit)?;
         let (configs, strange) = objects::<ImageId>(&images.join("configs"), ".json")?;
         for image in configs.iter().filter(|i| !live.images.contains(i)) {
-            audit.findings.push(finding(Object::Image(*image), Fault::Orphan, "no reference leads to it"));
+            audit.findings.push(finding(Object::Image(*image), Fault::Orphan, "no reference points to it"));
         }
         let (layers, more) = objects::<DiffId>(&images.join("layers"), "")?;
         for layer in layers.iter().filter(|l| !needed.contains_key(l)) {
-            audit.findings.push(finding(Object::Layer(*layer), Fault::Orphan, "no image has it"));
+            audit.findings.push(finding(Object::Layer(*layer), Fault::Orphan, "no image uses it"));
         }
         for (layer, user) in needed {
             let coming = |(l, session): &(DiffId, String)| {
@@ -188,13 +189,13 @@ impl Store {
         let tmp = images.join("tmp");
         let left = names(&tmp)?.into_iter().filter(|name| !self.is_making(name.as_ref()));
         strange.extend(left.map(|name| tmp.join(name)));
-        let why = "nothing of a server is kept there under this name";
+        let why = "a server keeps nothing under this name there";
         audit.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
         audit.findings.sort();
         Ok(audit)
     }
 
-    /// `views` may be there; those of `live` must be, and need their layers.
+    /// `views` may exist; those of `live` must exist, and need their layers.
     fn audit_views(
         &self,
         live: &Live,
@@ -203,7 +204,7 @@ impl Store {
         audit: &mut Audit,
     ) -> Result<()> {
         let (found, strange) = objects::<ViewId>(&self.images_dir().join("views"), "")?;
-        let why = "nothing of a server is kept there under this name";
+        let why = "a server keeps nothing under this name there";
         audit.findings.extend(strange.into_iter().map(|p| finding(Object::File(p), Fault::Orphan, why)));
         for view in &live.views {
             views.insert(*view);
@@ -211,7 +212,7 @@ impl Store {
                 let why = "its index file is not in the store, and a node or an image needs it";
                 audit.findings.push(finding(Object::View(*view), Fault::Missing, why));
             } else if let Ok(layers) = self.view_layers(view) {
-                // One that cannot be read is found when views are verified.
+                // A damaged one is found by `verify`.
                 for layer in layers {
                     needed.entry(layer).or_insert_with(|| format!("view {view}"));
                 }
@@ -221,7 +222,7 @@ impl Store {
             if views.contains(&view) {
                 audit.views.insert(view);
             } else {
-                let why = "no image, node or session has it";
+                let why = "no image, node or session uses it";
                 audit.findings.push(finding(Object::View(view), Fault::Orphan, why));
             }
         }
@@ -231,18 +232,19 @@ impl Store {
     fn audit_sessions(&self, live: &Live, audit: &mut Audit) -> Result<()> {
         let found = names(self.sessions_dir())?;
         for session in live.sessions.iter().filter(|s| !found.contains(*s)) {
-            let why = "its directory is gone, with all changes made in it";
+            let why = "its directory is missing, with all changes made in the session";
             audit.findings.push(finding(Object::Session(session.clone()), Fault::Missing, why));
         }
         for name in found.into_iter().filter(|name| !live.sessions.contains(name)) {
-            let why = "its directory is there, and no such session is open";
+            let why = "its directory exists, but no such session is open";
             audit.findings.push(finding(Object::Session(name), Fault::Orphan, why));
         }
         Ok(())
     }
 
-    /// Reads all that a look found: the digest of each configuration, the digest of each layer from its files, and each
-    /// view's index against one that is built again. `step` is told what comes next.
+    /// Reads everything that an audit found: checks the digest of each configuration, the digest of each layer from
+    /// its files, and the index of each view against a rebuilt one. `step` is called with each object before it is
+    /// read.
     pub fn verify(&self, audit: &Audit, step: &mut dyn FnMut(&Object)) -> Vec<Finding> {
         let mut findings = Vec::new();
         let mut one = |object: Object, work: &dyn Fn() -> Result<()>| {
@@ -269,13 +271,13 @@ impl Store {
         let expected = ["fs", "implied", "skeleton"];
         if !found.iter().eq(expected.iter()) {
             let list = found.into_iter().collect::<Vec<_>>().join(", ");
-            let why = format!("it holds {list} instead of {}", expected.join(", "));
+            let why = format!("it contains {list} instead of {}", expected.join(", "));
             return Err(Error::Damaged { path: dir, why });
         }
         let size = self.export_layer(layer, io::sink())?;
         let claimed = self.layer_info(layer)?.size;
         if size != claimed {
-            let why = format!("its tar has {size} bytes, and its skeleton says {claimed}");
+            let why = format!("its tar has {size} bytes instead of the {claimed} in its skeleton");
             return Err(Error::Damaged { path: dir, why });
         }
         Ok(())

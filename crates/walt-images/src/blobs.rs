@@ -1,5 +1,5 @@
-//! Bytes whose digest was promised to somebody: compressed layers of images that were pushed to us. They cannot be made
-//! again from the layers, since nobody knows how they were compressed.
+//! Blobs that others refer to by digest: compressed layers of images that were pushed to this server. They cannot be
+//! made again from the layers, since it is not known how they were compressed.
 
 use crate::{
     error::{Context, Result},
@@ -14,7 +14,7 @@ use std::{
 };
 use walt_types::Hash256;
 
-/// A blob that is coming. Dropping it removes it.
+/// A blob while it is received. Dropping it removes it.
 #[derive(Debug)]
 pub struct NewBlob {
     file: Temporary,
@@ -24,7 +24,7 @@ pub struct NewBlob {
 }
 
 impl NewBlob {
-    /// The next bytes of it.
+    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all(bytes).on("write", self.file.path())?;
         self.hash.update(bytes);
@@ -32,41 +32,41 @@ impl NewBlob {
         Ok(())
     }
 
-    /// How many bytes there are.
+    /// Number of bytes so far.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// Their digest.
+    /// Digest of the bytes so far.
     pub fn digest(&self) -> Hash256 {
         Hash256(self.hash.clone().finalize().into())
     }
 
-    /// Opens it to be read from its start.
+    /// Opens the blob for reading from its start.
     pub fn open(&self) -> Result<File> {
         File::open(self.file.path()).on("open", self.file.path())
     }
 }
 
 impl Store {
-    /// A new blob, without bytes.
+    /// Starts an empty blob.
     pub fn new_blob(&self) -> Result<NewBlob> {
         let file = self.temporary_name();
         let out = File::create(file.path()).on("create", file.path())?;
         Ok(NewBlob { file, out, hash: Sha256::new(), size: 0 })
     }
 
-    /// Where a blob is kept.
+    /// Path of a stored blob.
     pub(crate) fn blob_path(&self, digest: &Hash256) -> PathBuf {
         self.images_dir().join("blobs").join(digest.to_string())
     }
 
-    /// Is a blob kept?
+    /// Whether a blob is stored.
     pub fn has_blob(&self, digest: &Hash256) -> bool {
         self.blob_path(digest).is_file()
     }
 
-    /// Opens a blob that is kept, and gives its size.
+    /// Opens a stored blob and returns its size.
     pub fn open_blob(&self, digest: &Hash256) -> Result<(File, u64)> {
         let path = self.blob_path(digest);
         let file = File::open(&path).on("open", &path)?;
@@ -74,7 +74,7 @@ impl Store {
         Ok((file, size))
     }
 
-    /// Keeps a blob. It is durable when this returns; it stays while [`Live`](crate::Live) names it.
+    /// Stores a blob. It is durable when this returns, and stays while [`Live`](crate::Live) names it.
     pub fn keep_blob(&self, blob: &NewBlob) -> Result<()> {
         let path = self.blob_path(&blob.digest());
         if path.is_file() {
@@ -82,7 +82,7 @@ impl Store {
         }
         blob.out.sync_all().on("write to disk", blob.file.path())?;
         match fs::rename(blob.file.path(), &path) {
-            // Somebody else keeps it at this moment.
+            // Another task has just stored it.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && path.is_file() => {}
             other => other.on("move the blob to", &path)?,
         }

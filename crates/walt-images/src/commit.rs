@@ -1,7 +1,8 @@
 //! A session's upper directory becomes a layer.
 //!
-//! One look at everything, then decisions, then changes on disk, then one pass that hashes. Until that pass begins
-//! the upper directory still serves a resumed session; afterwards too, as only what is no part of the change was removed.
+//! First everything is scanned, then decisions are made, then the directory is changed, then one pass hashes it. The
+//! upper directory can serve a resumed session at any time, since only entries that are not part of the change are
+//! removed.
 
 use crate::{
     cancel,
@@ -23,10 +24,10 @@ use walt_tar::Time;
 use walt_tar::paths::{as_path, split};
 
 const UNCHANGED: &str = "as it was";
-const SAME_AS_PLATFORM: &str = "the server puts this file there by itself";
-const NOT_IN_IMAGE: &str = "removed, and the image does not have it: the server puts it there by itself";
-const SOCKET: &str = "a socket has a meaning only while its program runs";
-const ONLY_TIME: &str = "of this directory only the time changed";
+const SAME_AS_PLATFORM: &str = "the server adds this file itself";
+const NOT_IN_IMAGE: &str = "removed, but it is not in the image: the server adds it itself";
+const SOCKET: &str = "a socket is of use only while its program runs";
+const ONLY_TIME: &str = "only the time of this directory changed";
 
 /// Something that a save left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,9 +56,9 @@ pub enum Prepared {
 }
 
 impl Store {
-    /// Makes a layer of `layer_dir/fs`, the upper directory of an overlay over `lower` that is not mounted any more
-    /// (the caller proved that nobody writes: remount read-only, then unmount). Leaves out what `rules` say, strips
-    /// overlayfs' marks, hashes, writes the skeleton, and makes everything durable.
+    /// Makes a layer of `layer_dir/fs`, the upper directory of an overlay over `lower` that is not mounted any more.
+    /// The caller has proved that nobody writes to it (remount read-only, then unmount). Leaves out what `rules` say,
+    /// strips overlayfs' marks, hashes, writes the skeleton, and makes everything durable.
     ///
     /// Fails, with the upper directory as it was, on names that an OCI layer cannot hold and on more than 1 TiB; on a
     /// full disk the session can still be resumed.
@@ -99,7 +100,7 @@ impl Store {
     }
 }
 
-/// Empties logs of logins that are almost all holes, so that nobody pays for these; which.
+/// Empties login logs that are almost all holes, which are expensive to copy. Returns their paths.
 fn empty_login_logs(root: &Root) -> Result<Vec<LeftOut>> {
     let mut emptied = Vec::new();
     for path in LOGIN_LOGS {
@@ -127,7 +128,7 @@ fn empty_login_logs(root: &Root) -> Result<Vec<LeftOut>> {
     Ok(emptied)
 }
 
-/// Keeps what is to be saved; the root stays as the top of the tree.
+/// Drops the nodes that are left out, except the root, which stays the top of the tree.
 fn compact(nodes: Vec<Node>, kept: &[bool]) -> Vec<Node> {
     let mut places = vec![0; nodes.len()];
     let mut out: Vec<Node> = Vec::new();
@@ -141,7 +142,7 @@ fn compact(nodes: Vec<Node>, kept: &[bool]) -> Vec<Node> {
     out
 }
 
-/// Brings the directory on disk to what was decided: removes what is left out and overlayfs' marks, and restores the
+/// Applies the decisions to the directory: removes entries that are left out and overlayfs' marks, and restores the
 /// times that this changes.
 fn strip(root: &Root, nodes: &[Node], kept: &[bool]) -> Result<()> {
     let mut touched = vec![false; nodes.len()];
@@ -178,7 +179,7 @@ struct Decisions<'a> {
     root: &'a Root,
     /// What the session saw below: image and platform layer.
     lower: &'a View,
-    /// What the new layer will lie on.
+    /// What the new layer will be put on.
     image: &'a View,
     rules: &'a SaveRules,
     /// Why a node is left out; `None` is kept.
@@ -189,7 +190,7 @@ impl Decisions<'_> {
     /// Decides about all nodes, children before their directories.
     fn all(&mut self, nodes: &mut [Node]) -> Result<()> {
         let mut kept_below = vec![false; nodes.len()];
-        // Below an opaque directory nothing shines through: what equals a hidden file is new all the same.
+        // An opaque directory hides everything below it: a file in it is new even if it equals a hidden one.
         let mut covered = vec![false; nodes.len()];
         for i in 1..nodes.len() {
             let parent = nodes[i].parent;
@@ -202,7 +203,8 @@ impl Decisions<'_> {
             if node.opaque
                 && !self.image.find(&node.path).is_some_and(|n| kind(self.image, n) == Some(Kind::Dir))
             {
-                // Nothing to hide: the kernel marks new directories too, and the digest must not depend on it.
+                // There is nothing to hide: the kernel marks new directories too, and the digest must not depend on
+                // that.
                 node.opaque = false;
             }
             let node = &nodes[i];
@@ -220,8 +222,8 @@ impl Decisions<'_> {
         Ok(())
     }
 
-    /// Has the object of each node the same names as the one below has? A copied-up name of a group of hard links left the
-    /// group, and a new name joined one: both are changes.
+    /// For each node: whether its file has the same names as the file below. A hard link that is copied up leaves its
+    /// group, and a new hard link joins one: both are changes.
     fn links_unchanged(&self, nodes: &[Node], covered: &[bool]) -> Vec<bool> {
         let mut groups: HashMap<u64, Vec<usize>> = HashMap::new();
         let linked = |node: &Node| node.nlink > 1 && !matches!(node.kind, Kind::Dir | Kind::Whiteout);
@@ -243,8 +245,8 @@ impl Decisions<'_> {
         same
     }
 
-    /// Why a node with nothing kept below it is left out; `covered` says that a directory above it is opaque, `same_links`
-    /// that its object has the names that it has below.
+    /// Why a node without kept entries below it is left out; `None` if it is kept. `covered`: a directory above it is
+    /// opaque. `same_links`: its file has the same names as below.
     fn reason_to_leave_out(
         &self,
         node: &Node,
@@ -299,8 +301,8 @@ impl Decisions<'_> {
         }
     }
 
-    /// Do owner, mode and attributes equal those of directory `n` of the lower view? Times are the caller's matter,
-    /// but for the root's in an exact save.
+    /// Whether owner, mode and attributes equal those of directory `n` of the lower view. Times are left to the
+    /// caller, except the root's time in an exact save.
     fn same_dir(&self, node: &Node, n: u32) -> Result<bool> {
         let Some(entry) = self.lower.entry(n) else { return Ok(false) };
         let time = !node.path.is_empty() || self.rules.quiet || entry.mtime == node.mtime;
@@ -312,7 +314,7 @@ impl Decisions<'_> {
         view.xattrs(n).on("read the extended attributes below", self.root.show(&view.path(n)))
     }
 
-    /// Are type, content, owner, mode and attributes equal? Times are the caller's matter.
+    /// Whether type, content, owner, mode and attributes are equal. Times are left to the caller.
     fn same_file(&self, node: &Node, view: &View, n: u32) -> Result<bool> {
         let Some(entry) = view.entry(n) else { return Ok(false) };
         let plain =

@@ -1,20 +1,20 @@
-//! Entries on top of a view, made into one layer: what copies, saves of nodes and steps of builds have in common.
+//! Makes one layer of entries that are put on top of a view: used by copies, saves of nodes and steps of builds.
 //!
-//! Nothing is mounted. The new entries are files in a directory that becomes a layer; what lies below is asked in the
-//! view. Paths are those of the merged tree: [`Composer::resolve`] follows symbolic links inside of it, as the kernel
-//! would for a process whose root it is, and the other calls take what that gives.
+//! Nothing is mounted. The new entries are files in a directory that becomes a layer; everything below comes from the
+//! view. Paths are those of the merged tree: [`Composer::resolve`] follows symbolic links inside it, as the kernel
+//! does for a process with this root, and the other calls take its results.
 //!
 //! ```text
 //! view ──┐                   put_file, put_dir, put_link, …    ┌─▶ nothing changed
 //!        ├─▶ Composer ──▶     extract (a tar), remove      ──▶ finish
 //! store ─┘                                                     └─▶ a layer, durable, in the store
 //! ```
-//! A directory that something is put into is copied up with the metadata it has below, its time too. What is put over
-//! something of another type takes its place; a directory over a directory is merged with it. Changing a file through
-//! one of several names that a lower layer has, or linking to it, copies it: the other names keep the old file
-//! (as overlayfs does without `index`).
+//! A directory that gets a new entry is copied up with the metadata and time it has below. An entry replaces an
+//! existing one of another type; a directory is merged with an existing directory. Changing a file through one of
+//! several names that a lower layer has, or linking to it, copies it: the other names keep the old file (as overlayfs
+//! does without `index`).
 //!
-//! `tree` answers what is there, `put` puts one entry, `extract` a tar.
+//! `tree` reads the merged tree, `put` adds one entry, `extract` a tar.
 //!
 //! Limits: those of a layer (4 million entries, 1 TiB apparent size), 40 links followed for one path. Names that begin
 //! with `.wh.` and character devices 0:0 mean deletions in a layer and are refused. Attributes of overlayfs are dropped.
@@ -49,7 +49,7 @@ use walt_tar::{MAX_PATH, Time};
 
 /// Longest name of a file in bytes (Linux NAME_MAX).
 const MAX_NAME: usize = 255;
-/// Room for `.wh.` in the longest path.
+/// Longest path in bytes: a whiteout needs `.wh.` in addition.
 const MAX_LENGTH: usize = MAX_PATH - ".wh.".len();
 
 /// Metadata of a new entry.
@@ -67,7 +67,7 @@ pub struct Meta {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Is the last part of a path followed if it is a symbolic link?
+/// Whether the last part of a path is followed if it is a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Last {
     /// Yes, as open(2) does.
@@ -79,13 +79,13 @@ pub enum Last {
 /// Outcome of [`Composer::finish`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Composed {
-    /// The tree is as it was.
+    /// The tree has not changed.
     Unchanged,
-    /// The layer, which is in the store.
+    /// The new layer, which is in the store.
     Layer(LayerInfo),
 }
 
-/// What was put at a path.
+/// An entry of the new layer.
 #[derive(Debug)]
 struct Upper {
     kind: Kind,
@@ -95,7 +95,7 @@ struct Upper {
     target: Vec<u8>,
 }
 
-/// A layer being made on top of a view. Dropped before it is finished, it leaves nothing behind.
+/// A layer being made on top of a view. If it is dropped before it is finished, nothing of it remains.
 #[derive(Debug)]
 pub struct Composer<'a> {
     store: &'a Store,
@@ -104,21 +104,21 @@ pub struct Composer<'a> {
     root: Root,
     /// Everything in the directory on disk, by path; the root is there from the start.
     upper: BTreeMap<Vec<u8>, Upper>,
-    /// Times of directories: set at the end, when nothing more is put into them.
+    /// Times of directories, which are set at the end because adding entries changes them.
     times: BTreeMap<Vec<u8>, Time>,
-    /// The directory last used: entries of one directory come together.
+    /// The directory used last: entries of one directory usually follow each other.
     parent: Option<(Vec<u8>, OwnedFd)>,
     entries: u64,
     apparent: u64,
     skipped: Skipped,
-    /// Lists of directories that entries made in them would get: set at the end, too.
+    /// Default access lists of directories. They are set at the end, too, as new entries would inherit them.
     inherited: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Nothing but a directory may be put over a directory.
+    /// Only a directory may be put over a directory.
     keep_directories: bool,
 }
 
 impl Store {
-    /// Starts a layer on top of `view`. Unfinished ones of a server that died are removed when the store is opened.
+    /// Starts a layer on top of `view`. Unfinished layers of a killed server are removed when the store is opened.
     pub fn compose(&self, view: &Arc<View>) -> Result<Composer<'_>> {
         let temporary = self.temporary()?;
         let fs_dir = self.prepare_upper(temporary.path(), view)?;
@@ -146,23 +146,23 @@ fn refuse(path: &[u8], why: &str) -> Error {
     Error::Commit(format!("/{}: {why}", String::from_utf8_lossy(path)))
 }
 
-/// Is this path below `dir`?
+/// Whether `path` is below `dir`.
 fn is_below(path: &[u8], dir: &[u8]) -> bool {
     path.strip_prefix(dir).is_some_and(|rest| dir.is_empty() || rest.starts_with(b"/"))
 }
 
 impl Composer<'_> {
-    /// The view that this layer comes on top of.
+    /// The view below this layer.
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// From now on, what is no directory is refused where a directory is, instead of taking its place.
+    /// From now on, only a directory can be put over a directory: other entries are refused instead of replacing it.
     pub fn keep_directories(&mut self) {
         self.keep_directories = true;
     }
 
-    /// Makes the directory `dir` of the merged tree one of this layer, and the current one.
+    /// Makes `dir` the current directory, and copies it into this layer if it is only below.
     fn enter(&mut self, dir: &[u8]) -> Result<()> {
         if self.parent.as_ref().is_some_and(|(path, _)| path == dir) {
             return Ok(());
@@ -205,12 +205,12 @@ impl Composer<'_> {
         }
     }
 
-    /// Attributes of entries so far that were not set.
+    /// Attributes that could not be set on the entries so far.
     pub fn skipped(&self) -> &Skipped {
         &self.skipped
     }
 
-    /// Gives what is at `path`, in the current directory, its metadata.
+    /// Sets the metadata of `path`, which is in the current directory.
     fn set_metadata(&mut self, path: &[u8], meta: &Meta, kind: Kind) -> Result<()> {
         let mut skipped = std::mem::take(&mut self.skipped);
         let later = meta.xattrs.iter().find(|(name, _)| kind == Kind::Dir && name == attributes::INHERITED);
@@ -229,7 +229,7 @@ impl Composer<'_> {
         self.upper.insert(path.to_vec(), Upper { kind, opaque: false, target: target.to_vec() });
     }
 
-    /// Makes a directory that the layer does not have in the current one.
+    /// Makes a new directory in the current one.
     fn make_dir(&mut self, path: &[u8], meta: &Meta, opaque: bool) -> Result<()> {
         let place = self.place(path);
         let show = self.root.show(path);
@@ -247,7 +247,7 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Counts an entry against the bounds, and refuses names that no layer can hold.
+    /// Counts an entry towards the limits, and refuses names that a layer cannot contain.
     fn check_limits(&mut self, path: &[u8], size: u64) -> Result<()> {
         if path.split(|b| *b == b'/').any(|part| part.starts_with(b".wh.")) {
             let why = "names that start with '.wh.' mean a deletion in an OCI layer; rename or remove it";
@@ -262,17 +262,19 @@ impl Composer<'_> {
         self.entries += 1;
         self.apparent = self.apparent.saturating_add(size);
         if self.entries > MAX_ENTRIES {
-            return Err(refuse(path, &format!("with it there are more than {MAX_ENTRIES} files")));
+            return Err(refuse(path, &format!("the layer would have more than {MAX_ENTRIES} files")));
         }
         if self.apparent > MAX_APPARENT {
             let max = MAX_APPARENT >> 30;
-            return Err(refuse(path, &format!("with it the files are larger than {max} GiB (holes count)")));
+            return Err(refuse(
+                path,
+                &format!("the files of the layer would have more than {max} GiB (holes count)"),
+            ));
         }
         Ok(())
     }
 
-    /// Removes what the layer itself has at `path` and below, so that something else can be put there. The parent is
-    /// the current directory.
+    /// Removes the entry of this layer at `path`, with everything in it. Its parent is the current directory.
     fn clear(&mut self, path: &[u8]) -> Result<()> {
         let Some(upper) = self.upper.remove(path) else { return Ok(()) };
         let show = self.root.show(path);
@@ -283,7 +285,7 @@ impl Composer<'_> {
                 let range = self.upper.range(start.clone()..);
                 range.map(|(p, _)| p.clone()).take_while(|p| p.starts_with(&start)).collect()
             };
-            // Deepest names last in the list, since a directory sorts before what is in it.
+            // A directory sorts before its entries: remove in reverse order.
             for inner in below.iter().rev() {
                 let (dir, name) = split(inner);
                 let fd = self.root.dir(dir).on("open", self.root.show(dir))?;
@@ -298,21 +300,22 @@ impl Composer<'_> {
         self.place(path).unlink(flags).on("remove", show)
     }
 
-    /// Makes room at `path` for something that is no directory.
+    /// Prepares `path` for an entry that is not a directory.
     fn replace(&mut self, path: &[u8], size: u64) -> Result<()> {
         self.check_limits(path, size)?;
         if path.is_empty() {
             return Err(refuse(path, "only a directory can be the root"));
         }
         if self.keep_directories && self.kind(path) == Some(Kind::Dir) {
-            return Err(refuse(path, "it is a directory, and a file is not put over it"));
+            return Err(refuse(path, "it is a directory, which a file cannot replace"));
         }
         self.enter(split(path).0)?;
         self.clear(path)
     }
 
-    /// For entries of a source that cannot tell all: a file or link that equals the one below in content keeps its extended
-    /// attributes and, where the source knows whole seconds only, its time; a directory keeps its attributes.
+    /// Completes entries of a source with limited metadata: a file or link with the same content as the one below
+    /// keeps its extended attributes and, if its time has whole seconds only, its time; a directory keeps its
+    /// attributes.
     pub fn keep_from_below(&mut self) -> Result<()> {
         let view = self.view.clone();
         let paths: Vec<Vec<u8>> = self.upper.keys().filter(|p| !p.is_empty()).cloned().collect();
@@ -352,15 +355,15 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Makes the layer, durable and in the store, unless the tree is as it was (files of the same content, metadata and
-    /// time count as unchanged).
+    /// Makes the layer, durable and in the store, unless the tree has not changed (files with the same content,
+    /// metadata and time count as unchanged).
     ///
-    /// The caller keeps housekeeping away until something refers to the layer.
+    /// The caller must keep garbage collection away until something refers to the layer.
     pub fn finish(self) -> Result<Composed> {
         self.finish_with(&SaveRules::exact())
     }
 
-    /// As [`Composer::finish`], without what `rules` leave out.
+    /// Like [`Composer::finish`], without the entries that `rules` leave out.
     pub fn finish_with(self, rules: &SaveRules) -> Result<Composed> {
         for (path, list) in self.inherited.iter().filter(|(path, _)| self.times.contains_key(*path)) {
             let (dir, name) = split(path);
@@ -378,7 +381,7 @@ impl Composer<'_> {
         match self.store.prepare_commit(layer_dir, &self.view, rules)? {
             Prepared::Unchanged { .. } => Ok(Composed::Unchanged),
             Prepared::Layer { info, .. } => {
-                // What is not wanted any more does not come into the store.
+                // A cancelled layer must not be stored.
                 cancel::check()?;
                 self.store.adopt_layer(layer_dir, &info.diff_id)?;
                 Ok(Composed::Layer(info))

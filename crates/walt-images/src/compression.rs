@@ -1,12 +1,12 @@
-//! What a stream is compressed with, and what it holds: one place decides, for layers, archives and all else.
+//! Detects and undoes compression of streams: layers, archives and everything else.
 //!
-//! The bytes decide, not a name or a media type: registries have both wrong. A stream that begins with a tar header is a
-//! tar, whatever magic number its first file's name looks like. Streams of several parts are read as the formats' own
-//! tools read them:
+//! Only the bytes count, not a name or a media type, which are often wrong in registries. A stream that begins with a
+//! tar header is a tar, even if the name of its first file looks like a magic number. Streams of several parts are
+//! read as the formats' own tools do:
 //!
-//! | format | parts | behind the last part |
+//! | format | parts | after the last part |
 //! |---|---|---|
-//! | gzip  | members (RFC 1952 §2.2) | zeros are padding; anything else is ignored, [`Decompressed::has_trailing_data`] says so |
+//! | gzip  | members (RFC 1952 §2.2) | zeros are padding; anything else is ignored and reported by [`Decompressed::has_trailing_data`] |
 //! | bzip2 | streams | anything is ignored, likewise |
 //! | xz    | streams, zeros in multiples of four behind each ("The .xz File Format" §2) | an error |
 //! | zstd  | frames and skippable frames, in any order (RFC 8878 §3.1) | an error |
@@ -49,7 +49,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// For messages.
+    /// Name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "a tar",
@@ -60,7 +60,7 @@ impl Compression {
         }
     }
 
-    /// What a stream with these first bytes is compressed with; [`BLOCK`] bytes decide, if there are as many.
+    /// Detects the compression of a stream by its first bytes: [`BLOCK`] bytes, or all of a shorter stream.
     pub fn of(start: &[u8]) -> Self {
         let is_tar = start.first_chunk::<BLOCK>().is_some_and(is_header);
         let is = |magic: &[u8]| start.starts_with(magic);
@@ -78,7 +78,7 @@ impl Compression {
     }
 }
 
-/// A stream whose next bytes can be looked at, as many as one wants.
+/// A stream with lookahead.
 struct Peek<R> {
     inner: R,
     buffer: Vec<u8>,
@@ -91,7 +91,8 @@ impl<R: Read> Peek<R> {
         Self { inner, buffer: vec![0; CHUNK], at: 0, end: 0 }
     }
 
-    /// The next `count` bytes, or what there is up to the end; `count` is [`BLOCK`] at most.
+    /// The next `count` bytes, or fewer at the end of the stream; `count` is at most [`BLOCK`]. They are not
+    /// consumed.
     fn peek(&mut self, count: usize) -> io::Result<&[u8]> {
         if self.end - self.at < count {
             self.buffer.copy_within(self.at..self.end, 0);
@@ -108,7 +109,7 @@ impl<R: Read> Peek<R> {
         Ok(&self.buffer[self.at..self.end.min(self.at + count)])
     }
 
-    /// Passes over zeros: how many.
+    /// Skips zeros and returns their count.
     fn zeros(&mut self) -> io::Result<u64> {
         let mut count = 0;
         loop {
@@ -135,7 +136,7 @@ impl<R: Read> BufRead for Peek<R> {
     }
 }
 
-/// `Read::read` of what is a [`BufRead`] first of all.
+/// Implements `Read::read` by the methods of [`BufRead`].
 pub(crate) fn read_buffered(input: &mut impl BufRead, buffer: &mut [u8]) -> io::Result<usize> {
     let there = input.fill_buf()?;
     let n = there.len().min(buffer.len());
@@ -176,8 +177,8 @@ impl<R: Read> Part<R> {
     }
 }
 
-/// A stream of parts, one behind the other. The formats' crates have such readers; they fail at padding, or where a part
-/// begins at the end of what was read at once.
+/// A stream of several parts. The formats' crates have such readers, but those fail at padding, or where a part
+/// begins at the end of a buffer.
 struct Parts<R: Read> {
     compression: Compression,
     part: Part<R>,
@@ -186,7 +187,7 @@ struct Parts<R: Read> {
 }
 
 impl<R: Read> Parts<R> {
-    /// What comes behind a part.
+    /// Starts the next part, if there is one.
     fn next(&mut self, mut input: Peek<R>) -> io::Result<Part<R>> {
         let wrong = |why| Err(io::Error::new(io::ErrorKind::InvalidData, why));
         let padding = match (self.is_first, self.compression) {
@@ -194,13 +195,13 @@ impl<R: Read> Parts<R> {
             _ => 0,
         };
         if self.compression == Compression::Xz && padding % 4 != 0 {
-            return wrong("the padding behind an xz stream is not a multiple of four bytes");
+            return wrong("the padding after an xz stream is not a multiple of four bytes");
         }
         let start = input.peek(BLOCK)?;
         if start.is_empty() && !self.is_first {
             return Ok(Part::Ended);
         }
-        // gzip takes what follows zeros for garbage, whatever it is.
+        // gzip treats everything after zeros as garbage.
         let garbage = padding > 0 && self.compression == Compression::Gzip;
         let fits = self.is_first || Compression::of(start) == self.compression && !garbage;
         self.is_first = false;
@@ -210,7 +211,7 @@ impl<R: Read> Parts<R> {
             Compression::Xz if fits => {
                 Part::Xz(Box::new(lzma_rust2::XzReader::new_mem_limit(input, false, XZ_MEMORY)))
             }
-            Compression::Xz => return wrong("what follows an xz stream is not another one"),
+            Compression::Xz => return wrong("an xz stream is followed by something else"),
             _ => {
                 self.rest.store(true, Ordering::Relaxed);
                 Part::Ended
@@ -243,7 +244,7 @@ impl<R: Read> Read for Parts<R> {
     }
 }
 
-/// A stream without its compression.
+/// A decompressed stream.
 pub struct Decompressed<'a> {
     /// What it was compressed with.
     pub compression: Compression,
@@ -252,12 +253,12 @@ pub struct Decompressed<'a> {
 }
 
 impl Decompressed<'_> {
-    /// The first block, or what there is of it.
+    /// The first [`BLOCK`] bytes, or fewer if the stream is shorter. They are not consumed.
     pub fn first_block(&mut self) -> io::Result<&[u8]> {
         self.reader.peek(BLOCK)
     }
 
-    /// Were there bytes behind the end, which were ignored? Known when all is read.
+    /// Whether bytes after the end were ignored. Known once everything is read.
     pub fn has_trailing_data(&self) -> bool {
         self.rest.load(Ordering::Relaxed)
     }
@@ -269,10 +270,10 @@ impl Read for Decompressed<'_> {
     }
 }
 
-/// Undoes a stream's compression, which is seen from its first bytes.
+/// Decompresses a stream; the format is detected from its first bytes.
 ///
 /// # Errors
-/// The stream cannot be read. What is wrong with its compression is an error of reading.
+/// The stream cannot be read. Errors in the compressed data show up later, when the result is read.
 pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Decompressed<'a>> {
     let mut input = Peek::new(input);
     let compression = Compression::of(input.peek(BLOCK)?);

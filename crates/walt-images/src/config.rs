@@ -18,7 +18,7 @@ const MAX_CONFIG: usize = 8 << 20;
 /// An OCI image configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// When the image was made, RFC 3339.
+    /// When the image was created, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub created: Option<String>,
     /// Who made it.
@@ -36,7 +36,7 @@ pub struct ImageConfig {
     /// How the image was made, oldest first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<History>>,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -50,7 +50,7 @@ pub struct RunConfig {
     /// Labels, `walt.node.models` among them.
     #[serde(rename = "Labels", default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Everything else.
+    /// All other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -71,7 +71,7 @@ impl Default for RootFs {
     }
 }
 
-/// One step of an image's making.
+/// One step of the creation of an image.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct History {
     /// When, RFC 3339.
@@ -86,7 +86,7 @@ pub struct History {
     /// Anything.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub comment: Option<String>,
-    /// Did it make no layer?
+    /// Whether it created no layer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub empty_layer: Option<bool>,
 }
@@ -132,8 +132,8 @@ impl Store {
         self.put_config_bytes(&bytes)
     }
 
-    /// As [`Store::put_config`], for a commit under way: the layer `coming` is prepared and not adopted yet.
-    /// The configuration has to be durable before the commit is recorded, and the record before the adoption.
+    /// Like [`Store::put_config`], for a commit in progress: the layer `coming` is prepared and not adopted yet. The
+    /// configuration has to be durable before the commit is recorded, and the record before the adoption.
     pub fn put_config_before(&self, config: &ImageConfig, coming: &DiffId) -> Result<ImageId> {
         let bytes = serde_json::to_vec(config)
             .map_err(|e| Error::Layer(format!("the configuration cannot be written: {e}")))?;

@@ -7,12 +7,12 @@ use crate::{
 };
 use std::{cmp::Ordering, io};
 
-/// What became of a path.
+/// How a path changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// It is new.
     Added,
-    /// It is there in both, and these things differ: `type`, `content`, `target`, `device`, `mode`, `owner`,
+    /// It exists in both, and these properties differ: `type`, `content`, `target`, `device`, `mode`, `owner`,
     /// `attributes`, `time`.
     Changed(Vec<&'static str>),
     /// It is gone.
@@ -32,9 +32,9 @@ pub struct Difference {
     pub change: Change,
 }
 
-/// Gives `sink` what differs between `old` and `new`, in the order of paths, until it answers false. The time of a
-/// directory alone is no difference: it says only that something in it changed. A tree that is new or gone is given with
-/// all that is in it.
+/// Calls `sink` with each difference between `old` and `new`, in the order of paths, until it returns false. A
+/// directory of which only the time changed does not count: it means that something in it changed. A tree that is new
+/// or deleted is reported with its contents.
 ///
 /// # Errors
 /// A file or its attributes cannot be read.

@@ -40,7 +40,7 @@ pub enum Error {
         /// Its digest.
         id: String,
     },
-    /// A stored object's bytes are not what was written.
+    /// The bytes of a stored object are not what was written.
     #[error("{} is damaged ({why}); remove the image that uses it and get it again", path.display())]
     Damaged {
         /// The file.
@@ -48,11 +48,11 @@ pub enum Error {
         /// What does not fit.
         why: String,
     },
-    /// The work is not wanted any more ([`crate::cancel`]).
-    #[error("it was cancelled")]
+    /// The work was cancelled ([`crate::cancel`]).
+    #[error("the operation was cancelled")]
     Cancelled,
     /// An image has more layers than can be mounted.
-    #[error("an image can have {max} layers at most, this one would have {count}")]
+    #[error("an image can have at most {max} layers, and this one would have {count}")]
     TooManyLayers {
         /// Layers wanted.
         count: usize,
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Did the work end because nobody wants it any more?
+    /// Whether the work ended because it was cancelled.
     pub fn is_cancelled(&self) -> bool {
         let inner = |e: &io::Error| {
             e.get_ref().and_then(|e| e.downcast_ref::<Self>()).is_some_and(Self::is_cancelled)

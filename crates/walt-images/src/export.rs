@@ -1,4 +1,4 @@
-//! Layers and images as the OCI specification has them, byte for byte as they were.
+//! Exports layers and images in the formats of the OCI specification, byte for byte as they were imported.
 
 use crate::{
     cancel,
@@ -16,10 +16,10 @@ use std::{
 };
 use walt_types::{DiffId, ImageId};
 
-/// Bytes held back until the digest is known to fit: without them the receiver has no whole tar.
+/// Bytes held back until the digest is known to be right: without them, the receiver has an incomplete tar.
 const HELD_BACK: usize = 512;
 
-/// Passes on all but the last bytes.
+/// A writer that holds back the last bytes.
 struct HoldBack<W> {
     inner: W,
     hash: Sha256,
@@ -48,7 +48,7 @@ impl<W: Write> HoldBack<W> {
 }
 
 impl Store {
-    /// Writes the tar of a layer, the same bytes that were imported or hashed, and gives their count. The digest is
+    /// Writes the tar of a layer, the same bytes that were imported or hashed, and returns their count. The digest is
     /// checked before the last block goes out: on an error the receiver has an incomplete tar.
     pub fn export_layer(&self, layer: &DiffId, out: impl Write) -> Result<u64> {
         let mut skeleton = self.skeleton(layer)?;
@@ -57,7 +57,7 @@ impl Store {
         let mut out = HoldBack { inner: out, hash: Sha256::new(), held: Vec::new(), count: 0 };
         let mut buffer = Vec::new();
         let what = "write the tar of";
-        // The sparse file whose parts come: one has many.
+        // The sparse file whose parts are being written.
         let mut sparse: Option<(Vec<u8>, File)> = None;
         while let Some(record) = skeleton.next()? {
             cancel::check()?;
@@ -83,7 +83,7 @@ impl Store {
                     let Some((_, file)) = &sparse else { continue };
                     let size = file.metadata().on("read the metadata of", &show)?.len();
                     if offset.checked_add(length).is_none_or(|end| end > size) {
-                        let why = format!("it ends before byte {length} behind {offset}");
+                        let why = format!("it has less than {length} bytes after offset {offset}");
                         return Err(Error::Damaged { path: show, why });
                     }
                     read_payload(file, offset, length, &mut buffer, &mut |b| out.put(b)).on(what, &show)?;

@@ -1,4 +1,4 @@
-//! What reads bytes from outside or from the disk, for the fuzzer in `fuzz/`. Not for anybody else.
+//! Functions that read untrusted bytes, for the fuzzer in `fuzz/` only.
 
 use crate::layer::{import, skeleton};
 use crate::view::file;

@@ -16,17 +16,17 @@ use walt_types::{DiffId, Hash256, ImageId, ViewId};
 /// What the database refers to.
 #[derive(Debug, Clone, Default)]
 pub struct Live {
-    /// Images with a reference, or in use.
+    /// Images with a reference, and images in use.
     pub images: HashSet<ImageId>,
-    /// Layers beyond those of the images and views: platform layers, layers of a commit under way.
+    /// Layers in addition to those of the images and views: platform layers, layers of a commit in progress.
     pub layers: HashSet<DiffId>,
-    /// Blobs that were promised to somebody.
+    /// Blobs that manifests of pushed images refer to.
     pub blobs: HashSet<Hash256>,
-    /// Views that nodes run, or will boot.
+    /// Views that nodes run or will boot.
     pub views: HashSet<ViewId>,
-    /// Images with the platform layer that an open session sees over them: this view is kept if it is there.
+    /// Images with the platform layer that an open session sees on top of them: such a view is kept if it exists.
     pub shown: Vec<(ImageId, DiffId)>,
-    /// Layers of commits under way, with their session: they are in the store, or in its directory.
+    /// Layers of commits in progress, with their session: they are in the store or in the session's directory.
     pub committing: Vec<(DiffId, String)>,
     /// Sessions by the name of their directory.
     pub sessions: HashSet<String>,
@@ -60,7 +60,7 @@ fn digests<T: FromStr>(dir: &Path, suffix: &str) -> Result<Vec<(T, String)>> {
     Ok(found)
 }
 
-/// What there is, whether needed or not.
+/// Contents of the store, whether needed or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Count of configurations.
@@ -72,7 +72,7 @@ pub struct Totals {
 }
 
 impl Store {
-    /// Counts what there is. A layer that cannot be read counts with no bytes.
+    /// Counts the contents of the store. An unreadable layer counts with 0 bytes.
     pub fn totals(&self) -> Result<Totals> {
         let images = self.images_dir();
         let layers = digests::<DiffId>(&images.join("layers"), "")?;
@@ -89,7 +89,7 @@ impl Store {
         let mut views: BTreeSet<ViewId> = live.views.iter().copied().collect();
         for image in &live.images {
             let own = self.config(image)?.layers()?;
-            // The tree without a platform layer is what a save compares with.
+            // A save compares with the tree without the platform layer.
             views.insert(view_id(&own, None));
             for (_, platform) in live.shown.iter().filter(|(i, _)| i == image) {
                 views.insert(view_id(&own, Some(platform)));
@@ -99,7 +99,7 @@ impl Store {
         for view in &live.views {
             match self.view_layers(view) {
                 Ok(list) => layers.extend(list),
-                // A view that cannot be loaded holds nothing: whoever uses it is told when it does.
+                // A view that cannot be loaded keeps nothing alive; using it fails with an error.
                 Err(Error::Missing { .. } | Error::Damaged { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -109,8 +109,8 @@ impl Store {
 
     /// Removes configurations, layers, index files and session directories that `live` does not name or need.
     ///
-    /// The caller sees to it that nothing is imported, built or committed meanwhile, that sessions under recovery are in
-    /// `live`, and that no session's overlay is mounted unless it is in `live`. Fails before removing anything if a live
+    /// The caller makes sure that nothing is imported, built or committed meanwhile, that sessions under recovery are
+    /// in `live`, and that only sessions in `live` have a mounted overlay. Fails before removing anything if a live
     /// image cannot be read.
     pub fn remove_unreferenced(&self, live: &Live) -> Result<GcReport> {
         let mut report = GcReport::default();
@@ -148,7 +148,7 @@ impl Store {
         let dir = images.join("layers");
         for (layer, name) in digests::<DiffId>(&dir, "")? {
             if !layers.contains(&layer) {
-                // Out of the way first: a crash leaves a whole layer or none.
+                // Moved away first: a crash leaves a whole layer or none.
                 let away = images.join("tmp").join(&name);
                 fs::rename(dir.join(&name), &away).on("move away", &away)?;
                 remove(&away)?;

@@ -1,4 +1,4 @@
-//! A part of a view as a tar: what is copied out of an image, or from one image to another.
+//! Packs a part of a view into a tar, for copies out of an image or to another image.
 
 use crate::{
     cancel,
@@ -15,11 +15,11 @@ use std::{
 use walt_tar::{Dialect, Header, Time, Type, write_file, write_header};
 
 impl View {
-    /// Writes the entry `number` and all below it as entries `name` and `name/…`; with an empty name, what is in the directory
-    /// `number`, without itself. Owners, modes, times, hard links among these entries, holes and extended
-    /// attributes are kept. The end of the archive is not written ([`walt_tar::END`]).
+    /// Writes the entry `number` and everything below it as entries `name` and `name/…`. With an empty name, only the
+    /// contents of the directory `number` are written. Owners, modes, times, hard links among these entries, holes
+    /// and extended attributes are kept. The end of the archive is not written ([`walt_tar::END`]).
     ///
-    /// `progress` is told bytes of files, step by step.
+    /// `progress` is called with the number of bytes of files that were written since the last call.
     pub fn pack(
         &self,
         number: u32,
@@ -99,7 +99,7 @@ impl View {
     }
 }
 
-/// Writes as long as the work is wanted.
+/// A writer that fails once the work is cancelled.
 struct Cancellable<'a>(&'a mut dyn Write);
 
 impl Write for Cancellable<'_> {

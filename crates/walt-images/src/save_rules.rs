@@ -1,15 +1,14 @@
-//! What a save leaves out: one table, a reason per line.
+//! What a save leaves out: one table, with a reason per line.
 //!
-//! Besides the table, [`SaveRules::standard`] leaves out what equals the platform layer, and directories of which only
-//! the time changed: something was made and removed in them, as package scripts, editors and every start of the
-//! system do.
+//! In addition, [`SaveRules::standard`] leaves out files that equal those of the platform layer, and directories of
+//! which only the time changed: package scripts, editors and every start of the system make and remove files in them.
 
 /// When a rule applies to a path that its pattern matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Always: whatever happened to it in the session, the image keeps what it had.
+    /// Always: the image keeps what it had, whatever the session did.
     Always,
-    /// If it is an empty file or directory that the image does not have.
+    /// If it is an empty file or directory that is not in the image.
     NewAndEmpty,
     /// If the image has it with the same type, content, owner and mode: only its time changed.
     SameContent,
@@ -33,14 +32,14 @@ const fn rule(pattern: &'static str, when: When, reason: &'static str) -> Rule {
 const MOUNT_POINT: &str = "a mount point made for the session";
 const MEMORY: &str = "in memory on a running system";
 const MACHINE_ID: &str = "made by the session; nodes must not share a machine identity";
-const HISTORY: &str = "what was typed in the session";
+const HISTORY: &str = "the history of commands typed in the session";
 const JOURNAL: &str = "a log of the session itself";
 const SEED: &str = "a secret of one machine; nodes must not share it";
-const STAMP: &str = "says when something last ran in the session";
+const STAMP: &str = "a record of when something last ran in the session";
 const STARTED: &str = "an empty directory made by every start of the system";
-const LEASE: &str = "an address that one machine was given";
+const LEASE: &str = "an address lease of a single machine";
 const OF_NODE: &str = "made by the server's own scripts on the node";
-const CACHE: &str = "made again from unchanged files";
+const CACHE: &str = "rebuilt from unchanged files";
 
 /// The table.
 pub const RULES: &[Rule] = &[
@@ -112,12 +111,12 @@ pub const RULES: &[Rule] = &[
     rule("var/lib/systemd/catalog/database", When::SameContent, CACHE),
 ];
 
-/// Logs of logins with a record at the place of each user's number: `useradd -u 1000000000` makes of them files of
-/// hundreds of gigabytes, of which all is a hole. Those with large holes are kept as empty files, by builds too: that is
-/// what a program makes of a log that is not there, and an image with the holes cannot be used elsewhere.
+/// Login logs with a record at an offset that depends on the user's number: `useradd -u 1000000000` turns them into
+/// files of hundreds of gigabytes that are almost all holes. Such logs are saved as empty files, by builds too:
+/// programs create an absent log in the same way, and other tools cannot use an image with such holes.
 pub(crate) const LOGIN_LOGS: [&[u8]; 3] = [b"var/log/lastlog", b"var/log/faillog", b"var/log/tallylog"];
-/// Why such a log is empty.
-pub const EMPTIED: &str = "a log of logins that is large and almost all of it holes: kept as an empty file";
+/// The reason that is reported for such a log; `walt-build` prints it after the path.
+pub const EMPTIED: &str = "a large login log that is almost all holes: kept as an empty file";
 
 /// Which rules a commit applies.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
-//! All layers of an image as one: because a user wants it, or because a change would be one layer too many.
+//! Squashes the layers of an image into one: on request, or because a change would exceed the limit.
 //!
-//! No byte of a file is copied: a name in the new layer is one more name of the file in the old one. Both layers are
-//! never written to, so nothing can change under either; whichever is removed first leaves the other whole.
+//! Files are not copied: the new layer has hard links to the files of the old ones. Layers are never written to, so
+//! neither can change the other, and either one can be removed first.
 
 use crate::{
     History, ImageConfig, cancel,
@@ -21,20 +21,20 @@ use walt_tar::paths::{as_path, split};
 use walt_types::{DiffId, ImageId};
 
 impl ImageConfig {
-    /// Can the image have no more layers?
+    /// Whether the image has as many layers as it can have.
     pub fn is_full(&self) -> bool {
         self.rootfs.diff_ids.len() >= MAX_LAYERS
     }
 
-    /// Lets `layer`, which holds all that the image's layers show, stand for them. What was done before is told still;
-    /// the layers that it made are in this one.
+    /// Replaces the layers of the image with `layer`, which holds the same tree. The history stays; its entries do
+    /// not refer to layers any more.
     pub fn set_squashed(&mut self, layer: &DiffId, history: History) {
         self.history.iter_mut().flatten().for_each(|h| h.empty_layer = Some(true));
         self.rootfs.diff_ids.clear();
         self.push_layer(layer, history);
     }
 
-    /// [`ImageConfig::set_squashed`] by a change for which there was no room, at a time as RFC 3339.
+    /// Like [`ImageConfig::set_squashed`], for a change that would have exceeded the limit. The time is RFC 3339.
     pub fn set_squashed_for_room(&mut self, layer: &DiffId, time: Option<String>) {
         let why = format!("(the layers below were squashed: an image can have {MAX_LAYERS})");
         self.set_squashed(layer, History { created: time, created_by: Some(why), ..History::default() });
@@ -42,8 +42,8 @@ impl ImageConfig {
 }
 
 impl Store {
-    /// Squashes the layers in `config` if they are so many that there can be no one more; false if there was room.
-    /// Reads all files of the image then. The image that it was stays as it is.
+    /// Squashes the layers in `config` if there cannot be one more, which reads all files of the image. Returns false
+    /// if that was not needed. The original image is not changed.
     ///
     /// The caller keeps housekeeping away until something refers to the new layer.
     pub fn make_room(&self, config: &mut ImageConfig, time: Option<String>) -> Result<bool> {
@@ -55,8 +55,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Stores the configuration of an image from elsewhere, whose layers are in the store: byte for byte, or with one layer
-    /// if they are more than an image can have here. The same bytes give the same image.
+    /// Stores the configuration of a foreign image whose layers are in the store: byte for byte, or squashed to one
+    /// layer if it has more layers than an image can have here. The same bytes give the same image.
     ///
     /// The caller keeps housekeeping away until something refers to the image.
     pub fn put_foreign_config(&self, bytes: &[u8]) -> Result<ImageId> {
@@ -74,7 +74,7 @@ impl Store {
         self.put_config(&config)
     }
 
-    /// Makes one layer that holds what `view` shows: same tree, hard links and attributes included. Durable when this
+    /// Makes one layer with the tree that `view` shows, including hard links and attributes. It is durable when this
     /// returns.
     pub fn squash(&self, view: &View) -> Result<LayerInfo> {
         let temporary = self.temporary()?;
@@ -110,7 +110,7 @@ impl Store {
                 }
             }
         }
-        // Deepest first: making an entry changes its parent's time.
+        // Deepest first, since making an entry changes the time of its parent.
         for &dir in dirs.iter().rev() {
             let Some(entry) = view.entry(dir) else { continue };
             let path = view.path(dir);

@@ -37,8 +37,8 @@ use walt_types::DiffId;
 /// Most layers of an image: the platform layer and a session's upper directory come on top, and lookups of absent
 /// names grow with the count.
 pub const MAX_LAYERS: usize = 125;
-/// Most layers of an image from elsewhere, which has one layer here if they are more than [`MAX_LAYERS`]: what docker, and
-/// WalT before this one, can have.
+/// Most layers of a foreign image, as in docker and in older versions of WalT. One with more than [`MAX_LAYERS`] is
+/// squashed to one layer.
 pub const MAX_FOREIGN_LAYERS: usize = 128;
 /// Modification time of everything in a layer made from memory (2020-01-01): the same input gives the same digest.
 const BUILT_MTIME: crate::Time = crate::Time { sec: 1_577_836_800, nsec: 0 };
@@ -50,7 +50,7 @@ pub struct Store {
     sessions: PathBuf,
     pub(crate) views: Mutex<ViewCache>,
     temporary: AtomicU64,
-    /// Names below `images/tmp` that are in use now.
+    /// Names below `images/tmp` that are in use.
     making: Arc<Mutex<BTreeSet<OsString>>>,
 }
 
@@ -74,17 +74,17 @@ pub struct NewEntry {
 pub enum NewKind {
     /// Regular file with these bytes.
     File(Vec<u8>),
-    /// Regular file: the file system that these write ([`Attributed::write`]).
+    /// Regular file with an ext4 image of these files ([`Attributed::write`]).
     Attributed(Arc<Attributed>),
     /// Symbolic link with this target.
     Symlink(Vec<u8>),
     /// Directory.
     Dir,
-    /// Hides what the layers below have there.
+    /// Hides the entry of the layers below.
     Whiteout,
 }
 
-/// Something below `images/tmp` that is removed unless it was renamed away.
+/// A file or directory below `images/tmp`. Dropping this removes it, unless it was renamed away.
 #[derive(Debug)]
 pub struct Temporary {
     path: PathBuf,
@@ -92,7 +92,7 @@ pub struct Temporary {
 }
 
 impl Temporary {
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -100,7 +100,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // What cannot be removed now is removed at the next start.
+        // If this fails, it is removed at the next start.
         let _ = fs::remove_dir_all(&self.path).or_else(|_| fs::remove_file(&self.path));
         if let Some(name) = self.path.file_name() {
             self.making.lock().remove(name);
@@ -108,7 +108,7 @@ impl Drop for Temporary {
     }
 }
 
-/// A layer that is unpacked and not in the store yet. Dropping it removes its files.
+/// An unpacked layer that is not in the store yet. Dropping it removes its files.
 #[derive(Debug)]
 pub struct Unpacked {
     files: Temporary,
@@ -122,15 +122,15 @@ impl Unpacked {
         &self.info
     }
 
-    /// Attributes of its files that were not set.
+    /// Attributes that could not be set on its files.
     pub fn skipped(&self) -> &Skipped {
         &self.skipped
     }
 }
 
 impl Store {
-    /// Opens the store below `state_dir`, making what is missing (mode 0700). Leftovers of layers that were being made
-    /// when the last server ended are removed.
+    /// Opens the store below `state_dir`. Missing directories are made (mode 0700); unfinished layers of the previous
+    /// server are removed.
     ///
     /// Fails if sessions and layers are not on one file system, or if that cannot hold overlay layers (devices and
     /// `trusted.*` attributes).
@@ -160,8 +160,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The store below `state_dir` as it is, to read it beside the server that it belongs to: nothing is made, emptied or
-    /// tried.
+    /// Opens the store below `state_dir` for reading, while a server uses it: nothing is created, emptied or tested.
     pub fn open_to_read(state_dir: &Path) -> Self {
         Self {
             images: state_dir.join("images"),
@@ -181,8 +180,8 @@ impl Store {
         Ok(())
     }
 
-    /// Tries what layers need: rename from sessions to layers, a whiteout, a `trusted.` attribute. On a full disk
-    /// nothing can be tried: what is there already is served all the same.
+    /// Tests what layers need: a rename from sessions to layers, a whiteout, a `trusted.` attribute. On a full disk
+    /// this is skipped, so that existing images can still be served.
     fn probe(&self) -> std::result::Result<(), String> {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         let session = self.guard(self.sessions.join(".probe"));
@@ -192,12 +191,14 @@ impl Store {
         match fs::create_dir(session) {
             Ok(()) => {}
             Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => return Ok(()),
-            Err(e) => return Err(format!("a directory cannot be made in it: {e}")),
+            Err(e) => return Err(format!("cannot make a directory in it: {e}")),
         }
         fs::rename(session, layer).map_err(|e| {
-            format!("'sessions' and 'images' must be on one file system, a rename between them failed: {e}")
+            format!(
+                "'sessions' and 'images' must be on the same file system; a rename between them failed: {e}"
+            )
         })?;
-        let dir = Root::open(layer).map_err(|e| format!("a new directory cannot be opened: {e}"))?;
+        let dir = Root::open(layer).map_err(|e| format!("cannot open a new directory in it: {e}"))?;
         let whiteout = Place { dir: &dir.fd, name: b"whiteout" };
         whiteout.mknod(FileType::CharacterDevice, (0, 0)).map_err(|e| {
             format!("its file system or this process cannot make device files ({e}); run as root, on ext4, xfs or btrfs")
@@ -244,7 +245,7 @@ impl Store {
         SkeletonReader::open(&self.layer_dir(layer).join("skeleton"))
     }
 
-    /// A name below `images/tmp` that nobody has; what is made there goes with it.
+    /// A new name below `images/tmp`. What the caller creates there is removed when the result is dropped.
     pub fn temporary_name(&self) -> Temporary {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
         self.guard(self.images.join("tmp").join(format!("{}-{number}", std::process::id())))
@@ -257,7 +258,7 @@ impl Store {
         Temporary { path, making: self.making.clone() }
     }
 
-    /// Is something being made below `images/tmp` under this name?
+    /// Whether this name below `images/tmp` is in use.
     pub(crate) fn is_making(&self, name: &OsStr) -> bool {
         self.making.lock().contains(name)
     }
@@ -269,7 +270,7 @@ impl Store {
         Ok(temporary)
     }
 
-    /// Writes a file of the store: it is whole and durable when this returns, or not there.
+    /// Writes a file of the store. When this returns it is complete and durable; on an error it does not exist.
     pub(crate) fn write_file(&self, what: &'static str, path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = self.temporary_name();
         let mut file = File::create(temporary.path()).on(what, path)?;
@@ -282,26 +283,26 @@ impl Store {
         }
     }
 
-    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip, bzip2, xz or zstd
-    /// (seen from its first bytes). The layer is durable when this returns. A layer that is there already is left as it is.
+    /// Stores a layer from its tar: a root file system, or an OCI layer with whiteouts; plain, gzip, bzip2, xz or
+    /// zstd (seen from its first bytes). The layer is durable when this returns. An existing layer is left unchanged.
     pub fn import_tar(&self, tar: impl Read + Send) -> Result<LayerInfo> {
         self.keep_layer(self.unpack_tar(tar)?)
     }
 
-    /// Unpacks a tar as [`Store::import_tar`] takes it. The layer is not in the store before [`Store::keep_layer`].
+    /// Unpacks a tar as in [`Store::import_tar`]. [`Store::keep_layer`] puts the layer into the store.
     pub fn unpack_tar(&self, tar: impl Read + Send) -> Result<Unpacked> {
         let files = self.temporary()?;
         let (info, skipped) = import::import(tar, files.path())?;
         Ok(Unpacked { files, info, skipped })
     }
 
-    /// Unpacks the tar of the layer `expected`, and refuses another one. The layer is not in the store before
-    /// [`Store::keep_layers`].
+    /// Unpacks the tar of the layer `expected`, and refuses any other. [`Store::keep_layers`] puts the layer into the
+    /// store.
     pub fn unpack_layer(&self, tar: impl Read + Send, expected: &DiffId) -> Result<Unpacked> {
         let unpacked = self.unpack_tar(tar)?;
         if unpacked.info.diff_id != *expected {
             return Err(Error::Layer(format!(
-                "its bytes are not those that the image's configuration names: {} instead of {}",
+                "its digest is {} instead of {}, as the image's configuration says",
                 unpacked.info.diff_id.oci(),
                 expected.oci()
             )));
@@ -309,20 +310,20 @@ impl Store {
         Ok(unpacked)
     }
 
-    /// Puts an unpacked layer into the store that lies over no other, or whose directories that its tar does not name
-    /// shall have metadata of their own. It is durable when this returns.
+    /// Puts an unpacked layer into the store that has no layer below it, or whose implied directories shall keep
+    /// their default metadata. It is durable when this returns.
     pub fn keep_layer(&self, unpacked: Unpacked) -> Result<LayerInfo> {
         let info = unpacked.info;
         self.keep_layers(vec![unpacked], &[info.diff_id])?;
         Ok(info)
     }
 
-    /// Puts unpacked layers of one image into the store. `layers` are the image's, lowest first, up to the highest of
-    /// them at least; the others are in the store up to there. Directories that a tar does not name get the metadata
-    /// they have in the layers below. All are durable when this returns, by one wait for the disk.
+    /// Puts unpacked layers of one image into the store. `layers` are all layers of the image, lowest first; those
+    /// below an unpacked one must be unpacked or in the store. Implied directories get the metadata they have in the
+    /// layers below. All layers are durable when this returns; the disk is synced once.
     ///
     /// # Errors
-    /// A layer below is in neither place, or the disk fails; some of the layers may be in the store then.
+    /// A layer below is missing, or the disk fails; some of the layers may be in the store then.
     pub fn keep_layers(&self, mut unpacked: Vec<Unpacked>, layers: &[DiffId]) -> Result<()> {
         let place = |of: &DiffId| layers.iter().position(|l| l == of);
         unpacked.sort_by_key(|u| place(&u.info.diff_id));
@@ -341,10 +342,10 @@ impl Store {
         Ok(())
     }
 
-    /// Makes a layer from memory: the platform layer. Parents that are not given get the metadata they have in `over`,
-    /// else mode 0755 of root; where a parent is a symbolic link in `over` (`/bin` on Debian), the entry goes where it
-    /// leads, as a directory in the link's place would hide what is there. Entries may come in any order; the same entries over the same directories give the same
-    /// digest. Two entries of one path are an error.
+    /// Makes a layer from memory, such as the platform layer. Parents that are not given get the metadata they have
+    /// in `over`, else mode 0755 and owner root. If a parent is a symbolic link in `over` (`/bin` on Debian), the
+    /// link is followed: a directory in its place would hide the target's contents. Entries may come in any order;
+    /// the same entries over the same directories give the same digest. Two entries of one path are an error.
     pub fn build_layer(&self, entries: Vec<NewEntry>, over: Option<&View>) -> Result<LayerInfo> {
         let temporary = self.temporary()?;
         let fs_dir = temporary.path().join("fs");
@@ -386,7 +387,7 @@ impl Store {
         for (path, entry) in &all {
             create(&root, path, entry).on("create", root.show(path))?;
         }
-        // Deepest first: making an entry changes its parent's time.
+        // Deepest first, since making an entry changes the time of its parent.
         for (path, entry) in all.iter().rev() {
             if !matches!(entry.kind, NewKind::Whiteout) {
                 let (dir, name) = split(path);
@@ -402,8 +403,8 @@ impl Store {
         Ok(info)
     }
 
-    /// Makes `layer_dir/fs` for a session over `lower`: its root has the metadata of the root below, as overlayfs shows
-    /// those of the upper directory.
+    /// Makes `layer_dir/fs` for a session over `lower`: its root directory gets the metadata of the root below, since
+    /// overlayfs shows the metadata of the upper directory.
     pub fn prepare_upper(&self, layer_dir: &Path, lower: &View) -> Result<PathBuf> {
         let fs_dir = layer_dir.join("fs");
         DirBuilder::new().recursive(true).mode(0o700).create(layer_dir).on("create", layer_dir)?;
@@ -430,9 +431,9 @@ impl Store {
         disk::sync_filesystem(&dir).on("write to disk", &self.images)
     }
 
-    /// Moves a finished layer directory (its files are durable) to its place in the store, and makes the move durable.
-    /// Where the layer is already there, ours is removed. May be called again after a crash: a source that is gone
-    /// is no error if the layer is in its place.
+    /// Moves a finished layer directory, whose files are durable, into the store, and makes the move durable. If the
+    /// store has the layer already, the directory is removed. It may be called again after a crash: a missing
+    /// directory is not an error if the store has the layer.
     pub fn adopt_layer(&self, layer_dir: &Path, layer: &DiffId) -> Result<()> {
         let target = self.layer_dir(layer);
         if !layer_dir.exists() {
@@ -453,7 +454,7 @@ impl Store {
         }
         match fs::rename(layer_dir, &target) {
             Ok(()) => {}
-            // Somebody else put the same layer there between our look and our move.
+            // Another task has put the same layer there since we checked.
             Err(_) if self.has_layer(layer) => fs::remove_dir_all(layer_dir).on("remove", layer_dir)?,
             Err(e) => return Err(e).on("move the layer to", &target),
         }
@@ -476,7 +477,7 @@ fn dir_meta(view: &View, path: &[u8]) -> Option<DirMeta> {
     (entry.kind == Kind::Dir).then_some(meta)
 }
 
-/// The path with symbolic links among its parents replaced by where they lead in `view`.
+/// Replaces symbolic links among the parents of a path with their targets in `view`.
 fn through_links(view: &View, path: &[u8]) -> Vec<u8> {
     let (dir, name) = split(path);
     if dir.is_empty() {

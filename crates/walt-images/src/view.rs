@@ -30,7 +30,7 @@ use walt_types::{DiffId, Hash256, ViewId};
 
 /// Version of the index file and of the order of entries. Part of the view id.
 pub const INDEX_VERSION: u32 = 1;
-/// Views kept in memory; the one unused for longest makes place. A Debian system's takes about 3 MB.
+/// Most views kept in memory; the least recently used one is dropped. The view of a Debian system takes about 3 MB.
 const MAX_CACHED: usize = 32;
 /// Symbolic links followed while one path is resolved (as in the kernel).
 pub const MAX_LINKS: usize = 40;
@@ -60,7 +60,7 @@ pub(crate) struct Record {
     pub children: (u32, u32),
 }
 
-/// What is stored of a view.
+/// The stored part of a view.
 #[derive(Debug)]
 pub(crate) struct Index {
     /// Lowest first; the platform layer, if any, is the last.
@@ -122,7 +122,7 @@ pub struct Entry<'a> {
 }
 
 impl View {
-    /// The view's name.
+    /// The id of the view.
     pub fn id(&self) -> &ViewId {
         &self.id
     }
@@ -143,7 +143,7 @@ impl View {
         0
     }
 
-    /// Count of numbers given; some may be hidden by the platform layer.
+    /// Count of numbered entries; the platform layer may hide some of them.
     pub fn len(&self) -> u32 {
         self.index.records.len() as u32
     }
@@ -162,7 +162,7 @@ impl View {
         &self.index.text[start as usize..(start + length) as usize]
     }
 
-    /// Metadata of an entry; `None` for a number that names nothing in this view.
+    /// Metadata of an entry; `None` if the number does not exist in this view, or is hidden.
     pub fn entry(&self, number: u32) -> Option<Entry<'_>> {
         let r = self.record(number)?;
         let (mode, uid, gid, size, mtime, rdev) = (r.mode, r.uid, r.gid, r.size, r.mtime, r.rdev);
@@ -184,7 +184,7 @@ impl View {
         self.record(number).map_or(&[], |r| self.text(r.name))
     }
 
-    /// The directory an entry is in; the root's is itself.
+    /// The parent directory of an entry; the root's is the root.
     pub fn parent(&self, number: u32) -> u32 {
         self.record(number).map_or(0, |r| r.parent)
     }
@@ -210,13 +210,13 @@ impl View {
         parts.join(&b'/')
     }
 
-    /// The entry at a path, no link followed; empty path parts are skipped, `.` and `..` are not known.
+    /// The entry at a path; links are not followed, empty parts are skipped, `.` and `..` are not supported.
     pub fn find(&self, path: &[u8]) -> Option<u32> {
         let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty());
         parts.into_iter().try_fold(0, |dir, name| self.lookup(dir, name))
     }
 
-    /// The entry at a path seen from the root, symbolic links followed inside the view, the last one too.
+    /// The entry at a path below the root. Symbolic links are followed inside the view, including the last one.
     /// `None` if it does not exist, or after 40 links.
     pub fn resolve(&self, path: &[u8]) -> Option<u32> {
         let mut left: Vec<Vec<u8>> = Vec::new();
@@ -280,8 +280,8 @@ impl View {
         Ok(all)
     }
 
-    /// Gives each entry of a directory that has extended attributes to `each`, with their names; overlayfs' own are
-    /// left out. The directory is opened once for each of the layers that its entries are from.
+    /// Calls `each` with every entry of a directory that has extended attributes, and with their names, without
+    /// overlayfs' own. The directory is opened once for each layer of its entries.
     pub(crate) fn attribute_names(
         &self,
         dir: u32,
@@ -304,14 +304,14 @@ impl View {
         Ok(())
     }
 
-    /// The directory, in the layer that an entry is from, which holds the entry's name.
+    /// The parent directory of an entry in the layer that the entry comes from.
     pub(crate) fn directory_in_layer(&self, number: u32) -> io::Result<OwnedFd> {
         let record = self.record(number).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(self.layer_root(record.layer)?.dir(split(&self.path(number)).0)?)
     }
 
-    /// Are an entry of this view and one of another the same object of the same layer? Objects never change. False for
-    /// directories, whose metadata may come from below.
+    /// Whether an entry of this view and one of another are the same object of the same layer, which never changes.
+    /// False for directories, whose metadata may come from below.
     pub(crate) fn same_object(&self, number: u32, other: &View, theirs: u32) -> bool {
         let (Some(a), Some(b)) = (self.record(number), other.record(theirs)) else { return false };
         a.kind != Kind::Dir
@@ -319,7 +319,7 @@ impl View {
             && self.path(number) == other.path(theirs)
     }
 
-    /// Is this entry's visible content the platform layer's?
+    /// Whether this entry comes from the platform layer.
     pub fn from_platform(&self, number: u32) -> bool {
         self.index.platform
             && self.record(number).is_some_and(|r| r.layer as usize + 1 == self.index.layers.len())
@@ -338,7 +338,7 @@ pub(crate) fn view_id(layers: &[DiffId], platform: Option<&DiffId>) -> ViewId {
     ViewId(Hash256(hash.finalize().into()))
 }
 
-/// Views in memory, last used at the end.
+/// Views in memory, the most recently used one last.
 #[derive(Debug, Default)]
 pub(crate) struct ViewCache(Vec<Arc<View>>);
 
@@ -438,7 +438,7 @@ impl Store {
         if file::encode(&build::build(self, layers, platform)?) == bytes {
             return Ok(());
         }
-        let why = "files of its layers are not those that it was made from".into();
+        let why = "it does not match the files of its layers".into();
         Err(Error::Damaged { path: self.view_path(id), why })
     }
 

@@ -99,7 +99,7 @@ fn what_is_damaged() {
 
     let small = Small::new();
     let layer = format!("layer {}", small.layer);
-    // The same size and times: only the digest tells.
+    // The same size and times: only the digest differs.
     change(&small.layer_file("fs/etc/name"), |b| b[0] ^= 1);
     small.finds(&layer, Fault::Damaged, "its digest is not the layer's");
 
@@ -111,14 +111,14 @@ fn what_is_damaged() {
     let small = Small::new();
     let layer = format!("layer {}", small.layer);
     fs::write(small.layer_file("more"), "").unwrap();
-    small.finds(&layer, Fault::Damaged, "it holds fs, implied, more, skeleton");
+    small.finds(&layer, Fault::Damaged, "it contains fs, implied, more, skeleton");
 
     let small = Small::new();
     let view = format!("view {}", small.view);
     change(&small.path("views").join(small.view.to_string()), |b| *b.last_mut().unwrap() ^= 1);
     small.finds(&view, Fault::Damaged, "its checksum is wrong");
 
-    // The tar has the mode in the skeleton, so the digest is right: the view tells.
+    // The tar has the mode in the skeleton, so the digest is right: only the view shows it.
     for damage in [
         |small: &Small| {
             let mode = fs::Permissions::from_mode(0o666);

@@ -395,7 +395,7 @@ fn what_a_source_cannot_tell_is_kept_from_below() {
     assert_eq!(
         state.store.layer_info(&layers[2]).unwrap().entries,
         3,
-        "what is as it was is no part of the layer"
+        "unchanged entries are not part of the layer"
     );
 }
 

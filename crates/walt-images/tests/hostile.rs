@@ -103,7 +103,7 @@ fn marks_of_other_systems_are_kept_and_not_set() {
     ]);
     let unpacked = state.store.unpack_tar(tar.as_slice()).unwrap();
     let note = unpacked.skipped().note().unwrap();
-    assert!(note.starts_with("13 attributes of files (RHT.security.selinux, SCHILY.fflags, "), "{note}");
+    assert!(note.starts_with("13 file attributes (RHT.security.selinux, SCHILY.fflags, "), "{note}");
     let info = state.store.keep_layer(unpacked).unwrap();
     let mut back = Vec::new();
     state.store.export_layer(&info.diff_id, &mut back).unwrap();
@@ -119,7 +119,10 @@ fn marks_of_other_systems_are_kept_and_not_set() {
     let mut composer = state.store.compose(&view).unwrap();
     let mut outer: &[u8] = &tar[1024..];
     let unknown = composer.extract(&mut outer, b"new", &mut |_| Ok(true), &mut |_| ());
-    assert!(unknown.unwrap_err().to_string().contains(".wh."), "what aufs left is no file of an archive");
+    assert!(
+        unknown.unwrap_err().to_string().contains(".wh."),
+        "the marks of aufs are not files of an archive"
+    );
     let mut composer = state.store.compose(&view).unwrap();
     composer.extract(&mut &tar[1536..], b"new", &mut |_| Ok(true), &mut |_| ()).unwrap();
     assert!(composer.skipped().note().unwrap().starts_with("13 attributes"));

@@ -1,5 +1,5 @@
 //! One tree by three roads: the kernel's overlay mount, the view, and the exported OCI layers unpacked by umoci. And what
-//! `squash` makes of it is the same tree, and `diff` tells what differs.
+//! `squash` makes of it is the same tree, and `diff` reports the differences.
 //!
 //! Random changes are made through an overlay mount and committed, several layers high. Compared are path, type, mode,
 //! owner, size, content, time (ns), device numbers, extended attributes without overlayfs' own, and the sets of names
@@ -183,7 +183,7 @@ fn same(a: &Tree, b: &Tree, roads: &str) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// `diff` tells the paths that differ, each once, and no others.
+/// `diff` reports the paths that differ, each once, and no others.
 fn told(old: &View, new: &View) -> Result<(), TestCaseError> {
     let (a, b) = (tree_of_view(old).paths, tree_of_view(new).paths);
     let timeless = |seen: Option<&Seen>| {

@@ -1,4 +1,4 @@
-//! Who asks: challenges of registries and the tokens that answer them.
+//! Authentication: challenges of registries and the tokens that answer them.
 //!
 //! Source: RFC 9110 §11 (challenges), RFC 7617 (Basic), and the registry project's token specification (Bearer).
 
@@ -9,7 +9,7 @@ use std::fmt;
 
 /// Longest token.
 const MAX_TOKEN: usize = 64 << 10;
-/// What needs no encoding in a query.
+/// Characters that need no encoding in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A user of a registry. Its `Debug` hides the password.
@@ -34,24 +34,24 @@ impl Credentials {
     }
 }
 
-/// How a registry wants to be told who asks.
+/// How a registry wants requests to be authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Challenge {
     /// User and password with each request.
     Basic,
-    /// A token from somewhere else.
+    /// A token from a token service.
     Bearer {
         /// URL of the service that makes tokens.
         realm: String,
         /// Name of the registry for it.
         service: Option<String>,
-        /// What the request needs, as the registry sees it.
+        /// The access that the request needs.
         scope: Option<String>,
     },
 }
 
 impl Challenge {
-    /// Reads the values of `WWW-Authenticate` headers; a token is preferred. `None` if there is nothing we know.
+    /// Parses the values of `WWW-Authenticate` headers; a token is preferred. `None` if no scheme is supported.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut found = None;
         for (scheme, parameters) in values.into_iter().flat_map(challenges) {
@@ -149,11 +149,11 @@ struct TokenAnswer {
 /// What is wrong with it.
 pub fn parse_token(bytes: &[u8]) -> Result<String, &'static str> {
     let answer: TokenAnswer =
-        serde_json::from_slice(bytes).map_err(|_| "the token service's answer is no JSON")?;
+        serde_json::from_slice(bytes).map_err(|_| "the token service's answer is not JSON")?;
     let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token);
     let token = token.ok_or("the token service's answer has no token")?;
     if token.is_empty() || token.len() > MAX_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("the token service's answer has a token that cannot be one");
+        return Err("the token service's answer has an invalid token");
     }
     Ok(token)
 }

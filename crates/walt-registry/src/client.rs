@@ -19,14 +19,14 @@ use serde::Deserialize;
 use std::{collections::BTreeMap, sync::atomic::AtomicU64};
 use walt_types::Hash256;
 
-/// Pages of a list that are asked for.
+/// Most pages of a list that are requested.
 pub const MAX_PAGES: usize = 100;
-/// Entries per page that are asked for.
+/// Entries per page that are requested.
 const PAGE: usize = 500;
 /// Largest page of a list, and largest answer of a token service, in bytes.
 const MAX_LIST: u64 = 4 << 20;
 
-/// What answers the registry's challenge, so far.
+/// Known answers to the registry's challenges.
 #[derive(Default)]
 struct Session {
     basic: bool,
@@ -34,7 +34,7 @@ struct Session {
     tokens: BTreeMap<String, String>,
 }
 
-/// Repeats once what a registry that is there could not do just now. One that is away costs its own time only.
+/// Repeats a request once if the registry had a temporary failure. An unreachable registry is not tried again.
 macro_rules! patiently {
     ($registry:expr, $work:expr) => {
         match $work.await {
@@ -69,7 +69,7 @@ fn push_scope(repository: &str) -> String {
 }
 
 impl Registry {
-    /// A registry; nothing is asked of it yet.
+    /// A client for a registry. It does not connect yet.
     ///
     /// # Errors
     /// TLS cannot be used on this machine.
@@ -90,7 +90,7 @@ impl Registry {
         self.credentials.is_some()
     }
 
-    /// Asks with what is known about who asks; a challenge is answered once.
+    /// Sends a request with the known credentials or token. A challenge is answered once.
     pub(super) async fn send(
         &self,
         mut request: RequestHead,
@@ -113,12 +113,12 @@ impl Registry {
                 return Ok(answer);
             }
         }
-        Err(self.http.invalid("its challenge has no end"))
+        Err(self.http.invalid("it keeps asking for authentication"))
     }
 
-    /// Puts who asks into a request.
+    /// Adds the `Authorization` header to a request.
     pub(super) fn authorize(&self, request: &mut RequestHead, scopes: &[String]) -> Result<()> {
-        // An upload may have been sent elsewhere, with a URL that says it all.
+        // An upload may have been redirected to a host whose URL contains the authorization.
         if !self.http.same_origin(&request.url, &self.http.endpoint.url("/")) {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Does what a challenge wants; false if that cannot be done, or was in vain before.
+    /// Answers a challenge; false if it cannot be answered, or the same answer was rejected before.
     async fn answer_challenge(&self, challenge: Option<Challenge>, scopes: &[String]) -> Result<bool> {
         match challenge {
             Some(Challenge::Basic) => {
@@ -157,10 +157,10 @@ impl Registry {
     }
 
     async fn token(&self, realm: &str, service: Option<&str>, scopes: &[String]) -> Result<String> {
-        // A password goes to no less safe place than the registry itself.
+        // A password is only sent to a place that is at least as safe as the registry.
         let safe = realm.starts_with("https://") || !self.http.endpoint.url("/").starts_with("https://");
         if !safe {
-            return Err(self.http.invalid("its token service is not https"));
+            return Err(self.http.invalid("its token service does not use https"));
         }
         let user = self.credentials.as_ref().map(|c| c.username.as_str());
         let query = token_query(service, scopes, user);
@@ -178,7 +178,7 @@ impl Registry {
         parse_token(&bytes).map_err(|why| self.http.invalid(why))
     }
 
-    /// Whether it is a registry, and knows the user.
+    /// Checks that it is a registry and accepts the user.
     ///
     /// # Errors
     /// [`Error::Credentials`] among others.
@@ -187,7 +187,7 @@ impl Registry {
             self.send(RequestHead::new(Method::GET, self.http.endpoint.url("/v2/")), &[], b"").await?;
         match answer.status() {
             StatusCode::OK => Ok(()),
-            StatusCode::NOT_FOUND => Err(self.http.invalid("there is no registry (no /v2/)")),
+            StatusCode::NOT_FOUND => Err(self.http.invalid("it is not a registry (no /v2/)")),
             _ => Err(self.http.refusal(answer, "a request for /v2/", self.given()).await),
         }
     }
@@ -195,7 +195,7 @@ impl Registry {
     /// The bytes of a manifest or index, by tag or digest, and their digest.
     ///
     /// # Errors
-    /// [`Error::NotFound`] among others; bytes that do not have the digest asked for are nonsense.
+    /// [`Error::NotFound`] among others; bytes with another digest than requested are invalid.
     pub async fn manifest(&self, repository: &str, reference: &str) -> Result<(Vec<u8>, Hash256)> {
         let bytes = patiently!(self, self.manifest_once(repository, reference))?;
         let digest = digest_of(&bytes);
@@ -223,13 +223,13 @@ impl Registry {
     /// A small blob: a configuration.
     ///
     /// # Errors
-    /// Bytes that are not those of the descriptor are nonsense.
+    /// Bytes that do not match the descriptor are invalid.
     pub async fn document(&self, repository: &str, blob: &Descriptor) -> Result<Vec<u8>> {
         let bytes = patiently!(self, self.document_once(repository, blob))?;
         if bytes.len() as u64 != blob.size || digest_of(&bytes) != blob.digest {
             return Err(self
                 .http
-                .invalid(format!("the blob sha256:{} is not what it should be", blob.digest)));
+                .invalid(format!("the blob sha256:{} has the wrong size or digest", blob.digest)));
         }
         Ok(bytes)
     }
@@ -239,7 +239,7 @@ impl Registry {
         self.http.document(answer, blob.size).await
     }
 
-    /// The answer with a blob's bytes from `offset` on (206), or with all of them (200).
+    /// Requests the bytes of a blob from `offset` on: the answer has these (206), or all of them (200).
     pub(super) async fn blob_from(
         &self,
         repository: &str,
@@ -260,7 +260,7 @@ impl Registry {
         }
     }
 
-    /// Whether a repository has a blob, to be pushed to it otherwise.
+    /// Whether a repository already has a blob.
     ///
     /// # Errors
     /// The registry refuses, or fails.
@@ -274,8 +274,8 @@ impl Registry {
         }
     }
 
-    /// Begins an upload; with `mount`, a blob of another repository is asked to appear in this one instead. Gives the
-    /// URL to upload to; none if the blob is there now.
+    /// Starts an upload and returns its URL. With `mount`, the registry is asked to mount a blob of another
+    /// repository instead: `None` if it did.
     pub(super) async fn begin_upload(
         &self,
         repository: &str,
@@ -298,7 +298,7 @@ impl Registry {
         }
     }
 
-    /// Ends an upload with all bytes of the blob.
+    /// Finishes an upload with all bytes of the blob.
     pub(super) async fn finish_upload(
         &self,
         repository: &str,
@@ -323,7 +323,7 @@ impl Registry {
         }
     }
 
-    /// Gives a manifest a tag.
+    /// Uploads a manifest under a tag.
     ///
     /// # Errors
     /// The registry refuses, or fails.
@@ -418,7 +418,7 @@ impl Registry {
         Ok((page.map_err(|_| self.http.invalid(format!("the {what} cannot be read")))?, next))
     }
 
-    /// A document that is no part of the distribution protocol, such as the hub's search.
+    /// A JSON document outside of the distribution protocol, such as the hub's search.
     ///
     /// # Errors
     /// As for the others.
@@ -443,7 +443,8 @@ fn next_page(link: &str) -> Option<String> {
     parameters.replace('"', "").contains("rel=next").then(|| path_of(target))?
 }
 
-/// The path and query of a reference to the next page of a list. A URL loses its host: a list goes on where it began.
+/// The path and query of a reference to the next page of a list. The host of a URL is dropped: the rest of a list
+/// comes from the same host.
 pub fn path_of(target: &str) -> Option<String> {
     let path = match target.split_once("://") {
         Some((_, rest)) => &rest[rest.find('/')?..],

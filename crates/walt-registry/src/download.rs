@@ -1,4 +1,4 @@
-//! One file from a web server, by its URL: what `ADD` of a Dockerfile asks for.
+//! Downloads one file from a web server by its URL, for `ADD` of a Dockerfile.
 
 use crate::{
     Endpoint, Error, Limits, Protocol,
@@ -14,25 +14,25 @@ use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use std::{fs::File, io::Write, time::SystemTime};
 
-/// What was downloaded.
+/// A downloaded file.
 #[derive(Debug)]
 pub struct Downloaded {
     /// Digest of the bytes.
     pub sha256: [u8; 32],
-    /// When the file was changed last, if the server says that (RFC 9110, 8.8.2).
+    /// Last modification, if the server sends it (RFC 9110, 8.8.2).
     pub modified: Option<SystemTime>,
 }
 
-/// What a client of registries says, of a server that is not a registry.
+/// Rewords an error of the registry client for a server that is not a registry.
 fn reason(e: Error) -> String {
     match e {
-        Error::Unreachable { why, .. } => format!("it cannot be reached: {why}"),
-        Error::Invalid { why, .. } => format!("the server answers nonsense: {why}"),
+        Error::Unreachable { why, .. } => format!("cannot reach the server: {why}"),
+        Error::Invalid { why, .. } => format!("invalid answer of the server: {why}"),
         other => other.to_string(),
     }
 }
 
-/// Writes the file that a URL names, of `max` bytes at most. Redirections and times have the bounds of [`Limits`].
+/// Downloads the file at a URL, at most `max` bytes. Redirections and times are limited by [`Limits`].
 ///
 /// # Errors
 /// The end of a sentence that names the URL: what is wrong with it, with its server, or with the disk.
@@ -40,7 +40,7 @@ pub async fn download(url: &str, to: &mut File, max: u64) -> Result<Downloaded, 
     let (http, request) = request(url)?;
     let mut answer = http.get(request).await.map_err(reason)?;
     if answer.status() != StatusCode::OK {
-        return Err(format!("the server answers {}", answer.status()));
+        return Err(format!("the server answered {}", answer.status()));
     }
     let large = || format!("it has more than {max} bytes");
     if answer.body().size_hint().lower() > max {
@@ -55,27 +55,28 @@ pub async fn download(url: &str, to: &mut File, max: u64) -> Result<Downloaded, 
             return Err(large());
         }
         hash.update(&piece);
-        to.write_all(&piece).map_err(|e| format!("cannot keep it: {e}"))?;
+        to.write_all(&piece).map_err(|e| format!("cannot store it: {e}"))?;
     }
     Ok(Downloaded { sha256: hash.finalize().into(), modified })
 }
 
-/// A client, and the request for a URL: what stands before `@` is for the server only.
+/// A client and the request for a URL. Credentials before `@` become a header.
 fn request(url: &str) -> Result<(Http, RequestHead), String> {
     let (scheme, rest) = url.split_once("://").ok_or("it is not a URL")?;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let (user, authority) = authority.rsplit_once('@').map_or((None, authority), |(u, a)| (Some(u), a));
     let url = format!("{}://{authority}{path}", scheme.to_ascii_lowercase());
-    let uri: Uri =
-        url.parse().map_err(|_| "it is not a URL: characters such as blanks are written as %20")?;
-    let host = uri.host().ok_or("it names no server")?.to_owned();
+    let uri: Uri = url
+        .parse()
+        .map_err(|_| "it is not a URL: write a blank as %20, and other special characters likewise")?;
+    let host = uri.host().ok_or("it does not name a server")?.to_owned();
     let http = |protocol| {
         let port = uri.port_u16().unwrap_or(if protocol == Protocol::Http { 80 } else { 443 });
         Http::new(Endpoint { host: host.clone(), port, protocol, ca: None }, Limits::default())
             .map_err(reason)
     };
-    // From http it may be redirected to https: whoever can be trusted is known to both, if anybody.
+    // It may be redirected from http to https, which needs the trusted authorities.
     let http = match http(Protocol::Https) {
         Err(_) if scheme.eq_ignore_ascii_case("http") => http(Protocol::Http)?,
         other => other?,

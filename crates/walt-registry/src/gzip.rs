@@ -1,4 +1,4 @@
-//! gzip on all CPUs: the input is cut into pieces, each one a member of its own (RFC 1952 §2.2 lets a file have many).
+//! gzip on all CPUs: each piece of the input becomes a member of its own (RFC 1952 §2.2 allows many).
 //!
 //! The result depends on the input and on [`PIECE`] and [`LEVEL`] only, not on the number of CPUs or on timing.
 
@@ -44,7 +44,7 @@ impl<W: Write> ParallelGzip<W> {
         }
         let (sender, receiver) = sync_channel(1);
         thread::Builder::new().name("gzip".into()).spawn(move || {
-            // Nobody waits for it any more if the stream was dropped.
+            // The stream may have been dropped.
             let _ = sender.send(compress(&piece));
         })?;
         self.under_way.push_back(receiver);
@@ -54,8 +54,7 @@ impl<W: Write> ParallelGzip<W> {
     /// Writes the oldest piece under way.
     fn receive(&mut self) -> io::Result<()> {
         let Some(receiver) = self.under_way.pop_front() else { return Ok(()) };
-        let member =
-            receiver.recv().map_err(|_| io::Error::other("a thread that compresses has ended"))??;
+        let member = receiver.recv().map_err(|_| io::Error::other("a compressing thread has ended"))??;
         self.out.write_all(&member)
     }
 

@@ -1,4 +1,4 @@
-//! Connections to a registry: TLS, redirections, and bounds of time and size for all that comes from it.
+//! Connections to a registry: TLS, redirections, and limits of time and size for everything that it sends.
 
 use super::{Error, Result, auth::encode};
 use futures_util::stream;
@@ -30,21 +30,21 @@ use std::{
 };
 use tokio::{io::AsyncReadExt, time::timeout};
 
-/// Redirections of one request: registries send readers of blobs elsewhere.
+/// Most redirections of one request: registries redirect requests for blobs.
 pub const MAX_REDIRECTS: usize = 5;
-/// Bytes of an error's text that are looked at.
+/// Most bytes of an error's text that are read.
 const MAX_ERROR_TEXT: u64 = 16 << 10;
 /// Bytes of a file that are sent at once.
 const CHUNK: usize = 256 << 10;
 
-/// How a registry is spoken to.
+/// Protocol of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// TLS, with a certificate that this machine trusts.
     Https,
-    /// TLS with any certificate: whoever is on the way can read and change all.
+    /// TLS with any certificate: anybody on the path can read and change everything.
     HttpsNoVerify,
-    /// No TLS: the same.
+    /// No TLS: as above.
     Http,
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Host and port as in a URL; the usual port is left out.
+    /// Host and port as in a URL; the default port is left out.
     pub fn authority(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == self.usual_port() { host } else { format!("{host}:{}", self.port) }
@@ -131,7 +131,7 @@ pub(super) fn full(bytes: Vec<u8>) -> Body {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The bytes of a file; each one that was taken counts.
+/// The bytes of a file; `sent` counts those that were taken.
 pub(super) async fn file(path: &Path, sent: Arc<AtomicU64>) -> io::Result<Body> {
     let file = tokio::fs::File::open(path).await?;
     let pieces = stream::try_unfold(file, move |mut file| {
@@ -201,19 +201,19 @@ impl Http {
     }
 
     pub fn invalid(&self, why: impl Into<String>) -> Error {
-        // Parsers quote what they do not understand.
+        // Errors of parsers quote their input.
         let why = super::manifest::sanitized(&why.into());
         Error::Invalid { registry: self.endpoint.to_string(), why }
     }
 
     fn parse(&self, url: &str) -> Result<Uri> {
-        url.parse().map_err(|_| self.invalid(format!("'{}' is no URL", super::manifest::sanitized(url))))
+        url.parse().map_err(|_| self.invalid(format!("'{}' is not a URL", super::manifest::sanitized(url))))
     }
 
-    /// The URL in a `Location` of an answer to `from`. From TLS nothing leads out of it.
+    /// The URL in the `Location` header of an answer to `from`. A redirection from https to http is refused.
     pub fn location(&self, from: &str, headers: &HeaderMap) -> Result<String> {
         let location = headers.get(LOCATION).and_then(|l| l.to_str().ok());
-        let location = location.ok_or_else(|| self.invalid("a redirection without its target"))?;
+        let location = location.ok_or_else(|| self.invalid("a redirection without a target"))?;
         let base = self.parse(from)?;
         let (scheme, authority) = (base.scheme_str().unwrap_or("https"), base.authority());
         let url = if location.starts_with('/') && !location.starts_with("//") {
@@ -225,12 +225,12 @@ impl Http {
         match target.scheme_str() {
             Some("https") => Ok(url),
             Some("http") if scheme == "http" => Ok(url),
-            Some("http") => Err(self.invalid("it leads from https to http")),
-            _ => Err(self.invalid(format!("'{}' is no URL", super::manifest::sanitized(&url)))),
+            Some("http") => Err(self.invalid("it redirects from https to http")),
+            _ => Err(self.invalid(format!("'{}' is not a URL", super::manifest::sanitized(&url)))),
         }
     }
 
-    /// Whether two URLs have scheme, host and port in common: only then they are told who asks.
+    /// Whether two URLs have the same scheme, host and port: otherwise credentials are not sent.
     pub fn same_origin(&self, one: &str, two: &str) -> bool {
         let origin = |url: &str| {
             let uri: Uri = url.parse().ok()?;
@@ -241,7 +241,7 @@ impl Http {
         origin(one).is_some_and(|o| origin(two) == Some(o))
     }
 
-    /// Sends one request and waits for the head of its answer; `sent` counts what of a body was taken.
+    /// Sends one request and waits for the head of its answer; `sent` counts the bytes of the body that were taken.
     pub async fn send(
         &self,
         head: &RequestHead,
@@ -275,7 +275,7 @@ impl Http {
         }
     }
 
-    /// [`Http::send`] without a body, following redirections. Another host is not told who asks.
+    /// [`Http::send`] without a body, following redirections. Credentials are not sent to another host.
     pub async fn get(&self, mut request: RequestHead) -> Result<Response<Incoming>> {
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.send(&request, empty(), None).await?;
@@ -304,7 +304,7 @@ impl Http {
                 Ok(None) => return Ok(None),
                 Err(_) => {
                     return Err(
-                        self.unreachable(format!("nothing came for {} s", self.limits.stall.as_secs_f32()))
+                        self.unreachable(format!("no data for {} s", self.limits.stall.as_secs_f32()))
                     );
                 }
             }
@@ -330,7 +330,7 @@ impl Http {
         timeout(self.limits.document, read).await.unwrap_or_else(|_| Err(self.unreachable(late)))
     }
 
-    /// The error that an answer is.
+    /// The error that an answer means.
     pub async fn refusal(&self, answer: Response<Incoming>, what: &str, given: bool) -> Error {
         let registry = self.endpoint.to_string();
         let status = answer.status();
@@ -340,7 +340,7 @@ impl Http {
             StatusCode::NOT_FOUND => return Error::NotFound { registry, what: what.to_owned() },
             _ => {}
         }
-        // What cannot be read is no reason for another error.
+        // An unreadable text must not hide the error.
         let text = self.document(answer, MAX_ERROR_TEXT).await.unwrap_or_default();
         Error::Refused { registry, what: what.to_owned(), status: status.as_u16(), message: message(&text) }
     }
@@ -392,11 +392,10 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Who may sign certificates: whom this machine trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), and those in
-/// a file.
+/// The trusted authorities: those of this machine (or of `SSL_CERT_FILE` and `SSL_CERT_DIR`), and those in a file.
 fn authorities(ca: Option<&Path>) -> std::result::Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    // What of the machine's store cannot be read, or is none, trusts nobody.
+    // Unreadable parts of the machine's store are ignored.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if let Some(path) = ca {
         let unreadable =
@@ -406,11 +405,11 @@ fn authorities(ca: Option<&Path>) -> std::result::Result<RootCertStore, String> 
             roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
         }
         if roots.len() == before {
-            return Err(unreadable(&"there is none"));
+            return Err(unreadable(&"the file contains none"));
         }
     }
     if roots.is_empty() {
-        return Err("this machine has no certificates to trust: install the package ca-certificates".into());
+        return Err("this machine has no trusted certificates: install the package ca-certificates".into());
     }
     Ok(roots)
 }
@@ -420,17 +419,17 @@ fn tls_failure<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a r
     if let Some(found) = error.downcast_ref() {
         return Some(found);
     }
-    // Such an error does not count what it was made of among its causes.
+    // Such an error does not list its origin among its causes.
     let inside = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
     inside.and_then(|e| tls_failure(e)).or_else(|| tls_failure(error.source()?))
 }
 
-/// What is wrong with a registry's TLS, where its user can do something about it.
+/// Explains TLS errors that a user can do something about.
 fn tls_text(error: &rustls::Error) -> Option<String> {
     use rustls::Error::{InvalidCertificate, InvalidMessage, NoCertificatesPresented};
     Some(match error {
         InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "its certificate is signed by nobody whom this server trusts (the setting 'ca' adds an authority)"
+            "its certificate is not signed by an authority that this server trusts (add one with the setting 'ca')"
                 .into()
         }
         InvalidCertificate(
@@ -441,16 +440,16 @@ fn tls_text(error: &rustls::Error) -> Option<String> {
         }
         // webpki's own error: there is no name for it here.
         InvalidCertificate(CertificateError::Other(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
-            "its certificate is that of an authority, which is not taken for a server's: let it sign another one".into()
+            "its certificate is that of an authority, not of a server: create one for the server, signed by it".into()
         }
         InvalidCertificate(why) => format!("its certificate is not valid ({why})"),
         NoCertificatesPresented => "it has no certificate".into(),
-        InvalidMessage(_) => "it does not speak TLS (is it one with 'protocol: http'?)".into(),
+        InvalidMessage(_) => "it does not speak TLS (does it need 'protocol: http'?)".into(),
         _ => return None,
     })
 }
 
-/// Accepts every certificate, and checks only that its owner speaks.
+/// Accepts every certificate, and only checks that the server has its key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

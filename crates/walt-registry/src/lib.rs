@@ -4,16 +4,16 @@
 //! Registry  one registry, as one user: manifests, blobs, tags, the list of its repositories
 //!   ├─ http      connections, TLS, redirects, bounds of time and size
 //!   └─ auth      challenges, tokens                                             (pure)
-//! manifest       manifests, indexes, what of an index fits a model of nodes     (pure)
-//! platform       which CPU an image is for, what of an index fits one            (pure)
-//! pull           resolve: which image; Downloads: its layers, beside each other, unpacked while they come
-//! push           layers that are not there yet; manifest
+//! manifest       manifests, indexes, which image of an index fits a node model   (pure)
+//! platform       which CPU an image is for, which image of an index fits a CPU   (pure)
+//! pull           resolve: which image; Pull: its layers, in parallel, unpacked as they arrive
+//! push           missing layers, configuration, manifest
 //! gzip           compression on all CPUs
 //! download       one file, by its URL
 //! ```
-//! Nothing that a registry says is believed: every answer has a bound, every blob is compared with the size and digest
-//! that promised it, every layer with the diff-id in the image's configuration. A registry that is slow or cut off fails
-//! after the times in [`Limits`]; downloads go on where they were cut.
+//! Registries are not trusted: every answer is bounded, every blob is checked against the size and digest in its
+//! descriptor, every layer against the diff-id in the image's configuration. A slow or interrupted registry fails
+//! after the times in [`Limits`]; interrupted downloads continue where they stopped.
 //!
 //! Limits: documents of [`manifest::MAX_DOCUMENT`], blobs of [`manifest::MAX_BLOB`], [`MAX_LAYERS`](walt_images::MAX_LAYERS)
 //! layers, [`pull::PARALLEL`] downloads and [`push::PARALLEL`] uploads at once, [`http::MAX_REDIRECTS`] redirections,
@@ -38,26 +38,26 @@ pub use platform::{Platform, Wanted};
 use std::io;
 use walt_types::{DiffId, Hash256};
 
-/// Why a registry did not do what was asked. `Display` is a sentence without its final stop.
+/// Why an operation on a registry failed. `Display` is a sentence without its final stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection, or it broke, or nothing came in time.
-    #[error("the registry {registry} cannot be reached: {why}")]
+    /// There was no connection, it broke, or the answer was late.
+    #[error("cannot reach the registry {registry}: {why}")]
     Unreachable {
         /// Host and port.
         registry: String,
         /// The cause.
         why: String,
     },
-    /// It wants to know who asks.
+    /// It requires authentication, or rejects the credentials.
     #[error("{}", credentials_text(.registry, *.given))]
     Credentials {
         /// Host and port.
         registry: String,
-        /// Whether some were given, and are wrong.
+        /// Whether credentials were given, which are wrong then.
         given: bool,
     },
-    /// It does not have that.
+    /// It does not have the object.
     #[error("the registry {registry} has no {what}")]
     NotFound {
         /// Host and port.
@@ -66,26 +66,26 @@ pub enum Error {
         what: String,
     },
     /// It refused, or failed.
-    #[error("the registry {registry} answers {status} to {what}{}", with_detail(.message))]
+    #[error("the registry {registry} answered {status} to {what}{}", with_detail(.message))]
     Refused {
         /// Host and port.
         registry: String,
-        /// What was asked for.
+        /// The requested object.
         what: String,
         /// HTTP status.
         status: u16,
-        /// What it said about it; may be empty.
+        /// Its message; may be empty.
         message: String,
     },
-    /// What it says breaks the specification, one of our limits, or its own digests.
-    #[error("the registry {registry} answers nonsense: {why}")]
+    /// Its answer violates the specification, one of our limits, or its own digests.
+    #[error("invalid answer of the registry {registry}: {why}")]
     Invalid {
         /// Host and port.
         registry: String,
         /// What is wrong.
         why: String,
     },
-    /// The image is not one for nodes, or not for this server.
+    /// The image does not fit nodes, or this server.
     #[error("{0}")]
     Unfit(String),
     /// The store failed, or refused a layer.
@@ -119,7 +119,7 @@ fn credentials_text(registry: &str, given: bool) -> String {
     if given {
         format!("the registry {registry} does not accept these credentials")
     } else {
-        format!("the registry {registry} asks for credentials")
+        format!("the registry {registry} requires credentials")
     }
 }
 

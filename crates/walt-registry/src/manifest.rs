@@ -1,4 +1,5 @@
-//! Manifests and indexes, OCI (image specification 1.1) and docker schema 2, and what of an index fits a model.
+//! Manifests and indexes, OCI (image specification 1.1) and docker schema 2, and which image of an index fits a node
+//! model.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -47,16 +48,16 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
-/// An image among those of an index.
+/// An image in an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
     /// Its manifest.
     pub manifest: Descriptor,
-    /// CPU architecture in Go's names; empty if the index does not tell.
+    /// CPU architecture in Go's names; empty if the index does not specify it.
     pub architecture: String,
-    /// What of it (`v7`); empty if the index does not tell.
+    /// Its variant (`v7`); empty if the index does not specify it.
     pub variant: String,
-    /// Operating system; empty if the index does not tell.
+    /// Operating system; empty if the index does not specify it.
     pub os: String,
 }
 
@@ -72,7 +73,7 @@ impl IndexEntry {
     }
 }
 
-/// What a name of a registry means.
+/// What a reference points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image.
@@ -118,19 +119,19 @@ struct RawDocument {
 
 impl RawDescriptor {
     fn check(self, max: u64) -> Result<Descriptor, String> {
-        // Only SHA-256 has to be known (image specification, "digests").
+        // Only SHA-256 must be supported (image specification, "digests").
         let digest = match self.digest.strip_prefix("sha256:").map(str::parse) {
             Some(Ok(digest)) => digest,
             _ => return Err(format!("the digest '{}' is not 'sha256:<64 digits>'", sanitized(&self.digest))),
         };
         if self.size > max {
-            return Err(format!("{} bytes are more than the {max} that are accepted", self.size));
+            return Err(format!("{} bytes exceed the limit of {max}", self.size));
         }
         Ok(Descriptor { media_type: self.media_type, digest, size: self.size })
     }
 }
 
-/// Words of a stranger, in a message.
+/// Untrusted text for a message: bounded, without control characters.
 pub(super) fn sanitized(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
@@ -146,9 +147,9 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     let raw: RawDocument = serde_json::from_slice(bytes)
         .map_err(|e| format!("the manifest is not valid: {}", sanitized(&e.to_string())))?;
     if raw.schema_version != 2 {
-        return Err(format!("the manifest has version {}, 2 is needed", raw.schema_version));
+        return Err(format!("the manifest has version {} instead of 2", raw.schema_version));
     }
-    // A document that is both, or calls itself the other kind, would mean two images (CVE-2021-41190).
+    // A document that is both, or declares the other media type, would be ambiguous (CVE-2021-41190).
     let says = raw.media_type.as_deref();
     match (raw.config, raw.layers, raw.manifests) {
         (None, None, Some(entries)) if says.is_none_or(|t| matches!(t, OCI_INDEX | DOCKER_LIST)) => {
@@ -175,16 +176,16 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     }
 }
 
-/// Refuses an image with more than `limit` layers; the way out is where it was made.
+/// Refuses an image with more than `limit` layers.
 ///
 /// # Errors
-/// That, for the user.
+/// A sentence for the user.
 pub fn check_layer_count(layers: usize, limit: usize) -> Result<(), String> {
     if layers <= limit {
         return Ok(());
     }
     Err(format!(
-        "the image has {layers} layers, {limit} are accepted: it has to be squashed where it was made \
+        "the image has {layers} layers, at most {limit} are accepted: squash it where it was made \
          ('podman build --squash-all', 'walt image squash')"
     ))
 }
@@ -207,7 +208,7 @@ pub fn write(config: &ImageId, config_size: u64, layers: &[super::LayerBlob]) ->
     manifest.to_string().into_bytes()
 }
 
-/// The OCI media type of a layer that docker's or OCI's media type is known of.
+/// The OCI media type of a layer with an OCI or docker media type.
 fn oci_layer_type(media_type: &str) -> &str {
     match media_type {
         "application/vnd.docker.image.rootfs.diff.tar.gzip" => OCI_LAYER_GZIP,
@@ -221,15 +222,15 @@ pub(super) fn architectures(model: &str) -> &'static [&'static str] {
     match model {
         "pc-x86-32" => &["386"],
         m if m.starts_with("pc-") || m.starts_with("qemu-") => &["amd64"],
-        // 64-bit boards run both kinds; which one an image is for, its label tells.
+        // 64-bit boards run both kinds; the label of an image says which one it is for.
         "rpi-3-b" | "rpi-3-b-plus" | "rpi-4-b" | "rpi-5-b" | "rpi-400" => &["arm64", "arm"],
         m if m.starts_with("rpi-") => &["arm"],
         _ => &["amd64", "arm64", "arm", "386"],
     }
 }
 
-/// The images of an index in the order in which they should be looked at for nodes of these models, most wanted
-/// first: those for their CPUs, then the others that may be for Linux.
+/// The images of an index that may fit nodes of these models, best first: those for their CPUs, then others for
+/// Linux.
 pub fn candidates<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a IndexEntry> {
     let mut wanted: Vec<&str> = Vec::new();
     for architecture in models.iter().flat_map(|m| architectures(m)) {
@@ -246,7 +247,7 @@ pub fn candidates<'a>(entries: &'a [IndexEntry], models: &[String]) -> Vec<&'a I
     sorted
 }
 
-/// Checks that layers and diff-ids belong together, by their number.
+/// Pairs layers with diff-ids; their numbers must be equal.
 ///
 /// # Errors
 /// A sentence.

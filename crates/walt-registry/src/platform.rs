@@ -1,7 +1,7 @@
-//! Which CPU an image is for, and which of several images a CPU wants.
+//! Which CPU an image is for, and which of several images fits a CPU best.
 //!
-//! Source: OCI image specification 1.1, "image index"; `--platform` of the Dockerfile reference; for what a CPU runs
-//! besides its own programs, containerd, which docker and BuildKit request.
+//! Source: OCI image specification 1.1, "image index"; `--platform` of the Dockerfile reference; for programs of
+//! other CPUs that a CPU runs, containerd, as docker and BuildKit do.
 
 use super::manifest::{IndexEntry, architectures};
 use std::fmt;
@@ -15,7 +15,7 @@ const VARIANT: &str = "variant";
 pub struct Platform {
     /// The family, in Go's names.
     pub architecture: String,
-    /// What of it (`v7`); empty if there is only one, or nothing is said.
+    /// Its variant (`v7`); empty if there is only one, or none is specified.
     pub variant: String,
 }
 
@@ -27,7 +27,7 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
-    /// A platform, by whatever names its CPU is called.
+    /// A platform from any usual names of its CPU.
     pub fn new(architecture: &str, variant: &str) -> Self {
         let architecture = architecture.to_ascii_lowercase();
         let variant = variant.to_ascii_lowercase();
@@ -45,11 +45,11 @@ impl Platform {
         Self { architecture: architecture.into(), variant: variant.into() }
     }
 
-    /// Reads a platform as `--platform` has it: `os/architecture/variant`, or its beginning; what is left out is that
-    /// of `usual`.
+    /// Parses a platform as in `--platform`: `os/architecture/variant`, or the beginning of it; the rest is taken
+    /// from `usual`.
     ///
     /// # Errors
-    /// A sentence: it is none, or not one of Linux.
+    /// A sentence: it is not a platform, or not one of Linux.
     pub fn parse(text: &str, usual: &Self) -> Result<Self, String> {
         let bad = || {
             format!(
@@ -75,13 +75,13 @@ impl Platform {
         })
     }
 
-    /// What an image says it is for; none if it does not say.
+    /// The platform in an image's configuration; `None` if it has none.
     pub fn of(config: &ImageConfig) -> Option<Self> {
         let variant = config.other.get(VARIANT).and_then(|v| v.as_str()).unwrap_or_default();
         (!config.architecture.is_empty()).then(|| Self::new(&config.architecture, variant))
     }
 
-    /// Lets an image say that it is for this.
+    /// Sets the platform in an image's configuration.
     pub fn put_into(&self, config: &mut ImageConfig) {
         config.architecture.clone_from(&self.architecture);
         if !self.variant.is_empty() {
@@ -89,20 +89,19 @@ impl Platform {
         }
     }
 
-    /// Whether an image is what is asked for by this. Variants do not count against it: whether an image has one depends on
-    /// who made it.
+    /// Whether an image satisfies a request for this platform. Variants are ignored: not all builders set them.
     pub fn accepts(&self, image: &Self) -> bool {
         self.architecture == image.architecture || self.preference(image).is_some()
     }
 
-    /// How well a CPU of this kind likes programs of another: 0 is best; none if it does not run them.
+    /// Rank of another platform's programs on this CPU: 0 is best, `None` if it does not run them.
     pub fn preference(&self, other: &Self) -> Option<u32> {
         let level = |p: &Self| p.variant.strip_prefix('v').and_then(|v| v.parse::<u32>().ok());
         match (self.architecture.as_str(), other.architecture.as_str()) {
             ("arm", "arm") => level(self)?.checked_sub(level(other)?),
             ("amd64", "amd64") => level(self).unwrap_or(1).checked_sub(level(other).unwrap_or(1)),
             ("arm64", "arm64") if other.variant.is_empty() || other.variant == self.variant => Some(0),
-            // Most of them run the older programs, too, and like their own better.
+            // Most of them run older programs too, and prefer their own.
             ("arm64", "arm") => Some(10 + 8u32.checked_sub(level(other)?)?),
             ("amd64", "386") => Some(10),
             (ours, theirs) => (ours == theirs && self.variant == other.variant).then_some(0),
@@ -134,17 +133,17 @@ pub fn of_models(models: &[String]) -> Vec<Platform> {
     common
 }
 
-/// What is wanted of an index.
+/// What to choose from an index.
 #[derive(Debug, Clone, Copy)]
 pub enum Wanted<'a> {
-    /// What fits these models of nodes best, whatever it is then.
+    /// The best fit for these node models, whatever it is.
     Models(&'a [String]),
-    /// What these platforms run, most wanted first, and nothing else.
+    /// Only images that these platforms run, best first.
     Platforms(&'a [Platform]),
 }
 
 impl Wanted<'_> {
-    /// The entries in the order in which they should be looked at.
+    /// The entries to consider, best first.
     pub fn order<'e>(&self, entries: &'e [IndexEntry]) -> Vec<&'e IndexEntry> {
         let platforms = match self {
             Self::Models(models) => return super::manifest::candidates(entries, models),
@@ -163,7 +162,7 @@ impl Wanted<'_> {
         ranked.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// Why an index has nothing that is wanted.
+    /// Explains why an index has no suitable image.
     pub fn missing(&self, entries: &[IndexEntry]) -> String {
         let Self::Platforms(platforms) = self else { return "it has no image for Linux".into() };
         let mut there: Vec<String> = entries

@@ -1,11 +1,12 @@
-//! Getting an image: which one a name means, and its layers.
+//! Pulling an image: which one a reference means, and its layers.
 //!
 //! ```text
 //! resolve    manifest, or index ─▶ the manifest that fits; configuration
-//! Pull       each layer ─▶ pieces (beside each other; goes on after a cut) ─▶ unpacked as they come, in order to the caller
+//! Pull       each layer ─▶ pieces (in parallel; resumed after a break) ─▶ unpacked as they arrive, to the caller in order
 //! ```
-//! An unpacked layer has the right diff-id, and its blob the right digest and size. The caller puts it into the store.
-//! Pieces that wait to be unpacked are in memory: a disk that is slower than the network holds the registry back.
+//! The diff-id of an unpacked layer, and the digest and size of its blob, have been checked. The caller puts it into
+//! the store. Pieces that wait to be unpacked are in memory; if the disk is slower than the network, the download is
+//! slowed down.
 
 use super::{
     Error, LayerBlob, Registry, Result, Wanted,
@@ -28,19 +29,19 @@ use tokio::{
 use walt_images::{ImageConfig, Store, Unpacked};
 use walt_types::Hash256;
 
-/// Layers that are got and unpacked at once.
+/// Layers that are pulled and unpacked in parallel.
 pub const PARALLEL: usize = 4;
 /// Pieces of one layer that wait to be unpacked; one is as much as hyper has read at once, half a megabyte at most.
 const PIECES: usize = 16;
-/// Images of an index that are looked at.
+/// Most images of an index that are inspected.
 const MAX_CANDIDATES: usize = 8;
-/// Progress after which a cut does not count as a repetition, in bytes.
+/// Progress that resets the count of retries, in bytes.
 const PROGRESS: u64 = 1 << 20;
 
-/// What a name of a registry means.
+/// What a reference points to.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// Digest of what the name stands for: the manifest, or the index that it is in.
+    /// Digest of the document that the reference points to: the manifest, or the index that contains it.
     pub named: Hash256,
     /// Digest of the manifest.
     pub manifest: Hash256,
@@ -52,11 +53,11 @@ pub struct Resolved {
     pub layers: Vec<LayerBlob>,
 }
 
-/// Looks at an image, by tag or digest, without getting its layers. Of an index it is the first of the `wanted` images that
-/// `fits`; the first at all if none does.
+/// Finds an image by tag or digest, without its layers. In an index, it is the first of the `wanted` images that
+/// `fits`, or the first one if none does.
 ///
 /// # Errors
-/// As for [`Registry::manifest`]; manifests and configurations that do not belong together are nonsense.
+/// As for [`Registry::manifest`]; manifests and configurations that do not match are invalid.
 pub async fn resolve(
     registry: &Registry,
     repository: &str,
@@ -73,7 +74,7 @@ pub async fn resolve(
             for IndexEntry { manifest: entry, .. } in wanted.order(&entries).into_iter().take(MAX_CANDIDATES)
             {
                 let (bytes, own) = registry.manifest(repository, &format!("sha256:{}", entry.digest)).await?;
-                // An index in an index is allowed, and nobody needs it.
+                // Nested indexes are allowed, but not used in practice.
                 let Document::Image(image) = manifest::parse(&bytes).map_err(invalid)? else { continue };
                 let resolved = with_config(registry, repository, (digest, own), &image).await?;
                 if fits(&resolved.config) {
@@ -102,7 +103,7 @@ async fn with_config(
     Ok(Resolved { named, manifest, config_bytes, config, layers })
 }
 
-/// Bytes that were transferred.
+/// Count of transferred bytes.
 #[derive(Debug, Default, Clone)]
 pub struct Progress(Arc<AtomicU64>);
 
@@ -121,16 +122,16 @@ impl Progress {
     }
 }
 
-/// Layers on their way; dropping it stops the downloads.
+/// Layers being pulled. Dropping it stops the downloads.
 #[derive(Debug)]
 pub struct Pull {
     layers: VecDeque<oneshot::Receiver<Result<Unpacked>>>,
-    /// Only to be dropped: the results come by `layers`.
+    /// Only to be dropped: results arrive by `layers`.
     _tasks: JoinSet<()>,
 }
 
 impl Pull {
-    /// Starts to get `layers` of a repository, and to unpack them.
+    /// Starts to pull and unpack `layers` of a repository.
     pub fn start<S>(
         registry: &Arc<Registry>,
         repository: &str,
@@ -177,7 +178,7 @@ impl Pull {
         Some(result.map_err(ended).flatten())
     }
 
-    /// [`Pull::next`] if there is no need to wait for it.
+    /// Like [`Pull::next`], but returns `None` instead of waiting.
     pub fn ready(&mut self) -> Option<Result<Unpacked>> {
         let result = self.layers.front_mut()?.try_recv().ok()?;
         self.layers.pop_front();
@@ -185,7 +186,7 @@ impl Pull {
     }
 }
 
-/// Gets a layer and unpacks it while it comes.
+/// Downloads a layer and unpacks it as it arrives.
 async fn get<S>(mut download: Download, store: Arc<S>) -> Result<Unpacked>
 where
     S: AsRef<Store> + Send + Sync + 'static,
@@ -199,12 +200,12 @@ where
     let downloaded = download.run(&sender).await;
     drop(sender);
     let unpacked = unpack.await.map_err(|e| Error::Local { what: "unpack a layer", source: e.into() })?;
-    // Whatever was unpacked, the reason is what came from the registry.
+    // An error of the download is the cause of an error of unpacking.
     downloaded?;
     Ok(unpacked?)
 }
 
-/// Reads the pieces of a blob. A download that failed ends them too soon, and its error is told instead of that.
+/// Reads the pieces of a blob. If the download fails, they end early, and its error is reported instead.
 struct PieceReader {
     pieces: mpsc::Receiver<Bytes>,
     piece: Bytes,
@@ -224,7 +225,7 @@ impl Read for PieceReader {
     }
 }
 
-/// A blob on its way.
+/// The download of a blob.
 struct Download {
     registry: Arc<Registry>,
     repository: String,
@@ -235,7 +236,7 @@ struct Download {
 }
 
 impl Download {
-    /// Gets the blob; after a cut it goes on where it was.
+    /// Downloads the blob; after a break, it continues where it stopped.
     async fn run(&mut self, pieces: &mpsc::Sender<Bytes>) -> Result<()> {
         let registry = self.registry.clone();
         let limits = &registry.http().limits;
@@ -277,12 +278,12 @@ impl Download {
         if answer.status() == StatusCode::PARTIAL_CONTENT {
             let range = answer.headers().get(CONTENT_RANGE).and_then(|r| r.to_str().ok());
             if !range.is_some_and(|r| r.starts_with(&format!("bytes {offset}-"))) {
-                return Err(http.invalid("it sends another part of a blob than was asked for"));
+                return Err(http.invalid("it sent a different part of a blob than requested"));
             }
             skip = 0;
         }
         while let Some(mut piece) = http.piece(answer.body_mut()).await? {
-            // The registry began anew: these bytes are here.
+            // The registry started from the beginning: skip the bytes we have.
             let known = skip.min(piece.len() as u64);
             skip -= known;
             let new = piece.split_off(known as usize);
@@ -292,7 +293,8 @@ impl Download {
             self.hash.update(&new);
             self.written += new.len() as u64;
             self.progress.add(new.len() as u64);
-            // Where the layer cannot be unpacked nobody takes it, and the digest tells whether the registry is to blame.
+            // If the layer cannot be unpacked there is no receiver, and the digest shows whether the registry is to
+            // blame.
             let _ = pieces.send(new).await;
         }
         match self.written {

@@ -1,4 +1,4 @@
-//! Giving an image to a registry: its layers, as far as they are not there, its configuration, its manifest.
+//! Pushing an image to a registry: missing layers, configuration, manifest.
 
 use super::{
     Error, LayerBlob, Registry, Result,
@@ -17,19 +17,19 @@ use tokio::task::spawn_blocking;
 use walt_images::{Store, Temporary};
 use walt_types::{DiffId, Hash256, ImageId};
 
-/// Uploads at once.
+/// Parallel uploads.
 pub const PARALLEL: usize = 3;
 
-/// A blob that a layer is known to be in some registry.
+/// A known blob of a layer in a registry.
 #[derive(Debug, Clone)]
 pub struct KnownBlob {
     /// The blob.
     pub blob: LayerBlob,
-    /// A repository of the registry that is pushed to which had it, if there is one.
+    /// A repository of the target registry that had it, if any.
     pub repository: Option<String>,
 }
 
-/// Counts and hashes what goes through.
+/// A writer that counts and hashes.
 struct Tee<W> {
     inner: W,
     hash: Sha256,
@@ -65,8 +65,8 @@ fn compress(store: &Store, layer: &DiffId) -> Result<(Temporary, LayerBlob)> {
     Ok((file, blob))
 }
 
-/// Sees to it that a repository has a layer, and gives its blob there. `known` are blobs of it: one that the
-/// repository has, or that another repository can give, is not sent.
+/// Makes sure that a repository has a layer, and returns its blob there. `known` are blobs of the layer: if the
+/// repository has one, or can mount one from another repository, it is not uploaded.
 ///
 /// # Errors
 /// The registry refuses or fails; the layer cannot be read.
@@ -90,7 +90,7 @@ where
         let Some(from) = from.as_deref().filter(|f| *f != repository) else { continue };
         match registry.begin_upload(repository, Some((&blob.digest, from))).await {
             Ok(None) => return Ok(blob.clone()),
-            // It has begun an upload instead, which is left to it; or the source may not be read by this user.
+            // The registry started an upload instead, which it will discard, or the user may not read the source.
             Ok(Some(_)) | Err(Error::Credentials { .. } | Error::NotFound { .. } | Error::Refused { .. }) => {
             }
             Err(e) => return Err(e),
@@ -100,14 +100,14 @@ where
     let done =
         work.await.unwrap_or_else(|e| Err(Error::Local { what: "compress a layer", source: e.into() }));
     let (file, blob) = done?;
-    // The same layer may have been sent by somebody else.
+    // Another client may have uploaded the same layer.
     if !registry.has_blob(repository, &blob.digest).await? {
         upload(registry, repository, &blob, &file, progress).await?;
     }
     Ok(blob)
 }
 
-/// Uploads a file as a blob; a cut upload begins anew.
+/// Uploads a file as a blob; an interrupted upload starts from the beginning.
 async fn upload(
     registry: &Registry,
     repository: &str,
@@ -122,7 +122,7 @@ async fn upload(
         let once = async {
             let begun = registry.begin_upload(repository, None).await?;
             let url =
-                begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it began"))?;
+                begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it started"))?;
             let body = http::file(file.path(), sent.clone()).await;
             let body = body.map_err(|source| Error::Local { what: "read a compressed layer", source })?;
             registry.finish_upload(repository, &url, &blob.digest, blob.size, body, &sent).await
@@ -142,14 +142,15 @@ async fn small_blob(registry: &Registry, repository: &str, bytes: &[u8]) -> Resu
     let digest = manifest::digest_of(bytes);
     if !registry.has_blob(repository, &digest).await? {
         let begun = registry.begin_upload(repository, None).await?;
-        let url = begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it began"))?;
+        let url =
+            begun.ok_or_else(|| registry.http().invalid("an upload that has ended before it started"))?;
         let (body, size) = (http::full(bytes.to_vec()), bytes.len() as u64);
         registry.finish_upload(repository, &url, &digest, size, body, &AtomicU64::new(0)).await?;
     }
     Ok(digest)
 }
 
-/// Puts a layer without a file into a repository, for an image that only has labels.
+/// Uploads an empty layer, for an image that only has labels.
 ///
 /// # Errors
 /// The registry refuses or fails.
@@ -164,7 +165,7 @@ pub async fn empty_layer(registry: &Registry, repository: &str) -> Result<LayerB
     Ok(LayerBlob { diff_id, digest, size: bytes.len() as u64, media_type: OCI_LAYER_GZIP.to_owned() })
 }
 
-/// Puts configuration and manifest of an image whose layers are there; gives the manifest's digest.
+/// Uploads configuration and manifest of an image whose layers are in the repository. Returns the manifest's digest.
 ///
 /// # Errors
 /// The registry refuses or fails.

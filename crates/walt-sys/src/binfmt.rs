@@ -1,4 +1,4 @@
-//! binfmt_misc: programs by which the kernel runs files of other kinds (Linux,
+//! binfmt_misc: handlers by which the kernel runs programs in other formats (Linux,
 //! Documentation/admin-guide/binfmt-misc.rst).
 
 use crate::{During, Error, Result};
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 const MOUNTED: &str = "/proc/sys/fs/binfmt_misc";
 /// File that takes new handlers.
 const REGISTER: &str = "register";
-/// File that tells whether handlers work at all.
+/// File with the state of binfmt_misc: enabled or disabled.
 const STATUS: &str = "status";
 /// Largest text of a handler that is read, in bytes; the kernel writes a page at most.
 const TEXT_MAX: u64 = 4096;
@@ -28,7 +28,7 @@ pub struct Binfmt {
 }
 
 impl Binfmt {
-    /// Opens the machine's mount, else one that nobody else sees. The kernel loads its module if it must.
+    /// Opens the machine's mount, else a private one. The kernel loads its module if needed.
     ///
     /// # Errors
     /// `ENODEV`: the kernel has no binfmt_misc. `EPERM`: not root.
@@ -66,7 +66,7 @@ impl Binfmt {
             if [".", "..", REGISTER, STATUS].contains(&name.as_str()) {
                 continue;
             }
-            // One that was removed meanwhile is not there any more.
+            // It may have been removed meanwhile.
             if let Ok(text) = self.read(&name) {
                 found.push((name, text));
             }
@@ -101,7 +101,7 @@ impl Binfmt {
         let what = || format!("write {name} of binfmt_misc");
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.dir, name, flags, Mode::empty()).during(what)?;
-        // In one call: the kernel takes each for a whole handler.
+        // In one call: the kernel takes each write for a whole handler.
         match std::fs::File::from(file).write(bytes).during(what)? {
             n if n == bytes.len() => Ok(()),
             n => Err(Error { what: what(), source: io::Error::other(format!("{n} bytes were taken")) }),

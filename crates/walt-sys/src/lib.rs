@@ -67,8 +67,8 @@ pub(crate) fn checked(answer: libc::c_long) -> std::io::Result<libc::c_long> {
     if answer < 0 { Err(std::io::Error::last_os_error()) } else { Ok(answer) }
 }
 
-/// Lets the runtime wait for a descriptor that it has no type for: a terminal, a pidfd. Needs a running
-/// tokio runtime with I/O enabled.
+/// Wraps a descriptor for tokio that has no type of its own there: a terminal, a pidfd. Needs a running tokio runtime
+/// with I/O enabled.
 pub fn async_fd(fd: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
     // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and `AsyncFd` removes its
     // registration before it drops what it holds.

@@ -20,7 +20,7 @@ pub const MAX_LOWERS: usize = 126;
 /// `redirect_dir=nofollow`: a layer cannot point elsewhere; `metacopy=off`: data is copied up with its
 /// metadata; `index=off`: no hard-link index outside the upper; `xino=off`: one filesystem, not needed.
 const OVERLAY_OPTIONS: &str = "redirect_dir=nofollow,metacopy=off,index=off,xino=off";
-/// Directory beside the upper that holds the short names of the layers.
+/// Directory next to the upper directory, with the short names of the layers.
 const LINKS: &str = "l";
 /// Short name, among those of the layers, of the directory of upper and work with mapped numbers.
 const MAPPED_BASE: &str = "base";

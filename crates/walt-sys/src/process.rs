@@ -85,7 +85,7 @@ pub fn signal_fd(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
 }
 
 /// Ends a child by SIGKILL when it is dropped, also if the child is in the hands of a thread that waits for it. An
-/// operation holds it beside such a thread: when the operation is dropped, the thread waits for nobody any more.
+/// operation holds it together with such a thread: when the operation is dropped, the thread stops waiting.
 #[derive(Debug)]
 pub struct KillOnDrop(OwnedFd);
 

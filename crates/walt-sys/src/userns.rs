@@ -36,7 +36,7 @@ pub const END: u32 = 0x7fff_0000;
 pub const FAR: u32 = 0x8000_0000;
 /// Name of the directory in which [`probe`] works.
 const PROBE_DIR: &str = ".userns-probe";
-/// What the child of a probe says if it could not tell what is wrong.
+/// Error of the child of a probe if it cannot say what is wrong.
 const UNKNOWN: i32 = 255;
 
 /// Numbers in a namespace, and those on this machine that they are.
@@ -83,7 +83,7 @@ impl Namespaces {
     }
 }
 
-/// A child in new namespaces, which waits for a byte, mounts what it was told to, and ends; or for our end.
+/// A child in new namespaces. It waits for a byte, then does its mounts and ends; it also ends with this process.
 struct Sleeper {
     pid: i32,
     /// Its closing is the child's end.
@@ -121,7 +121,7 @@ impl Sleeper {
         Ok(Self { pid: pid as i32, wake: Some(writer) })
     }
 
-    /// Says which users and groups there are in its user namespace.
+    /// Writes the maps of users and groups of its user namespace.
     fn map(&self, first: u32) -> io::Result<()> {
         // All at once: the kernel takes one write.
         let lines: String =
@@ -131,7 +131,7 @@ impl Sleeper {
             .try_for_each(|name| std::fs::write(format!("/proc/{}/{name}", self.pid), &lines))
     }
 
-    /// Lets it mount, and waits for its end.
+    /// Starts its mounts, and waits for its end.
     fn mount(mut self) -> io::Result<()> {
         let mut wake = self.wake.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let woken = wake.write_all(&[1]);

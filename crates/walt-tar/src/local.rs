@@ -1,4 +1,4 @@
-//! Files of this machine, packed and unpacked as the user who runs the program.
+//! Packs and unpacks files of this machine, with the rights of the user who runs the program.
 
 use crate::{
     CopyError, Dialect, Error, Header, Time, Type, paths::split, read_file, read_header, write_file,
@@ -72,11 +72,11 @@ impl<T, E: Into<io::Error>> On<T> for Result<T, E> {
     }
 }
 
-/// Who is told what happens while files are packed or unpacked.
+/// Callbacks for progress and notes while files are packed or unpacked.
 pub struct Watch<'a> {
-    /// Told bytes of files, step by step.
+    /// Called with the number of bytes of files since the last call.
     pub progress: &'a mut dyn FnMut(u64),
-    /// Told sentences about what cannot be copied.
+    /// Called with sentences about files that cannot be copied.
     pub note: &'a mut dyn FnMut(String),
 }
 
@@ -87,7 +87,7 @@ pub struct Packing<'a> {
     pub name: &'a [u8],
     /// For which programs.
     pub dialect: Dialect,
-    /// All get this user and group.
+    /// User and group of all entries.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -189,7 +189,7 @@ fn pack_one(
         }
     }
     if header.kind == Type::File {
-        // A name that became a link or a device meanwhile is not opened.
+        // The name may have become a link or a device meanwhile: do not open it then.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
         let mut options = std::fs::OpenOptions::new();
         let opened = options.read(true).custom_flags(flags).open(path);
@@ -435,7 +435,7 @@ impl Unpacker<'_, '_> {
             if is_overlay_xattr(name) {
                 continue;
             }
-            // Through /proc: a directory's descriptor takes no other way on every kernel.
+            // Through /proc: the only way for a directory's descriptor that works on every kernel.
             let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
             match fs::setxattr(path.as_str(), OsStr::from_bytes(name), value, XattrFlags::empty()) {
                 // Not every file system, and not every user, has every attribute.

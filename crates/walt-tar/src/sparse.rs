@@ -1,4 +1,4 @@
-//! Files with holes in a tar, and the bytes of any file on their way between a tar and a file.
+//! Sparse files in a tar, and copying the bytes of any file between a tar and a file.
 //!
 //! Source: GNU tar manual, "Storing Sparse Files": the old GNU format (type `S`), and PAX 0.0, 0.1 and 1.0.
 
@@ -20,7 +20,7 @@ const CHUNK: usize = 1 << 18;
 const HOLE: usize = 4096;
 /// Digits of a number in a map, and its newline.
 const MAX_DIGITS: usize = 20;
-pub(crate) const DAMAGED: &str = "its map of a sparse file is damaged";
+pub(crate) const DAMAGED: &str = "the map of its sparse file is damaged";
 static ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// Where a file with holes has bytes: offset and length.
@@ -36,7 +36,7 @@ pub struct Sparse {
 }
 
 impl Sparse {
-    /// Is the map, if it is known, one of a file of this size of which `payload` bytes follow?
+    /// Whether the map, if it is known, fits a file of this size with `payload` bytes in the tar.
     pub(crate) fn fits(&self, payload: u64) -> bool {
         let small = i64::try_from(self.size).is_ok();
         small && self.map.as_ref().is_none_or(|map| in_order(map, self.size) == Some(payload))
@@ -170,10 +170,10 @@ fn unreadable(e: io::Error) -> Error {
     }
 }
 
-/// Why a file of a tar was not written.
+/// Why a file of a tar could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    /// The tar cannot be read further, or says nonsense.
+    /// The tar cannot be read, or is damaged.
     #[error(transparent)]
     Tar(#[from] Error),
     /// The file cannot be written.
@@ -197,8 +197,9 @@ pub fn read_regions(input: &mut impl Read, header: &Header, raw: &mut Vec<u8>) -
     }
 }
 
-/// Reads what follows a regular file's header, padding included, and writes it to `file`, which is new and empty. Holes
-/// stay holes, and blocks of zeros become holes. `progress` is told the bytes taken from the stream, step by step.
+/// Reads what follows a regular file's header, padding included, and writes it to `file`, which is new and empty.
+/// Holes stay holes, and blocks of zeros become holes. `progress` is called with the number of bytes taken from the
+/// stream since the last call.
 ///
 /// The caller has bounded [`Header::file_size`].
 pub fn read_file(
@@ -213,7 +214,7 @@ pub fn read_file(
     for (offset, length) in map {
         let (mut at, end) = (offset, offset + length);
         while at < end {
-            // Up to a border, so that zeros are seen in blocks of the file.
+            // Up to an aligned position, so that zeros are found in blocks of the file.
             let want = (end - at).min((buffer.len() - at as usize % HOLE.min(buffer.len())) as u64) as usize;
             input.read_exact(&mut buffer[..want]).map_err(unreadable)?;
             write_at(file, &buffer[..want], at).map_err(CopyError::File)?;
@@ -226,7 +227,7 @@ pub fn read_file(
     Ok(input.read_exact(&mut buffer[..padding]).map_err(unreadable)?)
 }
 
-/// Writes bytes at a place of a file, but for whole blocks of zeros.
+/// Writes bytes at a position of a file, except whole blocks of zeros.
 fn write_at(file: &mut File, bytes: &[u8], mut at: u64) -> io::Result<()> {
     let first = (at.next_multiple_of(HOLE as u64) - at).min(bytes.len() as u64) as usize;
     let (head, rest) = bytes.split_at(first);
@@ -260,8 +261,8 @@ impl Header {
     }
 }
 
-/// Where a file of `size` bytes, of which `blocks` times 512 are allocated, has bytes; `None` if it has no holes worth
-/// the mention, or more regions than a tar may have.
+/// Where a file of `size` bytes, of which `blocks` times 512 are allocated, has bytes; `None` if its holes are not
+/// worth it, or if it has more regions than a tar may have.
 pub fn holes(file: &File, size: u64, blocks: u64) -> io::Result<Option<Vec<Region>>> {
     if blocks.saturating_mul(512) >= size || size < 2 * HOLE as u64 {
         return Ok(None);
@@ -300,7 +301,8 @@ pub fn write_map(map: &[Region]) -> Vec<u8> {
 }
 
 /// Writes a regular file's entry: headers, bytes, padding. `header.size` is the file's size, `blocks` its allocation
-/// in 512 bytes; holes are not written. `progress` is told the bytes read from the file, step by step.
+/// in 512 bytes; holes are not written. `progress` is called with the number of bytes read from the file since the
+/// last call.
 ///
 /// Fails, with the stream in the middle of the entry, if the file becomes shorter meanwhile.
 pub fn write_file(
@@ -331,7 +333,7 @@ pub fn write_file(
             let want = left.min(buffer.len() as u64) as usize;
             let n = file.read(&mut buffer[..want])?;
             if n == 0 {
-                return Err(io::Error::other("it became shorter while it was read"));
+                return Err(io::Error::other("it became shorter while being read"));
             }
             out.write_all(&buffer[..n])?;
             left -= n as u64;

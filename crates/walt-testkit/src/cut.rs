@@ -1,4 +1,4 @@
-//! Clients that go while the server works for them, and what must not be left of it.
+//! Clients that disconnect while the server works for them, and checks that nothing is left over.
 
 use crate::{TestServer, User, until};
 use std::fs::{self, File};
@@ -6,12 +6,12 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// How long an operation may take to begin what it is to be cut off in, and a client to see its signal.
+/// How long an operation may take to reach the point where it is cut off, and a client to handle a signal.
 const LIMIT: Duration = Duration::from_secs(120);
-/// How long the server may take to clear away what was cut off.
+/// How long the server may take to clean up.
 const CLEAR: Duration = Duration::from_secs(60);
 
-/// How a client goes.
+/// How a client ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
     /// ctrl-C.
@@ -25,7 +25,7 @@ impl How {
     pub const ALL: [Self; 2] = [Self::Interrupted, Self::Killed];
 }
 
-/// Runs the client until `begun` says so of what it has said, and lets it go then.
+/// Runs the client until `begun` returns true for its output, and ends it then.
 ///
 /// # Panics
 /// If it ends before, or does not end then.
@@ -60,7 +60,7 @@ pub fn cut(server: &TestServer, user: User, words: &[&str], how: How, mut begun:
     fs::remove_file(&said).expect("the slot can be written");
 }
 
-/// Waits until the server has nothing left of what was cut off: neither files nor processes.
+/// Waits until the server has removed all files and processes of the operation.
 ///
 /// # Panics
 /// If it has.

@@ -21,7 +21,7 @@ pub fn built(name: &str) -> PathBuf {
     result_of(name, make, digest.trim())
 }
 
-/// What a recipe of the tests makes, by its path in the repository; as [`built`].
+/// Like [`built`], for a recipe of the tests, by its path in the repository.
 ///
 /// # Panics
 /// If the recipe fails; its messages are on standard error.
@@ -75,7 +75,7 @@ pub struct Kernel {
     pub modules: PathBuf,
 }
 
-/// The kernel of the default image `name`, unpacked once beside what its recipe made.
+/// The kernel of the default image `name`, unpacked once next to the result of its recipe.
 ///
 /// # Panics
 /// If the image has not one kernel and its modules where `pc-x86-64-mini` has them.

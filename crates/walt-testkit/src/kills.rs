@@ -1,4 +1,5 @@
-//! What tests share that kill a server at random moments: the moments, by a seed, and the end of those who use it.
+//! For tests that kill a server at random moments: a seeded random generator, and a flag that stops the server's
+//! users.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ impl Random {
     /// By the seed in `WALT_TEST_SEED`, else by the clock; says for `what` it is, and which seed.
     ///
     /// # Panics
-    /// If the variable is no number.
+    /// If the variable is not a number.
     pub fn seeded(what: &str) -> Self {
         let seed = match std::env::var("WALT_TEST_SEED") {
             Ok(text) => text.parse().unwrap_or_else(|e| panic!("WALT_TEST_SEED is '{text}': {e}")),
@@ -51,7 +52,7 @@ impl Random {
     }
 }
 
-/// Raises a flag when it is dropped: lets the others end when the one who kills has finished, or panics.
+/// Raises a flag when it is dropped, so that other threads end when the killing thread finishes or panics.
 #[derive(Debug)]
 pub struct StopAll<'a>(pub &'a AtomicBool);
 

@@ -21,8 +21,8 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// Plugs one into a server's bridge: the interface is up and has no address. `number` tells it
-    /// from others of the same server, and is the end of its Ethernet address `52:54:00:57:4c:…`.
+    /// Plugs one into a server's bridge: the interface is up and has no address. `number` distinguishes it from
+    /// others of the same server, and is the end of its Ethernet address `52:54:00:57:4c:…`.
     ///
     /// # Panics
     /// If it cannot be made (root is needed).

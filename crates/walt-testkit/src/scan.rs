@@ -90,7 +90,7 @@ pub fn tcp(from: IpAddr, to: SocketAddr) -> TcpPorts {
                         std::thread::sleep(Duration::from_millis(1));
                         continue;
                     }
-                    // An error: there is no way to that address, so nothing is reached.
+                    // There is no route to that address, so nothing is reached.
                     Ok(_) | Err(_) => {}
                 }
                 break;
@@ -141,7 +141,7 @@ pub fn udp(to: SocketAddr, ports: &BTreeSet<u16>, wait: Duration) -> BTreeSet<u1
         socket.set_nonblocking(true).expect("a socket can be told not to block");
         let mut target = to;
         target.set_port(port);
-        // No way to that address is as good as no answer.
+        // No route to that address counts as no answer.
         let sent = socket.connect(target).is_ok() && socket.send(b"anybody there?").is_ok();
         (port, socket, sent)
     };

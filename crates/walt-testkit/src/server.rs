@@ -24,7 +24,7 @@ pub const SLOTS: u8 = 32;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long one question whether it is there may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a server that cannot start may take to say so, and one that was told to end to leave.
+/// How long a server may take to report that it cannot start, and to end.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long a run of the client may take; waiting for a boot is the longest.
 const RUN_LIMIT: Duration = Duration::from_secs(450);
@@ -310,7 +310,7 @@ impl TestServer {
         command
     }
 
-    /// Lets a program run as somebody, with the environment in which the client finds this server.
+    /// Prepares a program to run as a user, with the environment in which the client finds this server.
     pub fn as_user(&self, mut command: Command, user: User) -> Command {
         command.env("WALT_SERVER", format!("unix:{}", self.socket().display()));
         command.env_remove("WALT_USERNAME").current_dir("/");

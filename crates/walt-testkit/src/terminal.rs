@@ -12,7 +12,7 @@ use walt_sys::pty;
 const ROWS: u16 = 40;
 /// Columns: wide, so that lines of the tests are not wrapped.
 const COLS: u16 = 240;
-/// How long a program may take to end once it was told to, before it is killed.
+/// How long a program may take to end by itself before it is killed.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Numbers the commands of all shells.

@@ -1,7 +1,9 @@
-//! The serial port of a guest: read from the log that qemu writes, typed to by a socket that is open only meanwhile.
+//! The serial port of a guest: output is read from the log that qemu writes, input goes to a socket that is open only
+//! while somebody types.
 //!
-//! A client of the socket that does not read stops the guest; one of the file cannot. So watchers read the file, as
-//! many as like, and only the keyboard connects: it throws away what it reads, and leaves 1 s after the last key.
+//! A client of the socket that does not read blocks the guest; a reader of the file cannot. So any number of watchers
+//! read the file, and only the keyboard connects to the socket: it discards what it reads, and disconnects 1 s after
+//! the last key.
 
 use crate::{Error, Result, failed};
 use std::collections::VecDeque;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 pub const LOG_CAP: u64 = 8 * 1024 * 1024;
 /// How much of the log stays when its head is dropped, in bytes.
 pub const LOG_KEEP: u64 = 1024 * 1024;
-/// Where the kept tail goes: the log's name with this appended.
+/// Suffix of the file with the tail that is kept.
 const OLD: &str = ".1";
 /// How long after the last key the socket stays open.
 pub const KEYBOARD_IDLE: Duration = Duration::from_secs(1);
@@ -27,7 +29,7 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
 const KEYBOARD_QUEUE: usize = 64;
 /// How long a guest may leave typed bytes unread before they are dropped.
 const KEYBOARD_PATIENCE: Duration = Duration::from_secs(2);
-/// How much of the log is looked at for its last line, in bytes.
+/// How much of the log is searched for its last line, in bytes.
 const LAST_LINE_WINDOW: u64 = 8 * 1024;
 /// Longest last line that is shown, in characters.
 const LAST_LINE_MAX: usize = 200;
@@ -39,7 +41,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log at this path, which need not be there yet.
+    /// The log at this path, which need not exist yet.
     pub fn new(path: impl Into<PathBuf>) -> Log {
         Log { path: path.into() }
     }
@@ -79,8 +81,8 @@ impl Log {
         Ok(last_line(&self.tail(LAST_LINE_WINDOW)?))
     }
 
-    /// Drops the head of the log if it is longer than `cap`: the last `keep` bytes go to a file beside it, and the log
-    /// starts again at zero. Safe while qemu writes, which appends. Returns whether it did.
+    /// Drops the head of the log if it is longer than `cap`: the last `keep` bytes go to a file next to it, and the
+    /// log starts again at zero. Safe while qemu writes, which appends. Returns whether it did.
     ///
     /// # Errors
     /// When the copy cannot be written; the log is then as it was.
@@ -116,7 +118,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// What was written since, at most `limit` bytes. After the log was trimmed or begun anew, from its beginning.
+    /// What was written since, at most `limit` bytes. If the log was trimmed or restarted, it is read from its
+    /// beginning.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -138,7 +141,7 @@ impl Follower {
     }
 }
 
-/// Types on a console. Dropping it lets go after the last key was delivered.
+/// Types on a console. After it is dropped, it disconnects once the last key was delivered.
 #[derive(Debug)]
 pub struct Keyboard {
     keys: SyncSender<Vec<u8>>,
@@ -167,7 +170,7 @@ impl Keyboard {
         match self.keys.try_send(bytes.to_vec()) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                Err(Error::Timeout("take what was typed"))
+                Err(Error::Timeout("accept the typed input"))
             }
         }
     }
@@ -176,7 +179,7 @@ impl Keyboard {
 /// Delivers keys until the keyboard is dropped.
 fn deliver(socket: &Path, typed: &Receiver<Vec<u8>>) {
     while let Ok(first) = typed.recv() {
-        // qemu may be between two starts: what is typed then goes nowhere, as on a machine that is off.
+        // qemu may be restarting: input is lost then, as on a machine that is off.
         let Ok(stream) = UnixStream::connect(socket) else { continue };
         if stream.set_nonblocking(true).is_ok() && converse(stream, first, typed).is_none() {
             return;
@@ -184,7 +187,7 @@ fn deliver(socket: &Path, typed: &Receiver<Vec<u8>>) {
     }
 }
 
-/// Writes what is typed and throws away what comes, until nothing was typed for a while. `None`: the keyboard is gone.
+/// Writes typed input and discards output, until nothing was typed for a while. `None`: the keyboard is gone.
 fn converse(mut stream: UnixStream, first: Vec<u8>, typed: &Receiver<Vec<u8>>) -> Option<()> {
     let mut waiting: VecDeque<u8> = first.into();
     let mut last_progress = Instant::now();
@@ -238,8 +241,8 @@ pub fn last_line(bytes: &[u8]) -> Option<String> {
     Some(line.chars().take(LAST_LINE_MAX).collect())
 }
 
-/// Text as a person would read it: escape sequences and control characters gone, and of what was written over after a
-/// carriage return, only the last.
+/// Text as it would appear on a screen: without escape sequences and control characters; after a carriage return, the
+/// new text replaces the old.
 pub fn plain_text(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let mut out = String::with_capacity(text.len());

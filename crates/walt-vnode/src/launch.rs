@@ -21,9 +21,9 @@ use walt_sys::process::{Cgroup, ProcessId, spawn_detached};
 const MAX_BOOT_FILE: u64 = 1024 * 1024 * 1024;
 /// Initrds are concatenated at multiples of this, in bytes: the kernel skips the zeroes between them.
 const INITRD_ALIGNMENT: u64 = 4;
-/// How long a process whose socket closed may take to be gone.
+/// How long a process may take to end after it closed its socket.
 const END_GRACE: Duration = Duration::from_secs(1);
-/// How often a wait looks again.
+/// Interval between two checks while waiting.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How much of qemu's own messages goes into an error, in bytes.
 const QEMU_LOG_TAIL: u64 = 2000;
@@ -153,11 +153,11 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         command.env("PATH", path);
     }
     let process = spawn_detached(&mut command)?;
-    // Closes our copies: the tap must go with qemu.
+    // Closes our copies: the tap must disappear with qemu.
     drop(command);
     let identity = Identity { pid: process.pid, start_time: process.start_time, uuid: spec.uuid.clone() };
     let pidfd = process.open().map_err(|e| {
-        // It ended at once: what it said is the reason.
+        // It ended at once: its messages are the reason.
         Error::NotStarted(qemu_log_tail(directory).unwrap_or_else(|| e.to_string()))
     })?;
     let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd };
@@ -191,7 +191,7 @@ pub(crate) fn may_use_kvm(account: Account) -> std::result::Result<(), String> {
         || kvm.mode() & 0o006 == 0o006
         || kvm.mode() & 0o060 == 0o060
         || (kvm.uid() == account.uid && kvm.mode() & 0o600 == 0o600);
-    if allowed { Ok(()) } else { Err(format!("{KVM} may be used by root only; give it to the group kvm")) }
+    if allowed { Ok(()) } else { Err(format!("only root may use {KVM}; give it to the group kvm")) }
 }
 
 fn qemu_log_tail(directory: &Path) -> Option<String> {
@@ -209,8 +209,8 @@ fn listen(path: &Path) -> Result<UnixListener> {
     UnixListener::bind(path).map_err(failed(what()))
 }
 
-/// One descriptor that qemu's account can open again by `/proc/self/fd`: the file itself where everybody may read it
-/// and it is alone, else a sealed copy in memory.
+/// One descriptor that qemu's account can open again by `/proc/self/fd`: a single file that everybody may read, else
+/// a sealed copy in memory.
 fn boot_file_fd(files: Vec<File>) -> Result<OwnedFd> {
     let what = || "read a boot file";
     if let [file] = &files[..] {
@@ -243,8 +243,8 @@ fn boot_file_fd(files: Vec<File>) -> Result<OwnedFd> {
     Ok(memory.into())
 }
 
-/// Finds the machine that an earlier server started in this directory. `None`: there is none any more, and what was
-/// left of it has been removed.
+/// Finds the machine that an earlier server started in this directory. `None`: it has ended, and its leftovers have
+/// been removed.
 ///
 /// A process with the right number and start time that does not answer as this machine is ended: nobody could control
 /// it.
@@ -260,8 +260,7 @@ pub fn adopt(directory: &Path, cgroup: Option<Cgroup>) -> Result<Option<Vm>> {
     };
     let socket = path_of(directory, "qmp.sock");
     let Some(identity) = identity else {
-        // A server that was killed between starting qemu and noting its number leaves a machine that only the socket
-        // knows of.
+        // If the server was killed before it recorded the number of qemu, only the socket identifies the machine.
         if let Ok(mut qmp) = Qmp::connect(&socket, QMP_TIMEOUT) {
             qmp.quit()?;
         }
@@ -283,7 +282,7 @@ pub fn adopt(directory: &Path, cgroup: Option<Cgroup>) -> Result<Option<Vm>> {
 /// Removes what a machine that has ended leaves, but not its logs.
 fn clean(directory: &Path, cgroup: Option<&Cgroup>) -> Result<()> {
     for name in ["vm.json", "qmp.sock", "console.sock"] {
-        // What cannot be removed now is replaced by the next start.
+        // Files that cannot be removed are replaced by the next start.
         let _ = std::fs::remove_file(path_of(directory, name));
     }
     // A process that has ended leaves its group when its parent has taken note, which may be a moment later.
@@ -349,7 +348,7 @@ impl Vm {
             match rustix::event::poll(&mut ended, Some(&limit)) {
                 Ok(count) => return count > 0,
                 Err(rustix::io::Errno::INTR) => {}
-                // Only a descriptor that is none fails otherwise.
+                // It cannot fail otherwise: the descriptor is valid.
                 Err(_) => return !self.identity.process().exists(),
             }
         }
@@ -373,7 +372,7 @@ impl Vm {
         path_of(&self.directory, "console.sock")
     }
 
-    /// Ends it at once, as by pulling the plug, and removes what it leaves except its logs.
+    /// Ends it at once, as by pulling the plug, and removes its files except the logs.
     ///
     /// # Errors
     /// [`Error::Timeout`] when the process stays, which is the kernel's doing.

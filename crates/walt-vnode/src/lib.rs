@@ -5,7 +5,7 @@
 //!  (nothing) ──────► running, detached ─────────────────────────────────────────────► (nothing)
 //!                       │        ▲
 //!           server dies ▼        │ adopt: pid + start time, then the uuid by QMP
-//!                    running, alone
+//!                    running, no server
 //! ```
 //!
 //! One directory per node, 0700, belongs to the server; qemu, under an account of its own, gets everything it needs as
@@ -17,13 +17,13 @@
 //! | `console.log` | what the guest wrote on its serial port ([`console::Log`]) |
 //! | `console.sock` | to type ([`console::Keyboard`]) |
 //! | `qmp.sock` | control ([`qmp::Qmp`]) |
-//! | `qemu.log` | what qemu itself had to say |
+//! | `qemu.log` | messages of qemu itself |
 //!
-//! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, rather than whether `/dev/kvm` is there.
+//! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, not only whether `/dev/kvm` exists.
 //!
-//! Limits: x86-64 guests on x86-64 hosts, one network card. Two roads ([`BootMethod`]): given kernel and initrds, where a
-//! guest's reboot ends qemu (`-no-reboot`) and the caller starts it anew; and from the card by iPXE, where it stays. All
-//! waits are bounded by the constants below.
+//! Limits: x86-64 guests on x86-64 hosts, one network card. Two boot methods ([`BootMethod`]): with a given kernel
+//! and initrds, where a guest's reboot ends qemu (`-no-reboot`) and the caller starts it again; and from the network
+//! card by iPXE, where qemu keeps running. All waits are bounded by the constants below.
 
 pub mod console;
 mod launch;
@@ -63,7 +63,7 @@ pub enum Error {
     /// qemu ended while it started.
     #[error("qemu did not start: {0}")]
     NotStarted(String),
-    /// qemu did not do in time what it was told.
+    /// qemu did not carry out a command in time.
     #[error("qemu did not {0} in time")]
     Timeout(&'static str),
     /// qemu answered a QMP command by an error.

@@ -1,6 +1,6 @@
-//! Does KVM work here, for this kernel? `/dev/kvm` does not tell: on some hosts (nested ones, for example) an ordinary
-//! kernel hangs under it. So the kernel is booted once, without initrd and root: where KVM works, it comes to its panic
-//! "unable to mount root" within a second or two, and qemu ends.
+//! Finds out whether KVM works here for a kernel. The existence of `/dev/kvm` is not enough: on some hosts (nested
+//! ones, for example) an ordinary kernel hangs. So the kernel is booted once, without initrd and root: if KVM works,
+//! it panics with "unable to mount root" within a second or two, and qemu ends.
 //!
 //! The verdict holds for one kernel and one qemu: [`key`] names the pair, and the caller keeps the verdict under it.
 
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use walt_types::Mac;
 
-/// How long a kernel may take to its panic. Under KVM it needs a second or two.
+/// How long a kernel may take to panic. Under KVM it needs a second or two.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Memory of the machine that is tried, in MiB.
 const PROBE_MEMORY: u32 = 256;
@@ -21,9 +21,9 @@ const PROBE_MEMORY: u32 = 256;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How much of the console is looked at, in bytes.
 const CONSOLE_TAIL: u64 = 64 * 1024;
-/// Shows the first messages early, and ends by itself.
+/// Prints the first messages early, and ends by itself.
 const COMMAND_LINE: &str = "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1";
-/// What a kernel says that came as far as it can.
+/// Messages of a kernel that got as far as it can.
 const ARRIVED: [&str; 2] = ["Kernel panic - not syncing", "Unable to mount root fs"];
 
 /// What a probe found.
@@ -74,7 +74,7 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
         boot: BootMethod::Direct { command_line: COMMAND_LINE.into() },
         acceleration: Acceleration::Kvm,
     };
-    // The console of an earlier trial must not be taken for that of this one.
+    // Remove the console of an earlier trial.
     match std::fs::remove_dir_all(directory) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(failed(format!("remove {}", directory.display()))(e));

@@ -6,14 +6,14 @@ use walt_types::Mac;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
-/// Manufacturer of the machine, as the guest's firmware tables and the iPXE variable tell it.
+/// Manufacturer of the machine, in the guest's firmware tables and the iPXE variable.
 pub const MANUFACTURER: &str = "QEMU";
-/// Product name of the machine, as the guest's firmware tables and the iPXE variable tell it.
+/// Product name of the machine, in the guest's firmware tables and the iPXE variable.
 pub const PRODUCT: &str = "Standard PC (i440FX + PIIX, 1996)";
 
 /// What seccomp forbids qemu: old system calls, gaining privileges, starting programs, changing its scheduling.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
-/// How long the firmware waits before it tries again, when nothing could be booted; in milliseconds.
+/// How long the firmware waits before it retries a failed boot, in milliseconds.
 const RETRY_MS: u32 = 5000;
 /// Number of the descriptor set through which qemu opens the console's log.
 const LOG_FDSET: u32 = 1;
@@ -37,8 +37,8 @@ pub enum BootMethod {
         /// Command line of the guest's kernel.
         command_line: String,
     },
-    /// From its network card, by the iPXE that qemu puts into it (package ipxe-qemu), as a machine of the room
-    /// does. A guest's reboot boots again, in the same qemu.
+    /// From its network card, by the iPXE that qemu puts into it (package ipxe-qemu), like a physical machine. A
+    /// guest's reboot boots again, in the same qemu.
     Pxe,
 }
 
@@ -148,7 +148,7 @@ fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// The version that qemu tells, such as `QEMU emulator version 7.2.22 (Debian …)`.
+/// The version that qemu reports, such as `QEMU emulator version 7.2.22 (Debian …)`.
 ///
 /// # Errors
 /// When the program cannot be run (package `qemu-system-x86`).

@@ -27,7 +27,7 @@ impl Qmp {
     /// Connects and negotiates.
     ///
     /// # Errors
-    /// When nobody listens, or what answers is no QMP, or not in time (another client may be connected).
+    /// When nobody listens, the answer is not QMP, or it is late (another client may be connected).
     pub fn connect(path: &Path, timeout: Duration) -> Result<Qmp> {
         let name = path.display().to_string();
         let stream = UnixStream::connect(path).map_err(failed(format!("connect to {name}")))?;
@@ -100,7 +100,7 @@ impl Qmp {
         }
     }
 
-    /// Presses the power button; whether the guest cares is its affair.
+    /// Presses the power button. The guest may ignore it.
     ///
     /// # Errors
     /// As [`Qmp::execute`].
@@ -141,7 +141,7 @@ impl Qmp {
         self.events.push_back(event);
     }
 
-    /// The next line; `None` when it is not complete at the deadline (what came of it is kept).
+    /// The next line; `None` if it is not complete at the deadline (the part that arrived is kept).
     fn line(&mut self, deadline: Instant) -> Result<Option<Value>> {
         let reading = || format!("read from {}", self.name);
         loop {

@@ -1,3 +1,3 @@
-#: fails cannot be reached
+#: fails cannot reach the server
 FROM scratch
 ADD http://127.0.0.1:9/x /x

@@ -1,35 +1,35 @@
-//! What `ADD` unpacks: tars, by what is in them and not by their names.
+//! Which files `ADD` unpacks: tars, detected by their content and not by their names.
 
 use std::fs::File;
 use std::io;
 use walt_images::compression::{Compression, Decompressed, decompress};
 
-/// What `ADD` makes of a file.
+/// How `ADD` treats a file.
 pub(super) enum Content {
-    /// A tar, without its compression.
+    /// A tar, decompressed.
     Tar(Box<Decompressed<'static>>),
-    /// A file that is copied as it is; one that looks like an archive, for this reason.
+    /// A file that is copied; if it looks like an archive, the reason why it is not unpacked.
     File(Option<String>),
 }
 
-/// Names of archives that other programs unpack; `.tar.*` besides.
+/// Suffixes of archives that other programs unpack, in addition to `.tar.*`.
 const ARCHIVE_NAMES: [&[u8]; 12] = [
     b".tar", b".tgz", b".taz", b".tbz", b".tbz2", b".tb2", b".txz", b".tlz", b".tzst", b".tzo", b".tlz4",
     b".cpio",
 ];
 
-/// Does a name promise an archive? That of a zip file does not: no builder unpacks these.
+/// Whether this is the name of an archive. Zip files do not count: no builder unpacks them.
 fn has_archive_name(name: &[u8]) -> bool {
     let name = name.to_ascii_lowercase();
     let before_last = name.iter().rposition(|b| *b == b'.').map_or(&b""[..], |dot| &name[..dot]);
     ARCHIVE_NAMES.iter().any(|end| name.ends_with(end)) || before_last.ends_with(b".tar")
 }
 
-/// Looks whether a file is a tar, whatever it is compressed with.
+/// Finds out whether a file is a tar, whatever its compression.
 pub(super) fn archive(file: File, name: &[u8]) -> io::Result<Content> {
     let mut content = decompress(file)?;
     let compression = content.compression;
-    // A compressed file that holds no tar is an ordinary file.
+    // A compressed file without a tar in it is an ordinary file.
     let (seems, why) = match content.first_block() {
         Ok(start) if start.first_chunk().is_some_and(walt_tar::is_header) => {
             return Ok(Content::Tar(Box::new(content)));
@@ -39,9 +39,9 @@ pub(super) fn archive(file: File, name: &[u8]) -> io::Result<Content> {
             (false, "it is an empty tar".into())
         }
         Ok(_) if compression == Compression::None => {
-            (false, "it is neither a tar nor one with gzip, bzip2, xz or zstd".into())
+            (false, "it is not a tar, nor one compressed with gzip, bzip2, xz or zstd".into())
         }
-        Ok(_) => (false, format!("what {} packed in it is not a tar", compression.name())),
+        Ok(_) => (false, format!("the {} data in it is not a tar", compression.name())),
         Err(e) => (false, format!("it cannot be read as {}: {e}", compression.name())),
     };
     Ok(Content::File((seems || has_archive_name(name)).then_some(why)))

@@ -1,4 +1,4 @@
-//! Sources of `ADD` that are elsewhere: fetched in a container of their own, see [`crate::fetch`].
+//! Remote sources of `ADD`: each one is fetched in a container of its own, see [`crate::fetch`].
 
 use super::{Executor, Host, at, blocking};
 use crate::{
@@ -18,16 +18,16 @@ use walt_images::{ImageConfig, View};
 /// Longest identity, and longest sentence about a failure, in bytes.
 const MAX_TEXT: u64 = 4096;
 
-/// Something that was fetched.
+/// A fetched source.
 #[derive(Debug, Clone)]
 pub(super) struct Identified {
-    /// What it is: the digest of a file, the commit of a tree.
+    /// Its identity: the digest of a file, the commit of a tree.
     pub identity: String,
     pub content: Fetched,
 }
 
 impl<H: Host> Executor<'_, H> {
-    /// Fetches something, unless this build has it already.
+    /// Fetches a source, unless this build has done so already.
     pub(super) async fn fetched(&mut self, line: usize, remote: &Remote) -> Result<Identified> {
         if let Some(found) = self.fetched.get(remote) {
             return Ok(found.clone());
@@ -86,10 +86,10 @@ impl<H: Host> Executor<'_, H> {
 }
 
 fn job(remote: &Remote) -> Result<String> {
-    serde_json::to_string(remote).map_err(|e| Error::io("express", &PathBuf::from(remote.url()), e.into()))
+    serde_json::to_string(remote).map_err(|e| Error::io("encode", &PathBuf::from(remote.url()), e.into()))
 }
 
-/// Not through a link, and without waiting for whoever may have put something else there.
+/// Opens a regular file without following a link and without blocking on a fifo.
 fn open(path: &Path) -> Option<std::fs::File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Some(rustix::fs::open(path, flags, FileMode::empty()).ok()?.into())

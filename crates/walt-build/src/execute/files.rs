@@ -1,4 +1,4 @@
-//! `COPY`, `ADD` and `WORKDIR`: layers that the composer makes.
+//! `COPY`, `ADD` and `WORKDIR`: layers made by the composer.
 
 use super::{Executor, Host, Key, at, blocking};
 use crate::{
@@ -48,7 +48,7 @@ impl<H: Host> Executor<'_, H> {
         self.keep(&key, composer).await
     }
 
-    /// Puts what was made into the store, and remembers it.
+    /// Puts the layer into the store and caches the result.
     async fn keep(&mut self, key: &str, composer: Composer<'_>) -> Result<Option<DiffId>> {
         let writing = self.host.writing().await;
         let layer = match blocking(&self.cancelled, || composer.finish())? {

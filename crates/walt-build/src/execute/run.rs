@@ -1,4 +1,4 @@
-//! `RUN`: a container in a process of its own, and the layer that it leaves.
+//! `RUN`: a container in a process of its own, and the layer of its changes.
 
 use super::{Executor, Host, Key, at, blocking, is_cancelled, shown};
 use crate::{
@@ -22,10 +22,10 @@ use walt_images::{EMPTIED, ImageConfig, LeftOut, Prepared, SaveRules, View};
 use walt_sys::userns;
 use walt_types::DiffId;
 
-/// Bytes of a command's output that are passed on at once.
+/// Bytes of a command's output that are passed on at a time.
 const CHUNK: usize = 16 << 10;
-/// Said of a step whose process left no result.
-const NO_ANSWER: &str = "the process of this step ended without an answer: the server's log may say why";
+/// The error of a step whose process left no result.
+const NO_ANSWER: &str = "the process of this step ended without a result: see the server's log";
 
 impl<H: Host> Executor<'_, H> {
     pub(super) fn new_dir(&mut self, what: &str) -> Result<PathBuf> {
@@ -39,7 +39,7 @@ impl<H: Host> Executor<'_, H> {
         layers.iter().rev().map(|layer| self.store.layer_fs(layer)).collect()
     }
 
-    /// What a command is shown, with what the key of its step gets for it.
+    /// Prepares a mount of a command, and adds it to the key of the step.
     async fn mount(
         &mut self,
         stage: usize,
@@ -61,8 +61,7 @@ impl<H: Host> Executor<'_, H> {
             MountKind::Cache { id, from, source, sharing, mode, uid, gid } => {
                 let dir = self.host.cache_dir(id).map_err(at(line))?;
                 if from.is_some() || source != "/" {
-                    let why =
-                        "a cache that starts with files of a stage is not offered: copy them in the command";
+                    let why = "a cache that starts with files of a stage is not supported: copy them in the command";
                     return Err(Error::Dockerfile { line, why: why.into() });
                 }
                 let prepare = || -> std::io::Result<()> {
@@ -74,13 +73,15 @@ impl<H: Host> Executor<'_, H> {
                     Ok(())
                 };
                 prepare().map_err(|e| Error::io("prepare", &dir, e))?;
-                // A private cache is one that others wait for: it is used by one build at a time, too.
+                // A private cache is locked, too: only one build at a time uses it.
                 MountSource::Cache { dir, locked: *sharing != Sharing::Shared }
             }
             MountKind::Tmpfs { size } => MountSource::Tmpfs(*size),
             MountKind::Ssh => {
                 self.host
-                    .line("Note: the mount of type ssh is left out: there is no key of yours here.".into())
+                    .line(
+                        "Note: the mount of type ssh is left out: the server does not have your keys.".into(),
+                    )
                     .await;
                 return Ok(None);
             }
@@ -88,7 +89,7 @@ impl<H: Host> Executor<'_, H> {
                 let Some(bytes) = self.order.secrets.get(id) else {
                     if *required {
                         let why =
-                            format!("the secret '{id}' is needed: give it with --secret id={id},src=FILE");
+                            format!("the secret '{id}' is required: pass it with --secret id={id},src=FILE");
                         return Err(Error::Dockerfile { line, why });
                     }
                     return Ok(None);
@@ -140,7 +141,7 @@ impl<H: Host> Executor<'_, H> {
         let container = self.host.container(self.number, run.network, image, &trees);
         let mut spec = container.await.map_err(at(step.line))?;
         if [account.uid, account.gid].iter().chain(&account.groups).any(|id| *id >= userns::END) {
-            // Nobody of that number is in it.
+            // The user namespace does not map that number.
             spec.users = None;
         }
         spec.lowers = self.lowers(layers);
@@ -163,7 +164,7 @@ impl<H: Host> Executor<'_, H> {
         Ok(layer)
     }
 
-    /// Makes a layer of what a container has left on top of `view`, if it is anything.
+    /// Makes a layer of the changes that a container made on top of `view`, if there are any.
     pub(super) async fn kept(&mut self, dir: &Path, view: &Arc<View>) -> Result<Option<DiffId>> {
         let layer_dir = dir.join("layer");
         let prepared =
@@ -176,7 +177,7 @@ impl<H: Host> Executor<'_, H> {
                     self.host.line(format!("Note: /{path} is {reason}.")).await;
                 }
                 let writing = self.host.writing().await;
-                // What is not wanted any more does not come into the store.
+                // A cancelled layer must not be stored.
                 if *self.cancelled.borrow() {
                     return Err(Error::Cancelled);
                 }
@@ -186,12 +187,12 @@ impl<H: Host> Executor<'_, H> {
                 Some(info.diff_id)
             }
         };
-        // What is left (trees that were shown, empty directories) is of no use; the build's end removes it at the latest.
+        // The rest (mounted trees, empty directories) is removed now, or else at the end of the build.
         let _ = blocking(&self.cancelled, || std::fs::remove_dir_all(dir));
         Ok(layer)
     }
 
-    /// Has the step's own process run the container.
+    /// Starts the process of the step, which runs the container.
     pub(super) async fn in_container(
         &mut self,
         dir: &Path,
@@ -199,7 +200,7 @@ impl<H: Host> Executor<'_, H> {
         secrets: &Secrets,
     ) -> Result<Outcome> {
         let path = dir.join(step::SPEC);
-        let bytes = serde_json::to_vec(spec).map_err(|e| Error::io("express", &path, e.into()))?;
+        let bytes = serde_json::to_vec(spec).map_err(|e| Error::io("encode", &path, e.into()))?;
         std::fs::write(&path, bytes).map_err(|e| Error::io("write", &path, e))?;
         let failed = |e| Error::io("start", self.order.program, e);
         let (reader, writer) = std::io::pipe().map_err(failed)?;
@@ -211,13 +212,13 @@ impl<H: Host> Executor<'_, H> {
             .stdout(writer.try_clone().map_err(failed)?)
             .stderr(writer);
         let mut child = command.spawn().map_err(failed)?;
-        // It holds the writing end of the pipe.
+        // It has the writing end of the pipe.
         drop(command);
         let mut stdin = child.stdin.take();
-        let mut line = serde_json::to_vec(secrets).map_err(|e| Error::io("express", &path, e.into()))?;
+        let mut line = serde_json::to_vec(secrets).map_err(|e| Error::io("encode", &path, e.into()))?;
         line.push(b'\n');
         if let Some(stdin) = &mut stdin {
-            // A process that has ended before it read says why in its result.
+            // A process that ended before it read the secrets reports why in its result.
             let _ = stdin.write_all(&line).await;
         }
         let mut output = tokio::net::unix::pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
@@ -236,7 +237,7 @@ impl<H: Host> Executor<'_, H> {
         drop(stdin);
         let path = dir.join(step::RESULT);
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::io("understand", &path, e.into())),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| Error::io("parse", &path, e.into())),
             Err(_) => Ok(Outcome::Error(NO_ANSWER.into())),
         }
     }

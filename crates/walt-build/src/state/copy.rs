@@ -9,7 +9,7 @@ use crate::{
     remote::Remote,
 };
 
-/// Said of a URL that ends up in a directory.
+/// The error about a URL without a file name and a destination directory.
 pub(crate) const NAMELESS: &str =
     "the URL does not say what the file is called: name it in the destination, as /directory/name";
 
@@ -27,20 +27,20 @@ pub(crate) struct Copy {
     pub link: bool,
     pub parents: bool,
     pub exclude: Vec<String>,
-    /// Whether archives are unpacked; none: as `ADD` and `COPY` do by themselves.
+    /// Whether archives are unpacked; `None`: the default of `ADD` and `COPY`.
     pub unpack: Option<bool>,
-    /// What the one source that is fetched must be.
+    /// Checksum of the only remote source.
     pub checksum: Option<String>,
 }
 
-/// Where something copied comes from.
+/// A source.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Origin {
     /// A path with wildcards.
     Path(String),
-    /// A file written down in the Dockerfile: name and content.
+    /// A here-document: name and content.
     Inline(String, String),
-    /// Something that is fetched.
+    /// A remote source.
     Remote(Remote),
 }
 
@@ -142,10 +142,10 @@ impl State {
 
 fn origin(add: bool, keep_git_dir: bool, text: String) -> std::result::Result<Origin, String> {
     match Remote::parse(&text, keep_git_dir) {
-        // As with git@…, which COPY has no use for either.
-        Ok(Some(_)) | Err(_) if !add => {
-            Err(format!("'{text}' is no path: COPY takes files of the directory, of a stage or of an image"))
-        }
+        // Like git@…, which COPY does not support either.
+        Ok(Some(_)) | Err(_) if !add => Err(format!(
+            "'{text}' is not a path: COPY takes files of the directory, of a stage or of an image"
+        )),
         Ok(Some(remote)) => Ok(Origin::Remote(remote)),
         Ok(None) if text.is_empty() => Err("a source is empty".into()),
         Ok(None) => Ok(Origin::Path(text)),
@@ -153,7 +153,7 @@ fn origin(add: bool, keep_git_dir: bool, text: String) -> std::result::Result<Or
     }
 }
 
-/// As [`absolute`], for the destination of a copy: what means a directory keeps a slash at its end.
+/// Like [`absolute`], for the destination of a copy: a directory keeps its final slash.
 pub(super) fn destination(workdir: &str, dest: &str) -> String {
     let directory = dest.is_empty() || dest.ends_with('/') || dest == "." || dest.ends_with("/.");
     let mut path = absolute(workdir, dest);

@@ -18,7 +18,7 @@ pub(crate) struct Globals<'a> {
 }
 
 impl<'a> Globals<'a> {
-    /// `architecture` is that of this machine, in Go's names, `target` what the result is for.
+    /// `architecture` is that of this machine, in Go's names; `target` is the platform of the result.
     pub fn new(
         file: &Dockerfile,
         given: &'a BuildArgs,
@@ -73,14 +73,15 @@ impl<'a> Globals<'a> {
     pub fn expand(&self, line: usize, text: &str, escape: char) -> Result<String> {
         let found = self.expand_option(line, text, escape)?;
         match found.is_empty() {
-            true => {
-                Err(wrong(line, format!("'{text}' names no image: is an ARG before FROM without a value?")))
-            }
+            true => Err(wrong(
+                line,
+                format!("'{text}' does not name an image: does an ARG before FROM lack a value?"),
+            )),
             false => Ok(found),
         }
     }
 
-    /// Names that were given and that no `ARG` asked for.
+    /// Given names without an `ARG`.
     pub fn unused(&self) -> Vec<&str> {
         let known = |name: &&String| self.used.contains(*name) || PREDEFINED.contains(&name.as_str());
         self.given.keys().filter(|n| !known(n)).map(String::as_str).collect()

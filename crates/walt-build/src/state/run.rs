@@ -12,7 +12,7 @@ use crate::{
 /// A command.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Run {
-    /// The program and its arguments; with a script of its own, the script is to be put before them.
+    /// The program and its arguments. If there is a script, it is put before them.
     pub argv: Vec<String>,
     /// A here-document that names its interpreter.
     pub script: Option<String>,
@@ -57,7 +57,7 @@ impl State {
                         other => {
                             return Err(wrong(
                                 line,
-                                format!("--network={other} is not known: use default or none"),
+                                format!("unknown network '{other}': use default or none"),
                             ));
                         }
                     };

@@ -9,7 +9,7 @@ const MAX_PORTS: u32 = 65_536;
 /// `80`, `80/udp`, `80-82/tcp` as the entries of a configuration. Addresses and ports of a host before it, as in
 /// `127.0.0.1:8080:80`, mean nothing in an image.
 pub(super) fn port_range(text: &str) -> std::result::Result<Vec<String>, String> {
-    let why = || format!("'{text}' is no port: use 80, 80/udp or 80-82/tcp");
+    let why = || format!("'{text}' is not a port: use 80, 80/udp or 80-82/tcp");
     let (host, inside) = match text.rsplit_once(':') {
         Some((host, inside)) => (Some(host), inside),
         None => (None, text),
@@ -83,13 +83,13 @@ fn duration(text: &str) -> Option<u64> {
         rest = &rest[end..];
         total += number * unit;
     }
-    // Ten years: what is longer is a slip.
+    // Longer than ten years is a mistake.
     (!text.is_empty() && total < 3.2e17).then_some(total as u64)
 }
 
 pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result::Result<Value, String> {
     let Some(test) = test else {
-        // Options mean nothing then.
+        // Options are ignored then.
         return Ok(json!({"Test": ["NONE"]}));
     };
     let words = match test {
@@ -115,8 +115,8 @@ pub(super) fn healthcheck(flags: &[Flag], test: Option<&Command>) -> std::result
         if text.is_empty() {
             continue;
         }
-        let nanoseconds =
-            duration(text).ok_or_else(|| format!("--{}={text} is no duration as 1m30s", flag.name))?;
+        let nanoseconds = duration(text)
+            .ok_or_else(|| format!("--{}={text} is not a duration such as 1m30s", flag.name))?;
         if nanoseconds > 0 {
             value[key] = json!(nanoseconds);
         }

@@ -10,11 +10,11 @@ use walt_tar::paths::{join, split};
 /// Mount points that the image lacks: made before the command, and removed after it unless it has used them.
 pub(super) struct MountPoints {
     root: OwnedFd,
-    /// Who root is in the tree.
+    /// The number of the tree's root user.
     owner: u32,
     /// Path, whether it is a directory.
     made: Vec<(Vec<u8>, bool)>,
-    /// Directories that something was made in: their times before, and after.
+    /// Directories in which a mount point was made: their times before and after.
     touched: BTreeMap<Vec<u8>, (Timespec, Timespec)>,
 }
 
@@ -36,7 +36,7 @@ impl MountPoints {
         rustix::fs::fstat(self.at(path, OFlags::PATH)?)
     }
 
-    /// Where a path leads with symbolic links followed inside the tree; names that do not exist stay.
+    /// Resolves a path inside the tree, following symbolic links. Names that do not exist stay.
     fn real(&self, path: &[u8]) -> rustix::io::Result<Vec<u8>> {
         let names = |path: &[u8]| {
             path.split(|b| *b == b'/')
@@ -73,7 +73,7 @@ impl MountPoints {
         Ok(at)
     }
 
-    /// Calls `f` as root of the tree.
+    /// Calls `f` as the tree's root user.
     fn acting<T: Send>(&mut self, f: impl FnOnce(&mut Self) -> T + Send) -> Result<T> {
         match self.owner {
             0 => Ok(f(self)),
@@ -81,7 +81,7 @@ impl MountPoints {
         }
     }
 
-    /// Makes a mount point, and the directories above it, where the tree has none.
+    /// Makes a mount point and its parents, unless they exist.
     pub fn make(&mut self, target: &str, dir: bool) -> Result<()> {
         self.acting(|mount_points| mount_points.make_as_root(target, dir))?
     }
@@ -118,7 +118,7 @@ impl MountPoints {
         Ok(())
     }
 
-    /// Removes what is still as it was made. What the command has put something into, or replaced, is its own.
+    /// Removes mount points that are still as they were made. Those that the command has used or replaced stay.
     pub fn remove(&mut self) -> Result<()> {
         self.acting(Self::remove_as_root)
     }
@@ -135,7 +135,7 @@ impl MountPoints {
             if !as_made || rustix::fs::unlinkat(&parent, name, flags).is_err() {
                 continue;
             }
-            // The command has not changed the directory: it gets the time it had. Else the one it had now.
+            // If the command has not changed the directory, it gets back its old time.
             let last = match self.touched.get(dir) {
                 Some((before, after)) if *after == now => *before,
                 _ => now,
@@ -143,7 +143,7 @@ impl MountPoints {
             let times = Timestamps { last_access: last, last_modification: last };
             let _ = rustix::fs::utimensat(&parent, ".", &times, AtFlags::empty());
             if let Some(touched) = self.touched.get_mut(dir) {
-                // The next one that goes from here finds the time that is right already.
+                // The next mount point in the same directory must keep this time.
                 *touched = (last, last);
             }
         }

@@ -1,4 +1,4 @@
-//! What is shown to a command beside the image.
+//! Prepares the mounts of a command.
 
 use super::{HOSTNAME, MountSource, SCRIPT, Secrets, StepSpec, make_dir, mount_points::MountPoints, overlay};
 use rustix::fs::FileType;
@@ -17,7 +17,7 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Value {
     bundle::bind(source, target, &["rbind", "nosuid", "nodev", "rprivate", access])
 }
 
-/// Where things are prepared, and for whom.
+/// Where mounts are prepared, and for whom.
 pub(super) struct Workspace<'a> {
     /// The step's directory.
     pub dir: &'a Path,
@@ -46,7 +46,7 @@ impl Workspace<'_> {
         Ok(path)
     }
 
-    /// A cache, with the numbers that the command sees.
+    /// Mounts a cache with the numbers of the user namespace, if there is one.
     fn cache(&self, dir: &Path, number: usize) -> Result<PathBuf> {
         let Some(namespaces) = self.namespaces else { return Ok(dir.to_owned()) };
         let at = make_dir(&self.dir.join(format!("cache-{number}")))?;
@@ -55,7 +55,7 @@ impl Workspace<'_> {
     }
 }
 
-/// Prepares what is shown to the command, and the places where it is shown.
+/// Prepares the mounts of the command, and makes their mount points.
 pub(super) fn mounts(
     workspace: &Workspace<'_>,
     spec: &StepSpec,
@@ -107,11 +107,11 @@ pub(super) fn mounts(
                 let base = workspace.dir.join(format!("tree-{number}"));
                 let root = overlay(&base, lowers, None, workspace.namespaces)?;
                 let found = open_in(&root, source)
-                    .map_err(|e| Error::io("find the source of a mount,", Path::new(source), e.into()))?;
+                    .map_err(|e| Error::io("find the source of the mount", Path::new(source), e.into()))?;
                 let meta = rustix::fs::fstat(&found)
-                    .map_err(|e| Error::io("look at", Path::new(source), e.into()))?;
+                    .map_err(|e| Error::io("read the metadata of", Path::new(source), e.into()))?;
                 let is_dir = FileType::from_raw_mode(meta.st_mode).is_dir();
-                // Bound to a name of our own: the path could lead elsewhere when the runtime follows it.
+                // Bound to a path of our own: the path in the tree could change before the runtime follows it.
                 let at = base.join("at");
                 match is_dir {
                     true => drop(make_dir(&at)?),

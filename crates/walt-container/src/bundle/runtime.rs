@@ -1,4 +1,4 @@
-//! Running the OCI runtime's program.
+//! Runs the program of the OCI runtime.
 
 use crate::{Error, Result};
 use std::os::fd::OwnedFd;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
-/// Where the runtime writes what went wrong, in the session's directory.
+/// Log of the runtime, in the session's directory.
 const LOG: &str = "runtime.log";
 /// The bundle's file.
 pub const CONFIG: &str = "config.json";
@@ -42,14 +42,14 @@ fn stdio(fd: Option<OwnedFd>) -> Stdio {
 impl Runtime {
     /// Starts the program. Its working directory is the session's, so that names of sockets stay short.
     pub fn spawn(&self, arguments: &[&str], streams: Streams) -> Result<Child> {
-        // What an earlier call complained about is not this one's error.
+        // Errors of an earlier call must not be taken for those of this one.
         let _ = std::fs::remove_file(self.dir.join(LOG));
         let mut command = self.command(arguments);
         command.stdin(stdio(streams.stdin)).stdout(stdio(streams.stdout)).stderr(stdio(streams.stderr));
         command.spawn().map_err(|source| Error::NoRuntime { program: self.program.clone(), source })
     }
 
-    /// Starts the program in the same way, with our own output and errors and no input.
+    /// Like [`Runtime::spawn`], with the output and errors of this process and no input.
     pub fn spawn_inheriting(&self, arguments: &[&str]) -> Result<Child> {
         let _ = std::fs::remove_file(self.dir.join(LOG));
         let mut command = self.command(arguments);
@@ -70,7 +70,7 @@ impl Runtime {
         command
     }
 
-    /// What a call that failed wrote into its log: the last message of level error, or the status.
+    /// The error of a failed call: the last message of level error in its log, or its status.
     pub fn failure(&self, action: &str, status: std::process::ExitStatus) -> Error {
         let message = self.logged_error();
         Error::Runtime { action: action.into(), message: message.unwrap_or_else(|| status.to_string()) }
@@ -98,8 +98,8 @@ impl Runtime {
         self.root.join(&self.id).exists()
     }
 
-    /// Makes the runtime forget a container whose processes have all ended, as its `delete` would: the rest
-    /// is its control group. Saves starting the program, a fifth of the time of a short session.
+    /// Removes the runtime's state of a container whose processes have all ended, as its `delete` does; only the
+    /// control group is left then. This saves a start of the program, a fifth of the time of a short session.
     pub fn forget(&self) -> Result<()> {
         let state = self.root.join(&self.id);
         match std::fs::remove_dir_all(&state) {
@@ -108,7 +108,7 @@ impl Runtime {
         }
     }
 
-    /// Makes the runtime forget the container, killing what is left of it.
+    /// Has the runtime remove the container and kill its processes.
     pub async fn delete(&self) -> Result<()> {
         if self.knows() {
             self.call("remove the container", &["delete", "--force", &self.id]).await

@@ -130,11 +130,11 @@ pub const READ_ONLY: [(&str, &str); 5] = [
     ("/proc/sysrq-trigger", "resets the server"),
 ];
 
-/// Settings of services that a container cannot give them, and whose absence systemd does not take on the chin as it
-/// does that of its other sandboxes: it would not start the service. In the order of the lines: a user namespace; a user
-/// that exists while the service runs (its directories are made of mounts; the service runs as root, or as the `User=`
-/// that it names); what is bound to other places (one list for read-only and writable; the service sees the image's
-/// own); memory in the place of a directory; a journal of its own; scheduling ahead of the server's own programs.
+/// Settings of services that a container cannot provide, and without which systemd does not start the service (it
+/// ignores other sandboxes that are missing). In the order of the lines: a user namespace; a user that exists while
+/// the service runs (its directories are made of mounts; the service runs as root, or as the `User=` that it names);
+/// what is bound to other places (one list for read-only and writable; the service sees the image's own); memory in
+/// the place of a directory; a journal of its own; scheduling ahead of the server's own programs.
 const SERVICES: &str = "[Service]\nPrivateUsers=no\nDynamicUser=no\nBindReadOnlyPaths=\nTemporaryFileSystem=\n\
                         LogNamespace=\nCPUSchedulingPolicy=other\nCPUSchedulingPriority=0\nIOSchedulingClass=best-effort\n";
 

@@ -14,13 +14,13 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-/// How long a holder may take to greet: it does nothing else that blocks.
+/// How long a holder may take to send its greeting. It never blocks for long.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 
-/// What comes from a holder.
+/// A message from a holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// Output, or what the terminal shows.
+    /// Output of the shell or its terminal.
     Stdout(Vec<u8>),
     /// Error output of a shell without a terminal.
     Stderr(Vec<u8>),
@@ -28,13 +28,13 @@ pub enum Incoming {
     Event(Event),
 }
 
-/// The half that hears. Not safe to cancel in the middle of [`Reader::next`]: give it a task of its own.
+/// The receiving half. [`Reader::next`] is not cancel-safe: give it a task of its own.
 #[derive(Debug)]
 pub struct Reader {
     from: BufReader<OwnedReadHalf>,
 }
 
-/// The half that asks.
+/// The sending half.
 #[derive(Debug)]
 pub struct Writer {
     to: OwnedWriteHalf,
@@ -44,13 +44,13 @@ pub struct Writer {
 /// A connection to a holder.
 #[derive(Debug)]
 pub struct Client {
-    /// What the holder said about the session when it greeted.
+    /// State of the session in the holder's greeting.
     pub state: State,
     reader: Reader,
     writer: Writer,
 }
 
-/// A short name for a path in `dir`, however long that is: a socket's address has 108 bytes (unix(7)).
+/// A short path for a name in `dir`, however long that is: the address of a socket has at most 108 bytes (unix(7)).
 pub(super) fn short(dir: &Path, name: &str) -> Result<(std::os::fd::OwnedFd, PathBuf)> {
     let fd = rustix::fs::open(dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::io("open", dir, e.into()))?;
@@ -59,7 +59,7 @@ pub(super) fn short(dir: &Path, name: &str) -> Result<(std::os::fd::OwnedFd, Pat
 }
 
 impl Client {
-    /// Connects to the holder of the session in `dir`. An error of kind `Io` says that none is alive.
+    /// Connects to the holder of the session in `dir`. An error of kind `Io` means that none is running.
     pub async fn connect(dir: &Path) -> Result<Self> {
         let path = dir.join(SOCKET);
         let (_dir, address) = short(dir, SOCKET)?;
@@ -78,7 +78,7 @@ impl Client {
             Some(Incoming::Event(Event::Hello { version, .. })) => {
                 Err(Error::Version { what: "the session's holder", found: version, known: VERSION })
             }
-            other => Err(Error::Protocol(format!("{other:?} as greeting"))),
+            other => Err(Error::Protocol(format!("{other:?} instead of a greeting"))),
         }
     }
 
@@ -87,7 +87,7 @@ impl Client {
         (self.reader, self.writer)
     }
 
-    /// Asks and waits for the answer; events that belong to an attached client are passed over.
+    /// Sends a request and waits for the answer. Events for an attached client are ignored.
     async fn ask(&mut self, request: &Request) -> Result<Event> {
         self.writer.request(request).await?;
         loop {
@@ -101,12 +101,16 @@ impl Client {
                     | Event::Status { .. }),
                 )) => return Ok(event),
                 Some(_) => {}
-                None => return Err(Error::Protocol(format!("the end, instead of an answer to {request:?}"))),
+                None => {
+                    return Err(Error::Protocol(format!(
+                        "the end of the connection instead of an answer to {request:?}"
+                    )));
+                }
             }
         }
     }
 
-    /// How the session is now.
+    /// Current state of the session.
     pub async fn status(&mut self) -> Result<State> {
         match self.ask(&Request::Status).await? {
             Event::Status { state } => Ok(state),
@@ -123,8 +127,8 @@ impl Client {
         }
     }
 
-    /// Stops, unmounts, ends the holder: then `layer/fs` is the change and nobody can write to it.
-    /// [`Error::Refused`] leaves the session stopped or as it was.
+    /// Stops the container, unmounts the overlay and ends the holder: then `layer/fs` has the changes and nobody can
+    /// write to it. [`Error::Refused`] leaves the session stopped or as it was.
     pub async fn seal(mut self) -> Result<Vec<String>> {
         match self.ask(&Request::Seal).await? {
             Event::Sealed { notes } => Ok(notes),
@@ -132,12 +136,12 @@ impl Client {
         }
     }
 
-    /// Kills, unmounts, ends the holder. The session's directory can be removed then.
+    /// Kills the container, unmounts the overlay and ends the holder. The session's directory can be removed then.
     pub async fn discard(mut self) -> Result<()> {
         self.ask(&Request::Discard).await.map(drop)
     }
 
-    /// Starts a new container over the changes of a stopped session, by `spec.json` as it is now.
+    /// Starts a new container with the changes of a stopped session, by the present `spec.json`.
     pub async fn restart(&mut self) -> Result<Vec<String>> {
         match self.ask(&Request::Restart).await? {
             Event::Started { notes } => Ok(notes),
@@ -147,7 +151,7 @@ impl Client {
 }
 
 impl Reader {
-    /// The next thing that the holder says; `None` when it has ended or hung up.
+    /// The next message of the holder; `None` once it has ended or closed the connection.
     pub async fn next(&mut self) -> Result<Option<Incoming>> {
         Ok(match read_frame(&mut self.from).await? {
             None => None,
@@ -162,7 +166,9 @@ impl Reader {
 impl Writer {
     /// Sends a request.
     pub async fn request(&mut self, request: &Request) -> Result<()> {
-        write_message(&mut self.to, request).await.map_err(|e| Error::io("ask the holder at", &self.path, e))
+        write_message(&mut self.to, request)
+            .await
+            .map_err(|e| Error::io("send a request to the holder at", &self.path, e))
     }
 
     /// Sends input for the shell, of any length.

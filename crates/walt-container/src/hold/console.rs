@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
-/// Pieces of input that may wait for the shell to read; then their sender waits.
+/// Most pieces of input that wait for the shell; beyond that, their sender waits.
 const INPUT_QUEUE: usize = 16;
 
 /// Something for the shell's input.
@@ -87,8 +87,8 @@ impl Console {
         Ok(console)
     }
 
-    /// Hangs up: what reads its terminal or pipe finds the end. A shell that is process 1 ignores signals
-    /// that it has no handler for (pid_namespaces(7)), but not this.
+    /// Hangs up: readers of the terminal or pipe get the end of file. A shell that is process 1 ignores signals
+    /// without a handler (pid_namespaces(7)), but not this.
     pub fn hang_up(self) {
         for reader in self.aborts {
             reader.abort();
@@ -115,7 +115,7 @@ async fn read_all(holder: Rc<Holder>, fd: Rc<AsyncFd<OwnedFd>>, kind: Kind) {
         match got {
             Ok(Ok(0) | Err(_)) => return,
             Ok(Ok(count)) => {
-                // Another reader may have filled the room meanwhile: the bound is exceeded by one piece.
+                // Another reader may have used the space meanwhile: the limit is exceeded by one piece.
                 holder.output.borrow_mut().push(kind, &buffer[..count]);
                 holder.notify();
             }
@@ -137,7 +137,7 @@ async fn write_all(fd: Rc<AsyncFd<OwnedFd>>, mut queue: mpsc::Receiver<Input>, m
             match ready.try_io(|fd| Ok(rustix::io::write(fd.get_ref(), rest)?)) {
                 Ok(Ok(count)) => rest = &rest[count..],
                 Ok(Err(e)) if e.kind() == io::ErrorKind::Interrupted => {}
-                // The shell has closed its input: what is left has no reader.
+                // The shell has closed its input: the rest is dropped.
                 Ok(Err(_)) => return,
                 Err(_would_block) => {}
             }

@@ -33,7 +33,7 @@ pub struct Child {
     pub ended: watch::Receiver<Option<i32>>,
 }
 
-/// Everything a holder knows. One thread; nothing is borrowed across an await.
+/// State of a holder. It is used by one thread; nothing is borrowed across an await.
 #[derive(Debug)]
 pub struct Holder {
     pub dir: SessionDir,
@@ -44,7 +44,7 @@ pub struct Holder {
     pub start_notes: RefCell<Vec<String>>,
     /// Notes about the stop, for the user.
     pub stop_notes: RefCell<Vec<String>>,
-    /// Counts changes of state and output; waiting tasks look again.
+    /// Counts changes of state and output; waiting tasks check again.
     pub changed: watch::Sender<u64>,
     pub init: RefCell<Option<Child>>,
     /// The shell, while it runs.
@@ -56,16 +56,16 @@ pub struct Holder {
     pub attached: Cell<u64>,
     /// Held by whatever changes the container's existence.
     pub operation: Mutex<()>,
-    /// A stop was asked for: a start that still waits gives up.
+    /// A stop was requested: a start that still waits gives up.
     pub stopping: Cell<bool>,
     pub finished: Notify,
-    /// Where a starting OS says that it is up.
+    /// Socket on which a starting OS reports that it is up.
     pub notify_socket: RefCell<Option<UnixDatagram>>,
     pub mounted: Cell<bool>,
     netns: Option<OwnedFd>,
     /// Its user namespace, if it has one: that of [`HoldSpec::users`].
     namespaces: Option<Namespaces>,
-    /// The image's programs are emulated as long as somebody keeps the handler: the server may be gone.
+    /// Keeps the handler that emulates the image's programs: the server may be gone.
     _emulation: Option<Emulation>,
     runtime_dir: PathBuf,
 }
@@ -79,7 +79,7 @@ impl Holder {
     pub fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.borrow_mut());
         if let Err(e) = self.dir.write_state(&self.state.borrow()) {
-            // A full disk must not end the session; the socket still tells the state.
+            // A full disk must not end the session; clients still get the state over the socket.
             super::log(&e);
         }
         self.notify();
@@ -113,7 +113,7 @@ impl Holder {
         Cgroup::new(&self.spec.borrow().cgroup)
     }
 
-    /// What the bundle must know about the mounted tree. Paths are resolved inside it.
+    /// Facts about the mounted tree for the bundle. Paths are resolved inside the tree.
     pub fn facts(&self) -> Result<Facts> {
         let root = self.root();
         let shell = if executable_in(&root, "/bin/bash") { "/bin/bash" } else { "/bin/sh" };
@@ -129,12 +129,12 @@ impl Holder {
         })
     }
 
-    /// A copy: a bind mount by path could be led out of the tree by a symbolic link.
+    /// Copies the file: a symbolic link could lead a bind mount by path out of the tree.
     fn copy_cpuinfo(&self, root: &Path) -> Result<Option<PathBuf>> {
         let Ok(found) = open_in(root, "/etc/cpuinfo") else { return Ok(None) };
         let copy = self.dir.file("cpuinfo");
         let failed = |e| Error::io("copy /etc/cpuinfo of the image to", &copy, e);
-        // Opened anew, for reading, by a name that cannot be led astray; a fifo or device is not opened.
+        // Opened again for reading, by its descriptor, so that no link is followed; a fifo or device is not opened.
         let meta = rustix::fs::fstat(&found).map_err(|e| failed(e.into()))?;
         if !rustix::fs::FileType::from_raw_mode(meta.st_mode).is_file() {
             return Ok(None);
@@ -158,10 +158,10 @@ impl Holder {
         Ok(())
     }
 
-    /// Gives the next OS an empty `/run` with our settings.
+    /// Mounts an empty `/run` with our settings for the next OS.
     pub fn fresh_run(&self) -> Result<()> {
         let run = self.dir.file("run");
-        // Not mounted is fine; still in use cannot be, since no container is left.
+        // It may not be mounted. It cannot be in use, since no container is left.
         let _ = mount::unmount(&run);
         let owner = self.container_root();
         mount::tmpfs(&run, &format!("{RUN_TMPFS},uid={owner},gid={owner}"))?;
@@ -175,7 +175,7 @@ impl Holder {
                 path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
                 std::fs::File::create(path)?.write_all(text.as_bytes())?;
             }
-            // Not below system/: that this directory exists is how programs see that systemd runs.
+            // Not below system/: programs take the existence of that directory for a running systemd.
             let units = run.join("systemd/system.control");
             std::fs::create_dir_all(&units)?;
             std::fs::create_dir_all(run.join("host"))?;
@@ -205,7 +205,7 @@ impl Holder {
     }
 }
 
-/// Gives a tree that nobody else changes to a user.
+/// Makes a user the owner of a tree that nobody else changes.
 fn chown_tree(path: &Path, user: u32) -> std::io::Result<()> {
     std::os::unix::fs::lchown(path, Some(user), Some(user))?;
     if path.symlink_metadata()?.is_dir() {
@@ -223,7 +223,7 @@ fn executable_in(root: &Path, path: &str) -> bool {
     })
 }
 
-/// How long a lock that is held is tried for: whoever asks [`is_held`] has it for a moment.
+/// How long to wait for the lock: [`is_held`] takes it for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// Pause between two tries.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -245,7 +245,7 @@ fn lock(dir: &SessionDir) -> Result<std::fs::File> {
     }
 }
 
-/// Whether a holder of the session in `dir` is alive, also one that starts and does not answer yet.
+/// Whether a holder of the session in `dir` is running, including one that is starting and does not answer yet.
 pub fn is_held(dir: &Path) -> bool {
     setup::is_locked(&dir.join("lock"))
 }
@@ -306,7 +306,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
             Ok(())
         }
         Err(e) => {
-            // The first error is the one to tell.
+            // Report the first error.
             let _ = life::kill(&holder).await;
             holder.update(|s| s.phase = Phase::Stopped);
             Err(e)
@@ -320,7 +320,7 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
 
 /// Mounts, connects and starts the container, then opens the socket.
 async fn begin(holder: &Rc<Holder>, link: Link) -> Result<UnixListener> {
-    // What a holder that died left behind, if any.
+    // Leftovers of a holder that was killed.
     setup::remove_leftovers(&holder.runtime(), &holder.cgroup()).await?;
     holder.mount()?;
     link.ready().await?;
@@ -336,7 +336,7 @@ async fn begin(holder: &Rc<Holder>, link: Link) -> Result<UnixListener> {
     Ok(listener)
 }
 
-/// Where systemd is init, it ends what stays in a service's control group: leave it.
+/// Leaves the server's control group if systemd is init: it kills all processes of a service's group.
 fn leave_the_servers_group(spec: &HoldSpec) -> Result<Option<Cgroup>> {
     if !process::systemd_is_init() {
         return Ok(None);

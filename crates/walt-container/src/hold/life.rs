@@ -1,8 +1,8 @@
 //! Start and end of a container.
 //!
-//! End of a session whose OS runs: what was exec'd (hang-up, terminate, 2 s, kill); then the image's
-//! shutdown hook, 20 s; then signal 37 to its init, 10 s; then kill. A process that ignores `SIGTERM` would
-//! otherwise make systemd wait for 90 s.
+//! A session with an OS is stopped in these steps: exec'd processes (hang-up, terminate, 2 s, kill); the image's
+//! shutdown hook, 20 s; signal 37 to its init, 10 s; kill. A process that ignores `SIGTERM` would otherwise make
+//! systemd wait for 90 s.
 
 use super::client::short;
 use super::console::{Console, ShellStreams};
@@ -29,11 +29,11 @@ const OS_END_LIMIT: Duration = Duration::from_secs(20);
 const INIT_END_LIMIT: Duration = Duration::from_secs(10);
 /// How long a killed process may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// How long an OS may take to come up before the shell is started all the same.
+/// How long an OS may take to come up before the shell is started anyway.
 const OS_START_LIMIT: Duration = Duration::from_secs(30);
 /// How many times longer the OS may take for all this on an emulated CPU.
 const EMULATION_FACTOR: u32 = 6;
-/// After this time, an init that has not shown to be systemd is taken as one that never says it is up.
+/// After this time, an init that is not known to be systemd is assumed never to report that it is up.
 const OTHER_INIT_LIMIT: Duration = Duration::from_secs(3);
 /// How long output may be held open by others after the shell has ended.
 const DRAIN_LIMIT: Duration = Duration::from_millis(100);
@@ -49,7 +49,7 @@ const CONSOLE_SOCKET: &str = "console.sock";
 const PROCESS: &str = "process.json";
 const PID: &str = "pid";
 
-/// How long something may take in the container of this session.
+/// A limit, scaled for emulated CPUs.
 fn scaled(holder: &Holder, limit: Duration) -> Duration {
     if holder.spec.borrow().emulated { limit * EMULATION_FACTOR } else { limit }
 }
@@ -60,7 +60,7 @@ pub async fn start_container(holder: &Rc<Holder>) -> Result<()> {
     let runtime = holder.runtime();
     if spec.mode == Mode::Os {
         holder.fresh_run()?;
-        // Before the OS starts, so that it finds somebody to tell.
+        // Before the OS starts, so that the socket exists.
         holder.notify_socket.replace(Some(bind_notify(holder)?));
         if spec.users.is_some() {
             holder.cgroup().below(bundle::GROUP).delegate(holder.container_root())?;
@@ -119,12 +119,12 @@ fn bind_notify(holder: &Holder) -> Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Waits until the OS says that it is up, or for a bounded time. Returns notes for the user.
+/// Waits until the OS reports that it is up, or for a bounded time. Returns notes for the user.
 async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
     let run = holder.dir.file("run");
     let (init, socket) = (holder.init.borrow().clone(), holder.notify_socket.take());
     let (Some(mut init), Some(socket)) = (init, socket) else {
-        return Err(Error::Start("the OS is gone".into()));
+        return Err(Error::Start("the OS has ended".into()));
     };
     let mut changed = holder.changed.subscribe();
     let up = async {
@@ -134,7 +134,7 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
                 Ok(n) if message[..n].split(|b| *b == b'\n').any(|line| line == b"READY=1") => break,
                 Ok(_) => {}
                 Err(e) => {
-                    super::log(format_args!("cannot hear from the OS: {e}"));
+                    super::log(format_args!("cannot receive notifications of the OS: {e}"));
                     break;
                 }
             }
@@ -157,7 +157,7 @@ async fn wait_for_os(holder: &Rc<Holder>) -> Result<Vec<String>> {
             bundle::OS_START
         ))),
         () = tokio::time::sleep(start_limit) => Ok(vec![format!(
-            "the OS is not completely started after {} s: see 'systemctl list-jobs'.",
+            "The OS has not finished starting after {} s: see 'systemctl list-jobs'.",
             start_limit.as_secs()
         )]),
     }
@@ -172,7 +172,7 @@ async fn ended(status: &mut watch::Receiver<Option<i32>>) -> i32 {
     }
 }
 
-/// Runs the runtime so that a process with the shell's streams comes to be.
+/// Has the runtime start a process with the shell's streams.
 async fn launch(
     holder: &Rc<Holder>,
     runtime: &Runtime,
@@ -198,7 +198,7 @@ async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) ->
     let master = async {
         let (stream, _) = listener.accept().await.map_err(failed)?;
         let stream = stream.into_std().map_err(failed)?;
-        // The terminal is sent right after connecting; the runtime's end would end the wait.
+        // The runtime sends the terminal right after connecting; its end closes the socket.
         stream.set_nonblocking(false).map_err(failed)?;
         walt_sys::pty::receive_master(&stream).map_err(failed)
     };
@@ -211,7 +211,7 @@ async fn launch_on_terminal(runtime: &Runtime, tty: &Tty, arguments: &[&str]) ->
     };
     finish(runtime, child).await?;
     let _ = std::fs::remove_file(&path);
-    // A size that cannot be set is not worth failing: the client sends it when it attaches.
+    // Not an error: the client sends the size again when it attaches.
     let _ = walt_sys::pty::set_size(&master, tty.rows, tty.cols);
     Ok(ShellStreams::Tty(master))
 }
@@ -266,7 +266,7 @@ fn read_child(runtime: &Runtime) -> Result<Child> {
             Err(e) => Err(e),
         };
         status.send_replace(Some(code.unwrap_or_else(|e| {
-            super::log(format_args!("cannot learn how process {pid} ended: {e}"));
+            super::log(format_args!("cannot get the exit status of process {pid}: {e}"));
             -1
         })));
     });
@@ -298,15 +298,15 @@ fn adopt_shell(holder: &Rc<Holder>, child: Child, ends: ShellStreams) -> Result<
         if is_simple(&holder)
             && let Err(e) = stop(&holder).await
         {
-            // The next request tries again and tells.
+            // The next request tries again and reports the error.
             super::log(&e);
         }
     });
     Ok(())
 }
 
-/// Waits until all output is read. Somebody else may hold it open (a daemon that a script started): then
-/// for as long as something comes at least every [`DRAIN_LIMIT`], or the client is behind.
+/// Waits until all output is read. If another process holds it open (a daemon started by a script), it waits while
+/// output arrives at least every [`DRAIN_LIMIT`], or while the client lags behind.
 async fn drain(holder: &Rc<Holder>, readers: Vec<tokio::task::JoinHandle<()>>) {
     let mut changed = holder.changed.subscribe();
     for mut reader in readers {
@@ -325,8 +325,8 @@ async fn drain(holder: &Rc<Holder>, readers: Vec<tokio::task::JoinHandle<()>>) {
     }
 }
 
-/// The processes that came of the shell: those of its session, and those that were exec'd beside the OS.
-/// Only processes of the container count, whatever numbers the machine has given to others since.
+/// The processes started by the shell: those of its session, and those that were exec'd next to the OS. Only
+/// processes of the container count, since numbers may have been reused.
 fn shell_processes(holder: &Holder, leader: i32) -> Vec<ProcessId> {
     let group = holder.cgroup();
     let mut found = group.processes().unwrap_or_default();
@@ -350,7 +350,7 @@ fn session_of(pid: i32) -> Option<i32> {
 
 fn signal_all(targets: &[ProcessId], signals: &[i32]) {
     for (id, signal) in targets.iter().flat_map(|id| signals.iter().map(move |s| (id, *s))) {
-        // Gone already is what we want.
+        // A process that has ended already is fine.
         let _ = id.signal(signal);
     }
 }
@@ -378,7 +378,7 @@ async fn end_shell(holder: &Rc<Holder>) -> Option<String> {
     }
     let limit = scaled(holder, SHELL_END_LIMIT);
     let gone = all_ended(&targets, limit).await;
-    // What ignored the signals, and what was started meanwhile.
+    // Those that ignored the signals or were started meanwhile.
     let rest = shell_processes(holder, leader);
     signal_all(&rest, &[SIGKILL]);
     all_ended(&rest, KILL_LIMIT).await;
@@ -398,7 +398,7 @@ async fn end_os(holder: &Rc<Holder>) -> Option<String> {
             if let Err(e) = run_shutdown(holder).await {
                 super::log(&e);
             }
-            // The hook only asks; the end of init is what counts.
+            // The hook only requests it; the end of init is what counts.
             std::future::pending::<()>().await
         };
         tokio::select! {
@@ -483,7 +483,7 @@ pub async fn kill(holder: &Rc<Holder>) -> Result<()> {
     if holder.phase() < Phase::Stopped { remove_container(holder).await } else { Ok(()) }
 }
 
-/// Stops and unmounts: the upper directory is the change.
+/// Stops the container and unmounts the overlay: the upper directory has the changes.
 pub async fn seal(holder: &Rc<Holder>) -> Result<Vec<String>> {
     let notes = stop(holder).await?;
     let _guard = holder.operation.lock().await;
@@ -501,7 +501,7 @@ pub async fn discard(holder: &Rc<Holder>) -> Result<()> {
     Ok(())
 }
 
-/// Starts a new container over the changes of a stopped one. Returns notes for the user.
+/// Starts a new container with the changes of a stopped one. Returns notes for the user.
 pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
     {
         let _guard = holder.operation.lock().await;
@@ -511,10 +511,10 @@ pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
             ));
         }
         let mut spec = holder.dir.spec()?;
-        // Its namespace is there, and the tree is mounted with its numbers.
+        // Its namespace exists, and the tree is mounted with its numbers.
         spec.users.clone_from(&holder.spec.borrow().users);
         if spec.lowers != holder.spec.borrow().lowers || spec.network != holder.spec.borrow().network {
-            let why = "layers and network of a session cannot change while its holder lives: seal it and start anew";
+            let why = "layers and network of a session cannot change while its holder lives: seal the session and start a new holder";
             return Err(Error::Refused(why.into()));
         }
         *holder.spec.borrow_mut() = spec;
@@ -538,7 +538,7 @@ pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
     error.map_or_else(|| Ok(holder.start_notes.borrow().clone()), |e| Err(Error::Refused(e)))
 }
 
-/// Names processes that have files of the mounted tree open; only for an error message.
+/// Names of processes with open files of the mounted tree, for an error message.
 pub fn writers(root: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
     let unknown = "an unknown process".to_owned();

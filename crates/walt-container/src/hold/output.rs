@@ -1,7 +1,7 @@
-//! The last output of a shell, for whoever attaches next.
+//! The last output of a shell, for the next client that attaches.
 //!
-//! Pieces are numbered. The attached client has read up to some number; with nobody attached (any more),
-//! the oldest pieces go when there is too much. Pure: no descriptors, no waiting.
+//! Pieces are numbered. The attached client has read up to some number; while no client is attached, the oldest
+//! pieces are dropped if there is too much. Pure: no descriptors, no waiting.
 
 use super::protocol::{DATA_MAX, Kind};
 use std::collections::VecDeque;
@@ -55,7 +55,7 @@ impl Output {
     /// Keeps a piece, of at most [`Output::room`] bytes.
     pub fn push(&mut self, kind: Kind, bytes: &[u8]) {
         self.bytes += bytes.len();
-        // Tiny pieces that nobody waits for become one.
+        // Tiny pieces are joined while no client waits for them.
         if self.reader.is_none()
             && let Some(last) = self.pieces.back_mut()
             && last.kind == kind
@@ -67,7 +67,7 @@ impl Output {
         self.pieces.push_back(Rc::new(Piece { kind, bytes: bytes.to_owned() }));
     }
 
-    /// A client attaches: it gets everything that is kept. Whether older output was dropped.
+    /// Attaches a client, which gets everything that is kept. Returns whether older output was dropped.
     pub fn attach(&mut self) -> bool {
         self.ever_read = true;
         self.reader = Some(self.first);
@@ -92,7 +92,7 @@ impl Output {
         self.reader == Some(self.end())
     }
 
-    /// Forgets everything: another shell starts.
+    /// Drops everything, since another shell starts.
     pub fn clear(&mut self) {
         let reading = self.reader.is_some();
         *self = Self { ever_read: reading, reader: reading.then_some(0), ..Self::default() };

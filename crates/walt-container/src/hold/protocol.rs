@@ -1,4 +1,4 @@
-//! What a holder and its clients say to each other.
+//! The protocol between a holder and its clients.
 //!
 //! A frame is its length (4 bytes, big endian, of what follows), a kind (1 byte) and a body. Bodies of kind
 //! [`Kind::Message`] are JSON; unknown fields are ignored, so that either side may be the newer one within
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Version of the protocol, in the greeting. It changes when an old peer would misunderstand.
+/// Version of the protocol, in the greeting. It is increased when an old peer would misunderstand.
 pub const VERSION: u32 = 1;
 /// Longest kind and body of a frame, in bytes.
 pub const FRAME_MAX: usize = 64 * 1024;
@@ -36,11 +36,11 @@ impl Kind {
     }
 }
 
-/// What a client asks, besides frames of input.
+/// Requests of a client, in addition to frames of input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Request {
-    /// Be the one who types and reads: [`Event::Attached`], the kept output, then what comes.
+    /// Attach: the answer is [`Event::Attached`], then the kept output, then new output.
     Attach {
         /// Size of the client's window: rows, columns.
         size: Option<(u16, u16)>,
@@ -66,7 +66,7 @@ pub enum Request {
     Status,
 }
 
-/// What a holder says, besides frames of output.
+/// Events from a holder, in addition to frames of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum Event {
@@ -74,7 +74,7 @@ pub enum Event {
     Hello {
         /// [`VERSION`].
         version: u32,
-        /// How the session is.
+        /// State of the session.
         state: State,
     },
     /// This client is attached; the kept output follows.
@@ -86,7 +86,7 @@ pub enum Event {
     Replaced,
     /// The shell runs. Sent to the attached client, and as the answer to a restart.
     Started {
-        /// What the user should know, such as an OS that did not come up in time.
+        /// Notes for the user, such as an OS that did not come up in time.
         notes: Vec<String>,
     },
     /// The shell could not be started. Sent to the attached client.
@@ -111,7 +111,7 @@ pub enum Event {
     },
     /// Nothing is left but the session's directory.
     Discarded,
-    /// How the session is.
+    /// State of the session.
     Status {
         /// As in `state.json`.
         state: State,

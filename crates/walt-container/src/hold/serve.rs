@@ -1,4 +1,4 @@
-//! The holder's socket: one task that hears and one that speaks for each connection.
+//! The holder's socket: for each connection, one task that reads requests and one that writes events.
 
 use super::console::Input;
 use super::holder::Holder;
@@ -12,10 +12,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
-/// Answers that may wait for a client to read; then its requests wait.
+/// Most answers that wait for a client to read; beyond that, its requests wait.
 const ANSWERS: usize = 16;
 
-/// What the speaking task is reported.
+/// Instructions for the writing task.
 #[derive(Debug)]
 enum Reply {
     Event(Event),
@@ -35,7 +35,7 @@ pub async fn accept(holder: &Rc<Holder>, listener: &UnixListener) {
                 tokio::task::spawn_local(connection(Rc::clone(holder), stream, number));
             }
             Err(e) => {
-                // Out of descriptors, most likely: let those that are open go on.
+                // Most likely out of descriptors: existing connections continue.
                 super::log(format_args!("cannot accept a client: {e}"));
                 tokio::task::yield_now().await;
             }
@@ -48,7 +48,7 @@ async fn connection(holder: Rc<Holder>, stream: UnixStream, number: u64) {
     let (replies, queue) = mpsc::channel(ANSWERS);
     let speaking = tokio::task::spawn_local(write_events(Rc::clone(&holder), to, queue, number));
     if let Err(e) = read_requests(&holder, from, &replies, number).await {
-        // The client is reported; whether it listens is its affair.
+        // The client is informed; it may be gone.
         let _ = replies.send(Reply::Event(Event::Refused { error: e.to_string() })).await;
     }
     if holder.attached.get() == number {
@@ -57,7 +57,7 @@ async fn connection(holder: Rc<Holder>, stream: UnixStream, number: u64) {
         holder.notify();
     }
     drop(replies);
-    // It may be blocked on a client that does not read but has not closed: then it ends with the holder.
+    // It may be blocked by a client that does not read: then it ends with the holder.
     let _ = speaking.await;
 }
 
@@ -122,7 +122,7 @@ async fn request(
         }
         Request::Status => Reply::Event(Event::Status { state: holder.state.borrow().clone() }),
         Request::Stop | Request::Seal | Request::Discard | Request::Restart => {
-            // Goes on to its end even if the client hangs up meanwhile.
+            // It continues to its end even if the client disconnects meanwhile.
             let (holder, replies) = (Rc::clone(holder), replies.clone());
             tokio::task::spawn_local(async move {
                 let answer = operate(&holder, &request).await;
@@ -148,7 +148,7 @@ async fn operate(holder: &Rc<Holder>, request: &Request) -> Reply {
     result.unwrap_or_else(|e| Reply::Event(Event::Refused { error: e.to_string() }))
 }
 
-/// What an attached client has been reported about the present shell.
+/// What has been reported to an attached client about the present shell.
 #[derive(Debug, Default)]
 struct Reported {
     started: bool,
@@ -181,7 +181,7 @@ async fn write_events(
                 }
                 Some(Next::Piece(piece)) => {
                     broken = write_frame(&mut to, piece.kind, &piece.bytes).await.is_err();
-                    // Readers of the shell may wait for room.
+                    // Readers of the shell may wait for space.
                     holder.notify();
                     continue;
                 }
@@ -219,11 +219,11 @@ enum Next {
     Piece(Rc<super::output::Piece>),
 }
 
-/// In order: that the shell runs, its output, that it ended.
+/// The next event, in this order: the shell runs, its output, it has ended.
 fn next_for_attached(holder: &Holder, reported: &mut Reported) -> Option<Next> {
     let state = holder.state.borrow();
     if reported.ended {
-        // A restart begins anew.
+        // After a restart, everything is reported again.
         if matches!(state.phase, Phase::Starting | Phase::Running) && state.error.is_none() {
             *reported = Reported::default();
         } else {
@@ -247,7 +247,7 @@ fn next_for_attached(holder: &Holder, reported: &mut Reported) -> Option<Next> {
     Some(Next::Event(Event::Exited { status }))
 }
 
-/// Whether a lone shell is the whole container.
+/// Whether the container runs only a shell, without an OS.
 pub fn is_simple(holder: &Holder) -> bool {
     holder.spec.borrow().mode == Mode::Simple
 }

@@ -1,4 +1,5 @@
-//! Writes a small ext4 file system, for reading only: no journal, no free block, one extent tree of a level per object.
+//! Writes a small read-only ext4 file system: no journal, no free blocks, one extent tree of one level for each
+//! object.
 //!
 //! ```text
 //! superblock │ group descriptors │ block bitmaps │ inode bitmaps │ inode tables │ attributes and content of each object
@@ -32,14 +33,14 @@ const RESERVED: u64 = 10;
 const ROOT: u64 = 2;
 /// Bytes copied at once.
 const CHUNK: usize = 1 << 20;
-/// Of a file system with which nothing is to be confused; there is one on a machine.
+/// UUID of the file system. It can be constant: a machine has only one of them.
 const UUID: &[u8; 16] = b"walt-attributes\0";
 
-/// What an object is besides its metadata.
+/// Type and content of an object.
 pub(super) enum Content {
-    /// Names and objects, sorted by name; and the object of the directory above.
+    /// A directory: names and objects, sorted by name, and the object of its parent.
     Dir(Vec<(Vec<u8>, usize)>, usize),
-    /// A regular file of so many bytes.
+    /// A regular file with this size in bytes.
     File(u64),
     /// A character device.
     Char(u32, u32),
@@ -49,7 +50,7 @@ pub(super) enum Content {
     Fifo,
 }
 
-/// An object; the first of all is the root.
+/// An object. The first one is the root directory.
 pub(super) struct Object {
     pub mode: u32,
     pub uid: u32,
@@ -57,7 +58,7 @@ pub(super) struct Object {
     pub mtime: Time,
     pub links: u32,
     pub content: Content,
-    /// As the kernel shows them.
+    /// Extended attributes as the kernel shows them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -102,13 +103,14 @@ fn stored((name, value): &(Vec<u8>, Vec<u8>)) -> Option<Stored> {
     }
 }
 
-/// An access list as it is on disk, from how the kernel shows it: the version, and a number only where one is meant.
+/// Converts an access list from the kernel's form to the form on disk, which has another version and omits numbers
+/// that mean nothing.
 fn access_list(shown: &[u8]) -> Option<Vec<u8>> {
     let entries = shown.strip_prefix(&2_u32.to_le_bytes())?;
     let mut out = 1_u32.to_le_bytes().to_vec();
     let (entries, rest) = entries.as_chunks::<8>();
     for entry in entries {
-        // A named user or group has its number.
+        // Only a named user or group has a number.
         let named = matches!(entry[0], 2 | 8);
         out.extend_from_slice(&entry[..if named { 8 } else { 4 }]);
     }
@@ -119,7 +121,7 @@ fn padded(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-/// Have these attributes a place in one block?
+/// Whether these attributes fit into one block.
 pub(super) fn fits(xattrs: &[(Vec<u8>, Vec<u8>)]) -> bool {
     attribute_block(xattrs).is_some()
 }
@@ -128,7 +130,7 @@ pub(super) fn fits(xattrs: &[(Vec<u8>, Vec<u8>)]) -> bool {
 fn attribute_block(xattrs: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<u8>> {
     const HEADER: usize = 32;
     let mut all: Vec<Stored> = xattrs.iter().map(stored).collect::<Option<_>>()?;
-    // The order in which the kernel looks.
+    // The order in which the kernel searches.
     all.sort_by(|a, b| (a.0, a.1.len(), &a.1).cmp(&(b.0, b.1.len(), &b.1)));
     let mut block = vec![0; BLOCK as usize];
     let (mut at, mut end) = (HEADER, block.len());
@@ -191,7 +193,7 @@ fn directory(names: &[(Vec<u8>, usize)], own: usize, above: usize, objects: &[Ob
     out
 }
 
-/// Where everything is, in blocks.
+/// Positions of all parts, in blocks.
 struct Layout {
     groups: u64,
     inodes_per_group: u64,
@@ -307,7 +309,7 @@ fn inode(object: &Object, size: u64, start: u64, attributes: u64) -> io::Result<
     put16(&mut i, 122, (object.gid >> 16).into());
     put32(&mut i, 4, size);
     put32(&mut i, 108, size >> 32);
-    // Seconds have 34 bits, of which the upper two are beside the nanoseconds.
+    // Seconds have 34 bits; the upper two are stored in the field of the nanoseconds.
     let sec = object.mtime.sec.clamp(-(1 << 31), (1 << 33) + (1 << 32) - 1);
     let epoch = (sec - i64::from(sec as i32)) >> 32;
     let extra = (u64::from(object.mtime.nsec) << 2) | (epoch as u64 & 3);
@@ -363,7 +365,7 @@ fn describe(layout: &Layout, inodes: u64, objects: &[Object], out: &File) -> io:
         put16(d, 14, layout.inodes_per_group - used);
         put16(d, 16, dirs[group as usize]);
         free_inodes += layout.inodes_per_group - used;
-        // Bits of what does not exist are set, too.
+        // Bits beyond the last block and inode are set, too.
         out.write_all_at(&[0xff; BLOCK as usize], (layout.block_bitmaps + group) * BLOCK)?;
         let mut bitmap = [0xff; BLOCK as usize];
         for free in used..layout.inodes_per_group {

@@ -14,16 +14,17 @@ use walt_tar::{CopyError, Header, Type, read_file, read_header};
 /// Bytes read from the tar at once.
 const CHUNK: usize = 1 << 18;
 
-/// Looks at an entry before it is put: may change it, or leave it out (`false`).
+/// Called with each entry before it is put: it may change the entry, or leave it out by returning `false`.
 pub type Edit<'a> = &'a mut dyn FnMut(&mut Header) -> Result<bool>;
 
 impl Composer<'_> {
-    /// Puts the entries of a tar (plain, not compressed) below the directory `into`, a path as [`Composer::resolve`] gives
-    /// it. `progress` is told bytes of files, step by step.
+    /// Puts the entries of an uncompressed tar below the directory `into`, a path from [`Composer::resolve`].
+    /// `progress` is called with the number of bytes of files that were read since the last call.
     ///
-    /// Names lead through symbolic links that exist, inside of the merged tree. A directory over a symbolic link to
-    /// a directory is merged with the latter, whose metadata stay; everything else replaces a link itself. Of entries with
-    /// one name the last one counts. Hard links lead to files of the tar or to those that exist below `into`.
+    /// Existing symbolic links in paths are followed inside the merged tree. A directory over a symbolic link to a
+    /// directory is merged with that directory, which keeps its metadata; everything else replaces the link. If a
+    /// name occurs twice, the last entry counts. Hard links can refer to files of the tar and to existing files below
+    /// `into`.
     ///
     /// Fails on the first entry that cannot be put (see [`walt_tar`] and the limits of this module); what was put
     /// before stays in the composer, which the caller then drops.
@@ -105,7 +106,7 @@ impl Composer<'_> {
     }
 }
 
-/// Reads on as long as the work is wanted; what ended it is kept.
+/// Reads until the work is cancelled; the error is kept for the caller.
 struct Cancellable<'a, R>(&'a mut R, &'a mut Result<()>);
 
 impl<R: Read> Read for Cancellable<'_, R> {

@@ -15,7 +15,7 @@ use walt_tar::local::is_overlay_xattr;
 use walt_tar::paths::{as_path, split};
 
 impl Composer<'_> {
-    /// Makes a regular file whose bytes `write` writes; `size` is what it will have, holes included.
+    /// Makes a regular file with the bytes that `write` writes; `size` is its final size, holes included.
     pub(super) fn new_file(
         &mut self,
         path: &[u8],
@@ -29,16 +29,16 @@ impl Composer<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = fs::openat(place.dir, as_path(place.name), flags, Mode::from_raw_mode(0o600));
         let mut file = File::from(fd.on("create", &show)?);
-        // Noted first: a file that cannot be finished is there.
+        // Recorded first, since the file exists even if writing it fails.
         self.note(path, Kind::File, b"");
         write(&mut file)?;
         self.set_metadata(path, meta, Kind::File)
     }
 
-    /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. What was at `path` is replaced, a
-    /// directory with all that it has.
+    /// Puts a regular file: `size` bytes of `data`. Blocks of zeros become holes. An existing entry at `path` is
+    /// replaced, a directory with its contents.
     ///
-    /// Fails if `data` ends early, or if there is no directory above `path`.
+    /// Fails if `data` ends early, or if the parent of `path` is not a directory.
     pub fn put_file(&mut self, path: &[u8], meta: &Meta, size: u64, mut data: &mut dyn Read) -> Result<()> {
         let show = self.root.show(path);
         let header = walt_tar::Header::file(size);
@@ -53,7 +53,7 @@ impl Composer<'_> {
         })
     }
 
-    /// [`Composer::put_file`] of what a file has, whose holes cost nothing.
+    /// Like [`Composer::put_file`], with the content of an open file: its holes are skipped without reading them.
     pub fn put_content(&mut self, path: &[u8], meta: &Meta, size: u64, from: &File) -> Result<()> {
         let show = self.root.show(path);
         self.new_file(path, meta, size, &mut |file| {
@@ -61,7 +61,8 @@ impl Composer<'_> {
         })
     }
 
-    /// Puts a directory. One that is there keeps what is in it and gets these metadata; anything else is replaced.
+    /// Puts a directory. An existing directory keeps its contents and gets this metadata; any other entry is
+    /// replaced.
     pub fn put_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
         self.check_limits(path, 0)?;
         if path.is_empty() {
@@ -88,8 +89,8 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Makes `path` and the directories above it that do not exist, these and itself with `meta`. What exists stays as it
-    /// is; it is an error if that is no directory.
+    /// Makes `path` and missing directories above it, all with `meta`. Existing directories stay unchanged; an
+    /// existing entry of another type is an error.
     pub fn make_dirs(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
         match self.kind(path) {
             Some(Kind::Dir) => Ok(()),
@@ -101,7 +102,7 @@ impl Composer<'_> {
         }
     }
 
-    /// Removes what is in a directory, but not the directory.
+    /// Removes the contents of a directory, but not the directory.
     pub fn empty_dir(&mut self, path: &[u8], meta: &Meta) -> Result<()> {
         if path.is_empty() {
             return Err(refuse(path, "the root cannot be emptied"));
@@ -145,8 +146,8 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Puts another name of the file `target` (a path of the merged tree; no link is followed). A file of the view is copied
-    /// into the layer first.
+    /// Puts a hard link to the file `target` (a path of the merged tree; links are not followed). A file of the view
+    /// is copied into the layer first.
     pub fn put_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
         let kind = self.kind(target).filter(|k| *k != Kind::Dir);
         let absent = || refuse(path, "it is a hard link to a file that does not exist");
@@ -171,7 +172,7 @@ impl Composer<'_> {
         Ok(())
     }
 
-    /// Copies an entry of the view, which is no directory, into the layer.
+    /// Copies an entry of the view into the layer; not for directories.
     fn copy_up(&mut self, path: &[u8], number: u32) -> Result<()> {
         let view = self.view.clone();
         let Some(entry) = view.entry(number) else { return Ok(()) };
@@ -186,7 +187,8 @@ impl Composer<'_> {
         }
     }
 
-    /// Removes what the merged tree has at `path`, a directory with all that it has; false if there is nothing.
+    /// Removes the entry at `path` of the merged tree, a directory with its contents. Returns false if it does not
+    /// exist.
     pub fn remove(&mut self, path: &[u8]) -> Result<bool> {
         if path.is_empty() {
             return Err(refuse(path, "the root cannot be removed"));

@@ -1,4 +1,4 @@
-//! What the merged tree has: entries of the layer that is made, and of the view below it.
+//! Reading the merged tree: entries of the new layer, and of the view below it.
 
 use super::{Composer, Last, MAX_LENGTH, MAX_NAME, refuse};
 use crate::{error::Result, layer::scan::Kind, view::MAX_LINKS};
@@ -7,7 +7,7 @@ use walt_tar::paths::join;
 use walt_tar::paths::split;
 
 impl Composer<'_> {
-    /// The number of the entry of the view that shows at `path` if the layer has nothing at `path` itself.
+    /// The number of the view's entry that is visible at `path`, unless the layer has an entry at `path` itself.
     pub(super) fn below(&self, path: &[u8]) -> Option<u32> {
         let mut dir = path;
         while !dir.is_empty() {
@@ -20,12 +20,12 @@ impl Composer<'_> {
         self.view.find(path)
     }
 
-    /// The entry of the view that shows at `path`; `None` if there is nothing, or something of this layer.
+    /// The view's entry that is visible at `path`; `None` if nothing is there, or an entry of this layer.
     pub fn untouched(&self, path: &[u8]) -> Option<u32> {
         if self.upper.contains_key(path) { None } else { self.below(path) }
     }
 
-    /// Type of what the merged tree has at a path (as [`Composer::resolve`] gives it); `None` if there is nothing.
+    /// Type of the entry at a path of the merged tree (from [`Composer::resolve`]); `None` if there is none.
     pub fn kind(&self, path: &[u8]) -> Option<Kind> {
         match self.upper.get(path) {
             Some(upper) => Some(upper.kind).filter(|k| *k != Kind::Whiteout),
@@ -43,11 +43,11 @@ impl Composer<'_> {
         }
     }
 
-    /// The path, below the root and without links, that `path` means to a process whose root is the merged tree and
-    /// whose working directory is the root. What does not exist stays as it is named.
+    /// Resolves `path` as the kernel does for a process with the merged tree as its root and working directory. The
+    /// result is below the root and free of links; parts that do not exist stay as they are.
     ///
-    /// Fails after 40 links, on names over 255 bytes or with NUL, on paths over 4091 bytes, and where something that is no
-    /// directory has further names behind it.
+    /// Fails after 40 links, on names over 255 bytes or with NUL, on paths over 4091 bytes, and where a path
+    /// continues below something that is not a directory.
     pub fn resolve(&self, path: &[u8], last: Last) -> Result<Vec<u8>> {
         let mut left: Vec<Vec<u8>> = Vec::new();
         let push = |left: &mut Vec<Vec<u8>>, path: &[u8]| {

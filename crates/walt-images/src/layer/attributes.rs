@@ -1,22 +1,22 @@
-//! Which extended attributes of a tar are set on the disk: one table, a reason per line.
+//! Which extended attributes of a tar are set on disk: one table, with a reason per line.
 //!
-//! A layer's skeleton keeps the tar's bytes, so that a layer with attributes that are not set here is still given back as
-//! it was. What mounts and nodes see is what the disk has.
+//! A layer's skeleton keeps the bytes of the tar, so attributes that are not set here are still exported. Mounts and
+//! nodes see what is on disk.
 
 use super::disk::{Place, has_room};
 use rustix::io::Errno;
 use std::{collections::BTreeSet, io};
 use walt_tar::Time;
 
-/// Names of attributes that a note tells; the others are counted.
+/// Most names of attributes in a note; the others are only counted.
 const MAX_SHOWN: usize = 4;
-/// Longest name that a note tells, in characters.
+/// Longest name in a note, in characters.
 const MAX_NAME: usize = 60;
 
-/// What becomes of an attribute.
+/// How an attribute is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Treatment {
-    /// Left out without a word: it is ours to set.
+    /// Left out silently: only the store sets it.
     Drop,
     /// Set, or the entry is refused.
     Must,
@@ -26,9 +26,9 @@ pub(crate) enum Treatment {
     Skip,
 }
 
-/// The table: the first line counts whose prefix a name has. Names without such a prefix are of no Linux name space and
-/// are skipped: they are marks of other systems (`com.apple.provenance`), and records by which other tar programs keep
-/// what this system has no place for.
+/// The table: the first line with a prefix of the name counts. Names without such a prefix do not belong to a Linux
+/// name space and are skipped: marks of other systems (`com.apple.provenance`), and records in which other tar
+/// programs keep properties that Linux does not have.
 const TREATMENTS: [(&[u8], Treatment, &str); 10] = [
     (b"trusted.overlay.", Treatment::Drop, "overlayfs would take it for a mark of its own"),
     (b"user.overlay.", Treatment::Drop, "overlayfs would take it for a mark of its own"),
@@ -50,11 +50,11 @@ const TREATMENTS: [(&[u8], Treatment, &str); 10] = [
     (b"system.", Treatment::Skip, "made by the file system that it came from (nfs4_acl, cifs_acl, ntfs)"),
 ];
 
-/// What new entries of a directory get as their list of who may access them. A directory gets it when it has all its
-/// entries, which have lists of their own or none.
+/// The default access list of a directory, which new entries inherit. It is set after all entries of the directory
+/// were made, since those have their own lists or none.
 pub(crate) const INHERITED: &[u8] = b"system.posix_acl_default";
 
-/// What becomes of the attribute of this name.
+/// How the attribute with this name is treated.
 pub(crate) fn treatment(name: &[u8]) -> Treatment {
     TREATMENTS
         .iter()
@@ -77,7 +77,7 @@ impl Skipped {
         }
     }
 
-    /// Adds those of another place.
+    /// Adds the attributes that were skipped elsewhere.
     pub fn merge(&mut self, other: &Self) {
         self.count += other.count;
         for name in other.names.iter().take(MAX_SHOWN + 1 - self.names.len().min(MAX_SHOWN + 1)) {
@@ -85,7 +85,7 @@ impl Skipped {
         }
     }
 
-    /// What the user should know of it, a sentence; none if nothing was skipped.
+    /// A sentence for the user; `None` if nothing was skipped.
     pub fn note(&self) -> Option<String> {
         let shown = |name: &Vec<u8>| {
             String::from_utf8_lossy(name)
@@ -96,10 +96,10 @@ impl Skipped {
         };
         let names: Vec<String> = self.names.iter().take(MAX_SHOWN).map(shown).collect();
         let more = if self.names.len() > MAX_SHOWN { ", …" } else { "" };
-        let (what, are) = if self.count == 1 { ("attribute", "means") } else { ("attributes", "mean") };
+        let what = if self.count == 1 { "attribute" } else { "attributes" };
         (self.count > 0).then(|| {
             format!(
-                "{} {what} of files ({}{more}) {are} nothing here: left out.",
+                "{} file {what} ({}{more}) cannot be stored here: left out.",
                 self.count,
                 names.join(", ")
             )
@@ -107,7 +107,7 @@ impl Skipped {
     }
 }
 
-/// Does this answer of the kernel say that the place cannot have the attribute?
+/// Whether this error means that the file cannot have the attribute.
 fn is_no_place(e: &io::Error) -> bool {
     let odd =
         [Errno::NOTSUP, Errno::PERM, Errno::ACCESS, Errno::INVAL, Errno::TOOBIG, Errno::RANGE, Errno::NOSPC];
@@ -137,10 +137,10 @@ impl Metadata<'_> {
     }
 }
 
-/// Has `set` set the attributes that the table says.
+/// Sets attributes by `set`, as the table says.
 ///
 /// # Errors
-/// One that must be set was not; or the disk is full.
+/// A required attribute could not be set, or the disk is full.
 pub(crate) fn set(
     xattrs: &[(Vec<u8>, Vec<u8>)],
     skipped: &mut Skipped,
@@ -153,7 +153,7 @@ pub(crate) fn set(
             Treatment::Skip => skipped.add(name),
             Treatment::Must => set(name, value).map_err(|e| {
                 let name = String::from_utf8_lossy(name);
-                io::Error::new(e.kind(), format!("its attribute '{name}' cannot be set, and has to be: {e}"))
+                io::Error::new(e.kind(), format!("cannot set its required attribute '{name}': {e}"))
             })?,
             Treatment::Try => match set(name, value) {
                 Ok(()) => {}
@@ -187,8 +187,8 @@ mod tests {
         ]);
         set(&foreign, &mut skipped, &dir, |_, _| panic!("nothing is set")).unwrap();
         let note = skipped.note().unwrap();
-        assert!(note.starts_with("5 attributes of files (SCHILY.fflags, btrfs.compression, "), "{note}");
-        assert!(note.ends_with(", …) mean nothing here: left out."), "{note}");
+        assert!(note.starts_with("5 file attributes (SCHILY.fflags, btrfs.compression, "), "{note}");
+        assert!(note.ends_with(", …) cannot be stored here: left out."), "{note}");
         for errno in [Errno::NOTSUP, Errno::TOOBIG, Errno::PERM, Errno::NOSPC] {
             let mut skipped = Skipped::default();
             set(&all(&["user.x", "trusted.lov", "security.selinux"]), &mut skipped, &dir, no(errno)).unwrap();

@@ -70,7 +70,7 @@ impl Root {
         Ok(file)
     }
 
-    /// A name for messages: that in the image. Where the layer is in the store is nobody's concern.
+    /// The path in the image, for messages. The path in the store would not help a user.
     pub fn show(&self, path: &[u8]) -> PathBuf {
         Path::new("/").join(as_path(path))
     }
@@ -149,7 +149,7 @@ impl Place<'_> {
         Ok(fs::chownat(self.dir, self.file_name(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
-    /// Sets the mode; the caller knows that the name is no symbolic link.
+    /// Sets the mode. The name must not be a symbolic link.
     pub fn chmod(&self, mode: u32) -> io::Result<()> {
         Ok(fs::chmodat(self.dir, self.file_name(), Mode::from_raw_mode(mode), AtFlags::empty())?)
     }
@@ -172,21 +172,21 @@ impl Place<'_> {
     }
 }
 
-/// Both times of a file, for a layer has one.
+/// Access and modification time: a layer has only the latter.
 pub(crate) fn timestamps(mtime: Time) -> Timestamps {
     let time = Timespec { tv_sec: mtime.sec, tv_nsec: i64::from(mtime.nsec) };
     Timestamps { last_access: time, last_modification: time }
 }
 
-/// Is this a whiteout: a character device 0:0?
+/// Whether this is a whiteout, a character device 0:0.
 pub(crate) fn is_whiteout(stat: &fs::Stat) -> bool {
     fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::CharacterDevice && stat.st_rdev == 0
 }
 
-/// Room below which a disk counts as full, in bytes.
+/// A disk with less free space counts as full, in bytes.
 const MIN_ROOM: u64 = 1 << 20;
 
-/// Has the file system of `fd` room for more files?
+/// Whether the file system of `fd` has space for more files.
 pub(crate) fn has_room(fd: impl AsFd) -> bool {
     fs::fstatvfs(fd).is_ok_and(|s| s.f_bavail.saturating_mul(s.f_frsize) > MIN_ROOM && s.f_favail > 0)
 }

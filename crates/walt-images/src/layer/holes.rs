@@ -1,4 +1,4 @@
-//! Files with holes: read, compared and copied at the price of what is in them, not of what they seem to be.
+//! Files with holes: reading, comparing and copying them costs what their data costs, not what their size suggests.
 //!
 //! Space that was reserved and never written (fallocate(2)) counts as a hole, since the kernel says so.
 
@@ -11,12 +11,12 @@ use walt_tar::Region;
 pub(crate) const CHUNK: usize = 1 << 18;
 /// Smaller files are read as they are: asking for holes would cost more.
 const MIN_SIZE: u64 = 1 << 20;
-/// Holes of a file, together, from which on a layer's tar has it as a sparse file.
+/// A file with holes of at least this size in total is a sparse file in the layer's tar.
 ///
-/// A tar without that has zeros in the place of holes, and all that hash, pack or unpack it pay for them: 278 GB of
-/// `/var/log/lastlog` are six minutes of a CPU here, and a full disk elsewhere. GNU's sparse format 1.0 is read by GNU tar,
-/// libarchive and Go (podman and umoci were tried); what stores unpacked layers and makes their tars again, as podman
-/// does, cannot push such a layer further. So that is for files that nobody could use otherwise.
+/// Otherwise a tar has zeros in the place of holes, and hashing, packing and unpacking pay for them: 278 GB of
+/// `/var/log/lastlog` are six minutes of a CPU here, and a full disk elsewhere. GNU's sparse format 1.0 is read by
+/// GNU tar, libarchive and Go (podman and umoci were tried); Tools that store unpacked layers and make their tars
+/// again, as podman does, cannot push such a layer. So this is only for files that nobody could use otherwise.
 pub(crate) const MIN_HOLES: u64 = 1 << 30;
 /// Regions in a layer's tar begin and end at multiples of this, so that the tar depends less on the file system.
 const UNIT: u64 = 1 << 20;
@@ -27,7 +27,7 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(CHUNK).all(|part| part == &ZEROS[..part.len()])
 }
 
-/// Where the next data of a file begins, from `at` on; its size if there is none.
+/// Position of the next data of a file at or after `at`; the file's size if there is none.
 fn data(file: &File, at: u64, size: u64) -> io::Result<u64> {
     if size < MIN_SIZE {
         return Ok(at);
@@ -43,7 +43,7 @@ fn data(file: &File, at: u64, size: u64) -> io::Result<u64> {
 }
 
 fn changed() -> io::Error {
-    io::Error::other("its size changed while it was read")
+    io::Error::other("its size changed while being read")
 }
 
 fn read(file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> {
@@ -53,8 +53,8 @@ fn read(file: &File, buffer: &mut [u8], at: u64) -> io::Result<()> {
     })
 }
 
-/// Gives `sink` the data of `length` bytes of a file from `from` on, with the place of each piece, which is never longer
-/// than [`CHUNK`]; pieces do not cross multiples of that. What is not given is zeros.
+/// Calls `sink` with the data in `length` bytes of a file from `from` on: position and bytes of each piece. A piece
+/// is at most [`CHUNK`] long and does not cross a multiple of that. Everything else is zeros.
 pub(crate) fn pieces(
     file: &File,
     from: u64,
@@ -71,7 +71,7 @@ pub(crate) fn pieces(
         if at >= end {
             return Ok(());
         }
-        // From a border on, so that pieces of equal content are equal pieces.
+        // Aligned, so that equal content gives equal pieces.
         let start = (at - at % CHUNK as u64).max(from);
         let stop = (start - start % CHUNK as u64 + CHUNK as u64).min(end);
         let piece = &mut buffer[..(stop - start) as usize];
@@ -81,7 +81,7 @@ pub(crate) fn pieces(
     }
 }
 
-/// [`pieces`] with the zeros between them.
+/// Like [`pieces`], including the zeros between them.
 pub(crate) fn read_payload(
     file: &File,
     from: u64,
@@ -107,7 +107,7 @@ pub(crate) fn read_payload(
     zeros(&mut at, from + length, sink)
 }
 
-/// Have two files of `size` bytes the same content?
+/// Whether two files of `size` bytes have the same content.
 pub(crate) fn same(a: &File, b: &File, size: u64) -> io::Result<bool> {
     let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
@@ -127,7 +127,8 @@ pub(crate) fn same(a: &File, b: &File, size: u64) -> io::Result<bool> {
     }
 }
 
-/// A digest of a file's content, whatever of its zeros are holes.
+/// BLAKE3 digest of the content of a file of `size` bytes. Holes count as zeros, and are skipped without reading
+/// them. It is not the digest of the plain bytes: use it only to compare files.
 pub fn digest(file: &File, size: u64) -> io::Result<blake3::Hash> {
     let (mut hash, mut buffer) = (blake3::Hasher::new(), Vec::new());
     hash.update(&size.to_le_bytes());
@@ -141,7 +142,7 @@ pub fn digest(file: &File, size: u64) -> io::Result<blake3::Hash> {
     Ok(hash.finalize())
 }
 
-/// Copies the content of a file into an empty one; what is zeros becomes holes.
+/// Copies the content of a file into an empty one. Zeros become holes.
 pub(crate) fn copy(from: &File, to: &File, size: u64) -> io::Result<()> {
     let mut buffer = Vec::new();
     pieces(from, 0, size, &mut buffer, &mut |at, piece| {
@@ -150,7 +151,7 @@ pub(crate) fn copy(from: &File, to: &File, size: u64) -> io::Result<()> {
     to.set_len(size)
 }
 
-/// Where the bytes of a file are that a layer's tar has as a sparse one; none for other files.
+/// The data regions of a file that becomes a sparse file in the layer's tar; `None` for all other files.
 pub(crate) fn map(file: &File, size: u64) -> io::Result<Option<Vec<Region>>> {
     if size < MIN_HOLES {
         return Ok(None);

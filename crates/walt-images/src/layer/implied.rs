@@ -1,5 +1,5 @@
-//! Directories that a layer's tar does not name: their metadata is that of the layers below, to be had when those are
-//! there.
+//! Implied directories, which a layer's tar does not list: their metadata is that of the layers below, and is set
+//! once those are stored.
 
 use super::disk::{OPAQUE, Place, Root};
 use crate::error::{Context, Result};
@@ -14,7 +14,7 @@ use std::{
 use walt_tar::Time;
 use walt_tar::paths::split;
 
-/// Mode of an implied directory that is nowhere below.
+/// Mode of an implied directory that no layer below has.
 pub(crate) const IMPLIED_MODE: u32 = 0o755;
 
 /// Metadata of a directory in the layers below.
@@ -27,7 +27,7 @@ pub(crate) struct DirMeta {
 }
 
 impl DirMeta {
-    /// That of an implied directory which no lower layer has.
+    /// Metadata of an implied directory that no layer below has.
     pub const DEFAULT: Self = Self { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime: Time { sec: 0, nsec: 0 } };
 }
 
@@ -49,8 +49,8 @@ pub(crate) fn read_implied(layer: &Path) -> Result<BTreeSet<Vec<u8>>> {
     Ok(bytes.split_inclusive(|b| *b == 0).map(|n| n[..n.len() - 1].to_vec()).collect())
 }
 
-/// Gives the implied directories of the layer in `layer` the metadata they have in the layers `below` (their
-/// directories, lowest first); those that no layer has keep theirs.
+/// Sets the metadata of the implied directories of the layer in `layer` to what they have in the layers `below`
+/// (given as directories, lowest first). Directories that no layer has keep theirs.
 pub(crate) fn inherit_metadata(layer: &Path, below: &[PathBuf]) -> Result<()> {
     let implied = read_implied(layer)?;
     if implied.is_empty() || below.is_empty() {
@@ -61,7 +61,7 @@ pub(crate) fn inherit_metadata(layer: &Path, below: &[PathBuf]) -> Result<()> {
     let root = Root::open(&fs_dir).on("open", &fs_dir)?;
     for path in &implied {
         let show = root.show(path);
-        let Some(meta) = metadata_below(&below, path).on("look below for the metadata of", &show)? else {
+        let Some(meta) = metadata_below(&below, path).on("read the metadata below for", &show)? else {
             continue;
         };
         let (dir, name) = split(path);
@@ -80,11 +80,11 @@ struct Lower {
     implied: BTreeSet<Vec<u8>>,
 }
 
-/// What a layer says about a path.
+/// What a layer has at a path.
 enum Presence {
-    /// A directory; its own metadata counts if the layer's tar named it.
+    /// A directory; its own metadata counts if the layer's tar lists it.
     Directory(DirMeta, bool),
-    /// Something that hides what the layers below it have there.
+    /// Something that hides the layers below it.
     Hidden,
     Nothing,
 }
@@ -107,7 +107,7 @@ impl Lower {
                 let meta = DirMeta { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid, mtime };
                 Ok(Presence::Directory(meta, !self.implied.contains(path)))
             }
-            // Something else, a link or a whiteout has the place of a directory above.
+            // A parent is a file, a link or a whiteout.
             Err(Errno::NOTDIR | Errno::LOOP) => Ok(Presence::Hidden),
             Err(Errno::NOENT) => match self.is_below_opaque(path)? {
                 true => Ok(Presence::Hidden),
@@ -137,14 +137,14 @@ impl Lower {
     }
 }
 
-/// Metadata of the directory that the merged layers have at `path`, by the rules of a view: the highest layer that
-/// named it, of those that nothing hides.
+/// Metadata of the directory at `path` in the merged layers, by the rules of a view: the highest visible layer that
+/// lists it counts.
 fn metadata_below(below: &[Lower], path: &[u8]) -> rustix::io::Result<Option<DirMeta>> {
     let mut fallback = None;
     for layer in below.iter().rev() {
         match layer.presence(path)? {
             Presence::Directory(meta, true) => return Ok(Some(meta)),
-            // Of those that imply it the lowest, whose metadata were settled first.
+            // Otherwise the lowest layer that implies it, whose metadata was set first.
             Presence::Directory(meta, false) => fallback = Some(meta),
             Presence::Hidden => break,
             Presence::Nothing => {}

@@ -1,13 +1,13 @@
-//! Unpacking a layer tar: one pass that writes files and keeps the skeleton, of bytes that are read ahead.
+//! Unpacks a layer tar: one pass over the prefetched bytes writes the files and the skeleton.
 //!
 //! Rules beyond those of tar, from the OCI image specification ("layer") and our own store:
 //! * `.wh.NAME` becomes the whiteout device 0:0, `.wh..wh..opq` the opaque mark of its directory; other names that
 //!   start with `.wh.` are refused, and so is a 0:0 device;
-//! * a whiteout beside an entry of the same name hides what lies below and keeps the entry, in either order;
+//! * a whiteout and an entry of the same name, in either order: the whiteout hides the layers below, the entry stays;
 //! * attributes are set as [`super::attributes`] has it: those of overlayfs are dropped, those of other systems skipped;
-//! * the empty marks that aufs, docker's old file system, left at the top (`.wh..wh.aufs`, …) are passed over;
+//! * the empty marks that aufs, docker's old file system, left at the top (`.wh..wh.aufs`, …) are ignored;
 //! * a name may occur once, directories may be repeated;
-//! * parents that the tar does not name are *implied*: their metadata is that of the layers below
+//! * parents that the tar does not list are *implied*: their metadata is that of the layers below
 //!   ([`super::implied`]).
 
 use super::{
@@ -40,9 +40,9 @@ use walt_tar::{BLOCK, Header, Region, Time, Type, read_header, read_regions};
 
 /// Most entries of one layer.
 pub(crate) const MAX_ENTRIES: u64 = 4_000_000;
-/// Most bytes of one layer's files together, by their headers; holes count, since not all who get a layer have them.
+/// Most bytes of all files of a layer, by their headers. Holes count, since other tools write them as zeros.
 pub(crate) const MAX_APPARENT: u64 = 1 << 40;
-/// Zeros that are read at once become a hole from so many on: small holes would scatter the files of a layer.
+/// Smallest run of zeros that becomes a hole, in bytes: small holes would fragment the files of a layer.
 const MIN_HOLE: usize = 1 << 16;
 
 /// Unpacks `tar` to `layer/fs`, writes `layer/skeleton` and `layer/implied`; see [`super::implied`] for the metadata
@@ -58,7 +58,8 @@ pub(crate) fn import(tar: impl Read + Send, layer: &Path) -> Result<(LayerInfo, 
     Ok((info, skipped))
 }
 
-/// Makes the entries of a plain tar; their number, the implied directories, and what of them was skipped.
+/// Makes the entries of a decompressed tar. Returns their number, the implied directories, and the attributes that
+/// were skipped.
 fn unpack(
     input: &mut Prefetched,
     fs_dir: &Path,
@@ -85,13 +86,14 @@ fn unpack(
         apparent = apparent.saturating_add(header.file_size());
         if entries > MAX_ENTRIES || apparent > MAX_APPARENT {
             let limit =
-                format!("with it there are more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
+                format!("the layer would have more than {MAX_ENTRIES} entries or {} GiB", MAX_APPARENT >> 30);
             return Err(refuse(&header.path, &limit));
         }
         let file = unpacker.entry(&header)?;
         if header.size > 0 || header.file_size() > 0 {
             let path = unpacker.root.show(&header.path);
-            let file = file.ok_or_else(|| refuse(&header.path, "it has bytes but is not a file"))?;
+            let file =
+                file.ok_or_else(|| refuse(&header.path, "it has content but is not a regular file"))?;
             for (offset, length) in read_regions(input, &header, &mut raw)? {
                 skeleton.raw(&raw)?;
                 raw.clear();
@@ -117,7 +119,7 @@ fn unpack(
     Ok((entries, unpacker.finish()?, skipped))
 }
 
-/// Writes a part of a file; what is zeros becomes a hole.
+/// Writes a part of a file. Zeros become holes.
 fn copy(input: &mut Prefetched, file: &File, (offset, length): Region, path: &Path) -> Result<()> {
     let mut left = length;
     while left > 0 {
@@ -141,7 +143,7 @@ fn refuse(path: &[u8], why: &str) -> Error {
     Error::Layer(format!("entry '{}': {why}", String::from_utf8_lossy(path)))
 }
 
-/// What aufs kept at the top of its directories, without bytes: docker passes over it, too.
+/// Whether this is one of the empty marks that aufs kept at the top of its directories. Docker ignores them, too.
 fn is_of_aufs(header: &Header) -> bool {
     let top = header.path.split(|b| *b == b'/').next();
     matches!(top, Some(b".wh..wh.aufs" | b".wh..wh.orph" | b".wh..wh.plnk")) && header.size == 0
@@ -149,17 +151,17 @@ fn is_of_aufs(header: &Header) -> bool {
 
 struct Unpacker {
     root: Root,
-    /// The last directory used: tars list a directory's files together.
+    /// The directory used last: tars list the files of a directory together.
     parent: Option<(Vec<u8>, OwnedFd)>,
     implied: BTreeSet<Vec<u8>>,
     dir_times: Vec<(Vec<u8>, Time)>,
     skipped: Skipped,
-    /// Access lists that what is made in a directory gets: they are set at the end.
+    /// Default access lists of directories. They are set at the end, since new entries would inherit them.
     default_lists: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Unpacker {
-    /// Makes one entry; a regular file is returned open for its bytes.
+    /// Makes one entry. A regular file is returned open for writing.
     fn entry(&mut self, header: &Header) -> Result<Option<File>> {
         if header.path.is_empty() {
             self.implied.remove(b"".as_slice());
@@ -180,10 +182,8 @@ impl Unpacker {
             self.enter(dir)?;
             return match hidden {
                 b".wh..opq" => self.mark_opaque(dir),
-                b"" | b"." | b".." => Err(refuse(&header.path, "it hides nothing that can exist")),
-                _ if hidden.starts_with(b".wh.") => {
-                    Err(refuse(&header.path, "this kind of whiteout is not known"))
-                }
+                b"" | b"." | b".." => Err(refuse(&header.path, "this whiteout does not name a file")),
+                _ if hidden.starts_with(b".wh.") => Err(refuse(&header.path, "unknown kind of whiteout")),
                 _ => self.whiteout(dir, hidden),
             }
             .map(|()| None);
@@ -217,7 +217,7 @@ impl Unpacker {
             Type::Char if header.rdev == (0, 0) => {
                 return Err(refuse(
                     &header.path,
-                    "a character device 0:0 is refused, overlayfs takes it for a whiteout",
+                    "a character device 0:0 is not allowed: overlayfs takes it for a whiteout",
                 ));
             }
             Type::Char => place.mknod(FileType::CharacterDevice, header.rdev).on("create device", &show)?,
@@ -231,8 +231,8 @@ impl Unpacker {
         done.map(|()| None)
     }
 
-    /// A directory entry. What its default access list says of new files does not hold for those of the tar, which have
-    /// their own.
+    /// Makes a directory entry. Its default access list must not apply to the files of the tar, which have their own
+    /// lists.
     fn directory(&mut self, header: &Header) -> Result<()> {
         let mut now = header.clone();
         now.xattrs.retain(|(name, _)| name != attributes::INHERITED);
@@ -265,7 +265,7 @@ impl Unpacker {
         }
     }
 
-    /// Makes `dir` the current directory, creating what the tar did not name.
+    /// Makes `dir` the current directory. Parents that the tar did not list are created.
     fn enter(&mut self, dir: &[u8]) -> Result<()> {
         if self.parent.as_ref().is_some_and(|(path, _)| path == dir) {
             return Ok(());
@@ -285,7 +285,8 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Makes a directory in the current one. One that exists stays; a whiteout makes place and leaves it opaque.
+    /// Makes a directory in the current one. An existing directory stays; a whiteout is replaced, and the directory
+    /// becomes opaque.
     fn make_dir(&mut self, path: &[u8]) -> Result<()> {
         let place = self.place(split(path).1);
         let show = self.root.show(path);
@@ -303,11 +304,11 @@ impl Unpacker {
         }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Ok(()),
-            _ => Err(refuse(path, "it is a directory and something else")),
+            _ => Err(refuse(path, "it is both a directory and another type of file")),
         }
     }
 
-    /// Metadata of an implied directory, until they are settled.
+    /// Sets the preliminary metadata of an implied directory.
     fn implied_metadata(&mut self, path: &[u8]) -> Result<()> {
         let DirMeta { mode, uid, gid, mtime } = DirMeta::DEFAULT;
         let place = self.place(split(path).1);
@@ -318,7 +319,8 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Metadata of a directory entry; its time is set at the end, when nothing more is put into it.
+    /// Sets the metadata of a directory entry, except its time, which is set at the end because adding entries
+    /// changes it.
     fn dir_metadata(&mut self, header: &Header) -> Result<()> {
         let show = self.root.show(&header.path);
         let mut skipped = std::mem::take(&mut self.skipped);
@@ -343,13 +345,13 @@ impl Unpacker {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                 place.set_xattr(OPAQUE.as_bytes(), b"y").on("mark as opaque", show)
             }
-            // The entry of this layer hides the lower one by itself.
+            // The entry of this layer already hides the lower one.
             Ok(_) => Ok(()),
             Err(_) => place.mknod(FileType::CharacterDevice, (0, 0)).on("create whiteout", show),
         }
     }
 
-    /// Sets what directories have for new files, and their times; gives the list of the implied ones.
+    /// Sets default access lists and times of directories. Returns the implied directories.
     fn finish(mut self) -> Result<BTreeSet<Vec<u8>>> {
         if self.implied.contains(b"".as_slice()) {
             self.parent = None;

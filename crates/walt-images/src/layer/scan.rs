@@ -30,7 +30,7 @@ pub enum Kind {
     Fifo,
     /// Unix socket: exists in a session's upper directory only, never in a layer.
     Socket,
-    /// Hides what lies below: in a layer directory only, never in a view.
+    /// Hides what is below: only in a layer directory, never in a view.
     Whiteout,
 }
 
@@ -133,7 +133,7 @@ fn node(root: &Root, dir: &OwnedFd, path: Vec<u8>, parent: usize, attributes: At
     })
 }
 
-/// Lists a directory's names in an order that depends on the names only: whiteouts are sorted among the others.
+/// Lists the names of a directory, sorted. Whiteouts are sorted among the others.
 fn names(root: &Root, path: &[u8], dir: &OwnedFd) -> Result<Vec<Vec<u8>>> {
     let what = "list the directory";
     let mut names = Vec::new();
@@ -150,10 +150,10 @@ fn names(root: &Root, path: &[u8], dir: &OwnedFd) -> Result<Vec<Vec<u8>>> {
 
 /// Reads the whole tree below `root`. The first entry is the root.
 ///
-/// Fails on paths that reach 4096 bytes: neither tar programs nor the kernel's own path calls take them.
+/// Fails on paths of 4096 bytes or more, which neither tar programs nor system calls accept.
 pub(crate) fn scan(root: &Root, attributes: Attributes) -> Result<Vec<Node>> {
     let mut nodes = vec![node(root, &root.fd, Vec::new(), 0, attributes)?];
-    // Directories being listed, the current one last. Only that one is open: depth costs no descriptors.
+    // Directories being listed, the current one last. Only that one is open, so depth does not cost descriptors.
     let mut pending: Vec<(usize, std::vec::IntoIter<Vec<u8>>, Option<OwnedFd>)> = Vec::new();
     let open = |path: &[u8]| {
         root.at(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)

@@ -78,7 +78,7 @@ impl SkeletonWriter {
         Ok(())
     }
 
-    /// Notes that the tar has the bytes of the file `path` here. `path` is below 4096 bytes.
+    /// Records that the tar has the bytes of the file `path` here. `path` is below 4096 bytes.
     pub fn file(&mut self, path: &[u8], size: u64) -> Result<()> {
         self.flush()?;
         let mut record = vec![2];
@@ -88,7 +88,7 @@ impl SkeletonWriter {
         self.out.write_all(&record).on("write the skeleton", &self.path)
     }
 
-    /// Notes that the tar has `length` bytes of the file `path` from `offset` on here.
+    /// Records that the tar has `length` bytes of the file `path` from `offset` on here.
     pub fn part(&mut self, path: &[u8], offset: u64, length: u64) -> Result<()> {
         self.flush()?;
         let mut record = vec![3];

@@ -1,8 +1,9 @@
-//! Writing a directory down as a layer: the tar's bytes are hashed and kept as a skeleton, never stored.
+//! Makes a layer of a directory: the bytes of the tar are hashed and kept as a skeleton; the tar itself is never
+//! stored.
 //!
 //! The bytes depend on the tree alone: parents first, the opaque mark of a directory before its whiteouts, these
 //! before the other names, each group sorted byte-wise; the first name of an inode is the file, later ones are hard
-//! links; no user or group names; holes are zeros, but for those of files that have a gigabyte of them ([`holes`]).
+//! links; no user or group names; holes are zeros, except in files with a gigabyte of holes or more ([`holes`]).
 //! Docker, podman and umoci unpack it.
 
 use super::{
@@ -28,7 +29,7 @@ use walt_tar::paths::split;
 use walt_tar::{BLOCK, Header, Region, Sparse, Time, Type, write_header, write_map};
 use walt_types::{DiffId, Hash256};
 
-/// Time of the whiteouts in a tar: they have none of their own.
+/// Time of whiteouts in a tar: they have none of their own.
 const WHITEOUT_MTIME: Time = Time { sec: 0, nsec: 0 };
 
 struct Sink {
@@ -91,7 +92,7 @@ impl Sink {
     }
 }
 
-/// Checks what the format cannot hold: names, apparent size. Sockets must be gone.
+/// Refuses what the format cannot hold: some names, and too large files. Sockets must have been removed.
 pub(crate) fn check(nodes: &[Node]) -> Result<()> {
     let mut apparent = 0u64;
     for node in nodes {
@@ -200,7 +201,7 @@ fn one(
         rdev: (0, 0),
         xattrs: node.xattrs.clone(),
     };
-    // Whiteouts share one inode in an upper directory: they are told apart before inodes are looked at.
+    // Whiteouts share one inode in an upper directory: they must be handled before inodes are compared.
     if node.kind == Kind::Whiteout {
         let (dir, name) = split(&node.path);
         return sink.header(&marker(dir, name));

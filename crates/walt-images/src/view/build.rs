@@ -17,7 +17,7 @@ use walt_types::DiffId;
 struct Merged {
     node: Node,
     layer: u32,
-    /// Is the metadata an implied directory's, to be replaced by what lies below?
+    /// Whether this is an implied directory, whose metadata comes from below.
     parent: usize,
     children: BTreeMap<Vec<u8>, usize>,
     number: Option<u32>,
@@ -99,7 +99,7 @@ impl Merged {
     }
 }
 
-/// Gives numbers to what is visible and has none, in the order of a walk; marks what is visible.
+/// Marks visible nodes, and numbers those without a number in the order of a walk.
 fn number(tree: &mut [Merged], order: &mut Vec<usize>) -> Result<()> {
     for node in tree.iter_mut() {
         node.visible = false;
@@ -127,8 +127,8 @@ fn index(tree: Vec<Merged>, order: &[usize], layers: Vec<DiffId>, platform: bool
         u32::try_from(text.len()).map_err(|_| too_long())?;
         Ok((start, bytes.len() as u32))
     };
-    // Objects by layer and inode: first number, names, and names that are visible. The link count on the disk says
-    // only where it is worth to look: other layers may have names of the same file, see `squash`.
+    // Objects by layer and inode: first number, names, and names that are visible. The link count on disk is only a
+    // hint, since other layers may have names of the same file (see `squash`).
     let mut groups: HashMap<(u32, u64), (u32, u32, u32)> = HashMap::new();
     for (number, at) in order.iter().enumerate() {
         let merged = &tree[*at];

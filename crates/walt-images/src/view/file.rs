@@ -5,14 +5,14 @@
 //! version u32 | platform u32 | layers u32 | records u32 | children u32 | text u32     little endian
 //! layers × diff-id (32) | records × 80 | children × u32 | text
 //! ```
-//! The file is read at once and checked completely: sizes, checksum, and that every number, range and
-//! parent fits. After that no access can fail. Bytes of any content give an index or an error.
+//! The whole file is read and checked: sizes, checksum, and all numbers, ranges and parents. After that, no access
+//! can fail. Any bytes give either an index or an error.
 
 use super::{INDEX_VERSION, Index, Record};
 use crate::{Time, layer::scan::Kind};
 use walt_types::{DiffId, Hash256};
 
-/// Where what is summed begins.
+/// Offset of the bytes that the checksum covers.
 pub(crate) const BODY: usize = 40;
 const MAGIC: &[u8; 8] = b"WALTVIEW";
 const RECORD: usize = 80;
@@ -97,11 +97,11 @@ pub(crate) fn check(body: &[u8]) -> Result<Index, &'static str> {
     let (version, platform) = (count()?, count()?);
     let (layers, records, children, text) = (count()?, count()?, count()?, count()?);
     if version != INDEX_VERSION as usize {
-        return Err("its version is not ours");
+        return Err("its version is not supported");
     }
     let wanted = [COUNTS, layers * 32, records * RECORD, children * 4, text].iter().sum::<usize>();
     if wanted != body.len() || layers > MAX_FILE_LAYERS || layers == 0 || records == 0 || platform > 1 {
-        return Err("its parts do not fit its length");
+        return Err("its length is wrong");
     }
     let layers: Vec<_> = (0..layers).filter_map(|_| words.bytes().map(|b| DiffId(Hash256(b)))).collect();
     let records: Option<Vec<_>> = (0..records).map(|_| record(&mut words)).collect();
@@ -109,7 +109,7 @@ pub(crate) fn check(body: &[u8]) -> Result<Index, &'static str> {
     let children: Vec<_> = (0..children).filter_map(|_| words.u32()).collect();
     let text = words.0.to_vec();
     let index = Index { layers, platform: platform == 1, records, children, text };
-    fits(&index).ok_or("its entries do not fit together")?;
+    fits(&index).ok_or("its entries are inconsistent")?;
     Ok(index)
 }
 
@@ -147,7 +147,7 @@ fn record(words: &mut Words) -> Option<Record> {
     })
 }
 
-/// Do all numbers and ranges fit, and do the visible entries form one tree with the root at its top?
+/// Checks that all numbers and ranges are valid, and that the visible entries form one tree below the root.
 fn fits(index: &Index) -> Option<()> {
     let inside = |(start, length): (u32, u32), size: usize| {
         (u64::from(start) + u64::from(length) <= size as u64).then_some(())
@@ -192,7 +192,7 @@ fn fits(index: &Index) -> Option<()> {
             last = Some(name);
         }
     }
-    // Each visible entry has one place; that the place is below the root is what is left to see.
+    // Each visible entry has one parent; it remains to check that all are reachable from the root.
     let visible = index.records.iter().filter(|r| r.visible).count();
     let mut pending = vec![0u32];
     let mut reached = 0;

@@ -136,7 +136,7 @@ fn what_was_pushed_comes_back_whatever_happens_on_the_way() {
             }
         }
         assert!(fake.seen(|r| r.range.is_some()), "it goes on where it was cut");
-        // An upload that is cut begins anew.
+        // An interrupted upload starts from the beginning.
         let again = Fake::start();
         again.set(|request, answer| {
             if request.method == "PUT" && request.path.contains("/uploads/") && request.count == 0 {
@@ -189,7 +189,7 @@ fn lies_and_nonsense_are_refused() {
             }
         })
         .await;
-        fails("another configuration", "is not what it should be", |request, answer| {
+        fails("another configuration", "has the wrong size or digest", |request, answer| {
             if request.path.contains("/blobs/") && answer.body.starts_with(b"{") {
                 answer.body[1] ^= 1;
             }
@@ -214,7 +214,7 @@ fn lies_and_nonsense_are_refused() {
             }
         })
         .await;
-        let slow = fails("a stalled blob", "nothing came for", |request, answer| {
+        let slow = fails("a stalled blob", "no data for", |request, answer| {
             if request.path.contains("/blobs/") && answer.body.len() > 500_000 {
                 answer.stall = Some(300_000);
             }
@@ -286,7 +286,7 @@ fn who_asks_is_told_to_the_registry_alone() {
                 assert!(!error.to_string().contains("wrong"));
             }
         }
-        // A blob lies elsewhere: that place is not told who asks.
+        // A blob is on another host, which does not get the credentials.
         let elsewhere = Fake::start();
         let store_at = elsewhere.port;
         elsewhere.take_from(&basic);

@@ -1,7 +1,8 @@
 //! The bridge that is walt-net: made if absent, adopted if it carries our alias, refused otherwise.
 //!
 //! A bridge outlives the server that made it, because virtual nodes stay attached while the server is replaced. The
-//! alias says whose it is; the address comes from a seed, so that nodes' ARP caches stay right after it was made anew.
+//! alias says whose it is; the address comes from a seed, so that nodes' ARP caches stay valid if the bridge is made
+//! again.
 
 use super::link::{self, Link};
 use super::{NetError, Result, check_ifname, except, netlink, refused, sysctl};
@@ -40,7 +41,8 @@ pub enum Origin {
 /// Apply the nft table first: its rules go by the name of the interface, so the bridge is never up without them.
 ///
 /// # Errors
-/// [`NetError::NotOurs`] if an interface of this name is no bridge or has another alias; else what the kernel refused.
+/// [`NetError::NotOurs`] if an interface of this name is not a bridge or has another alias; else what the kernel
+/// refused.
 pub fn ensure(spec: &BridgeSpec) -> Result<Origin> {
     check_ifname(&spec.name)?;
     let origin = netlink(&format!("make the bridge '{}'", spec.name), |handle| async move {

@@ -39,7 +39,7 @@ pub struct ContainerNetwork {
 
 /// Makes the pair, moves one end into the container's namespace, and configures both.
 ///
-/// Called again for a link that is there, it makes it anew.
+/// If the link exists already, it is made again.
 ///
 /// # Errors
 /// When the namespace cannot be entered, or the kernel refuses a step (the message names it).

@@ -32,7 +32,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-/// How long one exchange with the kernel over netlink may take before it is given up.
+/// How long one exchange with the kernel over netlink may take.
 pub const NETLINK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest name of a network interface, in bytes (`IFNAMSIZ` without its final NUL).
@@ -167,7 +167,8 @@ fn refused(what: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> NetError
     move |error| NetError::Netlink { what, source: kernel_error(error) }
 }
 
-/// Takes an answer with this errno for success: what was to be made is there, or what was to go is gone.
+/// Takes an error with this errno for success: the object to be made exists already, or the one to be removed is
+/// gone.
 fn except(
     errno: i32,
     result: std::result::Result<(), rtnetlink::Error>,

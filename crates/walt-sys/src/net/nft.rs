@@ -22,7 +22,7 @@ const HOOKS: [&str; 2] = ["input", "forward"];
 /// The chain that docker keeps for rules of others.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// A base chain of somebody else that drops what it does not know.
+/// A foreign base chain that drops unknown traffic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ForeignChain {
     /// Address family of its table (`ip`, `inet`).
@@ -68,14 +68,14 @@ pub fn foreign_chains() -> Result<Vec<ForeignChain>> {
     Ok(find_foreign(&list_ruleset()?))
 }
 
-/// What is done about a chain of somebody else that drops what it does not know.
+/// What is done about a foreign chain that drops unknown traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Help {
     /// A marked rule in it accepts our traffic.
     Accepted,
     /// [`accept_in_foreign_chains`] will add one.
     Pending,
-    /// It sits where an accept is of no use to us, or where we add none.
+    /// It is at a place where an accept does not help, or where we add no rules.
     None,
 }
 

@@ -1,5 +1,5 @@
-//! Packets of a protocol for which an interface has no address (packet(7)): what comes is heard, and what is
-//! sent goes to an Ethernet address.
+//! Packet sockets (packet(7)): receive packets of a protocol for which the interface has no address, and send packets
+//! to an Ethernet address.
 
 use super::{Result, io_error, link};
 use std::io;

@@ -54,7 +54,7 @@ pub fn restore(previous: &Previous) -> Result<()> {
     set(&previous.key, &previous.value).map(drop)
 }
 
-/// Lets the machine pass packets between its interfaces (`net.ipv4.ip_forward`).
+/// Enables forwarding of packets between interfaces (`net.ipv4.ip_forward`).
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -62,8 +62,8 @@ pub fn enable_forwarding() -> Result<Option<Previous>> {
     set("net/ipv4/ip_forward", "1")
 }
 
-/// Sets a value of one interface, such as (`ipv4`, `arp_ignore`). One that the kernel lacks is passed over: without
-/// IPv6 in the kernel there is none to switch off.
+/// Sets a value of one interface, such as (`ipv4`, `arp_ignore`). A value that the kernel lacks is skipped: a kernel
+/// without IPv6 has nothing to disable.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -1,4 +1,4 @@
-//! Control groups of our own, beside those of whatever started us.
+//! Control groups of our own, outside of that of the service that started us.
 //!
 //! On a host with cgroup v2 there is one hierarchy; on a v1 or hybrid host there are several, and a
 //! process has a place in each. A group of ours is the same relative path in all of them.
@@ -142,7 +142,7 @@ impl Cgroup {
                 break;
             }
             for pid in list.into_iter().filter_map(rustix::process::Pid::from_raw) {
-                // Gone already is what we want.
+                // A process that has ended already is fine.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
             std::thread::yield_now();
