@@ -102,7 +102,7 @@ mod tests {
         for (file, function) in named {
             let path = root.join(format!("{file}.rs"));
             let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            // Some stand beside the code, indented.
+            // Some are indented, next to the code.
             let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(words.contains(&format!("#[test] fn {function}()")), "{file}.rs has no test {function}");
         }
