@@ -14,7 +14,7 @@ pub fn documents(bytes: &[u8]) {
         Ok(Document::Image(image)) => {
             assert!(image.layers.len() <= walt_images::MAX_LAYERS && image.config.size <= MAX_DOCUMENT);
             assert!(image.layers.iter().all(|l| l.size <= MAX_BLOB));
-            // Without as many diff-ids, there is no image.
+            // An image needs as many diff-ids as layers.
             assert_eq!(manifest::pair(&image.layers, &[]).is_ok(), image.layers.is_empty());
         }
         Ok(Document::Index(entries)) => {

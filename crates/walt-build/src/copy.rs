@@ -315,7 +315,7 @@ impl Copier<'_> {
         match composer.kind(to) {
             Some(Kind::Dir) => {
                 let to = String::from_utf8_lossy(to);
-                Err(self.wrong(format!("a file cannot take the place of the directory /{to}")))
+                Err(self.wrong(format!("a file cannot replace the directory /{to}")))
             }
             _ => Ok(()),
         }
@@ -374,7 +374,7 @@ impl Copier<'_> {
             }
             if is_dir && !matches!(composer.kind(&to), None | Some(Kind::Dir)) {
                 let to = String::from_utf8_lossy(&to);
-                return Err(self.wrong(format!("a directory cannot take the place of the file /{to}")));
+                return Err(self.wrong(format!("a directory cannot replace the file /{to}")));
             }
             self.put_one(composer, view, number, &to, owner, linked)?;
         }

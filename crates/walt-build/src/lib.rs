@@ -1,8 +1,8 @@
 //! `walt image build`: builds layers of the store from Dockerfiles.
 //!
 //! ```text
-//! text ─▶ lines ─▶ dockerfile ─▶ state ─▶ actions ─▶ executor ─▶ layers, a configuration
-//!         cut      stages,       what an   run, copy,  containers, composer,
+//! text ─▶ lines ─▶ dockerfile ─▶ state ─▶ actions ─▶ execute ─▶ layers, a configuration
+//!         split    stages,       what an   run, copy,  containers, composer,
 //!                  steps         instruction  mkdir    cache
 //!                                means here
 //! ```

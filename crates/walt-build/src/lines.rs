@@ -102,7 +102,7 @@ fn cut_marked(file: &str, damaged: &[bool]) -> Result<Lines, Wrong> {
         look(at);
         while !ended {
             let Some((at, raw)) = rest.next() else { break };
-            // Comments and empty lines between the parts of an instruction are passed over.
+            // Comments and empty lines inside an instruction are skipped.
             if is_comment(raw) || raw.trim().is_empty() {
                 continue;
             }

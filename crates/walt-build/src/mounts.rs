@@ -1,9 +1,9 @@
 //! `RUN --mount=…`: files that are mounted for one command.
 //!
 //! Source: Dockerfile reference, "RUN --mount"; where it is silent, what BuildKit does. Fields are those of a line of
-//! CSV; variables are replaced in each one by itself, so that a value cannot become two. Names and kinds are in any
-//! case; of a field that is given twice, the last one counts; an empty value is as if it was not given; fields that a
-//! type does not have are ignored, unless ignoring them would be harmful.
+//! CSV; variables are replaced in each field separately, so that a value cannot become two. Names and kinds are in
+//! any case; of a field that is given twice, the last one counts; an empty value is as if it was not given; fields
+//! that a type does not have are ignored, unless ignoring them would be harmful.
 
 use super::state::absolute;
 

@@ -6,6 +6,7 @@
 //! bundle     the OCI runtime bundle of a session (pure), and runc
 //! hold       the holder: one process per session, which survives a restart of the server
 //! emulation  programs of other CPUs, by binfmt_misc and qemu-user
+//! setup      what holders and build steps do alike before their container runs
 //! ```
 //! Limits are those of [`hold`] and [`bundle`].
 

@@ -45,7 +45,7 @@ impl Store {
     /// Squashes the layers in `config` if there cannot be one more, which reads all files of the image. Returns false
     /// if that was not needed. The original image is not changed.
     ///
-    /// The caller keeps housekeeping away until something refers to the new layer.
+    /// The caller must keep garbage collection away until something refers to the new layer.
     pub fn make_room(&self, config: &mut ImageConfig, time: Option<String>) -> Result<bool> {
         if !config.is_full() {
             return Ok(false);
@@ -58,7 +58,7 @@ impl Store {
     /// Stores the configuration of a foreign image whose layers are in the store: byte for byte, or squashed to one
     /// layer if it has more layers than an image can have here. The same bytes give the same image.
     ///
-    /// The caller keeps housekeeping away until something refers to the image.
+    /// The caller must keep garbage collection away until something refers to the image.
     pub fn put_foreign_config(&self, bytes: &[u8]) -> Result<ImageId> {
         let mut config = ImageConfig::parse(bytes)?;
         let layers = config.layers()?;

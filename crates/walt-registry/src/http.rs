@@ -438,7 +438,7 @@ fn tls_text(error: &rustls::Error) -> Option<String> {
         InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "its certificate has expired".into()
         }
-        // webpki's own error: there is no name for it here.
+        // webpki's own error, which has no name here.
         InvalidCertificate(CertificateError::Other(why)) if format!("{why:?}").contains("CaUsedAsEndEntity") => {
             "its certificate is that of an authority, not of a server: create one for the server, signed by it".into()
         }

@@ -15,9 +15,9 @@
 //! descriptor, every layer against the diff-id in the image's configuration. A slow or interrupted registry fails
 //! after the times in [`Limits`]; interrupted downloads continue where they stopped.
 //!
-//! Limits: documents of [`manifest::MAX_DOCUMENT`], blobs of [`manifest::MAX_BLOB`], [`MAX_LAYERS`](walt_images::MAX_LAYERS)
-//! layers, [`pull::PARALLEL`] downloads and [`push::PARALLEL`] uploads at once, [`http::MAX_REDIRECTS`] redirections,
-//! [`MAX_PAGES`] pages of a list.
+//! Limits: documents of [`manifest::MAX_DOCUMENT`], blobs of [`manifest::MAX_BLOB`],
+//! [`MAX_FOREIGN_LAYERS`](walt_images::MAX_FOREIGN_LAYERS) layers of an image, [`pull::PARALLEL`] downloads and
+//! [`push::PARALLEL`] uploads at once, [`http::MAX_REDIRECTS`] redirections, [`MAX_PAGES`] pages of a list.
 
 pub mod auth;
 mod client;

@@ -98,7 +98,7 @@ impl KillOnDrop {
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Mostly it has ended by itself.
+        // Usually it has ended already.
         let _ended = signal_fd(&self.0, libc::SIGKILL);
     }
 }

@@ -91,10 +91,10 @@ pub struct Packing<'a> {
     pub owner: Option<(u32, u32)>,
 }
 
-/// Packs the file or directory `path`, which is followed if it is a link, as entries `name` and `name/…` of `packing`. Links
-/// below are kept as links, names of one file as hard links, holes as holes. Of a directory, `keep` is asked for each path
-/// below it (and whether it is a directory); a directory that is not kept is not entered. Sockets are left out with a note.
-/// The end of the archive is not written ([`crate::END`]).
+/// Packs the file or directory `path`, which is followed if it is a link, as entries `name` and `name/…` of
+/// `packing`. Links below are kept as links, names of one file as hard links, holes as holes. For a directory, `keep`
+/// is called with each path below it (and whether it is a directory); a directory that is not kept is not entered.
+/// Sockets are left out with a note. The end of the archive is not written ([`crate::END`]).
 ///
 /// # Errors
 /// A file cannot be read, changes meanwhile, or the stream cannot be written.

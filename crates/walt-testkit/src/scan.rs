@@ -76,7 +76,7 @@ fn syn(from: IpAddr, to: IpAddr, port: u16) -> [u8; TCP_HEADER] {
 pub fn tcp(from: IpAddr, to: SocketAddr) -> TcpPorts {
     let domain = Domain::for_address(to);
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::TCP)).expect("root may make raw sockets");
-    socket.set_nonblocking(true).expect("a socket can be told not to block");
+    socket.set_nonblocking(true).expect("a socket can be non-blocking");
     let _ = socket.set_recv_buffer_size(4 << 20);
     // The ports are in the segment: a raw socket takes none.
     let mut target = to;
@@ -138,7 +138,7 @@ pub fn udp(to: SocketAddr, ports: &BTreeSet<u16>, wait: Duration) -> BTreeSet<u1
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let probe = |port: u16| {
         let socket = UdpSocket::bind(any).expect("a socket can be bound");
-        socket.set_nonblocking(true).expect("a socket can be told not to block");
+        socket.set_nonblocking(true).expect("a socket can be non-blocking");
         let mut target = to;
         target.set_port(port);
         // No route to that address counts as no answer.

@@ -89,7 +89,7 @@ impl Qmp {
         Ok(answer["status"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Ends qemu. The connection is of no use afterwards.
+    /// Ends qemu, and with it the connection.
     ///
     /// # Errors
     /// As [`Qmp::execute`]; qemu may also end before it has answered, which is success.

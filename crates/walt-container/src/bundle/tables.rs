@@ -2,9 +2,9 @@
 
 /// Capabilities, without the prefix `CAP_`. Not given:
 ///
-/// * SYS_ADMIN: whoever may mount gets a `/proc` of his own, in which nothing is masked, and with it the
-///   server (`core_pattern`). systemd notices that it may not mount, and starts services without a sandbox. In a
-///   user namespace it would reach less, but much of the kernel that has had holes (SECURITY.md).
+/// * SYS_ADMIN: with the right to mount comes a `/proc` in which nothing is masked, and with that the server
+///   (`core_pattern`). systemd notices that it may not mount, and starts services without a sandbox. In a user
+///   namespace it would reach less, but much of the kernel that has had holes (SECURITY.md).
 /// * DAC_READ_SEARCH: opens files by handle, which finds every file of the disk that the image lies on.
 /// * SYS_MODULE, SYS_RAWIO, SYS_TIME, SYS_RESOURCE, SYSLOG, BPF, PERFMON, MAC_*, WAKE_ALARM, BLOCK_SUSPEND,
 ///   AUDIT_CONTROL, AUDIT_READ, SYS_PACCT, CHECKPOINT_RESTORE, NET_BROADCAST: they act on the server as a
@@ -70,7 +70,7 @@ pub const DEVICES: [Device; 11] = [
     device("c", Some(1), Some(7), "rwm", "/dev/full"),
     device("c", Some(1), Some(8), "rwm", "/dev/random"),
     device("c", Some(1), Some(9), "rwm", "/dev/urandom"),
-    device("c", Some(5), Some(0), "rwm", "/dev/tty: the terminal of whoever opens it"),
+    device("c", Some(5), Some(0), "rwm", "/dev/tty: the terminal of the process that opens it"),
     device("c", Some(5), Some(1), "rwm", "/dev/console: a terminal of the container"),
     device("c", Some(5), Some(2), "rwm", "/dev/ptmx: of the container's own devpts"),
     device("c", Some(136), None, "rwm", "/dev/pts/*: of the container's own devpts"),
@@ -89,9 +89,9 @@ pub const REFUSED_CALLS: [(&str, &str); 13] = [
     ("request_key", "key rings go by user number: root's are those of the server's root"),
     ("keyctl", "key rings go by user number: root's are those of the server's root"),
     ("syslog", "the server's kernel messages"),
-    ("io_uring_setup", "much of the kernel by another road than system calls"),
-    ("io_uring_enter", "much of the kernel by another road than system calls"),
-    ("io_uring_register", "much of the kernel by another road than system calls"),
+    ("io_uring_setup", "much of the kernel, without passing the filter of system calls"),
+    ("io_uring_enter", "much of the kernel, without passing the filter of system calls"),
+    ("io_uring_register", "much of the kernel, without passing the filter of system calls"),
 ];
 
 /// Calls that are refused when they ask for a user namespace, in which every process has all capabilities:
@@ -163,12 +163,12 @@ pub const RUN_FILES_EMULATED: [(&str, &str, &str); 1] = [(
 
 /// Units that are masked in `/run` for the session: name, reason.
 pub const MASKED_UNITS: [(&str, &str); 12] = [
-    ("apt-daily.service", "would hold the package lock and change the image by itself"),
-    ("apt-daily.timer", "would hold the package lock and change the image by itself"),
-    ("apt-daily-upgrade.service", "would hold the package lock and change the image by itself"),
-    ("apt-daily-upgrade.timer", "would hold the package lock and change the image by itself"),
-    ("e2scrub_all.timer", "checks of the server's disks are not the image's affair"),
-    ("e2scrub_reap.service", "checks of the server's disks are not the image's affair"),
+    ("apt-daily.service", "would hold the package lock and change the image on its own"),
+    ("apt-daily.timer", "would hold the package lock and change the image on its own"),
+    ("apt-daily-upgrade.service", "would hold the package lock and change the image on its own"),
+    ("apt-daily-upgrade.timer", "would hold the package lock and change the image on its own"),
+    ("e2scrub_all.timer", "checks disks of the server"),
+    ("e2scrub_reap.service", "checks disks of the server"),
     ("logrotate.timer", "would rotate logs into the image"),
     ("dpkg-db-backup.timer", "would write a backup into the image"),
     ("man-db.timer", "would write an index into the image"),

@@ -75,7 +75,7 @@ impl Holder {
         self.changed.send_modify(|n| *n += 1);
     }
 
-    /// Changes the state, in memory and on the disk, and wakes whoever waits for it.
+    /// Changes the state, in memory and on disk, and wakes the tasks that wait for it.
     pub fn update(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.state.borrow_mut());
         if let Err(e) = self.dir.write_state(&self.state.borrow()) {

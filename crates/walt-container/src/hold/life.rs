@@ -332,10 +332,10 @@ fn shell_processes(holder: &Holder, leader: i32) -> Vec<ProcessId> {
     let mut found = group.processes().unwrap_or_default();
     found.retain(|pid| session_of(*pid) == Some(leader));
     // systemd keeps its own processes in groups below: what is in the container's own was exec'd.
-    let beside = group.below(bundle::GROUP).direct_processes().unwrap_or_default();
+    let exec_d = group.below(bundle::GROUP).direct_processes().unwrap_or_default();
     let init = holder.init.borrow().as_ref().map(|c| c.id.pid);
-    if init.is_some_and(|init| init != leader && !beside.contains(&init)) {
-        found.extend(beside);
+    if init.is_some_and(|init| init != leader && !exec_d.contains(&init)) {
+        found.extend(exec_d);
     }
     found.sort_unstable();
     found.dedup();

@@ -43,7 +43,7 @@ const TREATMENTS: [(&[u8], Treatment, &str); 10] = [
         "who may read: without it, more may (the group's bits are its mask)",
     ),
     (b"security.evm", Treatment::Skip, "signed for another file system's inode: a wrong one locks the file"),
-    (b"security.ima", Treatment::Try, "a signature, which kernels without the key do not look at"),
+    (b"security.ima", Treatment::Try, "a signature, which kernels without the key ignore"),
     (b"security.", Treatment::Try, "a label, which means something under the same policy only"),
     (b"trusted.", Treatment::Try, "a mark of a file system of many machines (gluster, lustre)"),
     (b"user.", Treatment::Try, "an application's; disks have room for 4 KiB, and on links none"),

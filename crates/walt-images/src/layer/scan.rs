@@ -54,9 +54,9 @@ pub(crate) struct Node {
     pub target: Vec<u8>,
     /// Directories: hides the directory below.
     pub opaque: bool,
-    /// Extended attributes without overlayfs' own; empty if they were not asked for.
+    /// Extended attributes without overlayfs' own; empty unless requested.
     pub xattrs: Xattrs,
-    /// Overlayfs' attributes that are there; empty if they were not asked for.
+    /// Extended attributes of overlayfs; empty unless requested.
     pub overlay_xattrs: Vec<Vec<u8>>,
 }
 

@@ -6,7 +6,7 @@
 //!   route ip/32 dev <host_ifname>               route gateway/32 dev eth0; default via gateway
 //! ```
 //!
-//! Every pair has the same gateway address on the server's side, so containers share no broadcast domain and a
+//! Every pair has the same gateway address on the server's side, so containers do not share a broadcast domain and a
 //! container's packets with another's address are dropped by the reverse path filter. When the container's namespace
 //! ends, both ends go.
 

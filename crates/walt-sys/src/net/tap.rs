@@ -1,7 +1,7 @@
 //! Taps: the cable between a virtual machine and the bridge.
 //!
 //! A tap is not persistent: it lives as long as a descriptor of it is open. The server opens it, hands the descriptor
-//! to qemu and closes its own; so a tap goes exactly when its machine goes, whoever killed it.
+//! to qemu and closes its own; so a tap disappears exactly when its machine ends, for whatever reason.
 
 use super::link;
 use super::{Result, check_ifname, io_error, netlink, sysctl};
