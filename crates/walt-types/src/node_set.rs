@@ -179,6 +179,16 @@ mod tests {
         assert_eq!(names(&(long + ",")), Err(SetError::TooLong));
     }
 
+    /// The sentences are those that scripts know; for the others a hint would say the same again.
+    #[test]
+    fn what_to_do_about_it() {
+        let hint = SetError::Unknown("x".into()).hint();
+        assert!(hint.is_some_and(|h| h.contains("walt node show --all")), "{hint:?}");
+        for error in [SetError::Empty, SetError::NotOne, SetError::TooLong] {
+            assert_eq!(error.hint(), None, "{error}");
+        }
+    }
+
     #[test]
     fn one_node() {
         let one = |text| resolve_one(text, &NODES, &user("alice"));

@@ -275,8 +275,40 @@ mod tests {
                 "{file:?} {path}"
             );
         }
-        assert!(Patterns::parse(b"a\n!b").has_exceptions());
-        assert!(Patterns::parse(b"# x\n\n/\n").is_empty());
+    }
+
+    #[test]
+    fn what_a_list_has() {
+        for (file, is_empty, has_exceptions) in
+            [("a\n!b", false, true), ("a\nb", false, false), ("!a", false, true), ("# x\n\n/\n", true, false)]
+        {
+            let patterns = Patterns::parse(file.as_bytes());
+            assert_eq!(
+                (patterns.is_empty(), patterns.has_exceptions()),
+                (is_empty, has_exceptions),
+                "{file:?}"
+            );
+        }
+        // A pattern of too many names is left out; any number of names any number of times is one.
+        let names = |name: &str, count: usize| Patterns::parse((name.repeat(count) + "b").as_bytes());
+        assert!(!names("a/", MAX_NAMES - 1).is_empty());
+        assert!(names("a/", MAX_NAMES).is_empty());
+        assert!(names("**/", MAX_NAMES).matches(b"x/b"));
+    }
+
+    #[test]
+    fn names_that_are_patterns() {
+        for (name, expected) in [
+            ("a.txt", false),
+            ("", false),
+            ("]", false),
+            ("*", true),
+            ("a?", true),
+            ("[a]", true),
+            ("a\\b", true),
+        ] {
+            assert_eq!(is_pattern(name.as_bytes()), expected, "{name}");
+        }
     }
 
     #[test]
