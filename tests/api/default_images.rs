@@ -92,7 +92,7 @@ fn newer_recipes_are_run_and_clones_stay() {
         let mut waiting = waiting.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         until("the recipe to hang", SOON, || room.path().join("hangs").exists().then_some(()));
         assert!(held().try_lock().is_err(), "it runs");
-        server.walt(BOB, &UPDATE).fails(1, "are being updated just now");
+        server.walt(BOB, &UPDATE).fails(1, "another update of the default images is running");
         if server_dies {
             server.kill();
             let _ = waiting.wait();

@@ -98,7 +98,7 @@ fn an_image_with_all_layers_that_it_can_have() {
 
     let from = file.to_str().unwrap();
     let copied = server.walt(ANN, &["image", "cp", from, "high:/x"]);
-    let note = "Note: the image had 125 layers already, and more are not possible: those below the change were \
+    let note = "Note: the image already had the maximum of 125 layers: those below the change were \
                 squashed into one.";
     assert!(copied.err.contains(note), "{copied:?}");
     assert_eq!(copied.ok(), "Image high updated.\n");

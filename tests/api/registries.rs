@@ -133,7 +133,7 @@ fn an_image_goes_out_and_comes_back() {
     several.fails(1, "Registry");
     server
         .walt(ANN, &["image", "publish", "--registry", "nowhere", "mine:v1"])
-        .fails(1, "there is no registry 'nowhere'");
+        .fails(1, "unknown registry 'nowhere'");
     for away in ["down", "mad"] {
         let says = format!("Failed to communicate with {away} registry. Aborted.");
         server.walt(ANN, &["image", "publish", "--registry", away, "mine:v1"]).fails(1, &says);
@@ -220,9 +220,9 @@ fn an_image_goes_out_and_comes_back() {
         ("lab:ann/mine", "No such remote image."),
         ("down:ann/mine:v1", "Failed to communicate with down registry. Aborted."),
         ("mad:ann/mine:v1", "Failed to communicate with mad registry. Aborted."),
-        ("nowhere:ann/mine", "there is no registry 'nowhere'"),
+        ("nowhere:ann/mine", "unknown registry 'nowhere'"),
         ("lab:ann/../mine", "is not a clonable link"),
-        ("docker:ann/mine", "no docker or podman daemon answers"),
+        ("docker:ann/mine", "no docker or podman daemon is running"),
     ] {
         server.walt(ANN, &["image", "clone", link, "xx"]).fails(1, says);
     }

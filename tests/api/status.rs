@@ -17,7 +17,7 @@ fn json(server: &TestServer) -> Value {
 fn it_counts_also_when_no_server_runs() {
     let server = TestServer::prepare(Options::default());
     let (status, said) = text(&server);
-    assert!(status == Some(1) && said.contains("there is no state of a server in"), "{said}");
+    assert!(status == Some(1) && said.contains("has no state of a server"), "{said}");
     drop(server);
 
     let mut server = TestServer::start_tiny();

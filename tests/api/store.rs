@@ -77,12 +77,12 @@ fn a_store_is_checked_with_and_without_its_server() {
 fn who_may_check_what() {
     let server = TestServer::prepare(Options::default());
     let (status, said) = check(&server, &[]);
-    assert!(status == Some(1) && said.contains("there is no state of a server in"), "{said}");
+    assert!(status == Some(1) && said.contains("has no state of a server"), "{said}");
     drop(server);
 
     let server = TestServer::start();
     let mut command = server.server_command(&["check-store"]);
     let ran = command.uid(65534).gid(65534).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
-    assert!(ran.status.code() == Some(1) && said.contains("run this as root"), "{said}");
+    assert!(ran.status.code() == Some(1) && said.contains("run this command as root"), "{said}");
 }

@@ -261,7 +261,7 @@ fn a_machine_that_is_plugged_in_becomes_a_node() {
         let ran = server.walt(USER, &["node", "run", &name, "cat /proc/sys/kernel/random/boot_id"]);
         (ran.status == Some(0) && ran.out != first).then_some(())
     });
-    let told = "rebooted by force: /bin/walt-network-reboot failed (status 5)";
+    let told = "the node reboots by force: /bin/walt-network-reboot failed (status 5)";
     let status = server.server_command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains(told), "{status:?}");
 }

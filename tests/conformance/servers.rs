@@ -53,7 +53,7 @@ fn ports_that_are_taken_are_warnings_with_their_holder() {
     let status = server.server_command(&["status"]).output().unwrap();
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     for (service, port) in [("DNS for nodes", 53), ("DNS for containers", 53), ("DHCP", 67), ("TFTP", 69)] {
-        let says = format!("{service} does without udp: port {port} is held by ");
+        let says = format!("{service} runs without udp: port {port} is held by ");
         let line = log.lines().find(|l| l.contains(&says)).unwrap_or_else(|| panic!("{says}: {log}"));
         assert!(line.contains(&format!("process {}", std::process::id())), "{line}");
         assert!(status.lines().any(|l| l.contains(service) && l.contains(&port.to_string())), "{status}");

@@ -37,7 +37,7 @@ fn tried(image: &str, cpu: &str, machine: &str, model: &str) {
     );
     server.walt(USER, &["image", "clone", &format!("walt:waltplatform/{model}-default"), "mine"]).ok();
 
-    let note = format!("Note: this image is for another CPU ({cpu}), emulation makes it slower.\n");
+    let note = format!("Note: this image is for another CPU ({cpu}); emulation makes it slower.\n");
     let mut shell = server.terminal(USER, &["image", "shell", "mine"]);
     shell.expect(&note, SOON);
     shell.expect("Note: the OS was started in a virtual environment.\n", SLOW);

@@ -98,7 +98,7 @@ fn an_image_with_all_layers_is_changed_all_the_same() {
     // Its changes are those of a session, which has nothing else of them.
     let change = "rm /srv/f3 && echo new >/srv/new && echo changed >/srv/f5 && ln /srv/f7 /srv/linked\n";
     let saved = server.walt_with_input(USER, &["image", "shell", "mine", "--save"], change);
-    let note = "the image had 125 layers already, and more are not possible";
+    let note = "the image already had the maximum of 125 layers";
     assert!(saved.err.contains(note), "{saved:?}");
     assert!(saved.ok().contains("Image mine updated."));
     assert_eq!(layers("mine"), 2);

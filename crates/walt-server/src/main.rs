@@ -36,19 +36,18 @@ struct Arguments {
 enum Command {
     /// Serve, in the foreground
     Run,
-    /// Stop nodes and sessions, remove bridge and rules, end the server; the state stays
+    /// Stop the server, nodes and sessions, and remove bridge and rules; the state is kept
     Down,
-    /// Tell whether the configuration is right
+    /// Check the configuration
     CheckConfig,
-    /// Tell how the server is: nodes, sessions, images, disk, ports, firewalls, last errors; exit status 1
-    /// if none runs
+    /// Show the status of the server: nodes, sessions, images, disk, ports, firewalls, last errors; exit status 1 if
+    /// none is running
     Status {
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
-    /// Check that every reference, layer and digest of the image store is right and nothing is left over;
-    /// exit status 1 if something is wrong
+    /// Check the image store: references, layers, digests, and leftovers; exit status 1 if there is a problem
     CheckStore {
         /// Print JSON
         #[arg(long)]
@@ -63,7 +62,7 @@ enum Command {
     /// Run one command of an image build (started by the server)
     #[command(hide = true)]
     BuildStep { dir: PathBuf },
-    /// Fetch something for an image build (started in a container)
+    /// Fetch a source for an image build (started in a container)
     #[command(hide = true)]
     BuildFetch,
 }
@@ -72,11 +71,11 @@ enum Command {
 enum DefaultImage {
     /// Build an image and store it as waltplatform/NAME:latest
     Build { name: String },
-    /// List the images there are recipes for, with CPU and models
+    /// List the images that have recipes, with CPU and models
     List,
-    /// Print a digest of a recipe, or of all; a built image is as good as new while it stays the same
+    /// Print the digest of a recipe, or of all; a built image is up to date while it stays the same
     Digest { name: Option<String> },
-    /// Run a recipe and leave what it makes in a directory; WALT_CACHE names one that keeps downloads
+    /// Run a recipe and write its results to a directory; WALT_CACHE names a directory for downloads
     #[command(hide = true)]
     Make { name: String, dir: PathBuf },
 }
@@ -84,7 +83,7 @@ enum DefaultImage {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Hold { session } = &arguments.command {
-        // Before any thread exists: the holder changes its mount namespace.
+        // Before any thread exists, since the holder changes its mount namespace.
         return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
     }
     if let Command::BuildStep { dir } = &arguments.command {
@@ -103,7 +102,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Carries out a command; false if what was asked is answered with no.
+/// Carries out a command; false for exit status 1.
 fn dispatch(arguments: Arguments) -> Result<bool> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
@@ -118,7 +117,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         Command::Run => run(config),
         Command::Down => admin::down(config),
         Command::CheckConfig => {
-            println!("The configuration is right.");
+            println!("The configuration is valid.");
             Ok(())
         }
         Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
@@ -138,7 +137,7 @@ fn change(command: Command, config: Config) -> Result<()> {
             let cache = std::env::var_os("WALT_CACHE").map(PathBuf::from);
             recipe::make(&name, &dir, &cache.unwrap_or_else(|| recipe::cache_of(&config)))
         }
-        // These were carried out by the callers.
+        // The callers handle these.
         Command::Hold { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch

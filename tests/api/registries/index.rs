@@ -359,7 +359,7 @@ fn an_index_that_is_wrong_does_no_harm() {
         let (status, said) = scene.put("x", &digest(manifest), OCI_MANIFEST, manifest);
         assert_eq!(status, 201, "{said}");
     }
-    refused("y", "v1", &index(std::slice::from_ref(&own)), "is not here");
+    refused("y", "v1", &index(std::slice::from_ref(&own)), "is missing");
     // What waits makes no name; its sender can read it, nobody else.
     assert_eq!(scene.manifest("x", &digest(&image)), Some((OCI_MANIFEST.to_owned(), image.clone())));
     let bob = scene.room.path().join("bob.json");
@@ -376,12 +376,12 @@ fn an_index_that_is_wrong_does_no_harm() {
         index(&[changed])
     };
     let wrong = |change: &dyn Fn(&mut Value), says: &str| refused("x", "v1", &changed(change), says);
-    wrong(&|e| e["size"] = (image.len() + 1).into(), "bytes, the index says");
+    wrong(&|e| e["size"] = (image.len() + 1).into(), "in the index");
     wrong(&|e| e["size"] = (1_u64 << 40).into(), "bytes are more than");
     wrong(&|e| e["size"] = (-1).into(), "not valid");
     wrong(&|e| e["digest"] = "sha256:00".into(), "is not 'sha256:<64 digits>'");
-    wrong(&|e| e["mediaType"] = DOCKER_MANIFEST.into(), "the index says something else");
-    wrong(&|e| e["mediaType"] = OCI_INDEX.into(), "is an index in an index");
+    wrong(&|e| e["mediaType"] = DOCKER_MANIFEST.into(), "has another type in the index");
+    wrong(&|e| e["mediaType"] = OCI_INDEX.into(), "is an index within an index");
     wrong(
         &|e| e["platform"]["os"] = "windows".into(),
         "none of the index's manifests is an image for WalT nodes",
@@ -389,10 +389,10 @@ fn an_index_that_is_wrong_does_no_harm() {
     let none = "none of the index's manifests is an image for WalT nodes";
     refused("x", "v1", &index(&[]), none);
     refused("x", "v1", &index(&[entry(descriptor(OCI_MANIFEST, &stranger), "linux", "amd64")]), none);
-    refused("x", "v1", &index(&vec![own.clone(); 65]), "65 manifests, 64 are accepted");
+    refused("x", "v1", &index(&vec![own.clone(); 65]), "65 manifests, at most 64 are accepted");
     refused("x", "v1", &index(&vec![own.clone(); 10_000]), "more than 1024 entries");
     let good = index(&[own.clone(), entry(descriptor(OCI_MANIFEST, &stranger), "linux", "s390x")]);
-    refused("x", &digest(&good), &good, "an index is taken with a tag only");
+    refused("x", &digest(&good), &good, "an index is accepted with a tag only");
     refused("x", &digest(&image), &good, "DIGEST_INVALID");
     refused("x", "v1", &vec![b' '; (8 << 20) + 1], "too large");
     let mut both: Value = serde_json::from_slice(&good).unwrap();
@@ -400,9 +400,9 @@ fn an_index_that_is_wrong_does_no_harm() {
     both["layers"] = json!([]);
     refused("x", "v1", both.to_string().as_bytes(), "neither an image nor an index");
     let (status, said) = scene.put("x", "v1", OCI_MANIFEST, &good);
-    assert!(status == 400 && said.contains("is sent with the type"), "{said}");
+    assert!(status == 400 && said.contains("must have the type"), "{said}");
     let (status, said) = scene.put("x", "v1", OCI_INDEX, &image);
-    assert!(status == 400 && said.contains("is sent with the type"), "{said}");
+    assert!(status == 400 && said.contains("must have the type"), "{said}");
     assert_eq!(scene.ask("GET /v2/ann/x/tags/list", "", b"").0, 404);
     clean(&scene.server);
 
@@ -425,7 +425,7 @@ fn an_index_that_is_wrong_does_no_harm() {
     assert_eq!((status, digest(&bytes).as_str()), (200, layer_digest));
     // An index as the child of another, whatever it is called.
     let nested = entry(descriptor(OCI_MANIFEST, &good), "linux", "amd64");
-    refused("x", "v2", &index(&[nested, own.clone()]), "is not here");
+    refused("x", "v2", &index(&[nested, own.clone()]), "is missing");
     // What is there need not be pushed again, not even for another tag.
     let again = index(&[own.clone(), entry(descriptor(OCI_MANIFEST, &other), "", "")]);
     assert_eq!(scene.put("x", "v2", OCI_INDEX, &again).0, 201);

@@ -61,7 +61,7 @@ fn an_image_with_more_layers_than_ours_is_cloned_squashed() {
     assert!(!usual.err.contains("squashed"), "{usual:?}");
     usual.ok();
     let many = clone(MAX_FOREIGN_LAYERS, "many", &[]);
-    let note = "Note: the image has 128 layers, and 125 are possible here: they are squashed into one.";
+    let note = "Note: the image has 128 layers, but at most 125 are supported: squashing them into one.";
     assert!(many.err.contains(note), "{many:?}");
     many.ok();
     // The last layers are in it, and the highest `n`.

@@ -44,7 +44,7 @@ fn a_node_of_an_image_with_all_layers_is_saved() {
     );
     let (boot, before) = (on(&server, "vn1", BOOT_ID), on(&server, "vn1", LOOK));
     assert!(before.ends_with("linked\n"), "{before}");
-    let note = "the image had 125 layers already, and more are not possible";
+    let note = "the image already had the maximum of 125 layers";
     let dry = walt(&["node", "save", "vn1", "saved", "--dry-run"]);
     assert!(dry.out.contains("  /srv/d/moved\n") && !dry.err.contains(note), "{dry:?}");
     let saved = walt(&["node", "save", "vn1", "saved"]);

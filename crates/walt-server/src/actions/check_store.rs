@@ -1,10 +1,10 @@
 //! `walt-server check-store`: checks that references, layers and digests are right and that nothing is left over.
 //!
 //! ```text
-//!  look    references → configurations → layers; views; sessions; what else lies there     nobody writes: by the
-//!          server under its own locks, or here under the lock of the state                 server or here
-//!  verify  each layer hashed from its files, each index built again                        here, beside the server
-//!  look    again, if something was wrong: what was removed meanwhile is no finding
+//!  inspect   references → configurations → layers; views; sessions; leftovers     nobody writes: by the server under
+//!                                                                                 its locks, or under the state's lock
+//!  verify    hash each layer's files, build each index again                      while the server runs
+//!  inspect   again, if there are findings: objects removed meanwhile do not count
 //! ```
 //! While a server runs, an orphan is reported only if housekeeping has not removed it within [`PATIENCE`]. Otherwise,
 //! everything that a killed server left is reported; the next start removes it. Nothing is written.

@@ -60,7 +60,7 @@ impl Request<'_> {
             let effective = settings::effective(settings.unwrap_or(&BTreeMap::new()), true);
             effective.get("ram").and_then(|v| settings::ram_mib(v)).unwrap_or(0) + QEMU_OVERHEAD_MIB
         };
-        // The memory of running nodes is already missing from what is available.
+        // Running nodes have already taken their memory from what is available.
         let starting: u64 = rows
             .iter()
             .filter(|r| r.facts.is_virtual && r.life.started.is_none())

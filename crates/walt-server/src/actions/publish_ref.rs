@@ -8,7 +8,7 @@
 //!              the image is made for; reference and history change in one transaction     a Decision
 //! reboot       nodes that use it                                            none; also when the client has gone
 //! ```
-//! If the reference already points to the image, nothing is changed, and the user is told so.
+//! If the reference already points to the image, nothing changes, and the result says so.
 
 use crate::{
     actions::app::App,

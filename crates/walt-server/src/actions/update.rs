@@ -2,9 +2,9 @@
 //! program.
 //!
 //! ```text
-//! each default image ─▶ the newest one of all registries, if it is newer ─▶ land ─▶ nodes that use it reboot
-//!                    └▶ else its recipe, if an older one has made it here ─▶ run it, store, land: all its names
-//!                                                                                 └▶ nodes that use one reboot
+//! each default image ─▶ the newest image of all registries, if newer ─▶ publish ─▶ reboot the nodes that use it
+//!                    └▶ else its recipe, if the image is of an older one ─▶ run, store, publish all its names
+//!                                                                                 └▶ reboot the nodes that use one
 //! ```
 //! An image that cannot be updated costs one note. If the client disconnects, no node stays on an outdated image:
 //! there is no await between the publication and the reboot, which is a task of its own.
@@ -59,11 +59,11 @@ pub async fn update_default_images(
         Update { app, caller, events, updated: BTreeSet::new(), unreachable: BTreeSet::new(), ok: true };
     for row in &defaults {
         if row.reference.image().name().ends_with("-default") {
-            update.from_registries(row, &credentials).await?;
+            update.try_registries(row, &credentials).await?;
         }
     }
     for row in defaults.iter().filter(|r| default_image::names().contains(&r.reference.image().to_string())) {
-        update.from_recipe(row).await?;
+        update.try_recipe(row).await?;
     }
     let Update { updated, ok, .. } = update;
     if updated.is_empty() && ok {
@@ -103,7 +103,7 @@ impl Update<'_> {
         Ok(())
     }
 
-    async fn from_registries(
+    async fn try_registries(
         &mut self,
         row: &RefRow,
         credentials: &BTreeMap<String, RegistryCredentials>,
@@ -143,7 +143,7 @@ impl Update<'_> {
         target.publish_ref(self.app, pulled.image, pulled.created, &by).await
     }
 
-    async fn from_recipe(&mut self, row: &RefRow) -> Outcome<()> {
+    async fn try_recipe(&mut self, row: &RefRow) -> Outcome<()> {
         if self.updated.contains(&row.reference) {
             return Ok(());
         }

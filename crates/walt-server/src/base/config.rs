@@ -1,4 +1,4 @@
-//! `/etc/walt/server.conf`: every key optional, unknown keys refused with their line.
+//! `/etc/walt/server.conf`: all keys are optional; unknown keys are refused with their line.
 
 use crate::base::{registry_config as registries, registry_config::RegistryConfig};
 use anyhow::{Context, Result, bail};
@@ -9,14 +9,14 @@ use std::{
 };
 use walt_sys::userns;
 
-/// Where the configuration is looked for when no `--config` is given; it may be absent.
+/// The configuration file without `--config`; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
 /// Longest interface name (`IFNAMSIZ` less the final NUL, netdevice(7)).
 const INTERFACE_NAME_MAX: usize = 15;
-/// Prefix lengths of networks we can serve: room for one node, and at most 16 bits of nodes.
+/// Supported prefix lengths of networks: room for at least one node, and at most 16 bits for nodes.
 const PREFIX_RANGE: std::ops::RangeInclusive<u8> = 16..=30;
 
-/// The whole configuration.
+/// The configuration of a server.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
@@ -24,7 +24,7 @@ pub struct Config {
     pub network: Network,
     /// Images, database, `/persist`, keys.
     pub state_dir: PathBuf,
-    /// `walt.sock` and what does not outlive the machine's uptime.
+    /// `walt.sock`, and files that need not survive a reboot.
     pub run_dir: PathBuf,
     /// Containers of image shells.
     pub containers: Containers,
@@ -34,7 +34,7 @@ pub struct Config {
     pub limits: Limits,
     /// Access to the API.
     pub api: Api,
-    /// Where images come from and go to.
+    /// Registries of images.
     pub registries: Vec<RegistryConfig>,
 }
 
@@ -50,9 +50,9 @@ pub struct Network {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct WaltNet {
-    /// Physical interface put into the bridge; none makes a virtual-only platform.
+    /// Physical interface in the bridge; without it, the platform has virtual nodes only.
     pub raw_device: Option<String>,
-    /// Address of the server on it, and its prefix length.
+    /// Address of the server, and prefix length.
     pub ip: Cidr,
     /// Name of the bridge.
     pub bridge: String,
@@ -66,33 +66,33 @@ pub struct Containers {
     pub runtime: String,
     /// Addresses of containers; the first one is the server's.
     pub network: Cidr,
-    /// Whether containers have a user namespace where the kernel can.
+    /// Whether containers use a user namespace, if the kernel supports it.
     pub user_namespaces: bool,
-    /// The first of [`USERS`] user and group numbers of this machine for the users in containers.
+    /// The first of [`USERS`] user and group ids of this machine for containers.
     pub first_user: u32,
 }
 
-/// How many user namespaces of different numbers there are; further sessions share with others.
+/// Number of distinct ranges of user ids; if there are more sessions, some share a range.
 pub const USER_RANGES: u32 = 1024;
-/// User and group numbers of the machine that are for containers.
+/// Number of user and group ids of the machine for containers.
 pub const USERS: u32 = USER_RANGES * userns::SIZE;
-/// Where they begin by default: systemd's list (UIDS-GIDS) has nothing above 0x7000_0000 and below 0x7ffe_0000;
-/// directory services such as sssd end at 2,000,200,000 (0x7738_2d40), subuid(5) at 600,100,000.
+/// Their default start: systemd's list (UIDS-GIDS) has nothing between 0x7000_0000 and 0x7ffe_0000; directory
+/// services such as sssd end at 2,000,200,000 (0x7738_2d40), subuid(5) at 600,100,000.
 const FIRST_USER: u32 = 0x7800_0000;
 
 /// Virtual nodes.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct VirtualNodes {
-    /// How guests execute.
+    /// Acceleration of guests.
     pub acceleration: Acceleration,
 }
 
-/// How guests execute.
+/// Acceleration of guests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Acceleration {
-    /// KVM if a guest kernel really starts under it, else emulation.
+    /// KVM if the guest kernel starts under it, else emulation.
     #[default]
     Auto,
     /// KVM.
@@ -105,9 +105,9 @@ pub enum Acceleration {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
-    /// How long a session that nobody is attached to is kept, like `7d` or `12h`.
+    /// How long an unattached session is kept, such as `7d` or `12h`.
     pub session_keep: Span,
-    /// How long what an image name meant before is kept to go back to; until `walt image prune` if absent.
+    /// How long earlier versions of images are kept; if absent, until `walt image prune`.
     pub history_keep: Option<Span>,
 }
 
@@ -164,7 +164,7 @@ impl Default for Limits {
 /// An IPv4 address with a prefix length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
-    /// The address as it was written.
+    /// The address as configured.
     pub addr: Ipv4Addr,
     /// Prefix length in bits.
     pub prefix: u8,
@@ -179,13 +179,13 @@ impl Cidr {
     pub fn network(self) -> Ipv4Addr {
         self.addr & self.mask()
     }
-    /// Addresses that a station may have, without network, broadcast and `self.addr`.
+    /// Addresses for stations: all but network, broadcast and `self.addr`.
     pub fn stations(self) -> impl Iterator<Item = Ipv4Addr> {
         let first = self.network().to_bits();
         let last = first | !self.mask().to_bits();
         (first + 1..last).map(Ipv4Addr::from_bits).filter(move |a| *a != self.addr)
     }
-    /// Whether an address belongs to the network.
+    /// Whether an address is in the network.
     pub fn contains(self, addr: Ipv4Addr) -> bool {
         addr & self.mask() == self.network()
     }
@@ -198,7 +198,11 @@ impl Cidr {
 impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let bad = || serde::de::Error::custom(format!("'{text}' is not of the form 192.168.183.1/24"));
+        let bad = || {
+            serde::de::Error::custom(format!(
+                "'{text}' must be an address and prefix length, such as 192.168.183.1/24"
+            ))
+        };
         let (addr, prefix) = text.split_once('/').ok_or_else(bad)?;
         let cidr =
             Self { addr: addr.parse().map_err(|_| bad())?, prefix: prefix.parse().map_err(|_| bad())? };
@@ -216,7 +220,8 @@ pub struct Span(pub u64);
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        let bad = || serde::de::Error::custom(format!("'{text}' is not a time span like 30s, 5m, 12h or 7d"));
+        let bad =
+            || serde::de::Error::custom(format!("'{text}' must be a time span, such as 30s, 5m, 12h or 7d"));
         let unit = match text.chars().last() {
             Some('s') => 1,
             Some('m') => 60,
@@ -233,7 +238,7 @@ impl Config {
     /// Reads a file. Without `path`, [`DEFAULT_PATH`] is read if it exists.
     ///
     /// # Errors
-    /// The file cannot be read, or line and column of what is wrong in it.
+    /// The file cannot be read, or is invalid; the error has line and column.
     pub fn load(path: Option<&Path>) -> Result<Self> {
         let (path, required) = path.map_or((Path::new(DEFAULT_PATH), false), |p| (p, true));
         let text = match std::fs::read_to_string(path) {
@@ -244,14 +249,14 @@ impl Config {
             }
         };
         let config =
-            Self::parse(&text).with_context(|| format!("the configuration {} is wrong", path.display()))?;
+            Self::parse(&text).with_context(|| format!("the configuration {} is invalid", path.display()))?;
         Ok(config)
     }
 
-    /// Reads a text and checks it.
+    /// Parses and checks a configuration.
     ///
     /// # Errors
-    /// What is wrong, with its line where the reader knows it.
+    /// The configuration is invalid; the error has the line if it is known.
     pub fn parse(text: &str) -> Result<Self> {
         // An empty document is null in YAML, and null is not a map.
         let blank = text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'));
@@ -275,7 +280,7 @@ impl Config {
         let first = self.containers.first_user;
         if !(userns::SIZE..=userns::FAR - USERS).contains(&first) {
             bail!(
-                "containers.first-user: {first} must be {} to {}: {USERS} numbers from there are for users of containers",
+                "containers.first-user: {first} must be {} to {}: the {USERS} ids from there are for containers",
                 userns::SIZE,
                 userns::FAR - USERS
             );
@@ -287,7 +292,7 @@ impl Config {
         }
         if net.raw_device.is_some() {
             bail!(
-                "network.walt-net.raw-device: physical networks are not supported by this version yet: leave it out"
+                "network.walt-net.raw-device: this version does not support physical networks: remove this key"
             );
         }
         registries::check(&self.registries)
@@ -297,7 +302,7 @@ impl Config {
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join("walt.sock")
     }
-    /// Tells this server's objects in the kernel from those of others on the machine: 8 hexadecimal digits.
+    /// Distinguishes this server's kernel objects from those of other servers on the machine: 8 hexadecimal digits.
     pub fn run_dir_hash(&self) -> String {
         blake3::hash(self.run_dir.as_os_str().as_encoded_bytes()).to_hex()[..8].to_owned()
     }
@@ -309,7 +314,7 @@ impl Config {
     pub fn bridge(&self) -> &str {
         &self.network.walt_net.bridge
     }
-    /// Address of the server towards its containers: the first one of their network.
+    /// Address of the server for its containers: the first one of their network.
     pub fn container_gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.containers.network.network().to_bits() + 1)
     }

@@ -1,4 +1,4 @@
-//! The stream of events an action answers with.
+//! The stream of events of an action.
 
 use crate::base::terminal::ToClient;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -10,17 +10,17 @@ use walt_api::{
 /// Events that may wait for a slow client before the action waits too.
 pub const QUEUE: usize = 64;
 
-/// Where an action writes what happens. A client that has gone makes writing a no-op.
+/// The sending end of an action's events. Without a client, sending is a no-op.
 #[derive(Clone)]
 pub struct Events(mpsc::Sender<Event>);
 
 impl Events {
-    /// A new stream and its reading end.
+    /// A new stream and its receiving end.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (tx, rx) = mpsc::channel(QUEUE);
         (Self(tx), rx)
     }
-    /// Whether nobody reads them any more.
+    /// Whether the client has disconnected.
     pub fn is_gone(&self) -> bool {
         self.0.is_closed()
     }
@@ -32,11 +32,11 @@ impl Events {
     pub async fn note(&self, text: impl Into<String>) {
         self.send(Event::Note { text: text.into() }).await;
     }
-    /// What the server is busy with.
+    /// What the server is doing.
     pub async fn busy(&self, label: impl Into<String>) {
         self.send(Event::Busy { label: label.into() }).await;
     }
-    /// How much of something is done, in bytes; a `total` of 0 is not known.
+    /// Progress in bytes; a `total` of 0 is unknown.
     pub async fn progress(&self, label: &str, done: u64, total: u64) {
         self.send(Event::Progress { label: label.to_owned(), done, total }).await;
     }
@@ -44,7 +44,7 @@ impl Events {
     pub async fn found(&self, image: FoundImage) {
         self.send(Event::Found { image }).await;
     }
-    /// A stream that a terminal shows: results as output, notes as notes.
+    /// A stream that is forwarded to a terminal: results as output, notes as notes.
     pub fn to_terminal(to: ToClient) -> (Self, JoinHandle<()>) {
         let (events, mut receiver) = Self::channel();
         let forwarding = tokio::spawn(async move {
@@ -59,7 +59,7 @@ impl Events {
                         let label = format!("{label} {}{of} MB", mb(done));
                         let _ = to.message(&ServerMessage::Busy { label }).await;
                     }
-                    // How an operation ends is the terminal's own message.
+                    // The terminal has its own messages for the end.
                     _ => {}
                 }
             }

@@ -1,8 +1,8 @@
-//! Points at which a crash test lets the server end, as `kill -9` would.
+//! Points at which crash tests kill the server, as `kill -9` would.
 
 use std::sync::OnceLock;
 
-/// Environment variable of crash tests: the name of a point. The process ends when it gets there.
+/// Environment variable of crash tests: the name of the point at which the process is killed.
 const VARIABLE: &str = "WALT_FAIL_STORE";
 
 /// All points, in the order in which a store's operations reach them.
@@ -33,12 +33,12 @@ pub const POINTS: &[&str] = &[
     "discard-deleted",
 ];
 
-/// The server is at `name`, one of [`POINTS`].
+/// Marks a point, one of [`POINTS`].
 pub fn point(name: &'static str) {
     static WANTED: OnceLock<Option<String>> = OnceLock::new();
     debug_assert!(POINTS.contains(&name), "{name} is not listed");
     if WANTED.get_or_init(|| std::env::var(VARIABLE).ok()).as_deref() == Some(name) {
-        // No destructor, no core dump: what is left is what a kill leaves.
+        // No destructor, no core dump: the same state as after a kill.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

@@ -1,27 +1,26 @@
-//! Why something that was asked for was not done, and who is told what. How it is put on the wire is the business of
-//! `edge/api/answer.rs`.
+//! Why a request failed, and what its user gets to read. `edge/api/answer.rs` turns failures into answers.
 
 use std::fmt;
 
-/// Sort of a refusal.
+/// Kind of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The request itself is wrong.
     BadRequest,
-    /// Something named does not exist.
+    /// Something in the request does not exist.
     NotFound,
     /// The caller may not do this.
     Forbidden,
-    /// The state of things does not allow it.
+    /// The current state does not allow it.
     Refused,
-    /// A registry wants credentials, or others.
+    /// A registry requires credentials, or refused the given ones.
     Credentials,
 }
 
-/// What the caller is told.
+/// A message for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Its sort.
+    /// Its kind.
     pub kind: Kind,
     /// One sentence.
     pub message: String,
@@ -29,19 +28,19 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
-/// Why a request was not fulfilled. `Display` is the sentence for its user, with the hint.
+/// Why a request failed. `Display` is the message for the user, with the hint.
 #[derive(Debug)]
 pub enum Failure {
-    /// The caller is told this.
+    /// The request is refused.
     Refusal(Box<Refusal>),
-    /// The caller is asked to agree to this first.
+    /// The caller must confirm the request first.
     Question {
         /// One sentence for each thing that would be lost or disturbed.
         warnings: Vec<String>,
-        /// What agrees to exactly this.
+        /// Confirms exactly this request.
         token: String,
     },
-    /// A failure of the server: details go to the log, the caller gets the outermost sentence.
+    /// A failure of the server: the log gets all details, the caller the outermost message.
     Internal(anyhow::Error),
 }
 
@@ -62,12 +61,12 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// A refusal of this sort.
+    /// A refusal of this kind.
     pub fn refusal(kind: Kind, message: impl fmt::Display) -> Self {
         Self::Refusal(Box::new(Refusal { kind, message: message.to_string(), hint: None }))
     }
 
-    /// As it is, with a hint if it is a refusal.
+    /// Adds a hint to a refusal.
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         if let Self::Refusal(refusal) = &mut self {
             refusal.hint = Some(hint.to_string());
@@ -75,7 +74,7 @@ impl Failure {
         self
     }
 
-    /// A task that ended without a result: it panicked, or the server ends.
+    /// The failure of a task without result: it panicked, or the server is ending.
     pub fn of_task(what: &'static str) -> impl FnOnce(tokio::task::JoinError) -> Self {
         move |e| Self::Internal(anyhow::Error::new(e).context(format!("{what} ended abnormally")))
     }
@@ -107,12 +106,12 @@ pub fn bad_request(message: impl fmt::Display) -> Failure {
     Failure::refusal(Kind::BadRequest, message)
 }
 
-/// Something named does not exist.
+/// Something in the request does not exist.
 pub fn not_found(message: impl fmt::Display) -> Failure {
     Failure::refusal(Kind::NotFound, message)
 }
 
-/// The state of things does not allow it.
+/// The current state does not allow it.
 pub fn refused(message: impl fmt::Display) -> Failure {
     Failure::refusal(Kind::Refused, message)
 }
@@ -122,7 +121,7 @@ pub fn refused_hint(message: impl fmt::Display, hint: impl fmt::Display) -> Fail
     refused(message).hint(hint)
 }
 
-/// Whether a full disk, or a quota, is the cause.
+/// Whether a full disk or a quota is the cause.
 pub fn no_space(error: &anyhow::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     error.chain().any(|cause| {
@@ -132,12 +131,12 @@ pub fn no_space(error: &anyhow::Error) -> bool {
     })
 }
 
-/// What the caller gave cannot be used, for these reasons; a full disk is the server's failure.
+/// The failure for input that cannot be used, with all causes. A full disk is a failure of the server.
 pub fn unusable(error: anyhow::Error) -> Failure {
     if no_space(&error) { Failure::Internal(error) } else { refused(reasons(&error)) }
 }
 
-/// The sentence of an error and of what caused it; what a sentence says itself of its cause is not repeated.
+/// The messages of an error and its causes, without repeating a cause that a message already contains.
 fn reasons(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

@@ -1,4 +1,4 @@
-//! Directories of the server.
+//! Helpers for directories.
 
 use anyhow::{Context, Result};
 use std::{
@@ -30,7 +30,7 @@ pub fn new_dir(dir: &Path, mode: u32) -> Result<()> {
         .with_context(|| format!("cannot make the directory {}", dir.display()))
 }
 
-/// Removes a directory and all in it; its absence is success.
+/// Removes a directory and its content, if it exists.
 ///
 /// # Errors
 /// The kernel refuses.

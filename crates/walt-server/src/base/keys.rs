@@ -1,7 +1,7 @@
 //! Keys of the platform: the server's own for ssh to nodes, and the host key that all nodes share.
 //!
-//! Images come and go and nodes change theirs, so one host key for the whole platform spares users
-//! host-key alarms. The same ECDSA key is stored in OpenSSH's and in dropbear's form.
+//! Nodes boot changing images, so all nodes share one host key, which spares users host-key warnings. The same ECDSA
+//! key is provided in the formats of OpenSSH and dropbear.
 
 use crate::base::files::make_dir;
 use anyhow::{Context, Result, bail};
@@ -14,27 +14,27 @@ use std::{
     process::Command,
 };
 
-/// The host key type that OpenSSH and dropbear both have.
+/// A host key type that both OpenSSH and dropbear support.
 const HOST_KEY_TYPE: &str = "ecdsa-sha2-nistp256";
 
-/// Keys in `<state-dir>/keys`, made once.
+/// Keys in `<state-dir>/keys`, created once.
 pub struct Keys {
     /// Private key with which the server logs in to nodes.
     pub client_key: PathBuf,
     /// Its public half, one line.
     pub client_public: String,
-    /// The nodes' host key, OpenSSH private form.
+    /// The nodes' host key, in OpenSSH's private format.
     pub host_private: Vec<u8>,
     /// Its public half, one line.
     pub host_public: String,
-    /// The same key in dropbear's form.
+    /// The same key in dropbear's format.
     pub host_dropbear: Vec<u8>,
     /// `known_hosts` with the one line for `walt.node`.
     pub known_hosts: PathBuf,
 }
 
 impl Keys {
-    /// Reads the keys, and makes those that are missing with ssh-keygen(1).
+    /// Reads the keys, and creates missing ones with ssh-keygen(1).
     ///
     /// # Errors
     /// ssh-keygen is missing or fails, or a key file is damaged.
@@ -88,10 +88,10 @@ fn generate(path: &Path, comment: &str) -> Result<()> {
         .args(["-q", "-t", "ecdsa", "-b", "256", "-N", "", "-C", comment, "-f"])
         .arg(path)
         .output()
-        .context("cannot run ssh-keygen: install the package openssh-client")?;
+        .context("cannot run ssh-keygen: install the Debian package openssh-client")?;
     if !out.status.success() {
         bail!(
-            "ssh-keygen could not make {}: {}",
+            "ssh-keygen failed to create {}: {}",
             path.display(),
             String::from_utf8_lossy(&out.stderr).trim()
         );
@@ -108,7 +108,7 @@ fn string<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8]> {
     Ok(value)
 }
 
-/// Dropbear's form of an unencrypted OpenSSH ECDSA key: key type, curve and point as in the public key
+/// Converts an unencrypted OpenSSH ECDSA key to dropbear's format: key type, curve and point as in the public key
 /// (RFC 5656 §3.1), then the private number (dropbear's `buf_put_ecdsa_priv_key`; OpenSSH's PROTOCOL.key).
 fn to_dropbear(openssh: &str) -> Result<Vec<u8>> {
     let text: String = openssh.lines().filter(|l| !l.starts_with('-')).collect();
@@ -118,9 +118,9 @@ fn to_dropbear(openssh: &str) -> Result<Vec<u8>> {
     if cipher != b"none" {
         bail!("the key is encrypted");
     }
-    let mut rest = rest.get(4..).context("cut")?; // number of keys: always one
+    let mut rest = rest.get(4..).context("cut")?; // skips the number of keys, always one
     let public = string(&mut rest)?;
-    let mut private = string(&mut rest)?.get(8..).context("cut")?; // two check numbers
+    let mut private = string(&mut rest)?.get(8..).context("cut")?; // skips two check numbers
     let (kind, _curve, _point) = (string(&mut private)?, string(&mut private)?, string(&mut private)?);
     if kind != HOST_KEY_TYPE.as_bytes() {
         bail!("not a key of type {HOST_KEY_TYPE}");

@@ -1,7 +1,7 @@
-//! The lowest floor: what everything above uses and what uses nothing of this program.
+//! The lowest floor: used by everything above, and without dependencies on the rest of this program.
 //!
-//! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures
-//! without HTTP, fail points of crash tests.
+//! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures,
+//! fail points of crash tests.
 
 pub mod config;
 pub mod db;

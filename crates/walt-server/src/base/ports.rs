@@ -1,4 +1,4 @@
-//! Who holds a port that we could not have: from /proc/net and /proc/<pid>/fd (proc(5)).
+//! Finds the process that holds a port, by /proc/net and /proc/<pid>/fd (proc(5)).
 
 use parking_lot::Mutex;
 use std::{fs, net::SocketAddr};
@@ -9,16 +9,16 @@ pub const NFS_PORT: u16 = 2049;
 /// Port of the port mapper (RFC 1833).
 pub const PORTMAP_PORT: u16 = 111;
 
-/// Ports that the server wanted and does without, for its status.
+/// Ports that the server could not bind, for its status.
 #[derive(Default)]
 pub struct Missing(Mutex<Vec<MissingPort>>);
 
 impl Missing {
-    /// Notes, and says in the log, that a port could not be had. `protocol` is `tcp` or `udp`; `effect` is a
-    /// sentence without its full stop.
+    /// Records and logs that a port could not be bound. `protocol` is `tcp` or `udp`; `effect` is a sentence without
+    /// its full stop.
     pub fn add(&self, service: &str, protocol: &str, port: u16, effect: &str) {
         let at = SocketAddr::from(([0, 0, 0, 0], port));
-        tracing::warn!("{service} does without {protocol}: {}; {effect}", holder_text(at, protocol));
+        tracing::warn!("{service} runs without {protocol}: {}; {effect}", holder_text(at, protocol));
         self.0.lock().push(MissingPort {
             port,
             protocol: protocol.into(),
@@ -29,7 +29,7 @@ impl Missing {
         });
     }
 
-    /// All of them, with those who hold them now.
+    /// All missing ports, with the processes that hold them now.
     pub fn list(&self) -> Vec<MissingPort> {
         let mut list = self.0.lock().clone();
         for missing in &mut list {
@@ -41,11 +41,11 @@ impl Missing {
     }
 }
 
-/// The process that holds a port, in words for an error message.
+/// The process that holds a port, for an error message.
 pub fn holder_text(at: SocketAddr, protocol: &str) -> String {
     match holder(at.port(), protocol) {
         Some((pid, name)) => format!("port {} is held by {name}, process {pid}: stop it first", at.port()),
-        None => format!("port {} could not be had", at.port()),
+        None => format!("cannot bind port {}", at.port()),
     }
 }
 
@@ -73,7 +73,7 @@ fn holder(port: u16, protocol: &str) -> Option<(u32, String)> {
     None
 }
 
-/// Inodes of the sockets that are bound to a port; for TCP, only of those that listen (state 0A).
+/// Inodes of the sockets bound to a port; for TCP, of listening sockets only (state 0A).
 fn inodes_of(table: &str, port: u16, listening: bool) -> Vec<String> {
     table
         .lines()

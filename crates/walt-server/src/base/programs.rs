@@ -2,7 +2,7 @@
 
 use crate::base::failure::{Failure, refused};
 
-/// Where a program is, by `PATH`.
+/// The path of a program, by `PATH`.
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
     if name.contains('/') {
         return Some(name.into()).filter(|p: &std::path::PathBuf| p.is_file());

@@ -1,4 +1,4 @@
-//! Random numbers of the kernel.
+//! Random numbers.
 
 /// Random bytes from the kernel.
 pub fn random<const N: usize>() -> [u8; N] {

@@ -1,4 +1,4 @@
-//! The last warnings and errors, for `walt-server status`: a ring in memory, filled by a layer of tracing.
+//! The last warnings and errors, for `walt-server status`: a ring buffer in memory, filled by a tracing layer.
 
 use parking_lot::Mutex;
 use std::{
@@ -9,7 +9,7 @@ use tracing::{Event, Level, Subscriber, field::Visit};
 use tracing_subscriber::layer::Context;
 use walt_api::LogEntry;
 
-/// Entries kept; older ones are forgotten.
+/// Entries kept; older ones are dropped.
 const MAX_ENTRIES: usize = 50;
 /// Longest message kept, in characters.
 const MAX_MESSAGE: usize = 1000;
@@ -23,7 +23,7 @@ struct Entry {
 
 static RING: Mutex<VecDeque<Entry>> = Mutex::new(VecDeque::new());
 
-/// Keeps what passes through it. One for the process, as the log is.
+/// Records events in the ring buffer, which is global like the log.
 pub struct Layer;
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
@@ -63,7 +63,7 @@ pub fn entries() -> Vec<LogEntry> {
         .collect()
 }
 
-/// The message of an event, and its fields behind it.
+/// The message of an event, and its fields.
 #[derive(Default)]
 struct Text {
     message: String,

@@ -9,7 +9,7 @@ use walt_registry::{Endpoint, Protocol as Wire};
 const HUB_HOST: &str = "index.docker.io";
 /// Host of the hub's own API, which lists what a user has there.
 const HUB_API_HOST: &str = "hub.docker.com";
-/// Labels that mean other places in links.
+/// Labels with another meaning in links.
 const RESERVED: [&str; 2] = ["walt", "docker"];
 /// Label of the hub.
 pub const HUB: &str = "hub";
@@ -26,25 +26,25 @@ pub struct RegistryConfig {
     pub label: String,
     /// Its kind.
     pub api: Kind,
-    /// For people.
+    /// Description for users.
     #[serde(default)]
     pub description: String,
-    /// Host; the hub has one.
+    /// Host; optional for the hub.
     #[serde(default)]
     pub host: Option<String>,
     /// TCP port.
     #[serde(default)]
     pub port: Option<u16>,
-    /// How it is spoken to.
+    /// Protocol.
     #[serde(default)]
     pub protocol: Protocol,
-    /// A file with certificates of authorities that are trusted for it besides those of the machine.
+    /// File with certificates of additional trusted authorities.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-    /// Whether it wants to know who asks.
+    /// Whether users need credentials.
     #[serde(default)]
     pub auth: Auth,
-    /// First part of the names of images there (JFrog only).
+    /// First part of its image names (JFrog only).
     #[serde(default)]
     pub repository: Option<String>,
 }
@@ -53,28 +53,28 @@ pub struct RegistryConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// The docker hub: public, searched by its own API.
+    /// The docker hub: public, with its own search API.
     DockerHub,
-    /// Any registry by the OCI distribution specification.
+    /// Any registry that follows the OCI distribution specification.
     DockerRegistryV2,
-    /// JFrog Artifactory: images of all users lie in one repository.
+    /// JFrog Artifactory: images of all users are in one repository.
     JfrogArtifactory,
 }
 
-/// How a registry is spoken to.
+/// Protocol of a registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TLS.
     #[default]
     Https,
-    /// In the clear.
+    /// Unencrypted.
     Http,
-    /// TLS with any certificate.
+    /// TLS without verification of the certificate.
     HttpsNoVerify,
 }
 
-/// Who may use a registry.
+/// Authentication of a registry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Auth {
@@ -101,7 +101,7 @@ pub fn default_registries() -> Vec<RegistryConfig> {
 }
 
 impl RegistryConfig {
-    /// Where it is.
+    /// Its endpoint.
     pub fn endpoint(&self) -> Endpoint {
         let protocol = match self.protocol {
             Protocol::Https => Wire::Https,
@@ -112,13 +112,13 @@ impl RegistryConfig {
         Endpoint { host, port: self.port.unwrap_or(443), protocol, ca: self.ca.clone() }
     }
 
-    /// Where the hub's own API is; a hub that is elsewhere has it there.
+    /// Endpoint of the hub's own API: on the configured host, if there is one.
     pub fn hub_api(&self) -> Endpoint {
         let host = self.host.clone().unwrap_or_else(|| HUB_API_HOST.to_owned());
         Endpoint { host, ..self.endpoint() }
     }
 
-    /// Whether everybody may read there without a name.
+    /// Whether everybody may read without credentials.
     pub fn reads_anonymously(&self) -> bool {
         self.api == Kind::DockerHub || self.auth == Auth::None
     }
@@ -130,7 +130,7 @@ impl RegistryConfig {
             && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !word || RESERVED.contains(&label.as_str()) {
             bail!(
-                "registries: '{label}' must be made of a-z, 0-9 and '-', and be none of {}",
+                "registries: '{label}' must be made of a-z, 0-9 and '-', and must not be one of {}",
                 RESERVED.join(", ")
             );
         }
@@ -155,7 +155,7 @@ impl RegistryConfig {
         }
         if let Some(ca) = &self.ca {
             if self.protocol != Protocol::Https {
-                bail!("registries: 'ca' of '{label}' is for 'protocol: https'");
+                bail!("registries: 'ca' of '{label}' requires 'protocol: https'");
             }
             if !ca.is_absolute() {
                 bail!("registries: 'ca' of '{label}' must be an absolute path");
@@ -174,7 +174,9 @@ impl RegistryConfig {
                 bail!("registries: the repository '{path}' of '{label}' must be made of a-z, 0-9 and '._-/'")
             }
             (Some(_), Kind::DockerHub | Kind::DockerRegistryV2) => {
-                bail!("registries: 'repository' is for 'api: jfrog-artifactory', '{label}' is another kind")
+                bail!(
+                    "registries: 'repository' requires 'api: jfrog-artifactory', but '{label}' has another kind"
+                )
             }
             _ => {}
         }
@@ -188,7 +190,7 @@ impl RegistryConfig {
 /// Checks all of them.
 ///
 /// # Errors
-/// What is wrong with which one.
+/// A registry is invalid; the error says which and why.
 pub fn check(all: &[RegistryConfig]) -> Result<()> {
     for (number, registry) in all.iter().enumerate() {
         registry.check()?;

@@ -1,4 +1,4 @@
-//! Sockets that only hear walt-net (`SO_BINDTODEVICE`, socket(7)).
+//! Sockets bound to the bridge of walt-net.
 
 use crate::base::{config::Config, ports};
 use anyhow::{Context, Result};
@@ -8,12 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 256;
 
-/// A socket that only hears walt-net (`SO_BINDTODEVICE`, socket(7)), broadcasts too.
+/// A socket that is bound to the bridge (`SO_BINDTODEVICE`, socket(7)) and receives broadcasts too.
 pub fn bound(config: &Config, kind: Type, port: u16) -> std::io::Result<Socket> {
     bound_at(config, kind, Ipv4Addr::UNSPECIFIED, port)
 }
 
-/// A socket that only hears walt-net, at one address.
+/// A socket that is bound to the bridge and to one address.
 pub fn bound_at(config: &Config, kind: Type, addr: Ipv4Addr, port: u16) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_reuse_address(true)?;
@@ -22,10 +22,10 @@ pub fn bound_at(config: &Config, kind: Type, addr: Ipv4Addr, port: u16) -> std::
     Ok(socket)
 }
 
-/// A listener that only hears walt-net.
+/// A listener that is bound to the bridge.
 ///
 /// # Errors
-/// Who holds the port.
+/// The port cannot be bound; the error names its holder.
 pub fn listen(config: &Config, port: u16, what: &str) -> Result<TcpListener> {
     let make = || {
         let socket = bound(config, Type::STREAM, port)?;

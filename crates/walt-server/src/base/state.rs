@@ -1,4 +1,4 @@
-//! What every service stands on: configuration, database, keys, and the lock of decisions.
+//! The state below the services: configuration, database, keys, and the lock of decisions.
 
 use crate::base::{
     config::Config, db::Db, files::make_dir, keys::Keys, ports::Missing, random::random,
@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use walt_core::confirm;
 use walt_types::UserName;
 
-/// Length of the key of tokens, in bytes.
+/// Length of the token key, in bytes.
 const TOKEN_KEY_LEN: usize = 32;
 
 /// The state of one server below its services.
@@ -22,8 +22,8 @@ pub struct Base {
     token_key: [u8; TOKEN_KEY_LEN],
 }
 
-/// Something is being decided and changed: nobody else decides meanwhile, so what was found stays true until it is
-/// dropped. Parameter of what must not run without it.
+/// The lock of decisions: what its holder has read stays true until it is dropped. A parameter of every function that
+/// needs it.
 #[derive(Debug)]
 pub struct Decision<'a>(#[expect(dead_code, reason = "held, not read")] MutexGuard<'a, ()>);
 
@@ -31,15 +31,15 @@ impl Base {
     /// Opens the state of a server whose lock is held.
     ///
     /// # Errors
-    /// What of it cannot be used, and why.
+    /// Part of it cannot be used; the error says which and why.
     pub fn open(config: Config, _held: &StateLock) -> Result<Self> {
         make_dir(&config.state_dir, 0o700)?;
-        // 0711: users reach walt.sock in it, and see nothing else.
+        // 0711: users can reach walt.sock in it, but cannot list it.
         make_dir(&config.run_dir, 0o711)?;
-        // NFS names the files of /persist by handle: without them there is nothing to serve.
+        // NFS needs file handles for /persist.
         walt_sys::handle::self_test(&config.state_dir).with_context(|| {
             format!(
-                "state-dir {} is on a file system that cannot open files by handle (an overlay, say): use a directory of a disk (ext4, xfs, btrfs)",
+                "state-dir {} is on a file system that cannot open files by handle (such as an overlay): use a directory on a disk (ext4, xfs, btrfs)",
                 config.state_dir.display()
             )
         })?;
@@ -73,27 +73,27 @@ impl Base {
         &self.keys
     }
 
-    /// Ports that the server does without.
+    /// Ports that the server could not bind.
     pub fn ports_missing(&self) -> &Missing {
         &self.ports_missing
     }
 
-    /// Waits for its turn to decide and change something.
+    /// Takes the lock of decisions.
     pub async fn decide(&self) -> Decision<'_> {
         Decision(self.decisions.lock().await)
     }
 
-    /// The key of tokens that this server gives and takes back.
+    /// The key of this server's tokens.
     pub fn token_key(&self) -> &[u8; TOKEN_KEY_LEN] {
         &self.token_key
     }
 
-    /// The token by which a user agrees to an operation in the state that these facts describe.
+    /// The token that confirms an operation of a user in the state described by `facts`.
     pub fn confirmation(&self, caller: &UserName, operation: &str, facts: &str) -> String {
         confirm::token(&self.token_key, caller.as_str(), operation, facts)
     }
 
-    /// Control group below which those of our containers and virtual nodes are, in all hierarchies.
+    /// Parent of the control groups of this server's containers and virtual nodes, in all hierarchies.
     pub fn cgroup_root(&self) -> String {
         format!("/walt/{}", self.config.run_dir_hash())
     }

@@ -9,29 +9,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a lock that is held is tried for. A child that its holder has just started has it too until it
-/// executes its program, even when the holder itself is gone.
+/// How long to wait for a held lock. A new child of the holder shares the lock until it executes its program, even if
+/// the holder has ended.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Pause between two tries.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Digits of the largest number of a process (`PID_MAX_LIMIT`, proc(5)).
+/// Digits of the largest process id (`PID_MAX_LIMIT`, proc(5)).
 const PID_WIDTH: usize = 10;
 
-/// Held while the process lives; the kernel releases it whatever happens.
+/// The lock, which the kernel releases at the end of the process at the latest.
 pub struct StateLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl StateLock {
-    /// Takes the lock, making the state directory (0700) if it is absent.
+    /// Takes the lock; creates the state directory (0700) if missing.
     ///
     /// # Errors
-    /// Another process holds it (named by its pid), or the directory cannot be used.
+    /// Another process holds it (the message has its pid), or the directory cannot be used.
     pub fn take(state_dir: &Path) -> Result<Self> {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(state_dir)
-            .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+            .with_context(|| format!("cannot create the state directory {}", state_dir.display()))?;
         let path = state_dir.join("lock");
         let mut file = OpenOptions::new()
             .create(true)
@@ -62,7 +62,7 @@ impl StateLock {
             }
             Err(e) => return Err(e).with_context(|| format!("cannot lock {}", path.display())),
         }
-        // In place and of one length: on a full disk, too.
+        // Overwritten in place with a fixed length, so that it works on a full disk.
         file.rewind()?;
         write!(file, "{:<PID_WIDTH$}", std::process::id())
             .with_context(|| format!("cannot write {}", path.display()))?;

@@ -8,7 +8,7 @@ use walt_api::term::{ClientMessage, STDIN, ServerMessage};
 /// Messages that may wait for a slow client before the program waits.
 const OUTPUT_QUEUE: usize = 64;
 
-/// What a client sends.
+/// Input from a client.
 pub enum Input {
     /// Bytes for the program's standard input.
     Bytes(Vec<u8>),
@@ -16,23 +16,23 @@ pub enum Input {
     Message(ClientMessage),
 }
 
-/// The sending half: what the client is told.
+/// The sending half: messages and output for the client.
 #[derive(Clone)]
 pub struct ToClient(mpsc::Sender<Message>);
 
 impl ToClient {
-    /// A new half, and where its messages wait.
+    /// A new half, and the queue of its messages.
     pub fn channel() -> (Self, mpsc::Receiver<Message>) {
         let (tx, rx) = mpsc::channel(OUTPUT_QUEUE);
         (Self(tx), rx)
     }
-    /// Sends a message; false if the client has gone.
+    /// Sends a message; false if the client has disconnected.
     pub async fn message(&self, message: &ServerMessage) -> bool {
         // Invariant: messages are plain structs of strings, which JSON can always express.
         let text = serde_json::to_string(message).expect("a message is JSON");
         self.0.send(Message::Text(text.into())).await.is_ok()
     }
-    /// Sends output of a program; false if the client has gone.
+    /// Sends output of a program; false if the client has disconnected.
     pub async fn output(&self, channel: u8, bytes: &[u8]) -> bool {
         let mut framed = Vec::with_capacity(bytes.len() + 1);
         framed.push(channel);
@@ -45,12 +45,12 @@ impl ToClient {
 pub struct FromClient(SplitStream<WebSocket>);
 
 impl FromClient {
-    /// The half of an open WebSocket.
+    /// The receiving half of an open WebSocket.
     pub fn new(stream: SplitStream<WebSocket>) -> Self {
         Self(stream)
     }
 
-    /// The next input; none when the client has gone.
+    /// The next input; none when the client has disconnected.
     pub async fn next(&mut self) -> Option<Input> {
         loop {
             match self.0.next().await?.ok()? {
@@ -60,7 +60,7 @@ impl FromClient {
                 },
                 Message::Text(text) => match serde_json::from_str(&text) {
                     Ok(message) => return Some(Input::Message(message)),
-                    Err(e) => tracing::debug!("a terminal message is not understood: {e}"),
+                    Err(e) => tracing::debug!("cannot understand a terminal message: {e}"),
                 },
                 Message::Close(_) => return None,
                 Message::Ping(_) | Message::Pong(_) => {}

@@ -1,10 +1,10 @@
-//! The clock, and how times are written.
+//! The clock, and formats of times.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since the epoch.
 pub fn now() -> f64 {
-    // A clock before 1970 is not worth an error path: it reads as 1970.
+    // A clock before 1970 counts as 1970.
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
 
@@ -15,7 +15,7 @@ pub fn local_time(seconds: i64) -> String {
         .map_or_else(|_| String::new(), |t| t.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
 }
 
-/// A time as RFC 3339 in UTC, as OCI configurations have it.
+/// A time in RFC 3339 format in UTC, as in OCI configurations.
 pub fn rfc3339(seconds: i64) -> String {
     jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |t| t.to_string())
 }

@@ -1,5 +1,4 @@
-//! The channel of a transfer, on which trees of files flow between a client and the server: see
-//! [`walt_api::transfer`].
+//! The channel of a transfer of files between a client and the server: see [`walt_api::transfer`].
 
 use crate::base::{
     events::Events,
@@ -30,7 +29,7 @@ use walt_images::cancel;
 
 /// Frames that may wait in each direction before the sender waits.
 pub const QUEUE: usize = 16;
-/// How long a client may take to see the end of a transfer that it is still sending to.
+/// How long to wait for the client to stop sending after the end of a transfer.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Why a transfer ends when its client has gone; only logs have it.
 pub const GONE: &str = "the client disconnected";
@@ -44,7 +43,7 @@ pub struct Channel {
     gone: Arc<GoneFlag>,
 }
 
-/// Whether the client of a transfer has gone, for threads that work for it.
+/// Whether the client of a transfer has disconnected, for threads that work for it.
 #[derive(Debug, Default)]
 pub struct GoneFlag(AtomicBool);
 
@@ -58,7 +57,7 @@ impl GoneFlag {
     }
 }
 
-/// Bytes of the client, for a thread that reads.
+/// Bytes from the client, for a blocking reader.
 struct Incoming {
     queue: mpsc::Receiver<Option<Bytes>>,
     current: Bytes,
@@ -71,7 +70,7 @@ impl Read for Incoming {
             match self.queue.blocking_recv() {
                 Some(Some(bytes)) => self.current = bytes,
                 Some(None) => self.ended = true,
-                None => return Err(io::Error::other("the client went away before the end")),
+                None => return Err(io::Error::other("the client disconnected before the end")),
             }
         }
         let n = buffer.len().min(self.current.len());
@@ -80,7 +79,7 @@ impl Read for Incoming {
     }
 }
 
-/// Bytes for the client, from a thread that writes.
+/// Bytes for the client, from a blocking writer.
 struct Outgoing {
     to: mpsc::Sender<Message>,
     buffer: Vec<u8>,
@@ -114,7 +113,7 @@ fn joined<T>(done: Result<Outcome<T>, JoinError>) -> Outcome<T> {
 }
 
 impl Channel {
-    /// The channel of an open WebSocket, whose writer takes what is sent to `to`.
+    /// The channel on an open WebSocket; its writer sends the messages of `to`.
     pub fn new(to: mpsc::Sender<Message>, from: SplitStream<WebSocket>) -> Self {
         let (events, mut queue) = Events::channel();
         let sender = to.clone();
@@ -128,23 +127,23 @@ impl Channel {
         Self { to, from, events, forwarder, gone: Arc::default() }
     }
 
-    /// Tells threads that work for the client whether it has gone.
+    /// The flag that tells whether the client has disconnected.
     pub fn gone(&self) -> Arc<GoneFlag> {
         self.gone.clone()
     }
 
-    /// Where the operation writes what happens.
+    /// The events of the operation.
     pub fn events(&self) -> Events {
         self.events.clone()
     }
 
-    /// Tells the client what the tar has that [`Channel::send`] sends next, and what that is called in it.
+    /// Announces the content of the tar that [`Channel::send`] sends next, and its name in the tar.
     pub async fn source(&self, source: Source, top: &[u8]) {
         let top = Path(top.to_vec());
         let _gone = self.to.send(text(&ServerMessage::Source { source, top })).await;
     }
 
-    /// What the client says, while nothing is transferred; none once it has gone.
+    /// The next message of the client between transfers; none once it has disconnected.
     pub async fn message(&mut self) -> Option<ClientMessage> {
         loop {
             match self.from.next().await?.ok()? {
@@ -159,8 +158,9 @@ impl Channel {
         }
     }
 
-    /// Lets the client send its tar, with the source under the name `top` (see [`ServerMessage::Ready`]), to `work`, which reads it in a thread of its own. The reader ends at the
-    /// client's [`ClientMessage::End`], and fails if the client goes before; nobody waits for `work` then. Backpressure is the reader's pace.
+    /// Receives a tar from the client, with the source under the name `top` (see [`ServerMessage::Ready`]); `work`
+    /// reads it in a thread of its own. The reader ends at the client's [`ClientMessage::End`]. If the client
+    /// disconnects before, the reader fails, and this does not wait for `work`. A slow reader slows down the client.
     pub async fn receive<T: Send + 'static>(
         &mut self,
         top: &[u8],
@@ -180,7 +180,7 @@ impl Channel {
                 done = &mut task => return joined(done),
                 message = self.from.next() => message,
             };
-            // A reader that has ended early answers through the task.
+            // If the reader has ended early, the task has the result.
             match message {
                 Some(Ok(Message::Binary(bytes))) => drop(queue.send(Some(bytes)).await),
                 Some(Ok(Message::Text(text)))
@@ -199,7 +199,7 @@ impl Channel {
         self.unless_gone(task).await
     }
 
-    /// Waits for `work` in a thread of its own, unless the client goes.
+    /// Waits for `work`, unless the client disconnects.
     pub async fn unless_gone<T>(&mut self, mut work: JoinHandle<Outcome<T>>) -> Outcome<T> {
         loop {
             tokio::select! {
@@ -212,8 +212,8 @@ impl Channel {
         }
     }
 
-    /// Sends what `work` writes, in a thread of its own, to the client. Writing waits for a slow client and fails
-    /// once it has gone; nobody waits for `work` then.
+    /// Sends to the client what `work` writes in a thread of its own. Writing blocks while the client is slow. If the
+    /// client disconnects, writing fails, and this does not wait for `work`.
     pub async fn send<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut dyn Write) -> Outcome<T> + Send + 'static,
@@ -229,14 +229,14 @@ impl Channel {
         self.unless_gone(task).await
     }
 
-    /// Says how it ended, by the last event, and waits a little for the client to see it.
+    /// Sends the last event, and waits a little for the client to receive it.
     pub async fn finish(self, event: Event) {
         let Self { to, mut from, events, forwarder, gone: _ } = self;
         drop(events);
         let _ = forwarder.await;
         let _gone = to.send(text(&ServerMessage::Event { event })).await;
         drop(to);
-        // Closing while it still sends could cost it the message.
+        // Closing while the client still sends could lose the message.
         let drained = async { while let Some(Ok(_)) = from.next().await {} };
         let _ = tokio::time::timeout(DRAIN, drained).await;
     }

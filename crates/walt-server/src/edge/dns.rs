@@ -1,9 +1,9 @@
-//! DNS for containers of image shells and for nodes: names of the platform ([`crate::edge::netboot::dns`]), and a
-//! forwarder to the server's own resolver for all others.
+//! DNS for containers of image shells and for nodes: answers for names of the platform
+//! ([`crate::edge::netboot::dns`]), and forwards all others to the server's own resolver.
 //!
-//! Messages that are forwarded pass as they are (RFC 1035 §4.2): nothing is cached. UDP queries go out from one
-//! socket each, so that answers cannot be confused. The host's resolver may be on a loopback address that a
-//! container cannot reach, which is why this exists.
+//! Messages are forwarded unchanged (RFC 1035 §4.2) and not cached. Each UDP query uses its own socket, so that
+//! answers cannot be confused. The forwarder exists since the host's resolver may have a loopback address, which
+//! containers cannot reach.
 
 use crate::{actions::app::App, base::sockets, edge::netboot};
 use socket2::{Domain, Socket, Type};
@@ -21,11 +21,11 @@ use tokio::{
 };
 use walt_netboot::dns::Verdict;
 
-/// Queries under way at once; more are dropped, and clients ask again.
+/// Queries under way at once; more are dropped, and clients retry.
 const QUERIES_MAX: usize = 256;
-/// Time for an answer from one resolver.
+/// Timeout of one resolver.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-/// Longest life of a TCP connection.
+/// Longest duration of a TCP connection.
 const TCP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -47,7 +47,7 @@ fn resolvers(text: &str) -> Vec<SocketAddr> {
 }
 
 async fn current_resolvers() -> Vec<SocketAddr> {
-    // Read at each query: the file changes when the server's own network does.
+    // Read for each query: the file changes with the server's own network.
     let text = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
     resolvers(&text)
 }
@@ -59,11 +59,11 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Port 53 of the containers' gateway, which may not exist yet (`IP_FREEBIND`, ip(7)): containers bring it.
-    /// None, reported, if it is taken.
+    /// Binds port 53 of the containers' gateway address, which appears with the first container (`IP_FREEBIND`,
+    /// ip(7)). If the port is in use, reports it and returns none.
     pub fn bind_containers(app: &App) -> Option<Self> {
         let at = SocketAddr::new(app.config().container_gateway().into(), PORT);
-        Self::bind(app, "DNS for containers", "image shells find no names", |kind| {
+        Self::bind(app, "DNS for containers", "image shells cannot resolve names", |kind| {
             let socket = Socket::new(Domain::IPV4, kind, None)?;
             socket.set_freebind_v4(true)?;
             socket.set_reuse_address(true)?;
@@ -72,12 +72,11 @@ impl Sockets {
         })
     }
 
-    /// Port 53 of the server's address on the bridge, and of no other: the containers' address is another
-    /// socket's, and the machine may have a resolver of its own at a loopback address. None, reported, if it
-    /// is taken.
+    /// Binds port 53 of the server's address on the bridge only: containers have another socket, and the machine may
+    /// have a resolver at a loopback address. If the port is in use, reports it and returns none.
     pub fn bind_bridge(app: &App) -> Option<Self> {
         let config = app.config();
-        Self::bind(app, "DNS for nodes", "nodes find no names", |kind| {
+        Self::bind(app, "DNS for nodes", "nodes cannot resolve names", |kind| {
             sockets::bound_at(config, kind, config.server_ip(), PORT)
         })
     }
@@ -95,14 +94,14 @@ impl Sockets {
             made.inspect_err(|_| app.base().ports_missing().add(what, protocol, PORT, effect)).ok()
         };
         let (udp, tcp) = (make(Type::DGRAM, "udp")?, make(Type::STREAM, "tcp")?);
-        let refused = |e: &io::Error| tracing::error!("{what}: the runtime refuses a socket: {e}");
+        let refused = |e: &io::Error| tracing::error!("{what}: cannot use the socket: {e}");
         Some(Self {
             udp: UdpSocket::from_std(udp.into()).inspect_err(refused).ok()?,
             tcp: TcpListener::from_std(tcp.into()).inspect_err(refused).ok()?,
         })
     }
 
-    /// Answers for ever.
+    /// Answers queries for ever.
     pub async fn serve(self, app: Arc<App>) {
         let udp = Arc::new(self.udp);
         let slots = || Arc::new(Semaphore::new(QUERIES_MAX));
@@ -181,7 +180,7 @@ async fn serve_tcp(app: Arc<App>, listener: TcpListener, slots: Arc<Semaphore>) 
     }
 }
 
-/// Answers the queries of a connection one after the other.
+/// Answers the queries of a connection in order.
 async fn converse(app: &App, mut client: TcpStream) -> io::Result<()> {
     loop {
         let query = read_message(&mut client).await?;

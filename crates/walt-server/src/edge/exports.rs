@@ -1,7 +1,7 @@
-//! What nodes may mount and read: the server's answers to [`nfs`].
+//! What nodes may mount and read, for the NFS server ([`walt_nfsd`]).
 //!
-//! A node may read the views granted to it, and its own `/persist`. Grants are in the database; answers
-//! come from a cache by address, which is emptied when something about the node changes.
+//! A node may read the views granted to it, and its own `/persist`. Grants are in the database, and cached by address
+//! until the node changes.
 
 use crate::services::nodes::grants::{Granted, ServedView, load};
 use crate::{
@@ -26,7 +26,7 @@ use walt_nfs::Status;
 use walt_nfsd::{Durability, Exports, MountError, MountKind, view::ReadView};
 use walt_types::ViewId;
 
-/// The server's side of the exports.
+/// The exports of this server.
 struct NodeExports(Arc<App>);
 
 impl NodeExports {
@@ -44,7 +44,7 @@ impl NodeExports {
     fn view_of(&self, node: &NodeRow) -> std::result::Result<Arc<View>, Failure> {
         let writing = self.0.images().writing_now_blocking();
         let view = self.0.images().view_for(node, &writing)?;
-        // On record before the answer: from now on the view stays, whatever happens to the image.
+        // Recorded before the answer: from now on the view is kept, even if the image is removed.
         self.0.db().with(|c| NodeRow::grant(c, node.mac, view.id(), crate::base::time::now() as i64))?;
         Ok(view)
     }
@@ -57,7 +57,8 @@ impl NodeExports {
         }
         let owner = node.facts.owner();
         let root = self.0.nodes().persist_root(node.mac);
-        // 0700 above: accounts of this machine do not see what nodes keep. 0755: a node's own users do.
+        // 0700 for the parent, so that accounts of this machine cannot read it; 0755 below, for the users of the
+        // node.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&root)?;
         let dir = root.join(owner);
         if !dir.exists() {
@@ -105,10 +106,10 @@ impl Exports for NodeExports {
     }
 }
 
-/// Serves NFS, MOUNT and the port mapper on these sockets, on threads of their own.
+/// Serves NFS, MOUNT and the port mapper on these sockets, in threads of their own.
 ///
 /// # Errors
-/// The secret of file handles or the sockets cannot be used.
+/// The key of file handles or the sockets cannot be used.
 pub fn serve(
     app: &Arc<App>,
     listener: TcpListener,
@@ -131,6 +132,6 @@ pub fn serve(
         server.serve_udp(udp).context("cannot serve the port mapper")?;
     }
     // Invariant: this is the only place that sets it, and it is called once, at the start.
-    let _set_once = app.nodes().set_nfs(server);
+    app.nodes().set_nfs(server);
     Ok(())
 }

@@ -9,13 +9,13 @@
 //! → BOOTED                        once the image's sshd answers on the node itself
 //! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
 //! → ACK <id> OK                   or   → ACK <id> KO <reason>
-//! → REBOOT FORCED <reason>        a hook of the image did not do what was acknowledged: the node does it by force
-//! → REBOOT FAILED <reason>        that was in vain, too: the boot goes on
+//! → REBOOT FORCED <reason>        the image's hook did not reboot the node: the node reboots by force
+//! → REBOOT FAILED <reason>        that failed too: the node keeps running
 //! ```
-//! The acknowledgement of `REBOOT` says that it is begun. It came true when the node says hello with another boot id; what
-//! goes wrong on the way is told by the node, once for each of the two steps.
+//! The acknowledgement of `REBOOT` means that the reboot has begun. It is complete when the node sends `HELLO` with
+//! another boot id; a failure of either step is reported by the node once.
 //!
-//! A node is known by its address; the platform's rules tie addresses to nodes.
+//! A node is identified by its address; packet filter and permanent neighbours tie addresses to nodes.
 
 use crate::services::nodes::hub::{LinkCommand, update_life};
 use crate::{actions::app::App, base::db::NodeRow, edge::peers::LimitedListener};
@@ -39,13 +39,13 @@ pub const PORT: u16 = 12347;
 pub const LINE_MAX: u64 = 256;
 /// Interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(10);
-/// Silence after which a link is dead.
+/// Silence after which a link counts as broken.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Time for the first two lines.
+/// Timeout of the first two lines.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 2048;
-/// Connections of one node: its link, one that replaces it, and streams of log lines. More are closed.
+/// Connections of one node: its link, a link that replaces it, and streams of log lines. More are closed.
 const CONNECTIONS_PER_NODE: usize = 16;
 /// Version of the protocol.
 const VERSION: &str = "1";
@@ -64,7 +64,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
 pub struct Lines<R>(R);
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    /// Reads from here.
+    /// Lines from this reader.
     pub fn new(reader: R) -> Self {
         Self(reader)
     }
@@ -84,43 +84,43 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 }
 
-/// The node's first words about itself.
+/// The first message of a node.
 #[derive(Debug)]
 pub struct Hello {
-    /// The view that it runs; none for an image that does not know.
+    /// The view that it runs; none if the image does not know it.
     pub view: Option<ViewId>,
     /// The boot id of its kernel (random(4)): another one after each boot.
     pub boot_id: String,
-    /// Seconds since the node's boot, if it tells them.
+    /// Seconds since the node's boot, if reported.
     pub uptime: Option<f64>,
 }
 
-/// What a node says later.
+/// A later message of a node.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NodeLine<'a> {
-    /// It lives.
+    /// Heartbeat.
     Beat,
     /// Its sshd answers.
     Booted,
-    /// What became of a command: its number, and why not.
+    /// The result of a command: its number, and the reason of a failure.
     Ack(u64, std::result::Result<(), &'a str>),
-    /// The reboot that it acknowledged did not come by the image's hook, or not at all; and why.
+    /// The hook of the image did not carry out an acknowledged reboot; and why.
     Reboot(Reboot, &'a str),
 }
 
-/// What became of a reboot.
+/// The consequence for the reboot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reboot {
-    /// It is done by force now.
+    /// The node is rebooting by force.
     Forced,
     /// The node still runs.
     Failed,
 }
 
-/// Reads a `HELLO` line.
+/// Parses a `HELLO` line.
 ///
 /// # Errors
-/// Another version, or no boot id.
+/// The version is another one, or the boot id is missing or invalid.
 pub fn parse_hello(line: &str) -> Result<Hello> {
     let mut words = line.split_ascii_whitespace();
     if (words.next(), words.next()) != (Some("HELLO"), Some(VERSION)) {
@@ -151,11 +151,11 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     let hello = parse_hello(&line)?;
     let node = app.db().with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
     let mac = node.mac;
-    // Not for any error: a node reboots when it is told that its root is gone.
+    // For no other error: the node reboots when it reads this.
     if let Some(view) = &hello.view
         && let Err(walt_images::Error::Missing { .. }) = app.store().view_by_id(view)
     {
-        tracing::warn!(node = %node.facts.name, %view, "the node runs a view that is gone: it will reboot");
+        tracing::warn!(node = %node.facts.name, %view, "the node runs a view that was removed: it will reboot");
         writer.write_all(b"GONE\n").await?;
         return Ok(());
     }
@@ -193,7 +193,7 @@ async fn conversation(
     let mut heard = tokio::time::Instant::now();
     let mut waiting: HashMap<u64, LinkCommand> = HashMap::new();
     let mut next_id = 1_u64;
-    // Reading a line is not cancel-safe, so one read lives across the turns of the loop.
+    // Reading a line is not cancel-safe, so one read continues across iterations.
     let mut reading = Box::pin(lines.next());
     loop {
         tokio::select! {
@@ -235,18 +235,18 @@ fn handle_line(
             if update_life(app.nodes(), mac, |life| life.report_booted(boot_id, crate::base::time::now()))? {
                 let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
                 let nfs_calls = node.zip(app.nodes().nfs()).map(|(node, nfs)| nfs.calls(node.ip));
-                // Since the node was created or this server started, whatever came last.
+                // `nfs_calls` counts from the creation of the node or the start of this server.
                 tracing::info!(%mac, nfs_calls, "node is booted");
             }
         }
         NodeLine::Reboot(what, reason) => {
             let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
             let node = node.map_or_else(|| mac.to_string(), |node| node.facts.name.to_string());
-            // Words of the node, in a log that is read at a terminal.
+            // The text comes from the node and may be printed on a terminal.
             let reason = reason.escape_debug();
             match what {
-                Reboot::Forced => tracing::warn!(node, "rebooted by force: {reason}"),
-                Reboot::Failed => tracing::warn!(node, "it was to reboot, and still runs: {reason}"),
+                Reboot::Forced => tracing::warn!(node, "the node reboots by force: {reason}"),
+                Reboot::Failed => tracing::warn!(node, "the node failed to reboot: {reason}"),
             }
         }
         NodeLine::Ack(id, verdict) => {
@@ -258,10 +258,10 @@ fn handle_line(
     Ok(())
 }
 
-/// Reads a line that comes after `HELLO`.
+/// Parses a line after `HELLO`.
 ///
 /// # Errors
-/// A line that the protocol does not have.
+/// The line is not part of the protocol.
 pub fn parse_line(line: &str) -> Result<NodeLine<'_>> {
     let mut words = line.splitn(4, ' ');
     match words.next() {

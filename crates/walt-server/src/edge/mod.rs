@@ -1,4 +1,4 @@
-//! Sockets and protocols: reads and writes bytes, decides nothing.
+//! Sockets and protocols: reads and writes bytes, makes no decisions.
 
 pub mod api;
 pub mod dns;

@@ -1,13 +1,13 @@
 //! Log lines that nodes upload (`REQ_NEW_INCOMING_LOGS` on the port of the node link).
 //!
-//! They are written to the server's own log with the node's name and the stream.
+//! They are written to the server's own log, with the name of the node and the stream.
 
 use crate::{actions::app::App, base::db::NodeRow};
 use anyhow::{Context, Result, bail};
 use std::net::Ipv4Addr;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
-/// Longest log line, in bytes; longer ones are cut.
+/// Longest log line, in bytes; longer lines are split.
 const LINE_MAX: u64 = 4096;
 
 async fn line(reader: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>> {

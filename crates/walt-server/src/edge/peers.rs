@@ -1,4 +1,4 @@
-//! How many connections a listener serves, and each peer has: one that opens too many must not keep the others out.
+//! Limits the connections of a listener, in total and per peer, so that one peer cannot block the others.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -18,17 +18,17 @@ use tokio::{
 /// Pause after the kernel refused to accept a connection (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
-/// Where connections come from.
+/// A listening socket.
 pub trait Source: Sync {
-    /// A connection, with what the listener tells of it.
+    /// A connection, with its address.
     type Connection: Send;
-    /// Whose it is.
+    /// The identity of a peer.
     type Peer: Hash + Eq + Copy + Debug + Send;
 
-    /// Whether a peer with too many is worth a warning: an account of this machine is, anybody on a network is not.
+    /// Whether too many connections of a peer are worth a warning: those of an account of this machine are.
     const IS_KNOWN: bool;
 
-    /// Accepts one; `None` if nobody is there any more to answer to.
+    /// Accepts a connection; the peer is `None` if it has disconnected already.
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Connection, Option<Self::Peer>)>> + Send;
 }
 
@@ -56,7 +56,7 @@ impl Source for UnixListener {
     }
 }
 
-/// A listener and its bounds.
+/// A listener with limits.
 #[derive(Debug)]
 pub struct LimitedListener<L: Source> {
     /// The listener.
@@ -67,7 +67,7 @@ pub struct LimitedListener<L: Source> {
     per_peer: usize,
 }
 
-/// A connection that was let in; counted until this is dropped.
+/// A connection within the limits; counted until this is dropped.
 #[derive(Debug)]
 pub struct Admitted<K: Hash + Eq> {
     _slot: OwnedSemaphorePermit,
@@ -75,8 +75,8 @@ pub struct Admitted<K: Hash + Eq> {
 }
 
 impl<L: Source> LimitedListener<L> {
-    /// At most `connections` at once, more wait in the kernel's queue; at most `per_peer` of one peer, more are closed.
-    /// `what` names the listener in the log.
+    /// At most `connections` are served at once, more wait in the kernel's queue. At most `per_peer` connections of
+    /// one peer are served, more are closed. `what` names the listener in the log.
     pub fn new(listener: L, what: &'static str, connections: usize, per_peer: usize) -> Self {
         let slots = Arc::new(Semaphore::new(connections));
         Self { listener, what, slots, peers: Peers::new(), per_peer }
@@ -101,17 +101,17 @@ impl<L: Source> LimitedListener<L> {
                 None if L::IS_KNOWN => {
                     tracing::warn!(
                         ?peer,
-                        "{}: {} connections of one user, one more is closed",
+                        "{}: closed a connection: the user already has {}",
                         self.what,
                         self.per_peer
                     );
                 }
-                None => tracing::debug!(?peer, "{}: too many connections of one peer", self.what),
+                None => tracing::debug!(?peer, "{}: closed a connection: the peer has too many", self.what),
             }
         }
     }
 
-    /// Serves connections for ever, each in a task of its own; what one of them fails with is logged for debugging.
+    /// Serves connections for ever, each in a task of its own; failures are logged for debugging.
     pub async fn serve<F>(&self, serve: impl Fn(L::Connection, L::Peer) -> F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
@@ -130,7 +130,7 @@ impl<L: Source> LimitedListener<L> {
     }
 }
 
-/// Connections by peer (an address, a user); a peer without connections takes no room.
+/// Number of connections by peer (an address or a user). A peer without connections has no entry.
 #[derive(Debug)]
 pub struct Peers<K>(Mutex<HashMap<K, usize>>);
 
@@ -142,12 +142,12 @@ pub struct Counted<K: Hash + Eq> {
 }
 
 impl<K: Hash + Eq + Copy> Peers<K> {
-    /// Nobody is connected.
+    /// No connections.
     pub fn new() -> Arc<Self> {
         Arc::new(Self(Mutex::default()))
     }
 
-    /// One more connection; `None` if the peer has `max` of them.
+    /// Counts one more connection; `None` if the peer has `max` already.
     pub fn admit(self: &Arc<Self>, peer: K, max: usize) -> Option<Counted<K>> {
         let mut all = self.lock();
         let count = all.entry(peer).or_insert(0);
@@ -161,7 +161,7 @@ impl<K: Hash + Eq + Copy> Peers<K> {
 
 impl<K> Peers<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
-        // The map is whole between any two statements that can panic.
+        // A panic cannot leave the map inconsistent.
         self.0.lock()
     }
 }

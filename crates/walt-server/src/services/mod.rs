@@ -1,4 +1,5 @@
-//! State and invariants of one thing each: images, nodes, sessions, registries; and the machine's network.
+//! Services, each with the state and invariants of one thing: images, nodes, sessions, registries, the machine's
+//! network.
 
 pub mod images;
 pub mod network;

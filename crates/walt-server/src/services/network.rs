@@ -1,5 +1,5 @@
-//! What the server sets up on the machine's network, and takes away at `down`: packet filter, bridge,
-//! permanent neighbours, forwarding for containers, accept rules beside foreign firewalls.
+//! The server's network configuration of the machine, which `down` removes: packet filter, bridge, permanent
+//! neighbours, forwarding for containers, accept rules in other firewalls.
 
 use crate::{
     base::state::Base,
@@ -16,13 +16,13 @@ use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
 /// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
 const MTU_DEFAULT: u32 = 1500;
 
-/// Ethernet address of a bridge: a function of its name and its server, so that nodes' ARP caches stay
-/// right when it is made anew.
+/// Ethernet address of a bridge: a function of its name and its server, so that nodes' ARP caches stay valid when the
+/// bridge is created again.
 pub fn bridge_mac(config: &Config) -> walt_types::Mac {
     walt_types::Mac(walt_sys::net::mac_from_seed(&alias(config)))
 }
 
-/// What marks a bridge, and rules in foreign chains, as belonging to this server.
+/// The mark of this server's bridge, and of its rules in other programs' chains.
 fn alias(config: &Config) -> String {
     format!("{ALIAS_WORD}{} {}", config.state_dir.display(), config.bridge())
 }
@@ -38,8 +38,7 @@ fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
     }
 }
 
-/// The rules: all virtual nodes may speak on their taps at once, so that none is cut off while the
-/// server changes.
+/// The rules, with the taps of all virtual nodes, so that none is cut off when the server restarts.
 fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
     let net = &config.network.walt_net;
     let tap = |node: &NodeRow| firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
@@ -61,19 +60,19 @@ pub fn tap_name(config: &Config, node: &NodeRow) -> String {
     firewall::tap_name(config.bridge(), &node.mac)
 }
 
-/// Lets a new virtual node speak on its tap.
+/// Permits the traffic of a new virtual node on its tap.
 pub fn add_tap(config: &Config, node: &NodeRow) -> Result<()> {
     let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
     nft::apply(&firewall::add_tap(config.bridge(), &tap))
-        .context("cannot add the packet filter of a node")?;
+        .context("cannot add the packet filter rules of a node")?;
     neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
 }
 
-/// Takes the permission of a removed node back.
+/// Removes the permission for the tap of a removed node.
 pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
     let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
     nft::apply(&firewall::remove_tap(config.bridge(), &tap))
-        .context("cannot remove the packet filter of a node")?;
+        .context("cannot remove the packet filter rules of a node")?;
     neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
 }
 
@@ -86,7 +85,7 @@ pub fn container_network(config: &Config, slot: u32) -> Result<container::Contai
         .filter(|ip| *ip != config.container_gateway())
         .nth(slot as usize)
         .with_context(|| {
-            format!("no address is left in containers.network {}", config.containers.network.network_text())
+            format!("no free address in containers.network {}", config.containers.network.network_text())
         })?;
     let mtu = uplink::get()?.map_or(MTU_DEFAULT, |u| u.mtu);
     Ok(container::ContainerNetwork {
@@ -97,8 +96,8 @@ pub fn container_network(config: &Config, slot: u32) -> Result<container::Contai
     })
 }
 
-/// What forwarding was before the first WalT server of this machine switched it on: shared by all of them,
-/// since the setting is the machine's. The last one to go down puts it back.
+/// The forwarding settings from before the first WalT server of this machine enabled forwarding. All servers share
+/// this file; the last one to go down restores the settings.
 const FORWARDING_RECORD: &str = "/run/walt-forwarding.json";
 /// First word of the alias of every server's bridge.
 const ALIAS_WORD: &str = "walt ";
@@ -108,7 +107,7 @@ fn others_are_up() -> Result<bool> {
     Ok(link::list()?.iter().any(|l| l.alias.starts_with(ALIAS_WORD)))
 }
 
-/// Sets everything up; again, it repairs what is missing.
+/// Sets everything up, or repairs what is missing.
 pub fn up(base: &Base) -> Result<()> {
     let config = base.config();
     let nodes = base.db().with(NodeRow::all)?;
@@ -123,54 +122,54 @@ pub fn up(base: &Base) -> Result<()> {
     Ok(())
 }
 
-/// Permanent neighbours for all nodes and leases: nobody else gets what is sent to their addresses.
+/// Sets permanent neighbours for all nodes and leases, so that no other station receives their traffic.
 pub fn neighbours(base: &Base) -> Result<()> {
     let (nodes, leases) = base.db().with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
-    // Nodes last: an address that one of them took over from a lease is its own.
+    // Nodes override leases: a node may have taken over the address of a lease.
     let leases = leases.into_iter().map(|l| (l.ip, l.mac.0));
     let wanted: BTreeMap<_, _> = leases.chain(nodes.into_iter().map(|n| (n.ip, n.mac.0))).collect();
     neighbour::sync(base.config().bridge(), &wanted).context("cannot set the neighbours of walt-net")
 }
 
-/// Ties the address of a new physical node to it.
+/// Sets the permanent neighbour of a new physical node.
 pub fn node_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
     neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
 }
 
-/// Unties the address of a removed physical node.
+/// Removes the permanent neighbour of a removed physical node.
 pub fn remove_neighbour(config: &Config, node: &NodeRow) -> Result<()> {
     neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
 }
 
-/// Ties a leased address to its station.
+/// Sets the permanent neighbour of a station with a lease.
 pub fn lease_neighbour(config: &Config, lease: &walt_netboot::dhcp::Lease) -> Result<()> {
     neighbour::set(config.bridge(), lease.ip, lease.mac.0).context("cannot set the neighbour of a device")
 }
 
-/// Adds accept rules where another program's rules would drop our traffic.
+/// Adds accept rules to other programs' chains that would drop our traffic.
 pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
     let containers = format!("{}*", firewall::veth_prefix(config.bridge()));
     let chains = nft::accept_in_foreign_chains(&alias(config), &[config.bridge(), &containers])
-        .context("cannot look at the rules of other programs")?;
+        .context("cannot read the rules of other programs")?;
     for chain in chains {
         tracing::info!(
             ?chain,
-            "another firewall drops forwarded packets: our traffic is accepted in it by a marked rule"
+            "another firewall drops forwarded packets: added a marked rule that accepts our traffic"
         );
     }
     Ok(())
 }
 
-/// Rules of other programs that would drop our traffic, and whether ours are beside them.
+/// Rules of other programs that would drop our traffic, and whether rules of ours prevent it.
 pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
-    let found = nft::foreign_rules(&alias(config)).context("cannot look at the rules of other programs")?;
+    let found = nft::foreign_rules(&alias(config)).context("cannot read the rules of other programs")?;
     let mut rules: Vec<_> = found
         .into_iter()
         .map(|(chain, help)| {
             let what = match help {
-                nft::Help::Accepted => "drops what it does not know; a marked rule of ours in it accepts our traffic",
-                nft::Help::Pending => "drops what it does not know; a rule of ours is added to it within a minute",
-                nft::Help::None => "drops what it does not know, at a place where no rule of ours helps: let it accept the traffic of walt-net",
+                nft::Help::Accepted => "drops unknown traffic; a marked rule of ours accepts our traffic",
+                nft::Help::Pending => "drops unknown traffic; a rule of ours will be added within a minute",
+                nft::Help::None => "drops unknown traffic at a point where a rule of ours has no effect: configure it to accept the traffic of walt-net",
             };
             let accepted = help == nft::Help::Accepted;
             walt_api::ForeignRule { message: format!("{chain} {what}"), chain, accepted }
@@ -180,13 +179,13 @@ pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
         rules.push(walt_api::ForeignRule {
             chain: "iptables".into(),
             accepted: false,
-            message: "rules of the old iptables exist, which nft neither shows nor changes: let them accept the traffic of walt-net".into(),
+            message: "rules of legacy iptables exist, which nft can neither show nor change: make them accept the traffic of walt-net".into(),
         });
     }
     Ok(rules)
 }
 
-/// Takes everything away.
+/// Removes everything.
 pub fn down(config: &Config) -> Result<()> {
     bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
     nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;

@@ -1,31 +1,31 @@
-//! This process: since when it runs, and the order to end.
+//! The server process: its start time, and the request to end.
 
 use crate::base::time::now;
 use tokio::sync::Notify;
 
-/// What concerns the process as a whole.
+/// State of the process as a whole.
 pub struct Process {
     started: i64,
     down: Notify,
 }
 
 impl Process {
-    /// The process starts now.
+    /// A process that starts now.
     pub fn start() -> Self {
         Self { started: now() as i64, down: Notify::new() }
     }
 
-    /// When it was started, in seconds since the epoch.
+    /// Start time, in seconds since the epoch.
     pub fn started(&self) -> i64 {
         self.started
     }
 
-    /// Orders the end, for `walt-server down`.
+    /// Requests the end, for `walt-server down`.
     pub fn take_down(&self) {
         self.down.notify_one();
     }
 
-    /// Resolves when the end was ordered.
+    /// Resolves when the end is requested.
     pub async fn down_wanted(&self) {
         self.down.notified().await;
     }

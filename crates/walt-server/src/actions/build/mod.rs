@@ -1,9 +1,9 @@
 //! `walt image build`.
 //!
 //! ```text
-//! client ─ options, Dockerfile, secrets, context (tar) ─▶ receive ─▶ executor ─▶ land
-//!    ◀──────────── what the build says, as it comes ──────────────────┤
-//!    ◀─── what has the user for a registry? ─── base: what FROM means ┘
+//! client ─ options, Dockerfile, secrets, context (tar) ─▶ receive ─▶ walt-build, with host ─▶ publish_ref
+//!    ◀──────────── output of the build ───────────────────────────────┤
+//!    ◀─── credentials for a registry? ────── base: resolves FROM ─────┘
 //! ```
 //! A build has a directory below `sessions/`, pinned like its layers. If the server dies, the pins go, the running
 //! step ends by itself, and the next server removes the directory. If the client disconnects, the build is cancelled.

@@ -1,18 +1,18 @@
-//! Images that builds have got from registries.
+//! Images that builds pulled from registries.
 
 use crate::base::db::parsed;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{ImageId, UserName};
 
-/// What a name after `FROM` meant at the registries.
+/// The image of a name after `FROM`, from a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseRow {
-    /// Whose build it was: others may not read all that he may.
+    /// The user of the build: other users may have no access to the image.
     pub user: UserName,
     /// The name.
     pub name: String,
-    /// What it was wanted for, most wanted first.
+    /// The wanted platforms, most wanted first.
     pub platforms: String,
     /// The image.
     pub image_id: ImageId,
@@ -35,7 +35,7 @@ fn row(r: &Row<'_>) -> rusqlite::Result<BaseRow> {
 }
 
 impl BaseRow {
-    /// What a name meant; `used` from now on.
+    /// The image of a name; marks it as used.
     pub fn take(c: &Connection, user: &UserName, name: &str, platforms: &str) -> Result<Option<Self>> {
         let found = c
             .prepare_cached(
@@ -47,7 +47,7 @@ impl BaseRow {
         Ok(found)
     }
 
-    /// Records it, in place of what was known.
+    /// Records it; replaces an older record.
     pub fn put(&self, c: &Connection) -> Result<()> {
         c.execute(
             "INSERT OR REPLACE INTO build_bases (user, name, platforms, image_id, place, size, used)

@@ -1,4 +1,4 @@
-//! Which blobs layers are in which registries.
+//! Blobs of layers in registries.
 
 use crate::base::db::parsed;
 use anyhow::Result;
@@ -9,7 +9,7 @@ use walt_types::DiffId;
 /// Most blobs of one layer that are looked up, newest first.
 const MAX_BLOBS: u32 = 8;
 
-/// A layer as a blob that was seen in a registry.
+/// A blob of a layer that was seen in a registry.
 #[derive(Debug, Clone)]
 pub struct BlobRow {
     /// The blob.
@@ -64,7 +64,7 @@ impl BlobRow {
         Ok(())
     }
 
-    /// Forgets the blobs of layers that are gone.
+    /// Removes the blobs of removed layers.
     pub fn forget(c: &Connection, is_there: impl Fn(&DiffId) -> bool) -> Result<()> {
         let mut query = c.prepare("SELECT DISTINCT diff_id FROM layer_blobs")?;
         let layers: Vec<DiffId> = query.query_map([], |r| parsed(r.get(0)?, 0))?.collect::<Result<_, _>>()?;

@@ -1,14 +1,14 @@
-//! What references have meant.
+//! The history of references.
 
 use crate::base::db::parsed;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{ImageId, ImageRef};
 
-/// Who lets a reference mean another image, and by which command.
+/// Who made a reference point to another image, and by which command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct By {
-    /// A user, or `waltplatform` for what the server does by itself.
+    /// A user, or `waltplatform` for the server itself.
     pub user: String,
     /// The command as the user would type it.
     pub command: String,
@@ -24,11 +24,11 @@ impl By {
 /// One version of a reference.
 #[derive(Debug, Clone)]
 pub struct HistoryRow {
-    /// 1, 2, … of this reference; the highest is what it means now.
+    /// 1, 2, … of this reference; the highest is the current one.
     pub version: u32,
-    /// What it meant.
+    /// The image.
     pub image_id: ImageId,
-    /// Since when, in seconds since the epoch.
+    /// When it became current, in seconds since the epoch.
     pub since: i64,
     /// By whom.
     pub by: By,
@@ -49,14 +49,14 @@ impl HistoryRow {
         Ok(query.query_map([reference.full()], row)?.collect::<Result<_, _>>()?)
     }
 
-    /// Every image that some reference means or has meant.
+    /// Every image that some reference points to or has pointed to.
     pub fn images(c: &Connection) -> Result<Vec<ImageId>> {
         let mut query = c.prepare_cached("SELECT DISTINCT image_id FROM history")?;
         let rows = query.query_map([], |r| parsed(r.get(0)?, 0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Adds a version. What the reference means already is no new one.
+    /// Adds a version, unless the reference already points to the image.
     pub(super) fn add(c: &Connection, reference: &ImageRef, image: &ImageId, by: &By) -> Result<()> {
         let name = reference.full();
         let last: Option<(u32, String)> = c
@@ -84,7 +84,7 @@ impl HistoryRow {
         Ok(())
     }
 
-    /// Forgets all versions of a reference but the present one; how many these were.
+    /// Removes all versions of a reference but the current one; their number.
     pub fn prune(c: &Connection, reference: &ImageRef) -> Result<usize> {
         Ok(c.execute(
             "DELETE FROM history WHERE fullname = ?1
@@ -93,8 +93,8 @@ impl HistoryRow {
         )?)
     }
 
-    /// Forgets the versions, of all references, that another one took the place of before `time` (seconds since
-    /// the epoch); how many these were.
+    /// Removes the versions, of all references, that were replaced before `time` (seconds since the epoch); their
+    /// number.
     pub fn forget_overwritten_before(c: &Connection, time: i64) -> Result<usize> {
         Ok(c.execute(
             "DELETE FROM history AS old WHERE EXISTS (

@@ -10,7 +10,7 @@ use walt_types::{DiffId, ImageId, ImageRef, ViewId};
 pub struct RefRow {
     /// `<user>/<name>:<tag>`.
     pub reference: ImageRef,
-    /// What it means now.
+    /// The image it points to.
     pub image_id: ImageId,
     /// When the image was made, in seconds since the epoch.
     pub created: i64,
@@ -27,14 +27,14 @@ impl RefRow {
         Ok(query.query_map([], row)?.collect::<Result<_, _>>()?)
     }
 
-    /// What a reference means.
+    /// A reference by its name.
     pub fn get(c: &Connection, reference: &ImageRef) -> Result<Option<Self>> {
         let mut query =
             c.prepare_cached("SELECT fullname, image_id, created FROM refs WHERE fullname = ?1")?;
         Ok(query.query_row([reference.full()], row).optional()?)
     }
 
-    /// Makes it, or lets it mean another image, and records that in its history; in a transaction.
+    /// Creates or changes the reference, and records that in its history. Call it in a transaction.
     pub fn put(&self, c: &Connection, by: &By) -> Result<()> {
         c.execute(
             "INSERT INTO refs (fullname, image_id, created) VALUES (?1, ?2, ?3)
@@ -44,7 +44,7 @@ impl RefRow {
         HistoryRow::add(c, &self.reference, &self.image_id, by)
     }
 
-    /// Gives a reference another, free name; its history goes with it, and what it was pushed as.
+    /// Renames a reference to a free name, with its history and its pushes.
     pub fn rename(c: &Connection, reference: &ImageRef, new: &ImageRef) -> Result<()> {
         let names = (reference.full(), new.full());
         c.execute("UPDATE refs SET fullname = ?2 WHERE fullname = ?1", (&names.0, &names.1))?;
@@ -52,7 +52,7 @@ impl RefRow {
         PushRow::rename(c, reference, new)
     }
 
-    /// Removes a reference and its history; images stay until nothing needs them.
+    /// Removes a reference and its history; housekeeping removes unused images.
     pub fn delete(c: &Connection, reference: &ImageRef) -> Result<()> {
         c.execute("DELETE FROM refs WHERE fullname = ?1", [reference.full()])?;
         c.execute("DELETE FROM history WHERE fullname = ?1", [reference.full()])?;
@@ -60,7 +60,7 @@ impl RefRow {
     }
 }
 
-/// A platform layer made before for an image from the same inputs.
+/// The platform layer of an image for these inputs, if there is one.
 pub fn platform(c: &Connection, image: &ImageId, inputs: &str) -> Result<Option<(DiffId, ViewId)>> {
     let mut query =
         c.prepare_cached("SELECT diff_id, view FROM platforms WHERE image_id = ?1 AND inputs = ?2")?;
@@ -70,7 +70,7 @@ pub fn platform(c: &Connection, image: &ImageId, inputs: &str) -> Result<Option<
     Ok(found)
 }
 
-/// Records a platform layer; those from other inputs are forgotten (grants keep what still runs).
+/// Records a platform layer, and removes records for other inputs (grants keep views in use).
 pub fn put_platform(
     c: &Connection,
     image: &ImageId,
@@ -86,7 +86,7 @@ pub fn put_platform(
     Ok(())
 }
 
-/// All platform layers on record: image, layer, view.
+/// All platform layers: image, layer, view.
 pub fn platforms(c: &Connection) -> Result<Vec<(ImageId, DiffId, ViewId)>> {
     let mut query = c.prepare_cached("SELECT image_id, diff_id, view FROM platforms")?;
     let rows =
@@ -94,7 +94,7 @@ pub fn platforms(c: &Connection) -> Result<Vec<(ImageId, DiffId, ViewId)>> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Forgets platform layers of images that are gone.
+/// Removes the records of an image's platform layers.
 pub fn forget_platform(c: &Connection, image: &ImageId) -> Result<()> {
     c.execute("DELETE FROM platforms WHERE image_id = ?1", [image.to_string()])?;
     Ok(())

@@ -1,14 +1,15 @@
-//! Indexes that were pushed to us, and which names were pushed as what.
+//! Pushed indexes, and the documents that references were pushed as.
 //!
-//! One name means one image, and an index is several: it belongs to the name that it was pushed to, and to the image of
-//! it that this name began to mean. It is alive, with all that is in it, while that name means or has meant that image.
+//! A reference points to one image, but an index has several: an index belongs to the reference that it was pushed
+//! to, and to its image that the reference then pointed to. The index and its content are live while the reference
+//! points or has pointed to that image.
 
 use crate::base::db::parsed;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension};
 use walt_types::{Hash256, ImageId, ImageRef};
 
-/// The name of a push means or has meant its image.
+/// The reference of a push points or has pointed to its image.
 const ALIVE: &str =
     "EXISTS (SELECT 1 FROM history h WHERE h.fullname = p.fullname AND h.image_id = p.image_id)";
 
@@ -23,7 +24,7 @@ pub struct Document {
     pub bytes: Vec<u8>,
 }
 
-/// An index, and what is kept for it.
+/// An index, and its content.
 #[derive(Debug, Clone)]
 pub struct IndexRow {
     /// The index.
@@ -37,7 +38,7 @@ pub struct IndexRow {
 }
 
 impl IndexRow {
-    /// Records it; in a transaction.
+    /// Records it. Call it in a transaction.
     pub fn put(&self, c: &Connection) -> Result<()> {
         let digest = self.document.digest.to_string();
         c.execute(
@@ -74,7 +75,7 @@ impl IndexRow {
         Ok(found.optional()?)
     }
 
-    /// Living indexes that a name was pushed as.
+    /// Live indexes that a reference was pushed as.
     pub fn of(c: &Connection, reference: &ImageRef) -> Result<Vec<Hash256>> {
         let mut query = c.prepare_cached(&format!(
             "SELECT DISTINCT digest FROM indexes JOIN pushes p ON p.document = digest
@@ -91,7 +92,7 @@ impl IndexRow {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A manifest in an index that is no image for nodes.
+    /// A manifest in an index that is not an image for nodes.
     pub fn other(c: &Connection, index: &Hash256, digest: &Hash256) -> Result<Option<Document>> {
         let mut query = c.prepare_cached(
             "SELECT media_type, bytes FROM index_others WHERE of_index = ?1 AND digest = ?2",
@@ -102,13 +103,13 @@ impl IndexRow {
         Ok(found.optional()?)
     }
 
-    /// Whether a blob is kept for an index itself, not for an image in it.
+    /// Whether a blob is kept for the index itself, not for an image in it.
     pub fn has_blob(c: &Connection, index: &Hash256, blob: &Hash256) -> Result<bool> {
         let mut query = c.prepare_cached("SELECT 1 FROM index_blobs WHERE of_index = ?1 AND blob = ?2")?;
         Ok(query.query_row((index.to_string(), blob.to_string()), |_| Ok(())).optional()?.is_some())
     }
 
-    /// Images in living indexes.
+    /// Images in live indexes.
     pub fn live_images(c: &Connection) -> Result<Vec<ImageId>> {
         let mut query = c.prepare_cached(&format!(
             "SELECT DISTINCT i.image_id FROM index_images i JOIN pushes p ON p.document = of_index WHERE {ALIVE}"
@@ -117,7 +118,7 @@ impl IndexRow {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Blobs that are kept for living indexes themselves.
+    /// Blobs that are kept for live indexes themselves.
     pub fn live_blobs(c: &Connection) -> Result<Vec<Hash256>> {
         let mut query = c.prepare_cached(&format!(
             "SELECT DISTINCT blob FROM index_blobs JOIN pushes p ON p.document = of_index WHERE {ALIVE}"
@@ -127,14 +128,15 @@ impl IndexRow {
     }
 }
 
-/// That a name was pushed as a manifest or an index.
+/// The push of a manifest or an index to a reference.
 #[derive(Debug, Clone, Copy)]
 pub struct PushRow;
 
 impl PushRow {
-    /// Records a push: while the name means this image, its tag gives this document; in a transaction.
+    /// Records a push: while the reference points to this image, its tag serves this document. Call it in a
+    /// transaction.
     pub fn put(c: &Connection, reference: &ImageRef, image: &ImageId, document: &Hash256) -> Result<()> {
-        // What is replaced gets a new, highest id.
+        // A replaced row gets a new, highest id.
         c.execute(
             "INSERT OR REPLACE INTO pushes (fullname, image_id, document) VALUES (?1, ?2, ?3)",
             (reference.full(), image.to_string(), document.to_string()),
@@ -142,7 +144,7 @@ impl PushRow {
         Ok(())
     }
 
-    /// What a name that means this image was pushed as, last.
+    /// The document of the last push of this image to a reference.
     pub fn last(c: &Connection, reference: &ImageRef, image: &ImageId) -> Result<Option<Hash256>> {
         let mut query = c.prepare_cached(
             "SELECT document FROM pushes WHERE fullname = ?1 AND image_id = ?2 ORDER BY id DESC LIMIT 1",
@@ -161,8 +163,8 @@ impl PushRow {
         Ok(())
     }
 
-    /// Forgets pushes of images that their names no longer mean nor have meant, and the indexes that no push is left
-    /// of; in a transaction.
+    /// Removes pushes whose reference neither points nor has pointed to their image, and indexes without pushes. Call
+    /// it in a transaction.
     pub fn forget(c: &Connection) -> Result<()> {
         c.execute(&format!("DELETE FROM pushes AS p WHERE NOT {ALIVE}"), [])?;
         c.execute("DELETE FROM indexes WHERE digest NOT IN (SELECT document FROM pushes)", [])?;

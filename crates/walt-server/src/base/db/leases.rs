@@ -1,4 +1,4 @@
-//! Addresses that stations got by DHCP without being nodes.
+//! DHCP leases of stations that are not nodes.
 
 use crate::base::db::parsed;
 use anyhow::Result;
@@ -10,7 +10,7 @@ use walt_types::Mac;
 pub struct LeaseRow;
 
 impl LeaseRow {
-    /// All leases, ended ones too: a station that comes back gets its address again.
+    /// All leases, including expired ones: a station that returns gets the same address.
     pub fn all(c: &Connection) -> Result<Vec<Lease>> {
         let mut query = c.prepare_cached("SELECT mac, ip, ends FROM leases")?;
         let rows = query.query_map([], |r| {
@@ -20,7 +20,7 @@ impl LeaseRow {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Keeps a lease; what its station and its address had before is forgotten.
+    /// Records a lease; replaces earlier leases of its station and its address.
     pub fn put(c: &Connection, lease: &Lease) -> Result<()> {
         let (mac, ip) = (lease.mac.to_string(), lease.ip.to_string());
         c.execute("DELETE FROM leases WHERE mac = ?1 OR ip = ?2", (&mac, &ip))?;
@@ -29,7 +29,7 @@ impl LeaseRow {
         Ok(())
     }
 
-    /// Forgets the lease of a station.
+    /// Removes the lease of a station.
     pub fn delete(c: &Connection, mac: Mac) -> Result<()> {
         c.execute("DELETE FROM leases WHERE mac = ?1", [mac.to_string()])?;
         Ok(())

@@ -1,4 +1,4 @@
-//! Manifests of images that were pushed to us, and the blobs that they name.
+//! Manifests of pushed images, and the blobs kept for them.
 
 use crate::base::db::{Document, parsed};
 use anyhow::Result;
@@ -30,7 +30,7 @@ impl ManifestRow {
         Document { digest: self.digest, media_type: self.media_type, bytes: self.bytes }
     }
 
-    /// Manifests of an image, the one that was pushed last first.
+    /// Manifests of an image, last pushed first.
     pub fn of(c: &Connection, image: &ImageId) -> Result<Vec<Self>> {
         let mut query = c.prepare_cached(
             "SELECT digest, media_type, bytes, image_id FROM manifests WHERE image_id = ?1 ORDER BY pushed DESC, digest",
@@ -38,7 +38,7 @@ impl ManifestRow {
         Ok(query.query_map([image.to_string()], row)?.collect::<Result<_, _>>()?)
     }
 
-    /// Records a manifest and the blobs that are kept for it.
+    /// Records a manifest and the blobs to keep for it.
     pub fn put(&self, c: &Connection, blobs: &[Hash256]) -> Result<()> {
         let digest = self.digest.to_string();
         c.execute(
@@ -61,7 +61,7 @@ impl ManifestRow {
         Ok(())
     }
 
-    /// Whether a blob belongs to a manifest of one of these images.
+    /// Whether a blob is kept for a manifest of this image.
     pub fn has_blob(c: &Connection, image: &ImageId, blob: &Hash256) -> Result<bool> {
         let mut query = c.prepare_cached(
             "SELECT 1 FROM manifests JOIN manifest_blobs ON manifest = digest WHERE image_id = ?1 AND blob = ?2",
@@ -69,7 +69,7 @@ impl ManifestRow {
         Ok(query.query_row((image.to_string(), blob.to_string()), |_| Ok(())).optional()?.is_some())
     }
 
-    /// All blobs with the image that they are kept for.
+    /// All kept blobs, with their images.
     pub fn blobs(c: &Connection) -> Result<Vec<(ImageId, Hash256)>> {
         let mut query = c.prepare_cached(
             "SELECT image_id, blob FROM manifests JOIN manifest_blobs ON manifest = digest",
@@ -78,7 +78,7 @@ impl ManifestRow {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Forgets the manifests of images that are gone.
+    /// Removes the manifests of removed images.
     pub fn forget(c: &Connection, live: &HashSet<ImageId>) -> Result<()> {
         let mut query = c.prepare("SELECT DISTINCT image_id FROM manifests")?;
         let images: Vec<ImageId> =

@@ -1,7 +1,6 @@
-//! The database: SQLite, one connection, FULL synchronous: what a call returned is on the disk.
+//! The database: SQLite, one connection, synchronous=FULL: once a call returns, its changes are on the disk.
 //!
-//! Calls block for a few milliseconds at most; from async code they go through [`Db::with`], which
-//! tells the runtime so.
+//! Calls block for a few milliseconds at most; [`Db::with`] announces that to the async runtime.
 
 mod bases;
 mod blobs;
@@ -29,14 +28,14 @@ use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use std::{path::Path, time::Duration};
 
-/// How long a reader waits for a writer of the database to get out of its way.
+/// How long a reader waits for a writer of the database.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server.
 pub struct Db(Mutex<Connection>);
 
 impl Db {
-    /// Opens `<state-dir>/walt.sqlite`, makes it if absent, and brings it up to date.
+    /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it.
     ///
     /// # Errors
     /// It cannot be opened, or was written by a newer server.
@@ -51,10 +50,10 @@ impl Db {
         Ok(Self(Mutex::new(connection)))
     }
 
-    /// Opens the database to read it, beside the server that writes to it.
+    /// Opens the database read-only, while a server may write to it.
     ///
     /// # Errors
-    /// It cannot be opened, or is another version's.
+    /// It cannot be opened, or has another version.
     pub fn open_to_read(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("walt.sqlite");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -66,11 +65,11 @@ impl Db {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A panic inside a call rolled its transaction back, so the connection is good.
+        // A panic within a call rolled its transaction back, so the connection is usable.
         self.0.lock()
     }
 
-    /// Runs `call` with the connection outside any transaction of ours.
+    /// Runs `call` with the connection, without a transaction.
     pub fn with<T>(&self, call: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         blocking(|| call(&self.lock())).context("the database failed")
     }
@@ -90,7 +89,7 @@ impl Db {
         })
     }
 
-    /// A value of the server itself; made by `make` and stored when absent.
+    /// A value of the server itself; `make` creates it if missing.
     pub fn meta(&self, key: &str, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
         self.transaction(|tx| {
             if let Some(value) = get_meta(tx, key)? {
@@ -103,12 +102,12 @@ impl Db {
     }
 }
 
-/// A value of the server itself, if it is there.
+/// A value of the server itself, if it exists.
 pub fn get_meta(c: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
     Ok(c.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?)
 }
 
-/// Runs blocking work; on a worker thread of the runtime, its other tasks are moved elsewhere first.
+/// Runs blocking work; a worker thread of the runtime first hands over its other tasks.
 pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
     match tokio::runtime::Handle::try_current().map(|h| h.runtime_flavor()) {
         Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
@@ -116,7 +115,7 @@ pub fn blocking<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Reads a column that was written by `Display`; a value that does not parse is damage.
+/// Parses a column that was written with `Display`; failure means that the database is damaged.
 fn parsed<T: std::str::FromStr>(text: String, column: usize) -> rusqlite::Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,

@@ -10,7 +10,7 @@ use walt_types::{ImageRef, Mac, NodeName, ViewId};
 /// One node.
 #[derive(Debug, Clone)]
 pub struct NodeRow {
-    /// Boot address, its identity.
+    /// Ethernet address that it boots with; its identity.
     pub mac: Mac,
     /// Name, model, image, kind.
     pub facts: NodeFacts,
@@ -18,7 +18,7 @@ pub struct NodeRow {
     pub ip: Ipv4Addr,
     /// Identity towards qemu (SMBIOS system UUID).
     pub uuid: String,
-    /// Where it stands.
+    /// Its life cycle.
     pub life: Life,
 }
 
@@ -47,8 +47,8 @@ fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
 }
 
 impl NodeRow {
-    /// Whether it is meant by `<name>` in the paths `/var/lib/walt/nodes/<name>/…` that images have built in:
-    /// its Ethernet address (pairs joined by `:` or `-`), its IP address or its name.
+    /// Whether `<name>` in the paths `/var/lib/walt/nodes/<name>/…`, which are built into images, is this node: its
+    /// Ethernet address (pairs joined by `:` or `-`), its IP address or its name.
     pub fn is_called(&self, name: &str) -> bool {
         name.parse::<Mac>().is_ok_and(|mac| mac == self.mac)
             || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip == self.ip)
@@ -61,13 +61,13 @@ impl NodeRow {
         Ok(query.query_map([], row)?.collect::<Result<_, _>>()?)
     }
 
-    /// The node with this boot address.
+    /// The node with this Ethernet address.
     pub fn by_mac(c: &Connection, mac: Mac) -> Result<Option<Self>> {
         let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes WHERE mac = ?1"))?;
         Ok(query.query_row([mac.to_string()], row).optional()?)
     }
 
-    /// The node with this address.
+    /// The node with this IP address.
     pub fn by_ip(c: &Connection, ip: Ipv4Addr) -> Result<Option<Self>> {
         let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes WHERE ip = ?1"))?;
         Ok(query.query_row([ip.to_string()], row).optional()?)
@@ -96,13 +96,13 @@ impl NodeRow {
         Ok(())
     }
 
-    /// Forgets it with its settings and grants.
+    /// Removes it with its settings and grants.
     pub fn delete(c: &Connection, mac: Mac) -> Result<()> {
         c.execute("DELETE FROM nodes WHERE mac = ?1", [mac.to_string()])?;
         Ok(())
     }
 
-    /// Gives it another name.
+    /// Renames it.
     pub fn set_name(c: &Connection, mac: Mac, name: &NodeName) -> Result<()> {
         c.execute("UPDATE nodes SET name = ?2 WHERE mac = ?1", (mac.to_string(), name.as_str()))?;
         Ok(())
@@ -114,7 +114,7 @@ impl NodeRow {
         Ok(())
     }
 
-    /// Records where it stands.
+    /// Records its life cycle.
     pub fn set_life(c: &Connection, mac: Mac, life: &Life) -> Result<()> {
         c.execute(
             "UPDATE nodes SET started = ?2, old_boot_id = ?3, boot_id = ?4, booted = ?5, link_lost = ?6 WHERE mac = ?1",
@@ -123,13 +123,13 @@ impl NodeRow {
         Ok(())
     }
 
-    /// Settings that somebody has set.
+    /// Settings that were changed from their defaults.
     pub fn settings(c: &Connection, mac: Mac) -> Result<BTreeMap<String, String>> {
         let mut query = c.prepare_cached("SELECT key, value FROM settings WHERE mac = ?1")?;
         Ok(query.query_map([mac.to_string()], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<Result<_, _>>()?)
     }
 
-    /// All settings of all nodes that somebody has set.
+    /// Settings of all nodes that were changed from their defaults.
     pub fn all_settings(c: &Connection) -> Result<BTreeMap<Mac, BTreeMap<String, String>>> {
         let mut query = c.prepare_cached("SELECT mac, key, value FROM settings")?;
         let mut all: BTreeMap<Mac, BTreeMap<String, String>> = BTreeMap::new();
@@ -151,7 +151,7 @@ impl NodeRow {
         Ok(())
     }
 
-    /// Lets it read a view.
+    /// Grants access to a view.
     pub fn grant(c: &Connection, mac: Mac, view: &ViewId, now: i64) -> Result<()> {
         c.execute(
             "INSERT INTO grants (mac, view, since) VALUES (?1, ?2, ?3)
@@ -161,7 +161,7 @@ impl NodeRow {
         Ok(())
     }
 
-    /// Takes all grants but one: the node has reported which view it booted.
+    /// Revokes all grants but one, once the node has reported which view it booted.
     pub fn keep_grant(c: &Connection, mac: Mac, view: &ViewId) -> Result<()> {
         c.execute("DELETE FROM grants WHERE mac = ?1 AND view <> ?2", (mac.to_string(), view.to_string()))?;
         Ok(())
@@ -173,7 +173,7 @@ impl NodeRow {
         Ok(query.query_map([mac.to_string()], |r| parsed(r.get(0)?, 0))?.collect::<Result<_, _>>()?)
     }
 
-    /// Number of the directory of `/persist` of a node and an owner; made when it is new.
+    /// Id of the `/persist` directory of a node and an owner, created if missing.
     pub fn persist_id(c: &Connection, mac: Mac, owner: &str) -> Result<u64> {
         let key = (mac.to_string(), owner);
         c.execute("INSERT OR IGNORE INTO persists (mac, owner) VALUES (?1, ?2)", (&key.0, key.1))?;
@@ -182,7 +182,7 @@ impl NodeRow {
         })?)
     }
 
-    /// Directories of `/persist` of a node: number and owner.
+    /// Directories of `/persist` of a node: id and owner.
     pub fn persists(c: &Connection, mac: Mac) -> Result<Vec<(u64, String)>> {
         let mut query = c.prepare_cached("SELECT id, owner FROM persists WHERE mac = ?1")?;
         Ok(query

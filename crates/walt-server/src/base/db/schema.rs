@@ -177,7 +177,7 @@ const STEPS: &[&str] = &[
 ",
 ];
 
-/// Brings a database up to date.
+/// Migrates a database to the current version.
 ///
 /// # Errors
 /// It was written by a newer server, or a step fails.
@@ -185,7 +185,7 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     let version = version(connection)?;
     if version > STEPS.len() {
         bail!(
-            "the database has version {version}, this server knows {} only: start the newer server",
+            "the database has version {version}, but this server only supports {}: start the newer server",
             STEPS.len()
         );
     }
@@ -203,15 +203,15 @@ fn version(connection: &Connection) -> Result<usize> {
     Ok(version as usize)
 }
 
-/// Checks that a database needs no step, for those who only read.
+/// Checks that a database has the current version, for read-only access.
 ///
 /// # Errors
-/// It is of an older or of a newer server.
+/// It has an older or newer version.
 pub fn is_ours(connection: &Connection) -> Result<()> {
     let version = version(connection)?;
     if version != STEPS.len() {
         bail!(
-            "the database has version {version} and this program knows version {}: start 'walt-server run' of \
+            "the database has version {version}, but this program supports version {}: start 'walt-server run' of \
              this version, or use the program of the server that runs",
             STEPS.len()
         );

@@ -11,34 +11,34 @@ use walt_types::{DiffId, ImageId, ImageRef, UserName};
 pub struct SessionRow {
     /// Its id, also the name of its directory.
     pub id: String,
-    /// Whose it is.
+    /// Its user.
     pub user: UserName,
     /// The reference it was opened on.
     pub image: ImageRef,
-    /// What that meant at the time.
+    /// The image that it pointed to at the time.
     pub image_id: ImageId,
     /// Its platform layer.
     pub platform: DiffId,
-    /// Picks its address and its interface.
+    /// Selects its address and its interface.
     pub slot: u32,
     /// When it was opened, in seconds since the epoch.
     pub opened: i64,
-    /// When somebody was last attached.
+    /// When a client was last attached.
     pub used: i64,
     /// The commit under way.
     pub committing: Option<Committing>,
 }
 
-/// A commit that was begun: all that is needed to end it after a crash.
+/// A commit under way: everything needed to complete it after a crash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Committing {
     /// The new layer.
     pub diff_id: DiffId,
-    /// The new image; its configuration is in the store already.
+    /// The new image, whose configuration is in the store already.
     pub image_id: ImageId,
-    /// The reference that is to mean it.
+    /// The reference that will point to it.
     pub target: ImageRef,
-    /// What the reference meant when the user agreed (none: it did not exist).
+    /// What the reference pointed to when the user confirmed; none if it did not exist.
     pub expected: Option<ImageId>,
     /// When the new image was made.
     pub created: i64,
@@ -102,7 +102,7 @@ impl SessionRow {
         Ok(())
     }
 
-    /// Records that somebody is, or was just, attached.
+    /// Records that a client is or was just attached.
     pub fn touch(c: &Connection, id: &str, now: i64) -> Result<()> {
         c.execute("UPDATE sessions SET used = ?2 WHERE id = ?1", (id, now))?;
         Ok(())
@@ -115,7 +115,7 @@ impl SessionRow {
         Ok(())
     }
 
-    /// The session is over.
+    /// Removes a session.
     pub fn delete(c: &Connection, id: &str) -> Result<()> {
         c.execute("DELETE FROM sessions WHERE id = ?1", [id])?;
         Ok(())

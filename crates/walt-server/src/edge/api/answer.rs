@@ -1,4 +1,4 @@
-//! A failure as HTTP answers with it: the one place where the server's errors get codes.
+//! Turns failures into errors of the API, and assigns their codes.
 
 use crate::base::failure::{Failure, Kind, no_space};
 use std::{
@@ -7,7 +7,7 @@ use std::{
 };
 use walt_api::{ApiError, Confirmation, ErrorCode};
 
-/// The state directory of this process's server, for messages about its disk.
+/// The state directory of this server, for messages about its disk.
 pub static STATE_DIR: OnceLock<PathBuf> = OnceLock::new();
 
 fn code(kind: Kind) -> ErrorCode {
@@ -20,7 +20,7 @@ fn code(kind: Kind) -> ErrorCode {
     }
 }
 
-/// The answer to the caller; internal failures are logged here, with the request's id.
+/// The error for the caller; internal failures are logged here with the id of the request.
 pub fn into_api(failure: Failure, request_id: &str) -> ApiError {
     let dir = STATE_DIR.get().map(PathBuf::as_path);
     match failure {
@@ -50,7 +50,7 @@ pub fn into_api(failure: Failure, request_id: &str) -> ApiError {
                 Some(dir) => without_store(&text, dir),
                 None => text,
             };
-            // The client says where the details are.
+            // The client refers to the log by the request's id.
             let mut answer = ApiError::new(ErrorCode::Internal, message);
             answer.request_id = Some(request_id.to_owned());
             answer
@@ -58,7 +58,8 @@ pub fn into_api(failure: Failure, request_id: &str) -> ApiError {
     }
 }
 
-/// A sentence without paths of the store. Where to make room is said also where the disk is not the whole of it.
+/// A message for users, without paths of the store. Where a path was removed, "No space left" names the state
+/// directory instead.
 fn for_users(text: &str, dir: Option<&Path>) -> String {
     let Some(dir) = dir else { return text.to_owned() };
     let clean = without_store(text, dir);
@@ -69,8 +70,8 @@ fn for_users(text: &str, dir: Option<&Path>) -> String {
     clean.replace("No space left on device", &full)
 }
 
-/// A sentence for users, who are not concerned with where the server keeps its files: a path of an image's files is the
-/// one in the image, others are not told. The log has the whole.
+/// A message without the server's own paths: paths below an image become paths in the image, others are removed. The
+/// log has the full text.
 fn without_store(text: &str, state_dir: &Path) -> String {
     let start = format!("{}/", state_dir.display());
     let (mut out, mut rest) = (String::new(), text);

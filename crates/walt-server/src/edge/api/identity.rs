@@ -1,4 +1,4 @@
-//! Who the caller is: the operating-system account of the peer of the socket.
+//! Identifies the caller by the operating-system account at the other end of the socket.
 
 use crate::base::failure::Failure;
 use crate::base::failure::Kind;
@@ -19,7 +19,7 @@ pub struct Peer {
     pub uid: u32,
 }
 
-/// For whom a request is carried out.
+/// The user for whom a request is carried out.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The user.
@@ -28,7 +28,7 @@ pub struct Caller {
     pub is_root: bool,
 }
 
-/// Adds a [`Caller`] to every request, or refuses it.
+/// Adds a [`Caller`] to a request, or refuses it.
 pub async fn identify(mut request: Request, next: Next) -> Response {
     let uid = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.uid);
     let named = match request.headers().get(HEADER_USER).map(|v| v.to_str()) {
@@ -45,7 +45,7 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
     }
 }
 
-/// Refuses requests of everybody but root.
+/// Refuses requests of all users but root.
 pub async fn require_root(request: Request, next: Next) -> Response {
     match request.extensions().get::<Caller>() {
         Some(caller) if caller.is_root => next.run(request).await,
@@ -58,7 +58,7 @@ fn forbidden(message: impl std::fmt::Display) -> Failure {
 }
 
 fn caller(uid: Option<u32>, named: Option<&str>) -> Result<Caller, Failure> {
-    let uid = uid.ok_or_else(|| forbidden("the kernel does not tell who you are"))?;
+    let uid = uid.ok_or_else(|| forbidden("cannot find out your user id"))?;
     let account = match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(account)) => account.name,
         _ => return Err(forbidden(format!("user id {uid} has no account on the server"))),

@@ -1,4 +1,4 @@
-//! The API's socket, with a bound on the connections of each account and of all.
+//! The API's socket, which limits the connections in total and per account.
 
 use crate::edge::api::identity::Peer;
 use crate::edge::peers::{Admitted, LimitedListener};
@@ -18,10 +18,10 @@ use tokio::{
 
 /// Connections served at once; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 1024;
-/// Connections of one account; more are closed. Each open shell, console or running command has one.
+/// Connections of one account; more are closed. Each open shell, console or running command uses one.
 pub const CONNECTIONS_PER_ACCOUNT: usize = 256;
 
-/// The socket.
+/// The listening socket.
 pub struct ApiListener {
     listener: LimitedListener<UnixListener>,
 }
@@ -34,7 +34,7 @@ pub struct ApiConnection {
 }
 
 impl ApiListener {
-    /// Nobody is connected.
+    /// Listens on a bound socket.
     pub fn new(listener: UnixListener) -> Self {
         Self {
             listener: LimitedListener::new(

@@ -1,6 +1,6 @@
-//! HTTP over `walt.sock`: routing, who the caller is, and how answers are written.
+//! The HTTP API on `walt.sock`: routes, identity of the caller, answers.
 //!
-//! Handlers only read parameters and write answers; what is done is in `nodes`, `images` and `sessions`.
+//! Handlers only read parameters and write answers; the work is done in `actions`.
 
 pub mod answer;
 mod identity;
@@ -51,10 +51,10 @@ use walt_types::UserName;
 /// Serves the API until `stop` resolves.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// The socket cannot be created.
 pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     let path = app.config().socket();
-    // The state's lock is ours, so whoever made this socket is gone.
+    // This process holds the lock of the state, so the server that created this socket has ended.
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(e).with_context(|| format!("cannot remove the old socket {}", path.display()));
@@ -65,7 +65,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         UnixListener::bind(&path).with_context(|| format!("cannot listen on {}", path.display()))?;
     let mode = if let Some(group) = &app.config().api.group {
         let found = nix::unistd::Group::from_name(group)?
-            .with_context(|| format!("api.group: there is no group '{group}'"))?;
+            .with_context(|| format!("api.group: unknown group '{group}'"))?;
         nix::unistd::chown(&path, None, Some(found.gid))?;
         0o660
     } else {
@@ -108,10 +108,10 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
 }
 
 fn unknown_route() -> Failure {
-    not_found("there is no such route").hint("the client and the server may be of different versions")
+    not_found("unknown route").hint("client and server may have different versions")
 }
 
-/// A number that finds a request in the log.
+/// An id that identifies a request in the log.
 fn request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -185,7 +185,7 @@ async fn image_diff(
     answer(image_versions::diff(&app, &caller.user, &query.from, &query.to).await)
 }
 
-/// An action as its handler gets it.
+/// The parameters of an action.
 struct Request<A> {
     app: Arc<App>,
     user: UserName,
@@ -195,7 +195,7 @@ struct Request<A> {
 }
 
 /// The route of one kind of actions. A failure before the first event determines the status of the answer; otherwise
-/// the answer is a stream of events. The action is cancelled when the client goes.
+/// the answer is a stream of events. The action is cancelled when the client disconnects.
 fn route_of<A, F>(run: impl Fn(Request<A>) -> F + Clone + Send + Sync + 'static) -> MethodRouter<Arc<App>>
 where
     A: DeserializeOwned + Send + 'static,
@@ -252,7 +252,7 @@ async fn stream(work: JoinHandle<Outcome<bool>>, mut receiver: mpsc::Receiver<Ev
     let mut task = AbortOnDrop(work);
     let first = receiver.recv().await;
     if first.is_none() {
-        // All senders are gone, so the action has ended without a word.
+        // All senders are gone: the action has ended without events.
         return match join(&mut task).await {
             Ok(ok) => stream_of(vec![Event::Done { ok }]),
             Err(failure) => answer_error(failure),
@@ -265,7 +265,7 @@ async fn stream(work: JoinHandle<Outcome<bool>>, mut receiver: mpsc::Receiver<Ev
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Aborts an action when its answer is dropped because the client went.
+/// Aborts an action when its answer is dropped, since the client has disconnected.
 struct AbortOnDrop(JoinHandle<Outcome<bool>>);
 
 impl Drop for AbortOnDrop {

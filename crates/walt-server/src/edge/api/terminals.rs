@@ -1,4 +1,4 @@
-//! Terminals: WebSockets on which bytes flow between a client and a program.
+//! Terminals: WebSockets between clients and programs.
 
 use crate::edge::api::{
     Caller,
@@ -49,10 +49,10 @@ use walt_core::ownership::Demand;
 
 /// Bytes read from a program at once.
 const CHUNK: usize = 16 << 10;
-/// How long output of a program that has ended may still come (a background job holds its pipe).
+/// How long to wait for output after the end of a program, if a background job keeps its pipe open.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
 
-/// Reads the opening message, runs `serve`, and tells the client how it ended.
+/// Reads the opening message, runs `serve`, and sends the result to the client.
 fn terminal<O, F>(
     upgrade: WebSocketUpgrade,
     serve: impl FnOnce(O, ToClient, FromClient) -> F + Send + 'static,
@@ -140,7 +140,7 @@ async fn node(
     program(command, open.tty, &to, &mut from).await
 }
 
-/// Waits for the end of the node's boot; the client may say that it shall not. False: the client has gone.
+/// Waits until the node is booted, or the client wants to proceed; false if the client has disconnected.
 async fn wait_for_boot(
     app: &Arc<App>,
     mac: walt_types::Mac,
@@ -165,7 +165,8 @@ fn exit_status(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Runs a program of the server for the client, in a terminal or with pipes, until one of them ends.
+/// Runs a program on the server for a client, on a pseudo-terminal or with pipes, until the program ends or the
+/// client disconnects.
 async fn program(
     mut command: std::process::Command,
     tty: Option<Tty>,
@@ -186,7 +187,7 @@ async fn program(
     walt_sys::pty::attach(&mut command, pty.slave)?;
     let mut command = Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
-    // It holds the slave: the end of the output is seen only when nobody but the program does.
+    // It holds the slave end: the output ends only when no process but the program does.
     drop(command);
     to.message(&ServerMessage::Started { session: None, os: false }).await;
     let master = Master::new(pty.master)?;
@@ -219,7 +220,7 @@ async fn program(
     Ok(exit_status(status))
 }
 
-/// The master end of a terminal, as the runtime reads and writes it.
+/// The master end of a pseudo-terminal, for async reads and writes.
 struct Master(AsyncFd<OwnedFd>);
 
 impl Master {
@@ -283,7 +284,7 @@ struct InputPump {
 }
 
 impl InputPump {
-    /// A program that has closed its input just gets no more.
+    /// Input for a program that has closed its standard input is dropped.
     async fn write(&mut self, bytes: &[u8]) {
         if let Some(stdin) = &mut self.stdin
             && (stdin.write_all(bytes).await.is_err() || stdin.flush().await.is_err())

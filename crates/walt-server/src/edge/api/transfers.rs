@@ -1,4 +1,4 @@
-//! Transfers: WebSockets on which trees of files flow between a client and the server. See [`walt_api::transfer`].
+//! Transfers: WebSockets that copy trees of files between a client and the server. See [`walt_api::transfer`].
 
 use crate::edge::api::{
     Caller,

@@ -1,21 +1,21 @@
-//! The script that brings stock iPXE to the boot scripts of the node's image.
+//! The script that leads stock iPXE to the boot scripts of the node's image.
 //!
-//! A published loader has such a script built in; stock iPXE (of a network card, or Debian's package `ipxe`)
-//! gets this one. It tells the model of the machine by DHCP, which makes it a node if it is none yet, and goes
-//! on where every published loader does: at `start.ipxe`, by TFTP, since images name their next script by a
-//! path from the root of TFTP.
+//! Published loaders have such a script built in; stock iPXE (of a network card, or of Debian's package `ipxe`) gets
+//! this one. It reports the model of the machine by DHCP, which registers the machine as a node, and continues like
+//! every published loader: at `start.ipxe`, by TFTP, since images name their next script by a path from the root of
+//! TFTP.
 //!
-//! iPXE: <https://ipxe.org/cmd>. `cpuid --ext 29` is the long-mode bit of a 64-bit CPU. `netX` is the card that this
-//! script came by. `ifconf` asks by DHCP alone, where `dhcp` would wait for IPv6 too. DHCP sets the current location
-//! to TFTP's root, so the next script is named in full.
+//! iPXE: <https://ipxe.org/cmd>. `cpuid --ext 29` is the long-mode bit of a 64-bit CPU. `netX` is the network card
+//! that loaded this script. `ifconf` uses DHCP only, whereas `dhcp` would also wait for IPv6. DHCP sets the current
+//! URI to the root of TFTP, so the next script has a full URI.
 
 use std::net::Ipv4Addr;
 
-/// Name of the script, on all roads.
+/// Name of the script, in all protocols.
 pub const NAME: &str = "bootstrap.ipxe";
-/// The pauses before the second, the third … try, in seconds; the machine is rebooted after the last one failed.
+/// Pauses before the second, the third … attempt, in seconds. After the last one, the machine reboots.
 const PAUSES_S: [u32; 3] = [1, 3, 10];
-/// How long the last message can be read, in seconds.
+/// How long the last message is shown, in seconds.
 const READING_S: u32 = 10;
 
 /// The script, for a server at this address.

@@ -1,7 +1,7 @@
 //! DNS for nodes: the names of the platform from the database, the rest from the server's own resolver.
 //!
-//! The server's resolver is asked as it is, see [`crate::edge::dns`]. A full DNS server would be a cache, zone files
-//! and transfers that nobody asks for; the zone here is a question to the database.
+//! Forwarding is in [`crate::edge::dns`]. The zone is a query to the database; a full DNS server, with cache, zone
+//! files and transfers, is not needed.
 
 use crate::{actions::app::App, base::db::NodeRow};
 use std::net::Ipv4Addr;
@@ -28,7 +28,7 @@ impl Names for Nodes<'_> {
     }
 }
 
-/// What is to be done with a query.
+/// Decides whether to answer, forward or drop a query.
 pub fn decide(app: &App, query: &[u8]) -> Verdict {
     let network =
         Network { server: app.config().server_ip(), prefix: app.config().network.walt_net.ip.prefix };

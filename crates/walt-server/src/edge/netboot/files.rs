@@ -1,4 +1,4 @@
-//! Which boot file a machine gets: a function of the database and of the address that asks.
+//! Boot files of machines, by the database and the address of the machine.
 //!
 //! | path | what | for whom |
 //! |---|---|---|
@@ -7,11 +7,10 @@
 //! | any other path | that file below `/boot/<model>/` of the image of the node that asks | the node |
 //! | `/var/lib/walt/nodes/<mac, ip or name>/tftp/<path>` | the same | the node that it names |
 //!
-//! Both roads (TFTP, HTTP), and the interpreter that stands for them when a virtual node is started directly,
-//! open boot files here. Symbolic links are followed inside the image's tree; `..` in what a machine asks for is
+//! TFTP and HTTP both open boot files here. Symbolic links are followed inside the image's tree; `..` in a request is
 //! refused.
 //!
-//! Limits: [`PATH_MAX`] bytes of path. Everything here may block on the disk: call it from a thread that may.
+//! Limits: [`PATH_MAX`] bytes of path. Everything here may block on the disk.
 
 use crate::edge::netboot::bootstrap;
 use crate::services::nodes::boot_tree::BootTree;
@@ -22,37 +21,37 @@ use crate::{
 };
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
 
-/// Longest path that is looked at, in bytes.
+/// Longest path of a request, in bytes.
 pub const PATH_MAX: usize = 1024;
 /// Where the loaders are: Debian package `ipxe`.
 const LOADER_DIR: &str = "/usr/lib/ipxe";
-/// Loaders for firmware that has no iPXE: path, and file below [`LOADER_DIR`]. The second name is that of the
-/// loader of published installations.
+/// Loaders for firmware without iPXE: path, and file below [`LOADER_DIR`]. The second path is that of existing
+/// installations.
 pub const LOADERS: [(&str, &str); 4] = [
     (BIOS_LOADER, "undionly.kpxe"),
     ("pxe/walt-x86-undionly.kpxe", "undionly.kpxe"),
     (UEFI_LOADER, "ipxe.efi"),
     ("pxe/snponly.efi", "snponly.efi"),
 ];
-/// What a PXE ROM of a BIOS is told to load.
+/// Loader for PXE ROMs under a BIOS.
 pub const BIOS_LOADER: &str = "pxe/undionly.kpxe";
-/// What UEFI firmware of an x86-64 machine is told to load.
+/// Loader for UEFI firmware of x86-64 machines.
 pub const UEFI_LOADER: &str = "pxe/ipxe.efi";
-/// The directory of nodes in paths that images have built in, by components.
+/// The directory of nodes in paths that are built into images, by components.
 const NODES: [&[u8]; 4] = [b"var", b"lib", b"walt", b"nodes"];
-/// The boot files of a node in its directory there.
+/// The subdirectory with boot files of a node.
 const NODE_TFTP: &[u8] = b"tftp";
-/// Names under which loaders of the past ask for the first script: beginning, end, what they mean.
+/// First scripts that old loaders request: prefix and suffix of their names, and the current name.
 const OLD_NAMES: [(&[u8], &[u8], &[u8]); 2] =
     [(b"boot/rpi-", b".uboot", b"start.uboot"), (b"boot/pc-x86-64", b".ipxe", b"start.ipxe")];
 
-/// Why a machine does not get a file.
+/// Why a boot file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// Not there, or not for this machine: the answer is the same, so that nothing can be found out.
+    /// It does not exist, or is not for this machine: the answer is the same, so that it reveals nothing.
     #[error("No such file.")]
     NotFound,
-    /// It should be there. The reason is for the server's log.
+    /// The server failed. The reason is for its log.
     #[error("{0:#}")]
     Failed(anyhow::Error),
 }
@@ -63,7 +62,7 @@ impl From<anyhow::Error> for FileError {
     }
 }
 
-/// A boot file, open for reading. It stays readable whatever happens to the image.
+/// A boot file, open for reading. It stays readable even if the image is removed.
 #[derive(Debug)]
 pub struct BootFile(Content);
 
@@ -87,21 +86,21 @@ impl BootFile {
         }
     }
 
-    /// Whether it has no bytes.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Fills the buffer from this offset on; less than its size are read at the end of the file only.
+    /// Fills the buffer from this offset; reads less only at the end of the file.
     ///
     /// # Errors
-    /// The disk fails.
+    /// The disk failed.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
         let count = buffer.len().min(left);
         let buffer = &mut buffer[..count];
         match &self.0 {
-            // A layer's files never change: all of it is there.
+            // The files of a layer never change, so the length is still right.
             Content::Disk { file, .. } if !buffer.is_empty() => file.read_exact_at(buffer, offset)?,
             // Within the length: `buffer` is empty beyond it.
             Content::Memory(bytes) if !buffer.is_empty() => {
@@ -113,19 +112,19 @@ impl BootFile {
     }
 }
 
-/// What a path asks for.
+/// The meaning of a path.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
     Bootstrap,
     Loader(&'static str),
-    /// A boot file of the node that asks; if it is named in the path, that must be its name.
+    /// A boot file of the requesting node. A node named in the path must be this node.
     Node {
         name: Option<Vec<u8>>,
         file: Vec<u8>,
     },
 }
 
-/// Reads a path; `None` for one that can name nothing.
+/// Parses a path; `None` if it is invalid.
 fn wanted(path: &[u8]) -> Option<Wanted> {
     if path.len() > PATH_MAX || path.contains(&0) {
         return None;
@@ -151,8 +150,8 @@ fn wanted(path: &[u8]) -> Option<Wanted> {
     Some(Wanted::Node { name: None, file: old.map_or(path, |(_, _, now)| now.to_vec()) })
 }
 
-/// The file below `/boot/<model>/` of the asking node that a path means; `None` for all other paths. What
-/// [`open`] decides by, for those who test it with paths of all kinds.
+/// The file below `/boot/<model>/` of the requesting node that a path stands for; `None` for all other paths.
+/// [`open`] uses it; public for tests and fuzzing.
 pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
     match wanted(path)? {
         Wanted::Node { file, .. } => Some(file),
@@ -160,9 +159,9 @@ pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Opens the boot file that the machine at this address means by this path.
+/// Opens the boot file of this path for the machine at this address.
 ///
-/// Blocks: it may have to read the disk, and to wait for the store.
+/// Blocks on the disk and on the lock of the store.
 ///
 /// # Errors
 /// See [`FileError`].
@@ -195,7 +194,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
     }
 }
 
-/// Notes that a node has started to boot, unless that is known.
+/// Records that a node has started to boot, unless it is recorded already.
 fn record_boot_start(app: &App, node: &NodeRow) -> anyhow::Result<()> {
     if node.life.clone().loads(crate::base::time::now()) {
         update_life(app.nodes(), node.mac, |life| life.loads(crate::base::time::now()))?;
@@ -203,7 +202,7 @@ fn record_boot_start(app: &App, node: &NodeRow) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The boot files that a node gets now.
+/// The current boot files of a node.
 fn tree_of(app: &App, node: &NodeRow) -> Result<BootTree, FileError> {
     let writing = app.images().writing_now_blocking();
     let view = app.images().view_for(node, &writing).map_err(anyhow::Error::from)?;

@@ -1,10 +1,10 @@
-//! HTTP on walt-net: `/boot/<path>` is a boot file of the machine that asks, by its address ([`files`]).
+//! HTTP on walt-net: `/boot/<path>` is a boot file of the requesting machine, identified by its address ([`files`]).
 //!
-//! `GET` and `HEAD`, one byte range (RFC 9110 §14), connections that are kept alive. Files are read in pieces of
-//! [`CHUNK`] bytes as fast as the machine takes them, so memory is bounded by the connections.
+//! `GET` and `HEAD`, one byte range (RFC 9110 §14), and persistent connections are supported. Files are read in
+//! chunks of [`CHUNK`] bytes as fast as the machine receives them, so the number of connections bounds the memory.
 //!
-//! Limits: [`LIMITS`]. A connection ends when its next request does not come in time, or when the machine takes
-//! nothing more for a while (`TCP_USER_TIMEOUT`, tcp(7)).
+//! Limits: [`LIMITS`]. A connection is closed if the next request does not arrive in time, or if the machine
+//! acknowledges no data for too long (`TCP_USER_TIMEOUT`, tcp(7)).
 
 use crate::edge::netboot::files::{self, BootFile, FileError};
 use crate::{actions::app::App, edge::peers::LimitedListener};
@@ -33,30 +33,30 @@ use tokio::{
     task::spawn_blocking,
 };
 
-/// The port that images have built in.
+/// The port that is built into images.
 pub const PORT: u16 = 80;
-/// The path below which boot files are.
+/// The path of boot files.
 const ROOT: &str = "/boot/";
-/// Bytes that are read and handed to the connection at once.
+/// Bytes that are read and sent at once.
 const CHUNK: u64 = 256 * 1024;
-/// Most bytes of a request's head.
+/// Largest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// What a server allows.
+/// Limits of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections served at once; more wait in the kernel's queue. Below the count of tokio's blocking threads
-    /// (512), so that slow disks stop nothing else.
+    /// Connections served at once; more wait in the kernel's queue. Below the number of tokio's blocking threads
+    /// (512), so that slow disks do not block other work.
     pub connections: usize,
     /// Connections of one machine at once; more are closed.
     pub connections_of_one: usize,
-    /// Time for the head of a request, from the end of the last answer on.
+    /// Timeout of the head of a request, from the end of the last response.
     pub request: Duration,
-    /// How long a machine may take nothing of what is sent to it.
+    /// How long a machine may acknowledge no data.
     pub stall: Duration,
 }
 
-/// The limits of a real server.
+/// The limits in production.
 pub const LIMITS: Limits = Limits {
     connections: 256,
     connections_of_one: 16,
@@ -119,7 +119,7 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
     let app = app.clone();
     let opened = spawn_blocking(move || files::open(&app, peer, &path)).await;
     let failed = |reason: String| {
-        tracing::warn!(%peer, path = ?for_log, "a boot file cannot be served: {reason}");
+        tracing::warn!(%peer, path = ?for_log, "cannot serve a boot file: {reason}");
         text(StatusCode::SERVICE_UNAVAILABLE, "The file cannot be served: see the log of the server.")
     };
     let file = match opened {
@@ -136,7 +136,7 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
     content(request.method() == Method::HEAD, file, wanted)
 }
 
-/// The answer with a file, or a part of it.
+/// The response with a file, or a part of it.
 fn content(head_only: bool, file: BootFile, wanted: Option<&str>) -> Response<Body> {
     let length = file.len();
     let part = match wanted.map_or(Part::All, |value| part(value, length)) {
@@ -163,7 +163,7 @@ fn content(head_only: bool, file: BootFile, wanted: Option<&str>) -> Response<Bo
 }
 
 fn set(response: &mut Response<Body>, name: header::HeaderName, value: String) {
-    // Invariant: all values are digits and words of ours.
+    // Invariant: all values consist of digits and fixed words.
     let value = HeaderValue::from_str(&value).expect("a valid header");
     response.headers_mut().insert(name, value);
 }
@@ -189,10 +189,10 @@ fn chunks(file: BootFile, range: Range<u64>) -> StreamBody<Chunks> {
     StreamBody::new(Box::pin(pieces))
 }
 
-/// What a `Range` header asks of a file.
+/// The part of a file that a `Range` header requests.
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
-    /// Everything: also for what is not understood, as RFC 9110 §14.2 allows.
+    /// Everything: also for a header that is not understood, as RFC 9110 §14.2 allows.
     All,
     Some(Range<u64>),
     Outside,

@@ -1,14 +1,14 @@
-//! Network boot: what machines are served on walt-net before their root is mounted.
+//! Network boot: the services on walt-net for machines that have not mounted their root yet.
 //!
 //! ```text
 //!  DHCP ──▶ loader (TFTP) ──▶ bootstrap.ipxe ──▶ start.ipxe … ──▶ kernel, initrd (HTTP)
 //!    │                             └──────────── all of them by files::open ────────────┘
 //!    └─ a machine that says it is a node is registered
-//!  beside it: DNS for names of nodes, router advertisements for iPXE, which waits for one
+//!  also: DNS for names of nodes, router advertisements for iPXE, which waits for one
 //! ```
-//! What the protocols mean is in `walt-netboot`; here are sockets, clock and database. Every socket hears the
-//! bridge only. A port that another program holds is reported, remembered in [`App::ports_missing`], and done
-//! without: virtual nodes that are started directly need none of this.
+//! `walt-netboot` has the protocols; sockets, clock and database are here. Every socket is bound to the bridge. If
+//! another program holds a port, the server reports it, records it in `ports_missing`, and runs without it: virtual
+//! nodes that are started directly need none of these services.
 //!
 //! Limits: see each module.
 
@@ -29,7 +29,7 @@ use socket2::{Socket, Type};
 use std::{net::TcpListener, sync::Arc};
 use tokio::task::JoinHandle;
 
-/// The sockets that could be had.
+/// The sockets that could be bound.
 pub struct Sockets {
     http: Option<TcpListener>,
     dhcp: Option<Socket>,
@@ -39,7 +39,7 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Binds them on the bridge; what cannot be had is a warning.
+    /// Binds the sockets on the bridge; a failure is a warning.
     pub fn bind(app: &App) -> Self {
         let http = listen(app.config(), http::PORT, "HTTP boot").inspect_err(|_| {
             let effect = "nodes cannot load kernels over the network";
@@ -54,10 +54,10 @@ impl Sockets {
         }
     }
 
-    /// Serves on them, each in a task.
+    /// Serves on the sockets, each in a task.
     ///
     /// # Errors
-    /// The kernel refuses a socket.
+    /// A socket cannot be used.
     pub fn serve(self, app: &Arc<App>) -> Result<Vec<JoinHandle<()>>> {
         let mut tasks = Vec::new();
         if let Some(listener) = self.http {
@@ -81,13 +81,13 @@ impl Sockets {
     }
 }
 
-/// A socket for the runtime to wait on.
+/// The socket for use with tokio.
 fn runtime(socket: Socket) -> Result<tokio::net::UdpSocket> {
     socket.set_nonblocking(true)?;
-    tokio::net::UdpSocket::from_std(socket.into()).context("the runtime refuses a socket")
+    tokio::net::UdpSocket::from_std(socket.into()).context("cannot use the socket")
 }
 
-/// A UDP socket on the bridge, if its port can be had; `effect` says what follows if not.
+/// A UDP socket on the bridge, if its port is free; otherwise, `effect` describes the consequence.
 fn udp(app: &App, port: u16, service: &str, effect: &str) -> Option<Socket> {
     let made = bound(app.config(), Type::DGRAM, port);
     made.inspect_err(|_| app.base().ports_missing().add(service, "udp", port, effect)).ok()

@@ -1,7 +1,7 @@
-//! Answers to stations that ask for routers: there is none. See [`walt_netboot::ra`].
+//! Answers router solicitations: walt-net has no router. See [`walt_netboot::ra`].
 //!
-//! IPv6 is off on the bridge, so this hears and speaks by a packet socket. An answer goes to the station that
-//! asked, and to nobody else: there is one per question.
+//! IPv6 is disabled on the bridge, so this uses a packet socket. Each solicitation gets one answer, sent to its
+//! station only.
 
 use crate::{actions::app::App, services::network};
 use std::{sync::Arc, time::Duration};
@@ -11,10 +11,10 @@ use walt_sys::net::packet::{IPV6, PacketSocket};
 /// The socket.
 pub type Socket = PacketSocket;
 
-/// Time without a try after an error of the socket.
+/// Pause after an error of the socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Opens it on the bridge; without it, iPXE waits for some seconds at each boot.
+/// Opens the socket on the bridge. Without it, iPXE waits for some seconds at each boot.
 pub fn bind(app: &App) -> Option<Socket> {
     PacketSocket::open(app.config().bridge(), IPV6)
         .inspect_err(|e| tracing::warn!("{e}; machines that boot by iPXE wait for a router"))

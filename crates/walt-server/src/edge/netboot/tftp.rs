@@ -1,11 +1,11 @@
-//! TFTP on the bridge: `walt-netboot` decides, this opens files, reads blocks, and keeps time.
+//! TFTP on the bridge. `walt-netboot` has the protocol; this opens files, reads blocks, and keeps time.
 //!
-//! Each transfer has a socket of its own (its port is its identity, RFC 1350 §4) and a thread, since it reads
-//! a disk and waits for one client. Its socket is connected: packets of others do not reach it, and a client
-//! that is gone is noticed by its "port unreachable".
+//! Each transfer has its own socket (its port identifies it, RFC 1350 §4) and its own thread, since it reads from the
+//! disk and waits for one client. The socket is connected: packets from other addresses do not reach it, and "port
+//! unreachable" reveals a client that is gone.
 //!
-//! Limits: [`TRANSFERS_MAX`] transfers, [`TRANSFERS_PER_CLIENT`] of one address; a request beyond is not
-//! answered, and the client asks again.
+//! Limits: [`TRANSFERS_MAX`] transfers, [`TRANSFERS_PER_CLIENT`] of one address; further requests are not answered,
+//! and the client retries.
 
 use crate::edge::netboot::files;
 use crate::{
@@ -31,19 +31,19 @@ use walt_netboot::tftp::{Block, End, Request, Send, Step, Transfer, code, data_h
 pub const PORT: u16 = 69;
 /// Transfers at once.
 const TRANSFERS_MAX: usize = 256;
-/// Transfers at once to one address: a boot loader has one, U-Boot and the firmware of a Pi at most a few.
+/// Transfers at once to one address: a boot loader uses one, U-Boot and the firmware of a Pi at most a few.
 const TRANSFERS_PER_CLIENT: usize = 8;
-/// Largest packet of a client that is looked at, in bytes.
+/// Largest packet that is received from a client, in bytes.
 const PACKET_MAX: usize = request::PACKET_MAX + 1;
-/// Time without a try after an error of the socket.
+/// Pause after an error of the socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// One transfer that runs.
+/// A transfer under way.
 struct Running {
     request: Vec<u8>,
     /// Set by the transfer: the client has answered.
     has_begun: AtomicBool,
-    /// Set by a newer request of the same client: nobody hears this transfer any more.
+    /// Set by a newer request of the same client, which has abandoned this transfer.
     is_over: AtomicBool,
 }
 
@@ -53,25 +53,25 @@ struct Transfers(Mutex<HashMap<SocketAddr, Arc<Running>>>);
 
 impl Transfers {
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Arc<Running>>> {
-        // The map is whole between any two of its own calls.
+        // A panic cannot leave the map inconsistent.
         self.0.lock()
     }
 
-    /// Room for a new transfer. None if there is no room, or if this is a repetition of a request whose
-    /// transfer has begun already: its first packet is on its way.
+    /// Registers a new transfer. None if there are too many, or if the request is a retry of one whose first packet
+    /// is already on its way.
     fn start(&self, peer: SocketAddr, request: &[u8]) -> Option<Arc<Running>> {
         let mut running = self.lock();
         if let Some(old) = running.get(&peer) {
             if old.request == request && !old.has_begun.load(Ordering::Relaxed) {
                 return None;
             }
-            // A ROM that has left a transfer without a word uses its port again.
+            // A ROM that has abandoned a transfer silently may reuse its port.
             old.is_over.store(true, Ordering::Relaxed);
             running.remove(&peer);
         }
         let of_client = running.keys().filter(|other| other.ip() == peer.ip()).count();
         if running.len() >= TRANSFERS_MAX || of_client >= TRANSFERS_PER_CLIENT {
-            tracing::debug!(%peer, "TFTP: too many transfers, a request is not answered");
+            tracing::debug!(%peer, "TFTP: too many transfers, ignoring a request");
             return None;
         }
         let new = Arc::new(Running {
@@ -109,7 +109,7 @@ pub async fn serve(app: Arc<App>, socket: tokio::net::UdpSocket) {
         let request = match request::parse(packet) {
             Ok(request) => request,
             Err(refusal) => {
-                tracing::debug!(%peer, "TFTP: a request is refused: {refusal}");
+                tracing::debug!(%peer, "TFTP: refused a request: {refusal}");
                 let _ = socket.send_to(&error(refusal.code, refusal.message), peer).await;
                 continue;
             }
@@ -125,7 +125,7 @@ pub async fn serve(app: Arc<App>, socket: tokio::net::UdpSocket) {
             all.end(peer, &own);
         });
         if let Err(e) = thread {
-            tracing::warn!("TFTP: no thread for a transfer: {e}");
+            tracing::warn!("TFTP: cannot start a thread for a transfer: {e}");
             transfers.end(peer, &running);
         }
     }
@@ -137,7 +137,7 @@ fn client_socket(config: &Config, peer: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// One transfer from its beginning to its end; how it ended.
+/// Carries out one transfer; the text tells how it ended.
 fn transfer(
     app: &Arc<App>,
     ip: Ipv4Addr,
@@ -183,17 +183,17 @@ fn transfer(
             Step::Wait => {}
             Step::End(End::Complete) => return Ok(format!("{} bytes sent", file.len())),
             Step::End(End::Client { code, message }) => {
-                return Ok(format!("the client ends it: {code} {message}"));
+                return Ok(format!("the client ended the transfer: {code} {message}"));
             }
-            Step::End(End::Silent) => return Ok("the client does not answer any more".into()),
+            Step::End(End::Silent) => return Ok("the client does not answer".into()),
             Step::End(End::Nonsense(answer)) => {
                 socket.send(&answer)?;
-                return Ok("the client sent what is no part of a transfer".into());
+                return Ok("the client sent an unexpected packet".into());
             }
         }
         step = receive(&socket, &mut buffer, until, &mut transfer)?;
     }
-    Ok("the client began another transfer".into())
+    Ok("the client started another transfer".into())
 }
 
 fn send(socket: &UdpSocket, what: &Send, read: &dyn Fn(&Block) -> io::Result<Vec<u8>>) -> Result<()> {
@@ -209,11 +209,11 @@ fn send(socket: &UdpSocket, what: &Send, read: &dyn Fn(&Block) -> io::Result<Vec
     }
 }
 
-/// A packet that could not be sent is a lost one: a full queue, or an answer from the network to an earlier
-/// packet, of which `receive` is told again if it lasts.
+/// A packet that could not be sent counts as lost. The reason is a full queue, or an ICMP error for an earlier
+/// packet, which `receive` will see again if it persists.
 fn tolerate(sent: io::Result<usize>) -> Result<()> {
     if let Err(e) = sent {
-        tracing::debug!("TFTP: a packet was not sent: {e}");
+        tracing::debug!("TFTP: cannot send a packet: {e}");
     }
     Ok(())
 }
@@ -228,8 +228,8 @@ fn receive(socket: &UdpSocket, buffer: &mut [u8], until: Instant, transfer: &mut
         Ok(length) => Ok(transfer.packet(&buffer[..length])),
         Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(transfer.timeout()),
         Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Step::Wait),
-        // Its port is closed: the client is gone.
+        // The client has closed its port.
         Err(e) if e.kind() == ErrorKind::ConnectionRefused => Ok(Step::End(End::Silent)),
-        Err(e) => Err(e).context("a transfer's socket fails"),
+        Err(e) => Err(e).context("cannot receive from the client"),
     }
 }

@@ -1,10 +1,11 @@
-//! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). Here is "pull"; "push" is in
-//! [`crate::edge::registry::push`].
+//! The store as a registry: `/v2/` of the API (OCI distribution specification 1.1). This file has "pull", [`push`]
+//! has "push".
 //!
-//! What was pushed is given as it came; a name that was pushed as an index, by its tag, as that. Other images: layers as plain tars, whose digests are their diff-ids, made from
-//! the store while they are sent; a manifest that is a function of the image. So everything that was promised by
-//! digest comes back, as long as a name of its repository means or has meant the image. Who asks is told by a token
-//! ([`crate::services::registries::token`]), whoever the peer of the socket is: `walt registry serve` passes on what comes from a port.
+//! Pushed images and indexes are served byte for byte. Other images have a manifest that is a function of the image,
+//! and layers as plain tars, generated while they are sent, whose digests are their diff-ids. So every published
+//! digest can be pulled as long as a reference of its repository points or has pointed to the image. A token
+//! ([`crate::services::registries::token`]) identifies the user, not the peer of the socket: `walt registry serve`
+//! forwards connections from a TCP port.
 //!
 //! Limits: [`STREAMS`] layers at once.
 
@@ -43,13 +44,13 @@ use walt_types::{DiffId, Hash256, ImageName, UserName};
 
 /// Layers that are sent at once.
 const STREAMS: usize = 8;
-/// ChannelWriter of a layer that wait for a slow client, and their size in bytes.
+/// Chunks of a layer that may wait for a slow client, and their size in bytes.
 const QUEUE: usize = 8;
 const PIECE: usize = 256 << 10;
 
 static SLOTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS)));
 
-/// Answers what is below `/v2/`.
+/// Answers requests below `/v2/`.
 pub async fn serve(
     State(app): State<Arc<App>>,
     path: Option<Path<String>>,
@@ -73,11 +74,11 @@ pub async fn serve(
     };
     answered.unwrap_or_else(|e| {
         tracing::error!("registry, {path}: {e:#}");
-        refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the server failed, its log has the details")
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the server failed; its log has the details")
     })
 }
 
-/// Who asks, if he proves it.
+/// The user, if the token is valid.
 fn authenticate(app: &App, headers: &HeaderMap) -> Option<UserName> {
     let basic = headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Basic ")?;
     let text = String::from_utf8(STANDARD.decode(basic.trim()).ok()?).ok()?;
@@ -86,7 +87,7 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Option<UserName> {
     token::is_valid(app.base().token_key(), &user, given, crate::base::time::now() as u64).then_some(user)
 }
 
-/// A request that writes: to the caller's own names.
+/// A request that writes, which is limited to the caller's own repositories.
 async fn push(
     app: &Arc<App>,
     user: UserName,
@@ -111,7 +112,7 @@ async fn push(
         ["blobs", "uploads", id] => push.upload(method, id, body).await,
         ["manifests", tag] if method == Method::PUT => push.manifest(tag, body).await,
         _ => {
-            let why = "this cannot be done here; images are removed by 'walt image remove'";
+            let why = "not supported; use 'walt image remove' to remove an image";
             Ok(refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", why))
         }
     }
@@ -122,7 +123,7 @@ pub(super) fn refuse(status: StatusCode, code: &str, message: &str) -> Response 
 }
 
 fn not_found(code: &str) -> Response {
-    refuse(StatusCode::NOT_FOUND, code, "there is no such thing")
+    refuse(StatusCode::NOT_FOUND, code, "not found")
 }
 
 async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) -> Result<Response> {
@@ -137,7 +138,7 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
     }
     let parts: Vec<&str> = path.split('/').collect();
     let [user, name, kind, what] = parts[..] else { return Ok(not_found("NAME_UNKNOWN")) };
-    // Of one's own names, what was sent and waits; the name may be new.
+    // In the caller's own repositories, incomplete pushes can be read too; the repository may be new.
     if user == caller.as_str()
         && let Some(Ok(digest)) = what.strip_prefix("sha256:").map(str::parse)
         && let Some(answer) = pending(app, method, caller, (name, kind), &digest)?
@@ -162,7 +163,7 @@ async fn answer(app: &Arc<App>, caller: &UserName, method: &Method, path: &str) 
     }
 }
 
-/// What a user has pushed that waits for a manifest or an index.
+/// A blob or manifest of the user that waits for a manifest or an index.
 fn pending(
     app: &App,
     method: &Method,
@@ -203,13 +204,13 @@ fn manifest_of(app: &App, method: &Method, names: &[RefRow], what: &str) -> Resu
     Ok(found.map_or_else(|| not_found("MANIFEST_UNKNOWN"), |found| document(method, found)))
 }
 
-/// A document as an answer.
+/// The answer with a document.
 fn document(method: &Method, document: Document) -> Response {
     let size = document.bytes.len() as u64;
     sized(method, &document.media_type, &document.digest, size, Body::from(document.bytes))
 }
 
-/// An answer of known size; without its bytes to a HEAD.
+/// An answer of known size; without the body for HEAD.
 fn sized(method: &Method, kind: &str, digest: &Hash256, size: u64, body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, kind.to_owned()),
@@ -253,14 +254,14 @@ async fn blob(app: &Arc<App>, method: &Method, names: &[RefRow], digest: Hash256
     Ok(not_found("BLOB_UNKNOWN"))
 }
 
-/// A blob of the store. Once it is open, it stays until it was sent.
+/// A blob of the store. The open file stays readable even if the blob is removed.
 fn kept_blob(app: &App, method: &Method, digest: &Hash256) -> Result<Response> {
     let (file, size) = app.store().open_blob(digest)?;
     let body = if method == Method::HEAD { Body::empty() } else { file_body(file) };
     Ok(sized(method, "application/octet-stream", digest, size, body))
 }
 
-/// The tar of a layer, made while it is sent.
+/// The tar of a layer, generated while it is sent.
 async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::pins::Pinned) -> Body {
     // Invariant: nobody closes this semaphore.
     let slot = SLOTS.clone().acquire_owned().await.expect("the semaphore is open");
@@ -272,7 +273,7 @@ async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::
         let done =
             app.store().export_layer(&layer, &mut out).map_err(io::Error::other).and_then(|_| out.flush());
         if let Err(e) = done {
-            // The answer breaks off: its receiver has not as many bytes as it was promised.
+            // The answer is cut, and shorter than its announced length.
             let _gone = sender.blocking_send(Err(e));
         }
     });
@@ -281,7 +282,7 @@ async fn stream(app: &Arc<App>, layer: DiffId, pinned: crate::services::images::
     }))
 }
 
-/// The bytes of a file.
+/// The content of a file as a body.
 fn file_body(file: std::fs::File) -> Body {
     let file = tokio::fs::File::from_std(file);
     Body::from_stream(futures_util::stream::try_unfold(file, |mut file| async move {
@@ -292,7 +293,7 @@ fn file_body(file: std::fs::File) -> Body {
     }))
 }
 
-/// Writes into a channel; a client that has gone is an error.
+/// Writes into a channel; fails once the client has disconnected.
 struct ChannelWriter(mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for ChannelWriter {

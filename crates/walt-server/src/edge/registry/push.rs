@@ -1,13 +1,14 @@
-//! Images that are pushed to us: `/v2/` of the API (OCI distribution specification 1.1, "push").
+//! Pushes to this server's registry: `/v2/` of the API (OCI distribution specification 1.1, "push").
 //!
 //! ```text
 //! POST, PATCH, PUT …/blobs/uploads/   bytes into a file of the store's tmp ─▶ a blob that waits for its manifest
 //! PUT …/manifests/<digest>            checked: labels, blobs, digests; layers unpacked ─▶ waits for its index
-//! PUT …/manifests/<tag>               the same, or an index of what is here; blobs kept; the caller's name means the
+//! PUT …/manifests/<tag>               the same, or an index of stored manifests; blobs kept; the reference points to the
 //!                                     image; nodes that use it reboot
 //! ```
-//! What was pushed comes back byte for byte, so compressed layers are kept as they came, as long as the image. What
-//! waits is in [`crate::services::registries::uploads`], manifests are in [`manifest`], indexes in [`index`].
+//! Pushed content is served byte for byte, so compressed layers are kept as they are, as long as the image.
+//! Incomplete pushes are in [`crate::services::registries::uploads`], manifests are in [`manifest`], indexes in
+//! [`index`].
 
 mod index;
 mod manifest;
@@ -30,14 +31,14 @@ use walt_images::NewBlob;
 use walt_registry::manifest::MAX_BLOB;
 use walt_types::{Hash256, UserName};
 
-/// Longest time between two pieces of an upload.
+/// Longest pause within an upload.
 const STALL: Duration = Duration::from_secs(60);
 
 /// A request that writes to the caller's own repository `name`.
 pub struct Push<'a> {
     /// The server.
     pub app: &'a Arc<App>,
-    /// Who pushes.
+    /// The user.
     pub user: UserName,
     /// The image's name, without tag.
     pub name: &'a str,
@@ -56,13 +57,13 @@ impl Push<'_> {
         format!("/v2/{}/{}/{rest}", self.user, self.name)
     }
 
-    /// Anything below `blobs/uploads/`.
+    /// Requests below `blobs/uploads/`.
     pub async fn upload(&self, method: &Method, id: &str, body: Body) -> Result<Response> {
         if id.is_empty() {
             return if method == Method::POST { self.begin(body).await } else { Ok(unsupported()) };
         }
         let Some(mut blob) = self.app.registries().uploads().take(&self.user, id) else {
-            let why = "this upload is not known, or is being written to";
+            let why = "this upload is unknown, or another request is writing to it";
             return Ok(refuse(StatusCode::NOT_FOUND, "BLOB_UPLOAD_UNKNOWN", why));
         };
         match *method {
@@ -85,7 +86,7 @@ impl Push<'_> {
         }
     }
 
-    /// Keeps an upload, and says how far it is.
+    /// Keeps an unfinished upload; the answer has its progress.
     fn upload_status(&self, id: &str, blob: NewBlob, status: StatusCode) -> Response {
         let headers = [
             (header::LOCATION, self.location(&format!("blobs/uploads/{id}"))),
@@ -103,7 +104,7 @@ impl Push<'_> {
             return Ok(self.created(&format!("blobs/sha256:{digest}"), &digest));
         }
         if !self.app.registries().uploads().has_room(&self.user) {
-            let why = "too many uploads that wait for a manifest";
+            let why = "too many uploads are waiting for a manifest";
             return Ok(refuse(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why));
         }
         let blob = self.app.store().new_blob()?;
@@ -113,7 +114,7 @@ impl Push<'_> {
         Ok(self.upload_status(&crate::base::random::random_uuid(), blob, StatusCode::ACCEPTED))
     }
 
-    /// Whether a blob of that digest need not be sent.
+    /// Whether a blob with this digest exists, so that it need not be sent.
     fn has(&self, digest: &Hash256) -> bool {
         let (app, layer) = (self.app, walt_types::DiffId(*digest));
         app.registries().uploads().complete(&self.user, digest).is_some()
@@ -144,18 +145,18 @@ impl Push<'_> {
 }
 
 fn unsupported() -> Response {
-    refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this cannot be done here")
+    refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "not supported")
 }
 
-/// Why a manifest is not taken.
+/// Why a manifest is not accepted.
 enum PushError {
-    /// Its sender is told: status, code of the specification, sentence.
+    /// For the client: status, code of the specification, message.
     Refused(StatusCode, &'static str, String),
     /// A failure of the server.
     Failed(anyhow::Error),
 }
 
-/// Result of what is done with a manifest.
+/// Result of operations on manifests.
 type PushResult<T> = std::result::Result<T, PushError>;
 
 impl PushError {
@@ -163,13 +164,13 @@ impl PushError {
         Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_INVALID", why.into())
     }
 
-    /// What it names is not here.
+    /// It refers to a missing blob or manifest.
     fn unknown(why: String) -> Self {
         Self::Refused(StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN", why)
     }
 
     fn missing(blob: &Hash256) -> Self {
-        Self::unknown(format!("the blob sha256:{blob} is not here"))
+        Self::unknown(format!("the blob sha256:{blob} is missing"))
     }
 
     fn too_many(why: &str) -> Self {
@@ -183,7 +184,7 @@ impl<E: Into<anyhow::Error>> From<E> for PushError {
     }
 }
 
-/// A refusal of ours in the registry's words.
+/// A refusal as an error of the registry.
 impl From<Failure> for PushError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -193,14 +194,14 @@ impl From<Failure> for PushError {
     }
 }
 
-/// Adds a body to a blob; an answer if it cannot be.
+/// Appends a body to a blob; the answer if that fails.
 async fn append(blob: &mut NewBlob, mut body: Body) -> Result<Option<Response>> {
     loop {
         let frame = match timeout(STALL, body.frame()).await {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(_))) | Err(_) => {
-                let why = "the upload broke off, or nothing came for too long";
+                let why = "the upload was interrupted, or sent nothing for too long";
                 return Ok(Some(refuse(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", why)));
             }
         };

@@ -1,8 +1,9 @@
-//! Results of earlier steps: by the content that a step depends on, per user. And what was got for `FROM`.
+//! The build cache: results of earlier steps per user, by the content that the step depends on. Also expires images
+//! pulled for `FROM`.
 //!
-//! A key is a digest of the layers below, of the instruction with all that is expanded in it, and of the content that is
-//! copied. What it found is a layer, or that nothing changed. Caches of `RUN --mount=type=cache` are directories
-//! below `<state-dir>/cache/build/`.
+//! A key is a digest of the layers below, of the expanded instruction, and of the content to copy. A result is a
+//! layer, or the fact that nothing changed. Caches of `RUN --mount=type=cache` are directories below
+//! `<state-dir>/cache/build/`.
 
 use crate::services::images::writers::Writing;
 use crate::{base::db::Db, services::images::Images};
@@ -15,14 +16,15 @@ use std::{
 };
 use walt_types::{DiffId, UserName};
 
-/// How long a result that no build has used is kept.
+/// How long an unused result is kept.
 const KEEP: Duration = Duration::from_secs(14 * 86_400);
-/// Most bytes of layers of results and of images for `FROM`, as tars; the ones unused for longest go first.
+/// Limit of the bytes of results and of images for `FROM`, as tars; the least recently used are removed first.
 const MAX_BYTES: u64 = 20 << 30;
-/// How long a directory of a cache mount that no build has used is kept.
+/// How long an unused directory of a cache mount is kept.
 const KEEP_MOUNT: Duration = Duration::from_secs(30 * 86_400);
 
-/// What an earlier step found: a layer, or none if it changed nothing. Pin the layer before the [`Writing`] is dropped.
+/// The result of an earlier step: a layer, or none if it changed nothing. Pin the layer before you drop the
+/// [`Writing`].
 ///
 /// # Errors
 /// The database failed.
@@ -42,13 +44,13 @@ pub fn find(images: &Images, key: &str, _writing: &Writing<'_>) -> Result<Option
         Some(None) => Ok(Some(None)),
         Some(Some(text)) => {
             let layer: DiffId = text.parse().context("a layer in the build cache")?;
-            // One that is gone is no result.
+            // A missing layer invalidates the result.
             Ok(images.store().has_layer(&layer).then_some(Some(layer)))
         }
     }
 }
 
-/// Keeps what a step found.
+/// Records the result of a step.
 pub fn put(images: &Images, key: &str, found: Option<&DiffId>) -> Result<()> {
     let size = match found {
         Some(layer) => images.store().layer_info(layer)?.size,
@@ -75,13 +77,13 @@ pub fn live_layers(db: &Db) -> Result<Vec<DiffId>> {
     texts.iter().map(|t| t.parse().context("a layer in the build cache")).collect()
 }
 
-/// Forgets results that are old, or too many. Called by housekeeping.
+/// Removes old results, and the least recently used beyond the limit. Called by housekeeping.
 pub fn prune(images: &Images) -> Result<()> {
     forget(images.db(), crate::base::time::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
     prune_mounts(&mounts_dir(images))
 }
 
-/// Forgets what was not used since `oldest`, and what is unused for longest beyond `max` bytes.
+/// Removes results not used since `oldest`, and the least recently used beyond `max` bytes.
 fn forget(db: &Db, oldest: i64, max: u64) -> Result<()> {
     db.transaction(|tx| -> Result<()> {
         tx.execute("DELETE FROM build_cache WHERE used < ?1", [oldest])?;
@@ -115,14 +117,14 @@ fn mounts_dir(images: &Images) -> PathBuf {
     images.config().state_dir.join("cache/build")
 }
 
-/// The directory of a cache mount of a user; made if it is new.
+/// The directory of a user's cache mount, created if missing.
 pub fn mount_dir(images: &Images, user: &UserName, id: &str) -> Result<PathBuf> {
     let name = blake3::hash(format!("{user}\0{id}").as_bytes()).to_hex();
     let dir = mounts_dir(images).join(&name.as_str()[..32]);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    // Its use counts, also if nothing in it changes.
+    // The use is recorded even if nothing in the directory changes.
     let used = File::create(dir.with_extension("used")).and_then(|f| f.set_modified(SystemTime::now()));
-    used.with_context(|| format!("cannot note the use of {}", dir.display()))?;
+    used.with_context(|| format!("cannot record the use of {}", dir.display()))?;
     Ok(dir)
 }
 

@@ -1,8 +1,9 @@
-//! Default images: which recipes there are, and what they made becomes an image. [`crate::services::images::recipe`] runs them.
+//! Default images: the embedded recipes, and the import of their results. [`crate::services::images::recipe`] runs
+//! them.
 //!
-//! `walt-server default-image build NAME` runs a recipe in the command that was typed, as root; the import goes
-//! through a running server, else it is done here under the state's lock. `walt advanced update-default-images` lets
-//! the server run those that are newer than what was made here.
+//! `walt-server default-image build NAME` runs a recipe in that command, as root, and imports the result through a
+//! running server, else under the lock of the state. `walt advanced update-default-images` runs, in the server, the
+//! recipes that are newer than the images made here.
 
 use crate::services::images::{LABEL_MODELS, recipe};
 use crate::{
@@ -24,28 +25,28 @@ use walt_core::default_image_of;
 use walt_images::{History, ImageConfig, RunConfig};
 use walt_types::{DEFAULT_TAG, ImageId, ImageName, ImageRef, Model, PLATFORM_USER};
 
-/// Begins the comment in an image's history that names the recipe it was made by, by its digest.
+/// Prefix of the comment in an image's history with the digest of its recipe.
 const RECIPE_COMMENT: &str = "recipe ";
-/// The command that makes one, in histories.
+/// The build command, in histories.
 const BUILD_COMMAND: &str = "walt-server default-image build";
-/// The other one, when it has run a recipe.
+/// The update command, in histories, when it has run a recipe.
 pub const UPDATE_COMMAND: &str = "walt advanced update-default-images (recipe)";
-/// Commands that let a name mean an image that was made here by a recipe.
+/// Commands that publish an image made here by a recipe.
 const BUILD_COMMANDS: [&str; 2] = [BUILD_COMMAND, UPDATE_COMMAND];
 
 /// All recipes, as `images/` of the source tree.
 pub(super) static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
 
-/// What a recipe says about the image it made: `config.json`.
+/// The description of an image by its recipe: `config.json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
 pub struct RecipeConfig {
-    /// CPU of the image's programs, in Go's names; `amd64` if it says nothing.
+    /// CPU of the image's programs, in Go's names; `amd64` by default.
     pub architecture: String,
     /// Generation of that CPU (`v7` of `arm`).
     pub variant: Option<String>,
-    /// Models whose default image it is, besides the one in its name (`<model>-default`): each gets a reference.
-    /// Two recipes do not name the same model here, though both may be made for it.
+    /// Models whose default image it is, in addition to the one in its name (`<model>-default`): each gets a
+    /// reference. A model may be listed here by one recipe only, even if several are compatible with it.
     pub default_of: BTreeSet<Model>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -67,30 +68,30 @@ impl Default for RecipeConfig {
 
 impl RecipeConfig {
     fn parse(text: &[u8]) -> Result<Self> {
-        let config: Self = serde_json::from_slice(text).context("config.json is wrong")?;
+        let config: Self = serde_json::from_slice(text).context("config.json is invalid")?;
         let Some(models) = config.labels.get(LABEL_MODELS) else {
-            bail!("config.json has no label {LABEL_MODELS}: it would not be an image for nodes");
+            bail!("config.json lacks the label {LABEL_MODELS}, which an image for nodes needs");
         };
         let made_for = |model: &Model| models.split(',').any(|m| m.trim() == model.as_str());
         if let Some(other) = config.default_of.iter().find(|model| !made_for(model)) {
-            bail!("config.json has {other} in DefaultOf, and not in the label {LABEL_MODELS}");
+            bail!("config.json has {other} in DefaultOf, but not in the label {LABEL_MODELS}");
         }
         Ok(config)
     }
 }
 
-/// What the embedded recipe of an image says about it.
+/// The description of an image by its embedded recipe.
 ///
 /// # Errors
 /// No such recipe.
 pub fn recipe_config(name: &str) -> Result<RecipeConfig> {
     let known = || names().join(", ");
     let found = RECIPES.get_file(Path::new(name).join("config.json"));
-    let file = found.with_context(|| format!("there is no recipe for '{name}'; there are: {}", known()))?;
+    let file = found.with_context(|| format!("no recipe for '{name}'; the recipes are: {}", known()))?;
     RecipeConfig::parse(file.contents()).with_context(|| format!("the recipe of '{name}'"))
 }
 
-/// The recipe that makes the default image of this name; `None`: there is none.
+/// The recipe that makes the default image of this name, if there is one.
 pub fn recipe_of(image: &ImageName) -> Option<String> {
     let wanted = image.to_string();
     let names = names();
@@ -104,7 +105,7 @@ pub fn recipe_of(image: &ImageName) -> Option<String> {
     names.into_iter().find(makes)
 }
 
-/// Names of the images there are recipes for.
+/// Names of the images that have recipes.
 pub fn names() -> Vec<String> {
     let mut names: Vec<String> = RECIPES
         .dirs()
@@ -115,11 +116,11 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// What all recipes share.
+/// Directory with the files that all recipes share.
 const COMMON: &str = "common";
 
-/// A digest of all that a recipe is made of (of all recipes, without a name): a cached image is as good as a new one
-/// while it is the same.
+/// A digest of the files of one recipe, or without a name of all recipes. A cached image is up to date while the
+/// digest stays the same.
 ///
 /// # Errors
 /// No such recipe.
@@ -133,7 +134,7 @@ pub fn recipes_digest(name: Option<&str>) -> Result<String> {
     Ok(hasher.finalize().to_hex()[..16].to_owned())
 }
 
-/// A digest of what one recipe is made of: its own files, and the common ones.
+/// A digest of the files of one recipe and of the common files.
 pub fn recipe_digest(name: &str) -> String {
     let mut hasher = blake3::Hasher::new();
     for dir in [name, COMMON].iter().filter_map(|d| RECIPES.get_dir(d)) {
@@ -151,18 +152,18 @@ fn hash_dir(dir: &Dir<'_>, hasher: &mut blake3::Hasher) {
     dir.dirs().for_each(|d| hash_dir(d, hasher));
 }
 
-/// How an image stands to the recipe of its name in this program.
+/// How an image relates to the recipe of its name in this program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipeStatus {
-    /// It was made by it, or by no recipe; or there is none.
+    /// The image was made by this recipe or without a recipe, or there is no recipe.
     Current,
-    /// It was made here, by an older one.
+    /// The image was made here, by an older recipe.
     Older,
-    /// It was made elsewhere, by another one, of which nobody knows whether it is older.
+    /// The image was made elsewhere, by another recipe, which may be older or newer.
     Foreign,
 }
 
-/// How a default image stands to the recipe of its name.
+/// How a default image relates to the recipe of its name.
 ///
 /// # Errors
 /// The store or the database cannot be read.
@@ -180,35 +181,35 @@ pub fn recipe_status(images: &Images, row: &RefRow) -> Result<RecipeStatus> {
     let versions = images.db().with(|c| HistoryRow::of(c, &row.reference))?;
     let here = versions
         .first()
-        // One of before there was a history has an empty command: then there were no registries either.
+        // Versions from before the history have an empty command; at that time, there were no registries.
         .is_none_or(|v| {
             v.by.command.is_empty() || BUILD_COMMANDS.iter().any(|c| v.by.command.starts_with(c))
         });
     Ok(if here { RecipeStatus::Older } else { RecipeStatus::Foreign })
 }
 
-/// What a recipe has made, in the store.
+/// The result of a recipe, in the store.
 #[derive(Debug)]
 pub struct Stored {
     /// The image.
     pub image: ImageId,
-    /// When it was put there, in seconds since the epoch.
+    /// When it was stored, in seconds since the epoch.
     pub created: i64,
 }
 
-/// All names that the recipe `name` is for: its own, and those of the default images of its models.
+/// All references of the recipe `name`: its own, and the default images of its models.
 ///
 /// # Errors
-/// No such recipe, or what it made is wrong.
+/// A name is invalid.
 pub fn references(name: &str, recipe: &RecipeConfig) -> Result<BTreeSet<ImageRef>> {
     let own = ImageRef::platform(name.parse()?);
     Ok(recipe.default_of.iter().map(default_image_of).chain([own]).collect())
 }
 
-/// Puts what a recipe made into the store, where nothing refers to it yet.
+/// Stores the result of a recipe; nothing refers to it yet.
 ///
 /// # Errors
-/// The files are missing or wrong, or the store failed.
+/// The files are missing or invalid, or the store failed.
 pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeConfig)> {
     let text = std::fs::read(dir.join("config.json"))
         .with_context(|| format!("cannot read config.json in {}", dir.display()))?;
@@ -229,7 +230,7 @@ pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeC
         ..ImageConfig::default()
     };
     config.other.extend(recipe.variant.clone().map(|v| ("variant".to_owned(), v.into())));
-    // It was made by whichever program has run the recipe.
+    // The digest comes from the program that ran the recipe, which may be another one.
     let digest = match std::fs::read_to_string(dir.join(recipe::DIGEST)) {
         Ok(digest) => Some(format!("{RECIPE_COMMENT}{}", digest.trim())),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -247,10 +248,10 @@ pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeC
     Ok((Stored { image, created }, recipe))
 }
 
-/// Imports what a recipe made as `waltplatform/<name>:latest`, and as default image of the models that it names.
+/// Imports the result of a recipe as `waltplatform/<name>:latest`, and as the default image of its models.
 ///
 /// # Errors
-/// The files are missing or wrong, or the store failed; nothing is changed then.
+/// The files are missing or invalid, or the store failed; then nothing has changed.
 pub fn import(images: &Images, name: &str, dir: &Path) -> Result<ImageId> {
     let (Stored { image, created }, recipe) = store(images, name, dir)?;
     let by = By::new(PLATFORM_USER, format!("{BUILD_COMMAND} {name}"));

@@ -1,4 +1,4 @@
-//! What can go wrong with images. `Display` is a sentence for the user.
+//! Errors of the service of images. `Display` is a sentence for the user.
 
 use crate::{
     base::failure::{Failure, Kind},
@@ -10,7 +10,7 @@ use walt_types::{ImageName, ImageRef};
 /// An error of the service of images.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be the name of an image.
+    /// The name of an image is invalid.
     #[error("{0}.")]
     Name(walt_types::ParseError),
     /// The user has no image of that name.
@@ -24,7 +24,7 @@ pub enum Error {
     NoDefaultImage {
         /// The reference.
         reference: ImageRef,
-        /// The recipe that makes it, if there is one.
+        /// The recipe for it, if there is one.
         recipe: Option<String>,
     },
     /// The name is taken.
@@ -39,15 +39,15 @@ pub enum Error {
         /// The name.
         name: ImageName,
     },
-    /// The image is for a CPU whose programs cannot run here.
+    /// The server cannot run programs for the image's CPU.
     #[error("This image is for another CPU than this server's: {0}.")]
     OtherCpu(#[from] walt_container::emulation::Error),
-    /// It is not an image for nodes.
+    /// The image is not for nodes.
     #[error(
         "this image does not indicate compatible node models (label {LABEL_MODELS}): it is not an image for WalT nodes."
     )]
     NotForNodes,
-    /// It is for a newer server.
+    /// The image needs a newer server.
     #[error(
         "this image needs a newer server: [Need server upgrade, version>={version}] (label {LABEL_MINVERSION})."
     )]
@@ -64,7 +64,7 @@ pub enum Error {
     /// A recipe failed.
     #[error("its recipe failed ({why}); the log of the server has its output")]
     RecipeFailed {
-        /// How it ended.
+        /// Exit status and last line.
         why: String,
     },
     /// The store failed.
@@ -93,7 +93,7 @@ impl From<Error> for Failure {
                 failure.hint(format!("run 'walt-server default-image build {name}' on the server, as root"))
             }
             Error::NoDefaultImage { .. } => {
-                failure.hint("there is no recipe for it: 'walt-server default-image list' lists the recipes")
+                failure.hint("it has no recipe: 'walt-server default-image list' lists the recipes")
             }
             Error::SessionOpen { name } => failure.hint(session_hint(&name)),
             _ => failure,

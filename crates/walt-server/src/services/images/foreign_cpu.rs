@@ -1,8 +1,8 @@
-//! Images of other CPUs: whatever runs programs of an image asks [`ensure_runnable`] first.
+//! Images for other CPUs. Call [`ensure_runnable`] before you run programs of an image.
 //!
-//! The server registers qemu-user with the kernel where the distribution has not, under a name with the hash of its
-//! run directory, so that servers on one machine do not take it away from each other; `walt-server down` removes it.
-//! Containers that outlive the server keep it themselves ([`walt_container::session::HoldSpec::emulated`]).
+//! The server registers qemu-user with the kernel if the distribution has not. The name has the hash of the run
+//! directory, so that servers on one machine do not remove each other's handlers; `walt-server down` removes it.
+//! Containers that outlive the server hold it themselves ([`walt_container::session::HoldSpec::emulated`]).
 
 use crate::services::images::error::Error;
 use crate::{base::config::Config, services::images::Images};
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use walt_container::emulation::{self, Emulation};
 use walt_images::ImageConfig;
 
-/// What this server has set up, for as long as it runs.
+/// The emulation that this server has set up, kept while it runs.
 #[derive(Debug, Default)]
 pub struct Kept(Mutex<Option<Emulation>>);
 
@@ -20,16 +20,15 @@ impl Kept {
     }
 }
 
-/// How names of our handlers in the kernel begin.
+/// Prefix of the names of our handlers in the kernel.
 pub fn owner(config: &Config) -> String {
     format!("walt-{}", config.run_dir_hash())
 }
 
-/// Makes the programs of an image run in containers. `Some`: they are emulated, and this is what the user is to be told
-/// about it, a note.
+/// Sets up emulation if the programs of an image need it. If so, the result is a note for the user.
 ///
 /// # Errors
-/// There is no emulator for its CPU; the sentence names the package.
+/// There is no emulator for its CPU; the message names the package to install.
 pub fn ensure_runnable(images: &Images, config: &ImageConfig) -> Result<Option<String>, Error> {
     let set_up = || -> Result<_, emulation::Error> {
         let Some(cpu) = emulation::foreign(&config.architecture)? else { return Ok(None) };
@@ -46,5 +45,5 @@ pub fn ensure_runnable(images: &Images, config: &ImageConfig) -> Result<Option<S
 }
 
 fn note(cpu: &str) -> String {
-    format!("Note: this image is for another CPU ({cpu}), emulation makes it slower.")
+    format!("Note: this image is for another CPU ({cpu}); emulation makes it slower.")
 }

@@ -1,4 +1,4 @@
-//! Removal of what nothing needs any more: images, layers, views, session directories.
+//! Garbage collection: removes unused images, layers, views and session directories.
 
 use crate::{
     base::{
@@ -9,17 +9,17 @@ use crate::{
 };
 use anyhow::Result;
 
-/// Removes what nothing needs. The store must not change between the question what is alive and the removal of the
-/// rest.
+/// Removes what nothing refers to. The store must not change between the search for live objects and the removal of
+/// the others.
 ///
 /// # Errors
-/// The database or the disk fails; the next pass goes on.
+/// The database or the disk failed; the next pass continues.
 pub fn collect(images: &Images, _exclusive: &Exclusive<'_>) -> Result<()> {
     if let Some(keep) = images.config().limits.history_keep {
         let before = now() as i64 - keep.0 as i64;
         let forgotten = images.db().with(|c| HistoryRow::forget_overwritten_before(c, before))?;
         if forgotten > 0 {
-            tracing::info!(forgotten, "forgot what image names pointed to long ago (limits.history-keep)");
+            tracing::info!(forgotten, "removed old versions of images (limits.history-keep)");
         }
     }
     build_cache::prune(images)?;
@@ -29,11 +29,11 @@ pub fn collect(images: &Images, _exclusive: &Exclusive<'_>) -> Result<()> {
             images.db().with(|c| db::forget_platform(c, &image))?;
         }
     }
-    // Before the files: what a kill leaves in between must not look as if it were there.
+    // Records first, then files: if the server is killed in between, no record may refer to a missing file.
     images.db().transaction(|tx| PushRow::forget(tx))?;
     let report = db::blocking(|| images.store().remove_unreferenced(&live))?;
     images.db().with(|c| ManifestRow::forget(c, &live.images))?;
     images.db().with(|c| BlobRow::forget(c, |layer| images.store().has_layer(layer)))?;
-    tracing::debug!(?report, "removed what nothing needs");
+    tracing::debug!(?report, "removed unused objects");
     Ok(())
 }

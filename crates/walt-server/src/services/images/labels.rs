@@ -1,34 +1,34 @@
-//! What the labels of an image say, and whether this server takes such an image.
+//! The labels of images, and whether this server accepts an image by its labels.
 
 use crate::services::images::error::{Error, Result};
 use walt_images::ImageConfig;
 use walt_types::Model;
 
-/// Label that lists the models an image is made for, with commas.
+/// Label with the models that an image is compatible with, separated by commas.
 pub const LABEL_MODELS: &str = "walt.node.models";
-/// Label with the name that a user's clone of a default image gets.
+/// Label with the name for users' clones of a default image.
 pub const LABEL_PREFERRED_NAME: &str = "walt.image.preferred-name";
-/// Label with the least version of a server that an image needs.
+/// Label with the minimum server version of an image.
 pub const LABEL_MINVERSION: &str = "walt.server.minversion";
-/// Version of the existing system's server that this one stands for: images may ask for at least one.
+/// The version of the existing system's server that this server is equivalent to.
 pub const SERVER_VERSION: u32 = 10;
 
-/// The models in the text of [`LABEL_MODELS`]; what is no name of a model is left out.
+/// The models in the text of [`LABEL_MODELS`]; invalid names are skipped.
 pub fn models_in(label: &str) -> Vec<Model> {
     label.split(',').filter_map(|m| m.trim().parse().ok()).collect()
 }
 
-/// Models that an image is made for; none if it is no image for nodes.
+/// Models that an image is compatible with; none if it is not for nodes.
 pub fn models_of(config: &ImageConfig) -> Vec<Model> {
     config.label(LABEL_MODELS).map(models_in).unwrap_or_default()
 }
 
-/// The version of a server in the text of [`LABEL_MINVERSION`], if this one is too old for it.
+/// The version in the text of [`LABEL_MINVERSION`], if this server is older.
 pub fn needs_version(label: Option<&str>) -> Option<u32> {
     label?.trim().parse().ok().filter(|v| *v > SERVER_VERSION)
 }
 
-/// Refuses an image that is not one for nodes, or not for this server; gives its models.
+/// Refuses an image that is not for nodes or not for this server; otherwise its models.
 pub fn check(config: &ImageConfig) -> Result<Vec<Model>> {
     let models = models_of(config);
     if models.is_empty() {
@@ -38,7 +38,7 @@ pub fn check(config: &ImageConfig) -> Result<Vec<Model>> {
     Ok(models)
 }
 
-/// Refuses an image that is made for a newer server.
+/// Refuses an image that needs a newer server.
 pub fn fits_server(config: &ImageConfig) -> Result<()> {
     match needs_version(config.label(LABEL_MINVERSION)) {
         None => Ok(()),

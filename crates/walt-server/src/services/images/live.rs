@@ -1,4 +1,4 @@
-//! What must stay in the store.
+//! The live objects of the store.
 
 use crate::{
     base::db::{self, BaseRow, Db, HistoryRow, IndexRow, ManifestRow, NodeRow, RefRow, SessionRow},
@@ -8,8 +8,8 @@ use anyhow::Result;
 use std::collections::BTreeSet;
 use walt_images::Live;
 
-/// All that must stay: what references mean and have meant, with the indexes they were pushed as, what builds keep, what
-/// operations under way have pinned, and what open sessions, grants and platform layers in use point to.
+/// All live objects: what references point to and have pointed to, with the indexes they were pushed as; results of
+/// builds; pins of operations under way; and what open sessions, grants and platform layers in use refer to.
 pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
     let (refs, sessions, grants, platforms) =
         db.with(|c| Ok((RefRow::all(c)?, SessionRow::all(c)?, NodeRow::all_grants(c)?, db::platforms(c)?)))?;
@@ -34,7 +34,7 @@ pub fn live(db: &Db, pins: &Pins) -> Result<Live> {
         }
     }
     live.views.extend(grants.into_iter().map(|(_, view)| view));
-    // After the platform layers: an image that is kept only to go back to is not shown to nodes.
+    // Added after the platform layers: an image that is kept only for a rollback needs no platform layer.
     live.images.extend(db.with(HistoryRow::images)?);
     live.images.extend(db.with(IndexRow::live_images)?);
     live.images.extend(db.with(BaseRow::images)?);

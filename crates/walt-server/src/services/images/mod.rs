@@ -1,4 +1,4 @@
-//! Images as users see them: the store, references to what is in it, and the first images of a user.
+//! Images as users see them: the store, references to its images, and the first images of a user.
 
 pub mod build_cache;
 pub mod default_image;
@@ -38,13 +38,13 @@ use walt_core::default_image_of;
 use walt_images::{History, ImageConfig, MAX_LAYERS, Store, View};
 use walt_types::{ImageId, ImageName, ImageRef, Model, UserName};
 
-/// The model whose default image every new user gets, whatever nodes there are.
+/// The model whose default image every new user gets, even without such a node.
 pub const MODEL_ALWAYS: &str = "pc-x86-64";
 
-/// What the history says of a clone that the server made by itself.
+/// Command in the history of a clone that the server made on its own.
 const FIRST_CLONE: &str = "(first use of the default image)";
 
-/// The images of this server: their store, and who may use it when.
+/// The images of this server: their store, and the locks around it.
 pub struct Images {
     base: Arc<Base>,
     store: Store,
@@ -55,8 +55,8 @@ pub struct Images {
     default_images_update: Mutex<()>,
 }
 
-/// Starts housekeeping when it is dropped: held by whoever writes to the store, since a failure leaves what nothing
-/// refers to.
+/// Requests housekeeping when dropped. Held by operations that write to the store, since a failure leaves unused
+/// objects.
 pub struct HousekeepingOnDrop<'a>(&'a Images);
 
 impl Drop for HousekeepingOnDrop<'_> {
@@ -75,9 +75,9 @@ impl Images {
     /// Opens the store of a server.
     ///
     /// # Errors
-    /// It cannot be used, and why.
+    /// The store cannot be used; the error says why.
     pub fn open(base: Arc<Base>) -> anyhow::Result<Self> {
-        let store = Store::open(&base.config().state_dir).context("the image store cannot be used")?;
+        let store = Store::open(&base.config().state_dir).context("cannot use the image store")?;
         Ok(Self {
             base,
             store,
@@ -109,7 +109,7 @@ impl Images {
         &self.store
     }
 
-    /// What operations under way hold in the store.
+    /// Pins of operations under way.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
@@ -144,23 +144,23 @@ impl Images {
         self.writers.exclusive(&self.base).await
     }
 
-    /// Starts housekeeping when the result is dropped.
+    /// Requests housekeeping when the result is dropped.
     pub fn housekeeping_on_drop(&self) -> HousekeepingOnDrop<'_> {
         HousekeepingOnDrop(self)
     }
 
-    /// Starts housekeeping.
+    /// Requests housekeeping.
     pub fn request_housekeeping(&self) {
         self.housekeeping.notify_one();
     }
 
-    /// Resolves when housekeeping is to start.
+    /// Resolves when housekeeping is requested.
     pub async fn housekeeping_requested(&self) {
         self.housekeeping.notified().await;
     }
 
-    /// The tree that a node gets now: its image with the platform layer. The one answer to that question for mounts, boot
-    /// files and virtual nodes.
+    /// The tree that a node boots now: its image with the platform layer. Mounts, boot files and virtual nodes all
+    /// use this.
     ///
     /// Blocks: it may have to read the disk.
     ///
@@ -180,7 +180,7 @@ impl Images {
         self.store.view(&layers, None)
     }
 
-    /// What a reference means, or a sentence for the user.
+    /// The image that a reference points to.
     pub fn find(&self, reference: &ImageRef) -> Result<RefRow> {
         if let Some(row) = self.db().with(|c| RefRow::get(c, reference))? {
             return Ok(row);
@@ -204,7 +204,7 @@ impl Images {
         Ok(rows.into_iter().filter(|n| n.facts.image == *reference).collect())
     }
 
-    /// Refuses a name that is taken.
+    /// Refuses a name that exists.
     pub fn must_be_free(&self, reference: &ImageRef, _decision: &Decision<'_>) -> Result<()> {
         match self.db().with(|c| RefRow::get(c, reference))? {
             None => Ok(()),
@@ -217,7 +217,7 @@ impl Images {
         Ok(config.label(key).map(str::to_owned))
     }
 
-    /// Models that an image is made for, from its label.
+    /// Models that an image is compatible with, from its label.
     pub fn models(&self, reference: &ImageRef) -> Result<Vec<Model>> {
         let row = self.find(reference)?;
         self.models_of(&row.image_id)
@@ -234,8 +234,8 @@ impl Images {
         Ok(preferred.and_then(|name| name.parse().ok()).unwrap_or_else(|| default.reference.image().clone()))
     }
 
-    /// Gives a user who has no image a tag of each default image for the models of all nodes; one sentence
-    /// for each that was made. Default images that are missing are left out: what needs one says so.
+    /// Clones the default images for the models of all nodes for a user who has no image; one sentence for each
+    /// clone. Missing default images are skipped: operations that need one report it.
     pub fn first_images(&self, user: &UserName, _decision: &Decision<'_>) -> Result<Vec<String>> {
         let (refs, nodes) = self.db().with(|c| Ok((RefRow::all(c)?, NodeRow::all(c)?)))?;
         if refs.iter().any(|r| r.reference.user() == user.as_str()) {
@@ -264,7 +264,7 @@ impl Images {
             .collect())
     }
 
-    /// The caller's clone of the default image of a model; made if it is missing.
+    /// The caller's clone of the default image of a model, created if missing.
     pub fn own_default(
         &self,
         caller: &UserName,
@@ -280,7 +280,7 @@ impl Images {
         Ok(own)
     }
 
-    /// Refuses what an open session forbids.
+    /// Refuses a reference with an open session.
     pub fn no_session(&self, reference: &ImageRef) -> Result<()> {
         match self.db().with(|c| SessionRow::of_image(c, reference))? {
             None => Ok(()),
@@ -311,10 +311,10 @@ pub fn created(config: &ImageConfig) -> Option<i64> {
     Some(time.as_second())
 }
 
-/// Said when a change had no room for its layer before the layers below were squashed.
+/// The note after a change whose image had the maximum number of layers.
 pub fn squashed_note() -> String {
     format!(
-        "Note: the image had {MAX_LAYERS} layers already, and more are not possible: those below the change were \
+        "Note: the image already had the maximum of {MAX_LAYERS} layers: those below the change were \
          squashed into one."
     )
 }

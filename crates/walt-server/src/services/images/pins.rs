@@ -1,7 +1,7 @@
-//! What operations under way have made or need, and nothing refers to yet: housekeeping leaves it alone.
+//! Pins: objects that operations under way have made or need. Housekeeping does not remove them.
 //!
-//! Pins live in memory. With the server they go, and with them what they held: a killed build or download leaves
-//! layers that the next housekeeping removes.
+//! Pins are kept in memory and end with the server: if a build or download is killed, housekeeping removes its layers
+//! later.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::{collections::BTreeMap, sync::Arc};
@@ -19,7 +19,7 @@ struct Counts {
 #[derive(Debug, Default, Clone)]
 pub struct Pins(Arc<Mutex<Counts>>);
 
-/// Pins of one operation; dropping it lets go of them.
+/// Pins of one operation, released when dropped.
 #[derive(Debug)]
 pub struct Pinned {
     pins: Pins,
@@ -30,16 +30,16 @@ pub struct Pinned {
 
 impl Pins {
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // Counting cannot be left half done by a panic.
+        // A panic cannot leave the counts half changed.
         self.0.lock()
     }
 
-    /// Begins an operation that pins nothing yet.
+    /// An operation without pins.
     pub fn begin(&self) -> Pinned {
         Pinned { pins: self.clone(), layers: Vec::new(), images: Vec::new(), sessions: Vec::new() }
     }
 
-    /// Adds what is pinned to what is alive.
+    /// Adds the pinned objects to the live ones.
     pub fn add_to(&self, live: &mut Live) {
         let counts = self.counts();
         live.layers.extend(counts.layers.keys().copied());
@@ -49,14 +49,14 @@ impl Pins {
 }
 
 impl Pinned {
-    /// Pins a layer. It is safe once this returns, if it was in the store under a
-    /// [`Writing`](crate::services::images::writers::Writing) that is not dropped yet.
+    /// Pins a layer. The layer must have been found in the store under a
+    /// [`Writing`](crate::services::images::writers::Writing) that is still held.
     pub fn layer(&mut self, layer: DiffId) {
         *self.pins.counts().layers.entry(layer).or_default() += 1;
         self.layers.push(layer);
     }
 
-    /// Pins an image with its layers; as [`Pinned::layer`].
+    /// Pins an image with its layers, as [`Pinned::layer`].
     pub fn image(&mut self, image: ImageId) {
         *self.pins.counts().images.entry(image).or_default() += 1;
         self.images.push(image);

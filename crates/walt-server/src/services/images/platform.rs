@@ -1,9 +1,8 @@
-//! The platform layer: what the server adds to an image before nodes and shells see it.
+//! The platform layer: the files that the server adds to an image for nodes and shells.
 //!
-//! Node scripts, keys, hosts, resolv.conf, rendered templates. It is an ordinary layer, made from the
-//! image and from the server's own inputs; the same inputs give the same layer. Where a path of the image
-//! runs through symbolic links (`/bin` → `usr/bin`), the files go where the links lead; a link that leads
-//! nowhere is replaced by a directory.
+//! Node scripts, keys, hosts, resolv.conf, rendered templates. It is an ordinary layer, made from the image and from
+//! the server's own inputs; the same inputs give the same layer. Symbolic links in paths of the image (`/bin` →
+//! `usr/bin`) are followed; a dangling link is replaced by a directory.
 
 use crate::services::images::writers::Writing;
 use crate::{
@@ -21,14 +20,14 @@ use std::{
 use walt_images::{Attributed, Kind, NewEntry, NewKind, Omission, View};
 use walt_types::{DiffId, ImageId};
 
-/// What runs on nodes, as `node/` of the source tree.
+/// The files for nodes: `node/` of the source tree.
 static NODE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../node");
 
-/// Raised when this file makes another layer from the same inputs.
+/// Incremented when the same inputs give another layer.
 const RECIPE_VERSION: u32 = 2;
-/// Largest file of an image that is read to be changed, in bytes.
+/// Largest file of an image that can be edited, in bytes.
 const READ_MAX: u64 = 1 << 20;
-/// Ports that templates may name; the names are those of published images.
+/// Ports for templates; published images use these names.
 const TEMPLATE_PORTS: [(&str, u16); 4] = [
     ("walt_server_rpc_port", 12345),
     ("walt_server_logs_port", 12347),
@@ -36,12 +35,12 @@ const TEMPLATE_PORTS: [(&str, u16); 4] = [
     ("walt_node_net_service_port", 12346),
 ];
 
-/// What `walt-init` looks for: the files of the image with attributes that NFS does not carry, as a file system; whether
-/// there are attributes of users among theirs; and lines for the console about those that are left out.
+/// Files for `walt-init`: a file system with the files of the image whose attributes NFS does not carry; a mark that
+/// user attributes are among them; and lines for the console about files that had to be left out.
 const ATTRIBUTED: &str = "/bin/_walt_internal_/attributed/files.ext4";
 const OF_USERS: &str = "/bin/_walt_internal_/attributed/of-users";
 const LEFT_BEHIND: &str = "/bin/_walt_internal_/attributed/left-behind";
-/// Files that such a line names; of the others it has the number.
+/// Files named in such a line; the others are counted.
 const LEFT_BEHIND_NAMES: usize = 5;
 
 /// An image with its platform layer.
@@ -52,7 +51,7 @@ pub struct Platform {
     pub view: Arc<View>,
 }
 
-/// The platform layer and view of an image; made if it is new, or if the server's inputs have changed.
+/// The platform layer and view of an image, made if missing or if the server's inputs have changed.
 pub async fn of(images: &Images, image: &ImageId) -> Result<Platform> {
     let writing = images.writing_now().await;
     db::blocking(|| make(images, image, &writing))
@@ -84,7 +83,7 @@ fn server_mac(images: &Images) -> String {
     crate::services::network::bridge_mac(images.config()).to_string()
 }
 
-/// Digest of all that does not come from the image.
+/// Digest of all inputs except the image.
 fn inputs_digest(images: &Images) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
@@ -109,14 +108,14 @@ fn variables(images: &Images, image: &ImageId) -> BTreeMap<&'static str, String>
         ("server_ip", images.config().server_ip().to_string()),
         ("server_mac", server_mac(images)),
         ("walt_image_id", image.to_string()),
-        // Only the disk cache of hybrid boot sizes by it; it is told the true size there.
+        // Only the disk cache of hybrid boot uses it, and gets the true size elsewhere.
         ("walt_image_size_kib", "0".into()),
     ]);
     all.extend(TEMPLATE_PORTS.map(|(name, port)| (name, port.to_string())));
     all
 }
 
-/// Replaces `%(name)s` of known names, and `%%` by `%`; all else stays as it is.
+/// Replaces `%(name)s` for known names, and `%%` by `%`.
 fn render(text: &str, variables: &BTreeMap<&'static str, String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -148,14 +147,14 @@ struct ImageSpec {
     templates: Vec<String>,
 }
 
-/// Collects the layer: files at their real places, and the directories that lead there.
+/// Collects the entries of the layer: files at their real paths, and the directories above them.
 struct Builder<'a> {
     base: &'a View,
     entries: BTreeMap<Vec<u8>, NewEntry>,
 }
 
 impl Builder<'_> {
-    /// Where a path of the image really is: its directory with links followed, and its last name.
+    /// The real directory of a path in the image, with links followed, and its last name.
     fn real(&mut self, path: &str) -> (Vec<u8>, Vec<u8>) {
         let mut dir: Vec<u8> = Vec::new();
         let mut names: Vec<&str> = path.split('/').filter(|n| !n.is_empty()).collect();
@@ -168,7 +167,7 @@ impl Builder<'_> {
             next.extend(name.as_bytes());
             match self.base.resolve(&next) {
                 Some(n) if self.kind(n) == Some(Kind::Dir) => dir = self.base.path(n),
-                // Missing, a file, or a link to nowhere: a directory takes its place.
+                // A missing entry, a file or a dangling link is replaced by a directory.
                 _ => dir = next,
             }
             self.directory(&dir);
@@ -180,7 +179,7 @@ impl Builder<'_> {
         self.base.entry(number).map(|e| e.kind)
     }
 
-    /// A directory of the layer, with the metadata it has in the image.
+    /// Adds a directory with its metadata from the image.
     fn directory(&mut self, path: &[u8]) {
         if path.is_empty() || self.entries.contains_key(path) {
             return;
@@ -207,7 +206,7 @@ impl Builder<'_> {
         self.add(path, mode, NewKind::File(content.into()));
     }
 
-    /// A regular file of the image, links followed; none if it is absent, too large, or not text.
+    /// A regular file of the image, with links followed; none if it is missing, too large or not text.
     fn read(&self, path: &str) -> Option<(u32, String)> {
         let n = self.base.resolve(path.trim_start_matches('/').as_bytes())?;
         let entry = self.base.entry(n)?;
@@ -241,10 +240,10 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
     authorized.push_str(&images.keys().client_public);
     layer.file("/root/.ssh/authorized_keys", 0o600, authorized);
     if let Some(entry) = layer.entries.get_mut(b"root/.ssh".as_slice()) {
-        // sshd refuses keys in a directory that others may write to.
+        // sshd refuses keys in a directory that is writable for others.
         entry.mode &= 0o755;
     }
-    // The name comes from the kernel's ip= argument; a file here is left over from the image's build.
+    // The host name comes from the kernel's ip= argument; this file is a leftover of the image's build.
     if base.find(b"etc/hostname").is_some_and(|n| base.entry(n).is_some_and(|e| e.kind == Kind::File)) {
         layer.add("/etc/hostname", 0, NewKind::Whiteout);
     }
@@ -260,7 +259,7 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
     if let Some((_, text)) = layer.read("/etc/walt/image.spec") {
         templates(&mut layer, &text, &variables);
     }
-    // The last: it must know what the others replace.
+    // Last, since it depends on what the other entries replace.
     let attributed = Attributed::of(base, &layer.entries)?;
     let left_behind = left_behind(attributed.omitted());
     if !left_behind.is_empty() {
@@ -271,13 +270,13 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
         if attributed.of_users() {
             layer.file(OF_USERS, 0o644, "");
         }
-        // Files that not everybody may read are among them.
+        // It may have files that not everybody may read.
         layer.add(ATTRIBUTED, 0o600, NewKind::Attributed(Arc::new(attributed)));
     }
     Ok(layer.entries.into_values().collect())
 }
 
-/// A line for each reason.
+/// One line per reason.
 fn left_behind(files: &[(Omission, Vec<u8>)]) -> String {
     let mut lines = String::new();
     for of_a_reason in files.chunk_by(|a, b| a.0 == b.0) {
@@ -294,17 +293,17 @@ fn left_behind(files: &[(Omission, Vec<u8>)]) -> String {
 }
 
 fn templates(layer: &mut Builder<'_>, spec: &str, variables: &BTreeMap<&'static str, String>) {
-    // JSON with # comments is YAML, so one reader takes both.
+    // JSON with # comments is YAML, so one parser reads both.
     let spec: ImageSpec = match serde_norway::from_str(spec) {
         Ok(spec) => spec,
         Err(e) => {
-            tracing::warn!("/etc/walt/image.spec is ignored: {e}");
+            tracing::warn!("ignoring /etc/walt/image.spec: {e}");
             return;
         }
     };
     let unique: BTreeSet<String> = spec.templates.into_iter().collect();
     for path in unique {
-        // A template may be reached through links: the file itself is replaced, at its real place.
+        // A template may be reached through links: the file is replaced at its real path.
         let real = layer.base.resolve(path.trim_start_matches('/').as_bytes()).map(|n| layer.base.path(n));
         let found = layer.read(&path);
         match (real.map(String::from_utf8), found) {

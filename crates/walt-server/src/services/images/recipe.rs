@@ -1,11 +1,11 @@
-//! Recipes of default images, and their runs.
+//! Runs the recipes of default images.
 //!
 //! ```text
-//! walt-server default-image build|make   as root, on a terminal: what the recipe says is shown
-//! the server                             apart from it: its own process and mount namespaces, which end with the
-//!                                        command it is for, and with the server; what it says is in the log
+//! walt-server default-image build|make   as root, on a terminal, which shows the output
+//! the server                             in process and mount namespaces that end with their command and with the
+//!                                        server; the output is logged
 //! ```
-//! A run leaves `rootfs.tar`, `config.json` and the digest of the recipe in a directory, which goes with it.
+//! A run writes `rootfs.tar`, `config.json` and the digest of the recipe to a directory, which is removed with it.
 //!
 //! Limits: a server runs one recipe at a time, for at most [`LIMIT`].
 
@@ -32,32 +32,33 @@ use walt_container::emulation::{self, Emulation};
 use walt_images::ImageConfig;
 use walt_sys::process::KillOnDrop;
 
-/// Who registers emulators for recipes: this and the number of a process.
+/// Prefix of the names of emulators for recipes; the rest is the process id.
 const OWNER: &str = "walt-recipe-";
-/// What a recipe makes.
+/// The results of a recipe.
 const RESULTS: [&str; 2] = ["rootfs.tar", "config.json"];
-/// The digest of the recipe that has made it, beside its results.
+/// File with the digest of the recipe, next to the results.
 pub const DIGEST: &str = "recipe";
-/// Where recipes work. Not below the state directory: it is 0700, and package scripts of a recipe run as other users.
+/// Where recipes work: not below the state directory, which is 0700, since package scripts of a recipe run as other
+/// users.
 const WORK: &str = "/var/tmp";
-/// How long a server's run of a recipe may take; for another CPU, emulated, Debian takes half an hour.
+/// Limit of a recipe's run in the server; Debian for an emulated CPU takes half an hour.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
-/// Lines of a recipe that wait to be told.
+/// Lines of a recipe that may wait to be shown.
 const QUEUE: usize = 64;
-/// Longest line of a recipe that is told and logged, in bytes.
+/// Longest line of a recipe that is shown and logged, in bytes.
 const MAX_LINE: usize = 200;
 
-/// Makes programs of the recipe's CPU run, until it is dropped.
+/// Emulates the recipe's CPU until dropped.
 struct Emulator {
     owner: String,
     _kept: Emulation,
 }
 
 impl Emulator {
-    /// `None`: this machine runs them itself.
+    /// None if this machine runs the programs itself.
     fn of(name: &str, architecture: &str) -> Result<Option<Self>> {
         let Some(cpu) = emulation::foreign(architecture)? else { return Ok(None) };
-        // What a recipe that was killed has left: one that ended by ctrl-C, for example.
+        // Removes what a killed recipe left, such as one that ended by ctrl-C.
         emulation::remove_of_ended(OWNER)?;
         let owner = format!("{OWNER}{}", std::process::id());
         let kept = emulation::ensure(cpu, &owner)
@@ -74,14 +75,14 @@ impl Drop for Emulator {
     }
 }
 
-/// A directory with a recipe, and in the end what it has run. It goes when this is dropped.
+/// A directory with a recipe, and after the run with its results. Removed when dropped.
 #[derive(Debug)]
 pub struct RecipeRun(tempfile::TempDir);
 
 impl RecipeRun {
     fn prepare(prefix: &str, cache: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(prefix).tempdir_in(WORK);
-        let run = Self(dir.context("cannot make a directory")?);
+        let run = Self(dir.context("cannot make a work directory in /var/tmp")?);
         std::fs::set_permissions(run.0.path(), std::fs::Permissions::from_mode(0o755))?;
         unpack(&RECIPES, &run.recipes())?;
         for dir in [run.results(), run.0.path().join("work")] {
@@ -100,7 +101,7 @@ impl RecipeRun {
         self.0.path().join("out")
     }
 
-    /// The command that runs a recipe, by a shell that `words` start.
+    /// The command that runs a recipe; `words` start its shell.
     fn command(&self, words: &[&str], name: &str, cache: &Path) -> Command {
         let mut command = Command::new(words[0]);
         command
@@ -113,16 +114,17 @@ impl RecipeRun {
         command
     }
 
-    /// Sees that all results are there.
+    /// Checks that all results exist, and adds the digest.
     fn check(&self, name: &str) -> Result<()> {
         if let Some(file) = RESULTS.iter().find(|file| !self.results().join(file).exists()) {
-            bail!("the recipe of '{name}' made no {file}");
+            bail!("the recipe of '{name}' did not write {file}");
         }
-        std::fs::write(self.results().join(DIGEST), recipe_digest(name)).context("cannot write a digest")
+        std::fs::write(self.results().join(DIGEST), recipe_digest(name))
+            .context("cannot write the digest of the recipe")
     }
 }
 
-/// Where recipes keep downloads, unless somebody says otherwise.
+/// Default directory for downloads of recipes.
 pub fn cache_of(config: &Config) -> PathBuf {
     config.state_dir.join("cache/recipes")
 }
@@ -130,12 +132,12 @@ pub fn cache_of(config: &Config) -> PathBuf {
 /// Runs the recipe of an image.
 ///
 /// # Errors
-/// No such recipe, no emulator for its CPU, or the recipe failed (it has said why on standard error).
+/// No such recipe, no emulator for its CPU, or the recipe failed; its messages are on standard error.
 pub fn run(config: &Config, name: &str) -> Result<RecipeRun> {
     run_with(&cache_of(config), name)
 }
 
-/// As [`run`], with a cache of downloads that is named.
+/// As [`run`], with another directory for downloads.
 fn run_with(cache: &Path, name: &str) -> Result<RecipeRun> {
     let _emulator = Emulator::of(name, &recipe_config(name)?.architecture)?;
     let run = RecipeRun::prepare("walt-recipe-", cache)?;
@@ -162,12 +164,12 @@ pub fn make(name: &str, to: &Path, cache: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How the directories of a server's recipes are named.
+/// Prefix of the directories of a server's recipes.
 fn prefix_of(config: &Config) -> String {
     format!("walt-recipe-of-{}-", config.run_dir_hash())
 }
 
-/// Removes the directories of recipes that ended with a server that was killed.
+/// Removes the directories of recipes of a killed server.
 pub fn sweep(config: &Config) {
     let prefix = prefix_of(config);
     for entry in std::fs::read_dir(WORK).into_iter().flatten().flatten() {
@@ -179,13 +181,13 @@ pub fn sweep(config: &Config) {
     }
 }
 
-/// What starts a shell whose processes, however many, end with it, and it with the thread that starts it; what it
-/// mounts is seen by these only (setpriv(1), unshare(1)).
+/// Starts a shell in its own process and mount namespaces: all its processes end with it, and it ends with the thread
+/// that started it (setpriv(1), unshare(1)).
 const ISOLATED_SHELL: [&str; 9] =
     ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "sh"];
 
-/// Runs a recipe to its end in this thread, and gives its last line if it failed. `started` gets what ends it;
-/// if nobody waits for that any more, it ends at once.
+/// Runs a recipe to its end in this thread; the last line if it failed. Dropping what is sent to `started` kills the
+/// recipe; if nobody receives it, the recipe is killed at once.
 fn watch(
     mut command: Command,
     started: oneshot::Sender<KillOnDrop>,
@@ -193,16 +195,17 @@ fn watch(
 ) -> Result<Result<(), String>> {
     let (output, input) = std::io::pipe().context("cannot make a pipe")?;
     command.stdin(Stdio::null()).stdout(input.try_clone().context("cannot make a pipe")?).stderr(input);
-    let mut child = command.spawn().context("cannot run setpriv (package util-linux)")?;
-    // Else this end of the pipe would stay open here, and reading would have no end.
+    let mut child = command.spawn().context("cannot run setpriv (Debian package util-linux)")?;
+    // Closes this process' writing end of the pipe, so that reading ends.
     drop(command);
-    let kill_on_drop =
-        KillOnDrop::of(&child).inspect_err(|_| drop(child.kill())).context("cannot watch a recipe")?;
+    let kill_on_drop = KillOnDrop::of(&child)
+        .inspect_err(|_| drop(child.kill()))
+        .context("cannot get a pidfd of the recipe")?;
     let _nobody = started.send(kill_on_drop);
     let mut last = String::new();
     lines(output, |line| {
         tracing::info!("recipe: {line}");
-        // Whoever it is told to may be slow, or gone.
+        // The client may be slow or gone.
         let _ = output_lines.try_send(line.clone());
         last = line;
     });
@@ -210,7 +213,7 @@ fn watch(
     Ok(if status.success() { Ok(()) } else { Err(format!("{status}: {last}")) })
 }
 
-/// Gives each line that is not empty; returns at the end, or if it cannot be read.
+/// Calls `each` with every non-empty line, until the end or a failure to read.
 fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
     let (mut piece, mut line) = ([0; 4096], Vec::new());
     let mut flush = |line: &mut Vec<u8>| {
@@ -224,7 +227,7 @@ fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
     while let Ok(n @ 1..) = from.read(&mut piece) {
         for byte in &piece[..n] {
             match byte {
-                // Programs that show progress go back to the start of the line.
+                // Programs that show progress return to the start of the line.
                 b'\n' | b'\r' => flush(&mut line),
                 byte if line.len() < MAX_LINE => line.push(*byte),
                 _ => {}
@@ -234,10 +237,10 @@ fn lines(mut from: impl Read, mut each: impl FnMut(String)) {
     flush(&mut line);
 }
 
-/// Runs a recipe for a user of the server, who is told its lines.
+/// Runs a recipe in the server, and shows its lines to the user.
 ///
 /// # Errors
-/// As [`run`]; the sentence has the recipe's last line.
+/// As [`run`]; the message has the recipe's last line.
 pub async fn run_isolated(
     images: &Images,
     name: &str,
@@ -252,7 +255,7 @@ pub async fn run_isolated(
     let command = run.command(&ISOLATED_SHELL, name, &cache);
     let (output_lines, mut lines) = mpsc::channel(QUEUE);
     let (started, _kill_on_drop) = oneshot::channel();
-    // The directory stays until the processes are gone, also if nobody waits for them any more.
+    // The thread owns the directory until the processes are gone, even if this future is dropped.
     let mut work = tokio::task::spawn_blocking(move || (watch(command, started, &output_lines), run));
     let late = tokio::time::sleep(LIMIT);
     let mut late = std::pin::pin!(late);

@@ -1,4 +1,4 @@
-//! Who may write to the store, and when.
+//! The locks of the store.
 //!
 //! ```text
 //! imports, saves, views   many at once, each with a Writing
@@ -9,24 +9,25 @@ use crate::base::state::{Base, Decision};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// How long imports and saves may follow on each other before new ones wait for housekeeping.
+/// How long housekeeping waits before new imports and saves have to wait for it.
 const CLOSE_AFTER: Duration = Duration::from_secs(10);
-/// Pause between two tries to have the store alone.
+/// Pause between two attempts to lock the store exclusively.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// The locks of the store.
 #[derive(Default)]
 pub struct Writers {
     changes: RwLock<()>,
-    /// Imports and saves pass it; who needs the store alone closes it when its turn does not come.
+    /// Imports and saves pass it; `exclusive` closes it if it has waited too long.
     gate: Mutex<()>,
 }
 
-/// The store changes: nothing is removed from it meanwhile. Parameter of what must not run without it.
+/// The right to write to the store, from which nothing is removed meanwhile. A parameter of every function that needs
+/// it.
 #[derive(Debug)]
 pub struct Writing<'a>(#[expect(dead_code, reason = "held, not read")] RwLockReadGuard<'a, ()>);
 
-/// Nobody writes to the store, and nobody decides anything.
+/// The only access to the store, which is also a [`Decision`].
 #[derive(Debug)]
 pub struct Exclusive<'a> {
     #[expect(dead_code, reason = "held, not read")]
@@ -36,13 +37,13 @@ pub struct Exclusive<'a> {
 }
 
 impl Writers {
-    /// For an import or a save: waits while housekeeping waits for its turn.
+    /// For an import or a save. Waits if housekeeping has waited for too long.
     pub async fn writing(&self) -> Writing<'_> {
         let _passing = self.gate.lock().await;
         Writing(self.changes.read().await)
     }
 
-    /// For a view of a node or a shell that is wanted now: waits for housekeeping only while it runs.
+    /// For a view that a node or a shell needs at once. Waits for running housekeeping only.
     pub async fn writing_now(&self) -> Writing<'_> {
         Writing(self.changes.read().await)
     }
@@ -52,10 +53,10 @@ impl Writers {
         Writing(self.changes.blocking_read())
     }
 
-    /// The decisions, and the store with nobody writing to it.
+    /// Locks the decisions and the store exclusively.
     ///
-    /// Savers take the decisions with the store in hand, and those who open a shell take them the other way
-    /// round: so nobody waits for the store here with the decisions in hand.
+    /// A save locks the store and then the decisions; opening a shell locks them the other way round. So this never
+    /// waits for the store while it holds the decisions.
     pub async fn exclusive<'a>(&'a self, base: &'a Base) -> Exclusive<'a> {
         let start = Instant::now();
         let mut gate = None;

@@ -1,4 +1,4 @@
-//! What a virtual node boots: the iPXE scripts of its image, run on the files of its view.
+//! Finds out what a virtual node boots, by running the iPXE scripts of its image.
 
 use crate::base::db::blocking;
 use crate::{
@@ -12,7 +12,7 @@ pub use walt_vnode::{MANUFACTURER, PRODUCT};
 /// First script of every image.
 pub const START: &str = "start.ipxe";
 
-/// What to start.
+/// What to boot.
 pub struct Boot {
     /// The kernel, open for reading.
     pub kernel: File,
@@ -22,10 +22,10 @@ pub struct Boot {
     pub command_line: String,
 }
 
-/// Decides what a node boots now: image, scripts, kernel, initrd, command line.
+/// Finds out what a node boots now: kernel, initrds, command line.
 ///
 /// # Errors
-/// Why it cannot boot, in a sentence for the console and for `walt node show`.
+/// The node cannot boot; the message is for the console and for `walt node show`.
 pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
     let view = {
         let writing = nodes.images().writing_now().await;

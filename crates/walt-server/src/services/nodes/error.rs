@@ -1,4 +1,4 @@
-//! What can go wrong with nodes. `Display` is a sentence for the user.
+//! Errors of the service of nodes. `Display` is a sentence for the user.
 
 use crate::base::failure::{Failure, Kind};
 use walt_vnode::PROGRAM;
@@ -29,7 +29,7 @@ impl Error {
         match self {
             Self::NoQemu => Some("install it there (Debian package qemu-system-x86)".into()),
             Self::NoAccount { account } => Some(format!(
-                "make it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
+                "create it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
             )),
             Self::Internal(_) => None,
         }

@@ -1,4 +1,4 @@
-//! What nodes may read: in the database, and in memory by the address of the node.
+//! Grants: what nodes may read, from the database, cached by the address of the node.
 
 use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::{Context, Result};
@@ -9,7 +9,7 @@ use walt_nfs::{FileType, Status};
 use walt_nfsd::view::{ReadView, ViewEntry};
 use walt_types::ViewId;
 
-/// A view as NFS reads it.
+/// A view, as the NFS server reads it.
 pub struct ServedView(pub Arc<View>);
 
 impl ReadView for ServedView {
@@ -65,7 +65,7 @@ impl ReadView for ServedView {
 pub struct Granted {
     /// Views, by their id.
     pub views: Vec<(ViewId, Arc<dyn ReadView>)>,
-    /// Directories of `/persist`, by the number of their export.
+    /// Directories of `/persist`, by their export number.
     pub persists: Vec<(u64, PathBuf)>,
 }
 
@@ -75,23 +75,23 @@ pub struct GrantCache(RwLock<Cached>);
 
 #[derive(Default)]
 struct Cached {
-    /// Rises with each change: what was read from the database before one is not kept after it.
+    /// Incremented by each change: grants that were read before a change are not cached after it.
     changes: u64,
     by_ip: HashMap<Ipv4Addr, Arc<Granted>>,
 }
 
 impl GrantCache {
-    /// Something about a node has changed: the next call asks the database.
+    /// Drops the grants of a node from the cache, after a change.
     pub fn forget(&self, ip: Ipv4Addr) {
         let mut cached = self.0.write();
         cached.changes += 1;
         cached.by_ip.remove(&ip);
     }
 
-    /// What the node at `ip` may use, as `load` tells if it is not known.
+    /// What the node at `ip` may read; `load` reads it from the database if it is not cached.
     ///
     /// # Errors
-    /// `NFS3ERR_JUKEBOX`: the database cannot be read now. `NFS3ERR_STALE`: nobody has this address.
+    /// `NFS3ERR_JUKEBOX`: the database cannot be read now. `NFS3ERR_STALE`: no node has this address.
     pub fn get(
         &self,
         ip: Ipv4Addr,
@@ -117,7 +117,7 @@ impl GrantCache {
     }
 }
 
-/// Reads what the node at an address may use; none if there is no such node.
+/// Reads the grants of the node at an address; none if there is no such node.
 ///
 /// # Errors
 /// The database or the store cannot be read.
@@ -130,9 +130,9 @@ pub fn load(nodes: &Nodes, ip: Ipv4Addr) -> Result<Option<Granted>> {
         match nodes.images().store().view_by_id(&id) {
             Ok(view) => views.push((id, Arc::new(ServedView(view)))),
             Err(e @ walt_images::Error::Missing { .. }) => {
-                tracing::warn!(node = %node.facts.name, %id, "a granted view is gone: {e}");
+                tracing::warn!(node = %node.facts.name, %id, "a granted view is missing: {e}");
             }
-            Err(e) => return Err(e).context("a granted view cannot be read"),
+            Err(e) => return Err(e).context("cannot read a granted view"),
         }
     }
     let root = nodes.persist_root(node.mac);

@@ -1,4 +1,4 @@
-//! What the server knows of nodes at run time: live links, and a signal that some node changed.
+//! The node links at run time, and a signal that the state of some node changed.
 
 use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::Result;
@@ -14,7 +14,7 @@ use walt_types::Mac;
 
 /// Commands that may wait in a node's link.
 const LINK_QUEUE: usize = 8;
-/// How long a node has to acknowledge a command.
+/// How long a node may take to acknowledge a command.
 pub const ACK_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A command for a node, and where its acknowledgement goes: `Ok` or the reason of its refusal.
@@ -46,14 +46,14 @@ impl Default for Hub {
 
 /// A registered link: its serial number and the commands it is to send.
 pub struct Registered {
-    /// Tells it from older and newer links of the same node.
+    /// Distinguishes it from older and newer links of the same node.
     pub serial: u64,
     /// Commands to send to the node.
     pub commands: mpsc::Receiver<LinkCommand>,
 }
 
 impl Hub {
-    /// The newest link of a node wins: an older one is closed by the loss of its command queue.
+    /// Registers a link. An older link of the node is closed, since its command queue is dropped.
     pub fn register(&self, mac: Mac, boot_id: &str) -> Registered {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let (tx, commands) = mpsc::channel(LINK_QUEUE);
@@ -61,7 +61,7 @@ impl Hub {
         Registered { serial, commands }
     }
 
-    /// Forgets a link; true if it was still the newest one.
+    /// Removes a link; true if it was the newest one of its node.
     pub fn unregister(&self, mac: Mac, serial: u64) -> bool {
         let mut links = self.lock();
         let newest = links.get(&mac).is_some_and(|l| l.serial == serial);
@@ -72,20 +72,20 @@ impl Hub {
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, Link>> {
-        // The map is consistent between any two statements that can panic.
+        // A panic cannot leave the map inconsistent.
         self.links.lock()
     }
 
     /// Sends a command over the link of the given boot and waits for its acknowledgement.
     ///
     /// # Errors
-    /// Why the node did not do it, in the words that `reboot` shows.
+    /// The command failed; the text is shown by `reboot`.
     pub async fn command(&self, mac: Mac, boot_id: Option<&str>, words: &str) -> Result<(), String> {
         let commands = {
             let links = self.lock();
             let link = links.get(&mac).ok_or("its node link is down")?;
             if boot_id.is_some_and(|wanted| wanted != link.boot_id) {
-                return Err("its node link is of another boot".into());
+                return Err("its node link belongs to another boot".into());
             }
             link.commands.clone()
         };
@@ -100,7 +100,7 @@ impl Hub {
             .unwrap_or_else(|_| Err("timed out waiting for reply".into()))
     }
 
-    /// Wakes everybody who waits for a change of some node.
+    /// Wakes all tasks that wait for a change of some node.
     pub fn signal(&self) {
         self.changed.send_modify(|n| *n += 1);
     }
@@ -111,8 +111,8 @@ impl Hub {
     }
 }
 
-/// Changes where a node stands, in one transaction; `change` says whether there is something to keep.
-/// A node that was removed meanwhile is left alone.
+/// Changes the life of a node in one transaction; the result of `change`. A node that was removed meanwhile is
+/// ignored.
 pub fn update_life(nodes: &Nodes, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
     let changed = nodes.db().transaction(|tx| -> Result<bool> {
         let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(false) };

@@ -1,4 +1,4 @@
-//! Nodes: what users ask of them ([`act`]), what they report ([`link`]), and how virtual ones run ([`vnode`]).
+//! Nodes: their records, what they may read, their links, and how virtual nodes run ([`vnode`]).
 
 pub mod boot;
 pub mod boot_tree;
@@ -38,7 +38,7 @@ use walt_api::{Node, NodeList, NodeState};
 use walt_core::{life::Phase, settings};
 use walt_types::Mac;
 
-/// Nodes at run time: their links, what they may read, and the virtual ones that this server keeps running.
+/// The nodes at run time: links, grants, and virtual nodes that this server supervises.
 pub struct Nodes {
     base: Arc<Base>,
     images: Arc<Images>,
@@ -50,7 +50,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// The nodes of a server, none of them running yet.
+    /// The nodes of a server; none is supervised yet.
     pub fn new(base: Arc<Base>, images: Arc<Images>) -> Self {
         Self {
             base,
@@ -63,7 +63,7 @@ impl Nodes {
         }
     }
 
-    /// What all services stand on.
+    /// The state below the services.
     pub fn base(&self) -> &Base {
         &self.base
     }
@@ -78,7 +78,7 @@ impl Nodes {
         self.base.config()
     }
 
-    /// What nodes boot.
+    /// The images that nodes boot.
     pub fn images(&self) -> &Images {
         &self.images
     }
@@ -93,12 +93,12 @@ impl Nodes {
         &self.grants
     }
 
-    /// For which boots of nodes `/persist` was swept.
+    /// The boots of nodes for which `/persist` was swept.
     pub fn sweeps(&self) -> &Sweeps {
         &self.sweeps
     }
 
-    /// Virtual nodes that this server keeps running.
+    /// Supervisors of virtual nodes.
     pub fn supervisors(&self) -> &Supervisors {
         &self.supervisors
     }
@@ -108,7 +108,7 @@ impl Nodes {
         self.nfs.get()
     }
 
-    /// The NFS server serves from now on; called once, at the start.
+    /// Sets the NFS server; called once, at the start.
     pub fn set_nfs(&self, server: Arc<walt_nfsd::Server>) {
         let _set_once = self.nfs.set(server);
     }
@@ -123,14 +123,14 @@ impl Nodes {
         self.config().state_dir.join("nodes").join(mac.dashed())
     }
 
-    /// Makes a node, virtual or physical: on record, with its address tied to it. A virtual one starts; a physical one
-    /// counts as booting, since a boot is how it was found.
+    /// Adds a node, virtual or physical, with its permanent neighbour. A virtual node is started; a physical one
+    /// counts as booting, since it was found by its boot.
     ///
     /// # Errors
-    /// The database or the kernel refuses.
+    /// The database or the kernel fails.
     pub fn add(self: &Arc<Self>, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
         self.db().transaction(|tx| -> Result<()> {
-            // An address that it had as a device is now its own.
+            // The node takes over the address that it had leased as a device.
             LeaseRow::delete(tx, node.mac)?;
             node.insert(tx)
         })?;
@@ -147,11 +147,10 @@ impl Nodes {
         Ok(())
     }
 
-    /// Removes a node and all that it leaves: its machine if it is virtual, its record, the tie to its address, what it
-    /// may read, its console log and `/persist`.
+    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log and `/persist`.
     ///
     /// # Errors
-    /// The machine cannot be ended, or the database, the kernel or the disk refuses.
+    /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.
     pub async fn forget(&self, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
         if node.facts.is_virtual {
             self.stop_supervisor(node.mac).await?;
@@ -215,7 +214,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
     }
 }
 
-/// A setting's value as JSON: numbers and booleans typed, the rest as text.
+/// The value of a setting as JSON: a number, a boolean, null or a string.
 fn typed(value: &str) -> serde_json::Value {
     match value {
         "none" => serde_json::Value::Null,

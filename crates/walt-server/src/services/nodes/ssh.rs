@@ -1,16 +1,16 @@
-//! How the server reaches a node: OpenSSH as root, with the platform's keys.
+//! The ssh command for a node: OpenSSH as root, with the platform's keys.
 
 use crate::services::nodes::Nodes;
 use std::{net::Ipv4Addr, process::Command};
 
-/// Seconds to connect before a node counts as out of reach.
+/// Seconds to connect before a node counts as unreachable.
 const CONNECT_TIMEOUT_S: u32 = 10;
 
-/// The ssh command line for a node. `remote` is passed to the remote shell as one string; none opens a
-/// login shell. `tty` asks for a terminal on the node.
+/// The ssh command line for a node. `remote` is passed to the remote shell as one string; without it, ssh opens a
+/// login shell. `tty` requests a terminal on the node.
 pub fn command(nodes: &Nodes, ip: Ipv4Addr, remote: Option<&str>, tty: bool) -> Command {
     let mut ssh = Command::new("ssh");
-    // No user's or machine's configuration: what a node shell does must not depend on root's ~/.ssh.
+    // No configuration files: a node shell must not depend on root's ~/.ssh.
     ssh.args(["-F", "none"]);
     for option in [
         format!("IdentityFile={}", nodes.base().keys().client_key.display()),

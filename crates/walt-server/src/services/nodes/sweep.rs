@@ -1,5 +1,5 @@
-//! After a node's boot: files in its `/persist` that it had removed while they were open, and that it left
-//! behind when it crashed, are removed (see `nfs/persist/sweep.rs`).
+//! After the boot of a node, removes the files in its `/persist` that it had deleted while they were open, and left
+//! behind in a crash (see `walt-nfsd/src/persist/sweep.rs`).
 
 use crate::{base::db::NodeRow, services::nodes::Nodes};
 use anyhow::{Result, anyhow};
@@ -7,14 +7,15 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Mutex;
 use walt_types::Mac;
 
-/// Seconds by which a node's word on its uptime may be late. Nothing is renamed that early in a boot.
+/// Seconds by which the reported uptime may be late. A node renames nothing that early in its boot.
 const MARGIN: f64 = 5.0;
 
-/// Which boot of a node was swept for last. Held while a sweep runs: one at a time spares the disk.
+/// The last boot of each node for which its `/persist` was swept. Locked during a sweep, so that only one runs at a
+/// time.
 #[derive(Default)]
 pub struct Sweeps(Mutex<HashMap<Mac, String>>);
 
-/// Sweeps for a boot that is `uptime` seconds old, once, without keeping the caller.
+/// Sweeps in the background, once per boot; this boot began `uptime` seconds ago.
 pub fn after_boot(nodes: &Arc<Nodes>, mac: Mac, boot_id: &str, uptime: f64) {
     let before = (crate::base::time::now() - uptime - MARGIN) as i64;
     let (nodes, boot_id) = (nodes.clone(), boot_id.to_owned());
@@ -27,22 +28,22 @@ pub fn after_boot(nodes: &Arc<Nodes>, mac: Mac, boot_id: &str, uptime: f64) {
         let outcome = tokio::task::spawn_blocking(move || sweep(&sweeping, mac, before)).await;
         match outcome.map_err(anyhow::Error::from).and_then(|r| r) {
             Ok(()) => drop(swept.insert(mac, boot_id)),
-            Err(e) => tracing::warn!(%mac, "/persist cannot be swept: {e:#}"),
+            Err(e) => tracing::warn!(%mac, "cannot sweep /persist: {e:#}"),
         }
     });
 }
 
 fn sweep(nodes: &Nodes, mac: Mac, before: i64) -> Result<()> {
     let exports = nodes.db().with(|c| NodeRow::persists(c, mac))?;
-    let nfs = nodes.nfs().ok_or_else(|| anyhow!("NFS is not served yet"))?;
+    let nfs = nodes.nfs().ok_or_else(|| anyhow!("the NFS server is not running yet"))?;
     for (id, owner) in exports {
         let dir = nodes.persist_root(mac).join(owner);
         if !dir.is_dir() {
-            continue; // a node that has not mounted it yet
+            continue; // not mounted by the node yet
         }
         let swept = nfs.sweep(id, &dir, before).map_err(|e| anyhow!("{}: {e}", dir.display()))?;
         if swept.removed > 0 {
-            tracing::info!(%mac, removed = swept.removed, "files that the node left open when it ended are removed");
+            tracing::info!(%mac, removed = swept.removed, "removed deleted files that the node had kept open until it ended");
         }
     }
     Ok(())

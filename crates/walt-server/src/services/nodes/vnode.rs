@@ -1,13 +1,13 @@
-//! Virtual nodes: one task each keeps its qemu running, by what the database says.
+//! Virtual nodes: a task for each of them keeps its qemu running, as the database says.
 //!
 //! ```text
-//!   adopt or start ──▶ running ──qemu ends (the guest rebooted, panicked)──▶ start anew, with back-off
-//!                         │ order: restart ──▶ ask the system, or kill ──▶ start anew
+//!   adopt or start ──▶ running ──qemu ends (the guest rebooted, panicked)──▶ start again, with back-off
+//!                         │ order: restart ──▶ ask the system, or kill ──▶ start again
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
-//! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, what
-//! the guest itself does (reboot, panic) stays in its qemu, as on a machine of the room; orders end it all the same,
-//! since settings and image are read when it is started.
+//! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, a
+//! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
+//! settings and image are read when it starts.
 
 use crate::services::nodes::boot;
 use crate::services::nodes::error::{self, Error};
@@ -38,11 +38,11 @@ pub const ACCOUNT: &str = "walt-qemu";
 const ORDERS: usize = 8;
 /// First and longest pause before qemu is started again after it ended early.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// A machine that lived for less ended early.
+/// A qemu that ran for less ended early.
 const EARLY: Duration = Duration::from_secs(20);
-/// How long the running system may take to end after it has agreed to reboot.
+/// How long the running system may take to end after it has acknowledged a reboot.
 const REBOOT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the console log is looked at, and cut if it is too large.
+/// How often the size of the console log is checked.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
 enum Order {
@@ -59,7 +59,7 @@ pub struct Supervisors {
 
 impl Supervisors {
     fn orders(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, mpsc::Sender<Order>>> {
-        // The map is consistent between any two statements that can panic.
+        // A panic cannot leave the map inconsistent.
         self.orders.lock()
     }
 
@@ -68,7 +68,7 @@ impl Supervisors {
     }
 
     fn orders_to(&self, mac: Mac) -> Result<mpsc::Sender<Order>> {
-        self.orders().get(&mac).cloned().context("the node is not supervised by this server")
+        self.orders().get(&mac).cloned().context("this server does not supervise the node")
     }
 }
 
@@ -80,16 +80,16 @@ impl Nodes {
         let nodes = self.clone();
         tokio::spawn(async move {
             if let Err(e) = supervise(&nodes, mac, rx).await {
-                tracing::error!(%mac, "the virtual node is given up: {e:#}");
+                tracing::error!(%mac, "giving up on the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
             }
         });
     }
 
-    /// Ends a virtual node's qemu and its task.
+    /// Stops a virtual node's qemu and its task.
     ///
     /// # Errors
-    /// qemu cannot be ended.
+    /// qemu cannot be stopped.
     pub async fn stop_supervisor(&self, mac: Mac) -> Result<()> {
         let Ok(orders) = self.supervisors().orders_to(mac) else { return Ok(()) };
         let (done, answer) = oneshot::channel();
@@ -101,10 +101,10 @@ impl Nodes {
         Ok(())
     }
 
-    /// Restarts a virtual node; when it returns, the new qemu runs and the node counts as booting.
+    /// Restarts a virtual node. When this returns, the new qemu runs and the node counts as booting.
     ///
     /// # Errors
-    /// Why it does not run.
+    /// The node does not run; the error says why.
     pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = || anyhow!("the node is being removed");
@@ -123,10 +123,10 @@ pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
     Ok(())
 }
 
-/// Ends all qemu processes, for `walt-server down`; how many there were.
+/// Stops all qemu processes, for `walt-server down`; their number.
 ///
 /// # Errors
-/// One cannot be ended.
+/// One cannot be stopped.
 pub fn stop_all(nodes: &Nodes) -> Result<usize> {
     let mut stopped = 0;
     for node in nodes.db().with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
@@ -134,7 +134,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
             vm.stop()?;
             stopped += 1;
         }
-        // A group that holds nothing may be left by a machine that ended while no server ran.
+        // An empty cgroup may be left from a qemu that ended while no server was running.
         cgroup(nodes, node.mac).remove()?;
         update_life(nodes, node.mac, |life| {
             life.stop();
@@ -145,7 +145,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
     Ok(stopped)
 }
 
-/// Refuses a virtual node while something that it needs is missing.
+/// Checks that the program and the account for virtual nodes exist.
 ///
 /// # Errors
 /// The program or the account is missing.
@@ -156,7 +156,7 @@ pub fn check_programs() -> error::Result<()> {
     account().map(drop)
 }
 
-/// Last line on the console of a node that does not run as it should; what prevented its start, if that is it.
+/// Why the last start of a node failed, or else the last line on its console.
 pub fn last_console_line(nodes: &Nodes, node: &NodeRow) -> Option<String> {
     let failure = nodes.supervisors().failures().get(&node.mac).cloned();
     failure.or_else(|| log_of(nodes, node.mac).last_line().ok().flatten())
@@ -203,7 +203,7 @@ impl Backoff {
 async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
     let mut backoff = Backoff(BACKOFF.0);
-    // Who waits for the start that comes next.
+    // The restart that waits for the next start.
     let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
     loop {
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
@@ -229,7 +229,7 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
                 }
             }
             Err(e) => {
-                tracing::warn!(node = %node.facts.name, "the virtual node does not start: {e:#}");
+                tracing::warn!(node = %node.facts.name, "cannot start the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
                 update_life(nodes, mac, |life| {
                     life.stop();
@@ -264,24 +264,24 @@ enum Ended {
     Stopped,
 }
 
-/// Waits until the machine has ended, by itself or by order.
+/// Waits until qemu has ended, by itself or by an order.
 async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
     let pidfd = walt_sys::async_fd(vm.pidfd().try_clone()?)?;
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
     loop {
         tokio::select! {
             _ = pidfd.readable() => {
-                // Ended already: this only removes what it has left.
+                // It has ended already; this removes its files.
                 blocking(|| vm.stop())?;
                 return Ok(Ended::ByItself);
             }
             _ = trim.tick() => {
                 if let Err(e) = blocking(|| vm.console().trim(console::LOG_CAP, console::LOG_KEEP)) {
-                    tracing::warn!(%mac, "console log: {e}");
+                    tracing::warn!(%mac, "cannot trim the console log: {e}");
                 }
             }
             order = orders.recv() => match order {
-                // The server leaves; the machine stays.
+                // The server ends; qemu stays.
                 None => return Ok(Ended::Stopped),
                 Some(Order::Restart { hard, done }) => {
                     if !hard {
@@ -299,9 +299,9 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
     }
 }
 
-/// Lets the running system write what it has to before it ends. A system that does not answer is just ended.
+/// Reboots the running system, so that it can write its data. A system that does not answer is stopped anyway.
 async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl AsFd + std::os::fd::AsRawFd>) {
-    // A machine that boots from its card would boot again in the same qemu, with the settings of before.
+    // A guest that boots by PXE would reboot in the same qemu, with the old settings.
     if let Err(e) = blocking(|| vm.qmp()?.end_at_reboot()) {
         tracing::debug!(%mac, "no soft reboot: {e}");
         return;
@@ -310,7 +310,7 @@ async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl As
         Ok(()) => {
             let ended = tokio::time::timeout(REBOOT_TIMEOUT, pidfd.readable()).await;
             if ended.is_err() {
-                tracing::warn!(%mac, "the node agreed to reboot and did not: it is ended");
+                tracing::warn!(%mac, "the node acknowledged a reboot, but did not reboot: stopping it");
             }
         }
         Err(reason) => tracing::debug!(%mac, "no soft reboot: {reason}"),
@@ -340,10 +340,10 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
                 (acceleration, BootMethod::Direct { command_line: plan.command_line }, Some(files))
             }
         }
-        // iPXE on the machine may understand what our interpreter does not; only the choice of the acceleration
-        // needs the kernel, and emulation always works.
+        // iPXE in the guest may support more than our interpreter. Only the choice of the acceleration needs the
+        // kernel, and emulation always works.
         Err(e) if is_pxe => {
-            tracing::debug!(node = %node.facts.name, "what it will boot is not known: {e:#}");
+            tracing::debug!(node = %node.facts.name, "cannot find out what the node will boot: {e:#}");
             (acceleration_without_kernel(nodes), BootMethod::Pxe, None)
         }
         Err(e) => return Err(e),
@@ -379,7 +379,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     Ok(vm)
 }
 
-/// How this kernel executes on this machine: as configured, or found out once per kernel and qemu.
+/// The acceleration for this kernel: as configured, or probed once per kernel and qemu.
 fn acceleration(
     nodes: &Nodes,
     kernel: &mut File,
@@ -398,7 +398,7 @@ fn acceleration(
         Some(word) => word,
         None => {
             let found = walt_vnode::probe::run(kernel, &dir.join("probe"), account, walt_vnode::PROGRAM)?;
-            tracing::info!(acceleration = ?found.acceleration, reason = %found.reason, "tried this kernel");
+            tracing::info!(acceleration = ?found.acceleration, reason = %found.reason, "probed the acceleration of this kernel");
             let word = if found.acceleration == walt_vnode::Acceleration::Kvm { "kvm" } else { "tcg" };
             nodes.db().meta(&name, || word.as_bytes().to_vec())?
         }
@@ -406,7 +406,7 @@ fn acceleration(
     Ok(if word == b"kvm" { walt_vnode::Acceleration::Kvm } else { walt_vnode::Acceleration::Tcg })
 }
 
-/// How a kernel that is not known executes: as configured, else emulated.
+/// The acceleration for an unknown kernel: as configured, else emulation.
 fn acceleration_without_kernel(nodes: &Nodes) -> walt_vnode::Acceleration {
     match nodes.config().virtual_nodes.acceleration {
         Acceleration::Kvm => walt_vnode::Acceleration::Kvm,

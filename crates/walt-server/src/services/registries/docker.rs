@@ -34,11 +34,11 @@ use walt_types::{DiffId, Model};
 pub const LOCATION: &str = "docker";
 /// Sockets of daemons.
 const SOCKETS: [&str; 2] = ["/var/run/docker.sock", "/run/podman/podman.sock"];
-/// How long a daemon may take to begin its answer: podman writes an archive first.
+/// How long a daemon may take to begin its answer; podman first writes an archive.
 const ANSWER: Duration = Duration::from_secs(300);
-/// How long it may be silent.
+/// How long it may send nothing.
 const STALL: Duration = Duration::from_secs(60);
-/// Largest list, in bytes.
+/// Largest list of images, in bytes.
 const MAX_LIST: usize = 16 << 20;
 
 fn sockets() -> Vec<PathBuf> {
@@ -68,7 +68,7 @@ async fn get(path: &str) -> Result<Response<Incoming>> {
             timeout(ANSWER, sender.send_request(request)).await.context("the daemon does not answer")?;
         return answer.context("the daemon does not answer");
     }
-    bail!("no docker or podman daemon answers on the server ({})", tried.join("; "))
+    bail!("no docker or podman daemon is running on the server ({})", tried.join("; "))
 }
 
 async fn get_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<Option<T>> {
@@ -76,12 +76,12 @@ async fn get_json<T: serde::de::DeserializeOwned>(path: &str) -> Result<Option<T
     match answer.status().as_u16() {
         200 => {}
         404 => return Ok(None),
-        status => bail!("the daemon answers {status}"),
+        status => bail!("the daemon answered with status {status}"),
     }
     let body = Limited::new(answer.into_body(), MAX_LIST).collect();
-    let body = timeout(ANSWER, body).await.context("the daemon stopped")?;
-    let body = body.map_err(|e| anyhow::anyhow!("the daemon's answer cannot be read: {e}"))?;
-    serde_json::from_slice(&body.to_bytes()).context("the daemon's answer cannot be read").map(Some)
+    let body = timeout(ANSWER, body).await.context("the daemon stopped answering")?;
+    let body = body.map_err(|e| anyhow::anyhow!("cannot read the daemon's answer: {e}"))?;
+    serde_json::from_slice(&body.to_bytes()).context("cannot read the daemon's answer").map(Some)
 }
 
 /// All images of the daemon that have names, with their labels.
@@ -101,7 +101,7 @@ pub async fn list() -> Result<Vec<(Link, BTreeMap<String, String>)>> {
     let mut all = Vec::new();
     for item in items {
         for name in item.repo_tags.unwrap_or_default() {
-            // podman names the registry it would push to.
+            // podman prefixes local images with localhost/.
             let name = name.strip_prefix("localhost/").unwrap_or(&name);
             if let Ok(link) = Link::parse(&format!("{LOCATION}:{name}")) {
                 all.push((link, item.labels.clone().unwrap_or_default()));
@@ -114,11 +114,11 @@ pub async fn list() -> Result<Vec<(Link, BTreeMap<String, String>)>> {
 /// An image of the daemon.
 pub struct DaemonImage {
     link: Link,
-    /// Models it is made for.
+    /// Models that it is compatible with.
     pub models: Vec<Model>,
 }
 
-/// Looks at an image.
+/// Inspects an image.
 pub async fn inspect(link: &Link) -> error::Result<DaemonImage> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -137,7 +137,7 @@ pub async fn inspect(link: &Link) -> error::Result<DaemonImage> {
 }
 
 impl DaemonImage {
-    /// Takes it over: an archive of the daemon is spooled, its layers are unpacked.
+    /// Copies it into the store: spools an archive from the daemon and unpacks its layers.
     pub async fn pull(&self, images: &Arc<Images>, events: &Events) -> error::Result<PulledImage> {
         let _housekeeping = images.housekeeping_on_drop();
         let failed = Error::DaemonFailed;

@@ -1,4 +1,4 @@
-//! What can go wrong with images from elsewhere. `Display` is a sentence for the user.
+//! Errors of the service of registries. `Display` is a sentence for the user.
 
 use crate::{
     base::failure::{Failure, Kind},
@@ -10,19 +10,19 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration has no such registry.
-    #[error("there is no registry '{label}' ({known}).")]
+    #[error("unknown registry '{label}' ({known}).")]
     UnknownRegistry {
         /// Its label.
         label: String,
-        /// Those that there are, as part of the sentence.
+        /// The known ones, as part of the sentence.
         known: String,
     },
-    /// A registry wants to know who asks.
+    /// A registry requires credentials, or refused the given ones.
     #[error("credentials for {label} registry are missing or invalid.")]
     Credentials {
         /// Its label.
         label: String,
-        /// Whether some were given; they are wrong then.
+        /// Whether some were given; then they are invalid.
         given: bool,
     },
     /// A registry cannot be reached.
@@ -33,34 +33,34 @@ pub enum Error {
         /// Why.
         why: String,
     },
-    /// A registry has refused, or what it has cannot be used here.
+    /// A registry refused the request, or its image cannot be used here.
     #[error("{0}.")]
     Registry(walt_registry::Error),
     /// The image has too many layers.
     #[error("{0}.")]
     TooManyLayers(String),
-    /// No registry, or not the one that was asked, has the image.
+    /// The registry or daemon does not have the image.
     #[error("No such remote image. Use walt image search <keyword>.")]
     NoSuchImage,
-    /// The daemon of this machine cannot be asked.
+    /// The daemon of this machine does not answer.
     #[error("{0:#}.")]
     Daemon(anyhow::Error),
     /// The daemon refuses to send an image.
-    #[error("the daemon refuses to send the image: status {status}.")]
+    #[error("the daemon refused to send the image: status {status}.")]
     DaemonRefused {
         /// Its HTTP status.
         status: u16,
     },
-    /// The daemon broke off while it sent an image.
+    /// The image could not be transferred from the daemon.
     #[error("cannot get the image from the daemon: {0:#}.")]
     DaemonFailed(anyhow::Error),
-    /// The daemon was silent.
+    /// The daemon sent nothing for too long.
     #[error("the daemon sent nothing for {} s.", limit.as_secs())]
     DaemonSilent {
         /// The limit.
         limit: Duration,
     },
-    /// The image.
+    /// An error of the service of images.
     #[error(transparent)]
     Image(#[from] images::error::Error),
     /// The server failed.

@@ -1,4 +1,4 @@
-//! What publishers on the docker hub say about their images, so that a search finds them.
+//! Metadata of publishers on the docker hub, by which a search finds their images.
 //!
 //! Each publisher has an image `<user>/walt_metadata:latest` whose label `metadata` is base64 of
 //! `{"walt.user.images": {"<user>/<name>:<tag>": {"labels": {…}}}}`.
@@ -34,21 +34,21 @@ pub struct Published {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Reads the label. Its base64 may be cut into lines.
+/// Parses the label. Its base64 may contain line breaks.
 pub fn parse(label: &str) -> Option<Metadata> {
     if label.len() > MAX_METADATA {
         return None;
     }
     let text: String = label.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let json = STANDARD.decode(text).ok()?;
-    // An array would do for a struct whose fields have defaults.
+    // serde would accept an array for a struct whose fields have defaults.
     json.starts_with(b"{").then(|| serde_json::from_slice(&json).ok())?
 }
 
-/// What a publisher says; nothing if he has not said anything.
+/// The metadata of a publisher; empty if there are none.
 ///
 /// # Errors
-/// The registry fails, or his image is none.
+/// The registry failed, or the metadata image is invalid.
 pub async fn read(registry: &Registry, user: &str) -> Result<Metadata> {
     match resolve(registry, &format!("{user}/{REPOSITORY}"), "latest", Wanted::Models(&[]), |_| true).await {
         Ok(found) => Ok(found.config.label(LABEL).and_then(parse).unwrap_or_default()),
@@ -57,17 +57,17 @@ pub async fn read(registry: &Registry, user: &str) -> Result<Metadata> {
     }
 }
 
-/// Adds an image to what its publisher says.
+/// Adds an image to the metadata of its publisher.
 ///
 /// # Errors
-/// The registry refuses or fails.
+/// The registry refused or failed.
 pub async fn announce(
     registry: &Registry,
     user: &str,
     full: &str,
     labels: BTreeMap<String, String>,
 ) -> Result<()> {
-    // The user has just pushed: what is not to be read now was not there before.
+    // The user has just pushed successfully: metadata that cannot be read do not exist yet.
     let mut metadata = match read(registry, user).await {
         Err(Error::Credentials { .. }) => Metadata::default(),
         other => other?,
@@ -79,23 +79,23 @@ pub async fn announce(
     write(registry, user, &metadata).await
 }
 
-/// Lets a publisher say something else.
+/// Replaces the metadata of a publisher.
 ///
 /// # Errors
-/// The registry refuses or fails; it is more than anybody reads.
+/// The registry refused or failed, or the metadata are too large.
 pub async fn write(registry: &Registry, user: &str, metadata: &Metadata) -> Result<()> {
     // Invariant: maps of strings are JSON.
     let text = STANDARD.encode(serde_json::to_vec(metadata).expect("metadata are JSON"));
     if text.len() > MAX_METADATA {
         let images = metadata.images.len();
-        return Err(Error::Unfit(format!("{user} has too many images ({images}) for a description of them")));
+        return Err(Error::Unfit(format!("{user} has too many images ({images}) to describe them")));
     }
     let labels = Some([(LABEL.to_owned(), text)].into());
     let mut config =
         ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
     config.config = Some(RunConfig { labels, ..RunConfig::default() });
     let repository = format!("{user}/{REPOSITORY}");
-    // Not every registry takes an image without layers.
+    // Some registries refuse images without layers.
     let layer = push::empty_layer(registry, &repository).await?;
     config.push_layer(&layer.diff_id, walt_images::History::default());
     let bytes = serde_json::to_vec(&config).expect("a configuration is JSON"); // as above

@@ -1,16 +1,16 @@
-//! Links to images elsewhere: `<location>:<user>/<name>[:<tag>]`.
+//! Links to images in other places: `<location>:<user>/<name>[:<tag>]`.
 
 use walt_types::{DEFAULT_TAG, ImageName, ParseError};
 
 /// Longest part of a link.
 const PART_MAX: usize = 255;
 
-/// An image somewhere else.
+/// An image in another place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// `walt`, `docker`, or the label of a registry.
     pub location: String,
-    /// All before the last slash: a user, or a path of a registry. Empty at some daemons.
+    /// Everything before the last slash: a user, or a path in a registry. Empty for some images of daemons.
     pub user: String,
     /// The name.
     pub name: String,
@@ -19,11 +19,11 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reads a link; anything that would mean something else in a URL is refused (distribution specification,
-    /// "Pulling manifests").
+    /// Parses a link; refuses anything with another meaning in a URL (distribution specification, "Pulling
+    /// manifests").
     ///
     /// # Errors
-    /// A sentence.
+    /// The text is not a link.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let bad = || not_a_link(text);
         let (location, rest) = text.split_once(':').ok_or_else(bad)?;
@@ -37,7 +37,7 @@ impl Link {
         if !label(location) || !path.split('/').all(path_part) || !tag_ok(tag) || rest.len() > PART_MAX {
             return Err(bad());
         }
-        // Only a daemon has images without an owner.
+        // Images of this server always have an owner.
         let (user, name) = match path.rsplit_once('/') {
             Some((user, name)) => (user, name),
             None if location != "walt" => ("", path),
@@ -51,7 +51,7 @@ impl Link {
         if self.user.is_empty() { self.name.clone() } else { format!("{}/{}", self.user, self.name) }
     }
 
-    /// `<user>/<name>[:<tag>]`, without the usual tag.
+    /// `<user>/<name>[:<tag>]`, without the default tag.
     pub fn path(&self) -> String {
         let tag = if self.tag == DEFAULT_TAG { String::new() } else { format!(":{}", self.tag) };
         format!("{}{tag}", self.repository())
@@ -62,7 +62,7 @@ impl Link {
         format!("{}:{}", self.location, self.path())
     }
 
-    /// The name that a clone gets if its user gives none: what our names do not have becomes a dash.
+    /// The default name of a clone: characters that our names cannot have become dashes.
     pub fn own_name(&self) -> Result<ImageName, ParseError> {
         let plain = |text: &str| {
             let mut out = String::new();
@@ -86,14 +86,14 @@ pub fn not_a_link(text: &str) -> ParseError {
     ))
 }
 
-/// A part of a repository's name.
+/// Whether a text is a valid part of a repository's name.
 pub fn path_part(s: &str) -> bool {
     !s.is_empty()
         && s.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
         && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
 }
 
-/// A tag.
+/// Whether a text is a valid tag.
 pub fn tag_ok(s: &str) -> bool {
     (1..=128).contains(&s.len())
         && !s.starts_with(['.', '-'])

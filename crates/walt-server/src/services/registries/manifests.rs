@@ -1,4 +1,4 @@
-//! The manifests and indexes that names of this server stand for, as a registry gives them and a build reads them.
+//! Manifests and indexes of this server's images, for its registry and for builds.
 
 use crate::{
     base::db::{Document, HistoryRow, IndexRow, ManifestRow, PushRow, RefRow},
@@ -12,14 +12,14 @@ use walt_types::{DiffId, Hash256, ImageId};
 /// Media type of a layer as a plain tar.
 pub const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// The names of a repository, which differ by their tag.
+/// The references of a repository: one for each tag.
 pub fn repository(images: &Images, user: &str, name: &str) -> Result<Vec<RefRow>> {
     let mut all = images.db().with(RefRow::all)?;
     all.retain(|r| r.reference.user() == user && r.reference.image().name() == name);
     Ok(all)
 }
 
-/// Living indexes that names were pushed as.
+/// Live indexes that these references were pushed as.
 pub fn indexes(images: &Images, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
     images.db().with(|c| {
         let mut all = BTreeSet::new();
@@ -30,7 +30,7 @@ pub fn indexes(images: &Images, names: &[RefRow]) -> Result<BTreeSet<Hash256>> {
     })
 }
 
-/// The images that names mean or have meant, and those in their `indexes`.
+/// The images that references point to and have pointed to, and those in their `indexes`.
 pub fn images_of(
     images: &Images,
     names: &[RefRow],
@@ -59,15 +59,15 @@ fn manifest_bytes(images: &Images, image: &ImageId) -> Result<Vec<u8>> {
     Ok(manifest::write(image, size, &layers))
 }
 
-/// A manifest that is kept.
+/// A stored manifest.
 pub struct Stored {
     /// The manifest.
     pub document: Document,
-    /// The image for nodes that it describes; none if it is something else.
+    /// The image for nodes that it describes, if it does.
     pub image: Option<ImageId>,
 }
 
-/// A manifest, but no index, of a repository by its digest; `indexes` are those of its names.
+/// A manifest (not an index) of a repository, by its digest. `indexes` are those of its references.
 pub fn manifest_in(
     images: &Images,
     names: &[RefRow],
@@ -93,13 +93,14 @@ pub fn manifest_in(
     Ok(None)
 }
 
-/// The manifest that we make for an image.
+/// The manifest that this server generates for an image.
 fn own_manifest(images: &Images, image: &ImageId) -> Result<Document> {
     let bytes = crate::base::db::blocking(|| manifest_bytes(images, image))?;
     Ok(Document { digest: manifest::digest_of(&bytes), media_type: manifest::OCI_MANIFEST.to_owned(), bytes })
 }
 
-/// What a tag gives: what the name was pushed as, else a manifest that its image was pushed as, else ours.
+/// The document of a tag: what the reference was pushed as, else a manifest that its image was pushed as, else a
+/// generated one.
 pub fn by_tag(images: &Images, row: &RefRow) -> Result<Document> {
     let (mut pushed, last, index) = images.db().with(|c| {
         let last = PushRow::last(c, &row.reference, &row.image_id)?;

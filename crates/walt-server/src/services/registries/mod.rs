@@ -1,15 +1,12 @@
-//! Images from and to other places: registries, and a docker or podman daemon of this machine.
+//! Registries, and the docker or podman daemon of this machine.
 //!
 //! ```text
-//! config   which registries there are                 links   <location>:<user>/<name>[:<tag>]
-//! search   all places at once, each with its own bound
-//! get      one image into the store: checked first, then its layers beside each other
-//! clone    get, then it becomes an image of the caller          update  get, then it becomes a default image
-//! base     what a build starts from: as clone, and nobody's image
-//! publish  an image of the caller to a registry                 hub     what publishers say about their images
-//! hub_meta the same, written anew from what is there
-//! docker   the daemon's images, by its API
-//! serve    our own images, read as from a registry; receive: pushed to us as to one; token: who does that
+//! here       which registries there are, and clients of them
+//! links      <location>:<user>/<name>[:<tag>]
+//! pull       an image into the store: inspected first, then its layers in parallel
+//! hub        metadata of publishers on the docker hub
+//! docker     images of the daemon, by its API
+//! manifests  documents of this server's own registry     uploads  incomplete pushes to it     token  its users
 //! ```
 //! Credentials come with a request, are used for it, and are neither kept nor logged.
 
@@ -33,7 +30,7 @@ use walt_api::{RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_registry::{Credentials, Limits, Registry};
 use walt_types::UserName;
 
-/// The registries of the configuration, and what is being pushed to the server's own.
+/// The registries of the configuration, and pushes under way to the server's own registry.
 pub struct Registries {
     base: Arc<Base>,
     uploads: Uploads,
@@ -50,13 +47,13 @@ impl Registries {
         self.base.config()
     }
 
-    /// Images that are being pushed to us.
+    /// Pushes to this server's own registry.
     pub fn uploads(&self) -> &Uploads {
         &self.uploads
     }
 }
 
-/// The registries, as clients have to know them.
+/// The registries, for clients.
 pub fn list(registries: &Registries) -> RegistryList {
     let info = |r: &RegistryConfig| RegistryInfo {
         label: r.label.clone(),
@@ -82,18 +79,18 @@ pub fn find<'a>(registries: &'a Registries, label: &str) -> Result<&'a RegistryC
     })
 }
 
-/// How long one place of several may take in all; what was found until then counts.
+/// Limit of a request to one registry of several; results until then count.
 pub const REGISTRY_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long one may take to begin an answer: who asks waits for all of them.
+/// How long one registry of several may take to begin its answer.
 const IMPATIENT_ANSWER: Duration = Duration::from_secs(10);
 
-/// What one place of several answers within [`REGISTRY_TIMEOUT`].
+/// Runs a request to one registry of several, within [`REGISTRY_TIMEOUT`].
 pub async fn with_time_limit<T>(
     label: &str,
     work: impl Future<Output = walt_registry::Result<T>>,
 ) -> walt_registry::Result<T> {
     let late = |_| {
-        let why = format!("it takes longer than {} s", REGISTRY_TIMEOUT.as_secs());
+        let why = format!("it did not answer within {} s", REGISTRY_TIMEOUT.as_secs());
         Err(walt_registry::Error::Unreachable { registry: label.to_owned(), why })
     };
     tokio::time::timeout(REGISTRY_TIMEOUT, work).await.unwrap_or_else(late)
@@ -104,7 +101,7 @@ pub fn open(registry: &RegistryConfig, credentials: Option<&RegistryCredentials>
     open_with(registry, credentials, Limits::default())
 }
 
-/// A client of a registry, with limits of its own.
+/// A client of a registry, with other limits.
 pub fn open_with(
     registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
@@ -117,8 +114,7 @@ pub fn open_with(
         .map_err(|e| Error::of(&registry.label, e))
 }
 
-/// A client of one registry of several: it is not waited for as long, and TLS that cannot be used is as good as a
-/// registry that is away.
+/// A client of one registry of several: with a short timeout, and a TLS failure counts as unreachable.
 pub fn open_impatient(
     registry: &RegistryConfig,
     credentials: Option<&RegistryCredentials>,
@@ -126,11 +122,11 @@ pub fn open_impatient(
     let limits = Limits { answer: IMPATIENT_ANSWER, ..Limits::default() };
     open_with(registry, credentials, limits).map_err(|_| walt_registry::Error::Unreachable {
         registry: registry.label.clone(),
-        why: "TLS cannot be used".into(),
+        why: "cannot set up TLS".into(),
     })
 }
 
-/// The line that one registry of several costs; what the others have goes on to count.
+/// The note about a registry that failed and is ignored; the others count.
 pub fn ignored_note(label: &str, error: &walt_registry::Error) -> String {
     use walt_registry::Error;
     tracing::info!("{label}: {error}");
@@ -153,7 +149,7 @@ pub fn token_for(registries: &Registries, caller: &UserName) -> RegistryToken {
     }
 }
 
-/// Tries credentials.
+/// Checks credentials for a registry.
 pub async fn login(
     registries: &Arc<Registries>,
     label: &str,

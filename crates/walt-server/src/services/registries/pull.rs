@@ -1,4 +1,4 @@
-//! One image of a registry into the store.
+//! Pulls images from registries into the store.
 
 use crate::services::images::writers::Writing;
 use crate::{
@@ -28,17 +28,17 @@ use walt_types::{DiffId, Hash256, ImageId, Model};
 /// How often progress is reported.
 const TICK: Duration = Duration::from_millis(250);
 
-/// An image of a registry that was looked at, and can be got.
+/// An image of a registry that was inspected, and can be pulled.
 pub struct RemoteImage {
     registry: Arc<Registry>,
     label: String,
     repository: String,
     resolved: Resolved,
-    /// Models it is made for.
+    /// Models that it is compatible with.
     pub models: Vec<Model>,
 }
 
-/// An image in the store that nothing refers to yet, and its pins.
+/// A pulled image: in the store, pinned, and not referred to yet.
 pub struct PulledImage {
     /// The image.
     pub image: ImageId,
@@ -54,7 +54,7 @@ impl PulledImage {
     }
 }
 
-/// Looks at an image; of an index, the one for `wanted` models.
+/// Inspects an image; of an index, the one for the `wanted` models.
 pub async fn inspect(
     config: &RegistryConfig,
     link: &Link,
@@ -70,7 +70,7 @@ pub async fn inspect(
     })
 }
 
-/// [`inspect`] with a client that is there; an image that is no use to us is a failure, and no error of the registry.
+/// As [`inspect`], with an open client. An unusable image is an inner error, not an error of the registry.
 pub async fn inspect_with(
     registry: Arc<Registry>,
     config: &RegistryConfig,
@@ -90,8 +90,8 @@ pub async fn inspect_with(
         .map_err(Into::into))
 }
 
-/// Looks at an image that a build starts from: it need not be one for nodes. Of an index, the one for the first of these
-/// platforms that it has.
+/// Inspects a base image of a build, which need not be for nodes. Of an index, it selects the image for the most
+/// wanted of these platforms.
 pub async fn inspect_base(
     registry: Arc<Registry>,
     config: &RegistryConfig,
@@ -120,12 +120,12 @@ pub async fn inspect_base(
 }
 
 impl RemoteImage {
-    /// Digest of what was asked for: of the manifest, or of the index that it is in.
+    /// Digest of the requested document: the manifest, or the index that contains it.
     pub fn named(&self) -> Hash256 {
         self.resolved.named
     }
 
-    /// What it is for; none if it does not say.
+    /// Its platform; none if its configuration does not tell.
     pub fn platform(&self) -> Option<Platform> {
         Platform::of(&self.resolved.config)
     }
@@ -140,7 +140,7 @@ impl RemoteImage {
         ImageId(walt_registry::manifest::digest_of(&self.resolved.config_bytes))
     }
 
-    /// Gets the layers that are not here.
+    /// Pulls the missing layers.
     pub async fn pull(&self, images: &Arc<Images>, events: &Events) -> error::Result<PulledImage> {
         let _housekeeping = images.housekeeping_on_drop();
         let mut pinned = images.pins().begin();
@@ -164,7 +164,7 @@ impl RemoteImage {
         let work = async {
             while let Some(first) = pull.next().await {
                 let mut unpacked = vec![first.map_err(|e| error::Error::of(&self.label, e))?];
-                // What was done while the disk was waited for shares the next wait.
+                // Layers that arrived in the meantime are synced together.
                 while let Some(next) = pull.ready() {
                     unpacked.push(next.map_err(|e| error::Error::of(&self.label, e))?);
                 }
@@ -198,10 +198,10 @@ impl RemoteImage {
     }
 }
 
-/// Stores the configuration of an image from elsewhere whose layers are here.
+/// Stores the configuration of a foreign image whose layers are in the store.
 ///
 /// # Errors
-/// It is not a configuration, or the store failed.
+/// The configuration is invalid, or the store failed.
 pub async fn put_config(
     images: &Images,
     events: &Events,
@@ -212,14 +212,14 @@ pub async fn put_config(
     if layers > MAX_LAYERS {
         events
             .note(format!(
-                "Note: the image has {layers} layers, and {MAX_LAYERS} are possible here: they are squashed into one."
+                "Note: the image has {layers} layers, but at most {MAX_LAYERS} are supported: squashing them into one."
             ))
             .await;
     }
     Ok(blocking(|| images.store().put_foreign_config(bytes))?)
 }
 
-/// Tells how much was transferred while `work` goes on.
+/// Reports the transferred bytes while `work` runs.
 pub async fn report_progress<T, E>(
     work: impl Future<Output = std::result::Result<T, E>>,
     events: &Events,

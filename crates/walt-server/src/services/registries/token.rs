@@ -1,12 +1,12 @@
-//! Tokens for the server's own registry: its clients speak HTTP with a user and a password, and no socket tells who
-//! they are. A token is the end of its time and a keyed hash over it and the user; nothing is stored.
+//! Tokens for the server's own registry, whose clients authenticate by user and password. A token is its expiry time
+//! and a keyed hash of that time and the user; nothing is stored.
 
 use std::time::Duration;
 use walt_types::UserName;
 
-/// How long a token counts.
+/// Lifetime of a token.
 pub const LIFE: Duration = Duration::from_secs(12 * 3600);
-/// Keeps these hashes apart from those of confirmations, which have the same key.
+/// Separates these hashes from those of confirmations, which use the same key.
 const CONTEXT: &str = "walt 2026 registry tokens";
 
 fn mac(key: &[u8; 32], user: &UserName, ends: u64) -> blake3::Hash {
@@ -14,19 +14,19 @@ fn mac(key: &[u8; 32], user: &UserName, ends: u64) -> blake3::Hash {
     blake3::keyed_hash(&key, format!("{user} {ends}").as_bytes())
 }
 
-/// A token of a user that counts from `now` on, in seconds since the epoch.
+/// A token for a user, valid from `now`, in seconds since the epoch.
 pub fn mint(key: &[u8; 32], user: &UserName, now: u64) -> String {
     let ends = now + LIFE.as_secs();
     format!("{ends:x}.{}", mac(key, user, ends).to_hex())
 }
 
-/// Whether a token is that user's, and counts at `now`.
+/// Whether a token belongs to that user and is valid at `now`.
 pub fn is_valid(key: &[u8; 32], user: &UserName, token: &str, now: u64) -> bool {
     let Some((ends, hash)) = token.split_once('.') else { return false };
     let (Ok(ends), Ok(hash)) = (u64::from_str_radix(ends, 16), blake3::Hash::from_hex(hash)) else {
         return false;
     };
-    // The comparison of hashes takes the same time whatever they are.
+    // Hashes are compared in constant time.
     mac(key, user, ends) == hash && now < ends
 }
 

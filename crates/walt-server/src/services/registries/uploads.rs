@@ -1,11 +1,11 @@
-//! What was pushed and belongs to nothing yet: blobs that wait for their manifest, manifests that wait for their index.
+//! Incomplete pushes: blobs that wait for their manifest, and manifests that wait for their index.
 //!
-//! It lives in memory, and its files in the store's `tmp`: a server that ends forgets it. Layers of manifests that wait
-//! are in the store, and pinned.
+//! They are kept in memory, with files in the store's `tmp`, and lost when the server ends. Layers of waiting
+//! manifests are in the store, and pinned.
 //!
-//! Limits: of one user, [`MAX_UPLOADS`] uploads and blobs that wait, and [`MAX_WAITING`] bytes of them, each of at most
-//! [`MAX_BLOB`](walt_registry::manifest::MAX_BLOB) bytes; [`MAX_MANIFESTS`] manifests of [`MAX_MANIFEST_BYTES`]
-//! together; what nobody has touched for [`KEEP`] is dropped.
+//! Limits per user: [`MAX_UPLOADS`] uploads and waiting blobs with [`MAX_WAITING`] bytes in total, each of at most
+//! [`MAX_BLOB`](walt_registry::manifest::MAX_BLOB) bytes; [`MAX_MANIFESTS`] manifests with [`MAX_MANIFEST_BYTES`] in
+//! total. Whatever is not used for [`KEEP`] is dropped.
 
 use crate::{base::db::Document, services::images::pins::Pinned};
 use parking_lot::{Mutex, MutexGuard};
@@ -19,13 +19,13 @@ use walt_types::{Hash256, ImageId, UserName};
 
 /// Uploads and waiting blobs of one user.
 const MAX_UPLOADS: usize = 512;
-/// Bytes of these from which on no new upload begins.
+/// Total bytes of these, at which new uploads are refused.
 const MAX_WAITING: u64 = 64 << 30;
 /// Manifests of one user that wait for an index.
 const MAX_MANIFESTS: usize = 256;
-/// Their bytes together, which are in memory.
+/// Total bytes of these manifests, which are in memory.
 const MAX_MANIFEST_BYTES: usize = 16 << 20;
-/// How long they are kept without having been touched.
+/// How long they are kept unused.
 const KEEP: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
@@ -46,24 +46,24 @@ impl<T> Pending<T> {
 pub struct Child {
     /// The manifest.
     pub document: Document,
-    /// The image for nodes that it is; it is in the store. None if it is something else.
+    /// Its image, in the store, if it is an image for nodes.
     pub image: Option<ImageId>,
-    /// Blobs that are to be kept with it: they wait, or are in the store.
+    /// Blobs to keep with it: waiting, or in the store.
     pub blobs: Vec<Hash256>,
-    /// Holds the image.
+    /// Pins the image.
     pub _pinned: Pinned,
 }
 
-/// By whom, to which repository, and its digest.
+/// The user, the repository, and the digest.
 type ChildKey = (UserName, String, Hash256);
 
-/// All that waits.
+/// All incomplete pushes.
 #[derive(Debug, Default)]
 pub struct Uploads(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// By id. One that is being written to is taken out meanwhile.
+    /// By id, except those that are being written to.
     open: HashMap<String, Pending<NewBlob>>,
     /// By user and digest.
     complete: HashMap<(UserName, Hash256), Pending<Arc<NewBlob>>>,
@@ -79,7 +79,7 @@ impl Uploads {
         state
     }
 
-    /// Drops what has waited for too long.
+    /// Drops whatever has waited for too long.
     pub fn drop_old(&self) {
         drop(self.state());
     }
@@ -93,7 +93,7 @@ impl Uploads {
         count < MAX_UPLOADS && bytes < MAX_WAITING
     }
 
-    /// Takes an upload of a user out, to go on with it.
+    /// Removes an upload of a user, to write to it.
     pub fn take(&self, user: &UserName, id: &str) -> Option<NewBlob> {
         let mut state = self.state();
         match state.open.get(id) {
@@ -102,18 +102,18 @@ impl Uploads {
         }
     }
 
-    /// Keeps an upload that goes on.
+    /// Keeps an unfinished upload.
     pub fn put_back(&self, user: &UserName, id: &str, blob: NewBlob) {
         self.state().open.insert(id.to_owned(), Pending::new(blob, user));
     }
 
-    /// Keeps a blob that is whole.
+    /// Keeps a complete blob.
     pub fn add(&self, user: &UserName, blob: NewBlob) {
         let digest = blob.digest();
         self.state().complete.insert((user.clone(), digest), Pending::new(Arc::new(blob), user));
     }
 
-    /// A user's blob that waits for its manifest.
+    /// A complete blob of a user that waits for its manifest.
     pub fn complete(&self, user: &UserName, digest: &Hash256) -> Option<Arc<NewBlob>> {
         let mut state = self.state();
         let waiting = state.complete.get_mut(&(user.clone(), *digest))?;
@@ -121,12 +121,12 @@ impl Uploads {
         Some(waiting.what.clone())
     }
 
-    /// Forgets a blob: it is kept elsewhere.
+    /// Removes a blob, once it is stored elsewhere.
     pub fn forget(&self, user: &UserName, digest: &Hash256) {
         self.state().complete.remove(&(user.clone(), *digest));
     }
 
-    /// Lets a manifest wait for its index; false if too many of its user wait.
+    /// Keeps a manifest until its index arrives; false if too many manifests of its user wait.
     pub fn add_child(&self, user: &UserName, repository: &str, child: Child) -> bool {
         let key = (user.clone(), repository.to_owned(), child.document.digest);
         let mut state = self.state();
@@ -140,7 +140,7 @@ impl Uploads {
         has_room
     }
 
-    /// A manifest that waits for its index; it and its blobs wait anew.
+    /// A manifest that waits for its index; renews its time and that of its blobs.
     pub fn child(&self, user: &UserName, repository: &str, digest: &Hash256) -> Option<Arc<Child>> {
         let mut state = self.state();
         let waiting = state.children.get_mut(&(user.clone(), repository.to_owned(), *digest))?;
@@ -155,7 +155,7 @@ impl Uploads {
         Some(child)
     }
 
-    /// Forgets a manifest: it has its index.
+    /// Removes a manifest, once it is stored with its index.
     pub fn forget_child(&self, user: &UserName, repository: &str, digest: &Hash256) {
         self.state().children.remove(&(user.clone(), repository.to_owned(), *digest));
     }

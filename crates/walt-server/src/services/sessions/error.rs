@@ -1,4 +1,4 @@
-//! What can go wrong with sessions. `Display` is a sentence for the user.
+//! Errors of the service of sessions. `Display` is a sentence for the user.
 
 use crate::base::failure::{Failure, Kind};
 use walt_types::ImageName;

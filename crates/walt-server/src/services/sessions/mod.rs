@@ -1,5 +1,4 @@
-//! Sessions of `walt image shell`: opening, attaching, saving, discarding, and what a new server does
-//! with those it finds.
+//! Sessions of `walt image shell`.
 //!
 //! ```text
 //!            shell ends            save: seal ─ hash ─ [committing] ─ rename ─ one transaction
@@ -8,8 +7,8 @@
 //!     ▼                      ▼
 //!  stopped ──resume──▶ running (a new container over the same files)
 //! ```
-//! A session belongs to a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder
-//! process. The holder owns the container and outlives the server; the directory outlives both.
+//! A session consists of a row of the database, a directory `<state-dir>/sessions/<id>`, and a holder process. The
+//! holder owns the container and outlives the server; the directory outlives both.
 
 pub mod error;
 pub mod slots;
@@ -39,9 +38,9 @@ use walt_container::{
 use walt_images::Store;
 use walt_types::{ImageRef, UserName};
 
-/// The share of the server's memory that one session may use: numerator and denominator.
+/// Share of the server's memory that one session may use: numerator and denominator.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
-/// Pause between two tries to reach a holder that starts.
+/// Pause between two attempts to reach a starting holder.
 const HOLDER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Open image shells, and the containers of builds.
@@ -58,7 +57,7 @@ impl Sessions {
         Self { base, images, build_slots: Slots::default(), user_namespaces: OnceLock::new() }
     }
 
-    /// What all services stand on.
+    /// The state below the services.
     pub fn base(&self) -> &Base {
         &self.base
     }
@@ -78,17 +77,17 @@ impl Sessions {
         self.images.store()
     }
 
-    /// Addresses of containers that builds use.
+    /// Slots of containers of builds.
     pub fn build_slots(&self) -> &Slots {
         &self.build_slots
     }
 
-    /// Whether containers have user namespaces, once it was found out.
+    /// Whether containers use user namespaces, once this was probed.
     pub fn user_namespaces(&self) -> Option<&UserNamespaces> {
         self.user_namespaces.get()
     }
 
-    /// What was found out about user namespaces; the first answer counts.
+    /// Sets the result of the probe for user namespaces; the first one counts.
     pub fn set_user_namespaces(&self, answer: UserNamespaces) {
         let _set_once = self.user_namespaces.set(answer);
     }
@@ -99,8 +98,7 @@ pub fn hold(dir: &Path) -> i32 {
     hold::run(dir)
 }
 
-/// Most memory of a session, in bytes, with what lies in its `/run` and `/dev/shm`: what the server and its nodes
-/// need is left.
+/// Memory limit of a session in bytes, including its `/run` and `/dev/shm`. The rest is for the server and its nodes.
 pub fn memory_max() -> u64 {
     let info = rustix::system::sysinfo();
     let total = (info.totalram as u64).saturating_mul(u64::from(info.mem_unit));
@@ -112,7 +110,7 @@ pub fn dir_of(sessions: &Sessions, id: &str) -> PathBuf {
     sessions.store().sessions_dir().join(id)
 }
 
-/// What `walt image show` says of a session.
+/// State of a session for `walt image show`.
 pub fn state_text(store: &Store, row: &SessionRow) -> &'static str {
     let state = SessionDir(store.sessions_dir().join(&row.id)).state();
     match state {
@@ -129,7 +127,7 @@ pub fn state_text(store: &Store, row: &SessionRow) -> &'static str {
 /// A connection to the holder of a session; none if no holder is alive.
 pub async fn holder(sessions: &Sessions, row: &SessionRow) -> Result<Option<Client>> {
     let dir = dir_of(sessions, &row.id);
-    // One that has sealed or discarded is ending: its socket may be there for a moment, and answers nothing.
+    // A sealed or discarded holder is ending: its socket may exist for a moment, but does not answer.
     if let Ok(Some(state)) = SessionDir(dir.clone()).state()
         && state.phase >= Phase::Sealed
     {
@@ -139,7 +137,7 @@ pub async fn holder(sessions: &Sessions, row: &SessionRow) -> Result<Option<Clie
     loop {
         match Client::connect(&dir).await {
             Ok(client) => return Ok(Some(client)),
-            // One that an earlier server has started just before it was killed takes its time to answer.
+            // A holder that an earlier server started just before it was killed may not answer yet.
             Err(walt_container::Error::Io { .. }) if !hold::is_held(&dir) => return Ok(None),
             Err(walt_container::Error::Io { .. }) if start.elapsed() < hold::START_LIMIT => {
                 tokio::time::sleep(HOLDER_PAUSE).await;
@@ -149,13 +147,13 @@ pub async fn holder(sessions: &Sessions, row: &SessionRow) -> Result<Option<Clie
     }
 }
 
-/// The session of that id, if it is the caller's.
+/// The session with this id, if it belongs to the caller.
 pub fn own(sessions: &Sessions, caller: &UserName, id: &str) -> error::Result<SessionRow> {
     let row = sessions.db().with(|c| SessionRow::get(c, id))?;
     row.filter(|r| r.user == *caller).ok_or(Error::Ended)
 }
 
-/// The open session of an own image.
+/// The open session of an image.
 pub fn of_image(sessions: &Sessions, image: &ImageRef) -> error::Result<SessionRow> {
     sessions
         .db()
@@ -163,8 +161,8 @@ pub fn of_image(sessions: &Sessions, image: &ImageRef) -> error::Result<SessionR
         .ok_or_else(|| Error::NoSession { name: image.image().clone() })
 }
 
-/// Ends a session and deletes its files. The order makes a crash harmless: without its row, a directory
-/// is rubbish that housekeeping removes.
+/// Ends a session and deletes its files. The order makes a crash harmless: housekeeping removes directories without a
+/// row.
 pub async fn drop_session(sessions: &Arc<Sessions>, row: &SessionRow) -> Result<()> {
     if let Some(client) = holder(sessions, row).await? {
         client.discard().await.context("cannot end the session's container")?;
@@ -174,7 +172,7 @@ pub async fn drop_session(sessions: &Arc<Sessions>, row: &SessionRow) -> Result<
     blocking(|| crate::base::files::remove_tree(&dir_of(sessions, &row.id)))
 }
 
-/// Ends sessions that nobody was attached to for longer than `limits.session-keep`.
+/// Ends sessions that were not attached for longer than `limits.session-keep`.
 ///
 /// # Errors
 /// The database failed.
@@ -182,14 +180,14 @@ pub async fn end_old_ones(sessions: &Arc<Sessions>) -> Result<()> {
     let oldest = crate::base::time::now() as i64 - sessions.config().limits.session_keep.0 as i64;
     for row in sessions.db().with(SessionRow::all)? {
         if row.used < oldest && row.committing.is_none() {
-            tracing::info!(session = %row.id, image = %row.image, "nobody came back to this session: it is dropped");
+            tracing::info!(session = %row.id, image = %row.image, "dropping a session that was not used for too long (limits.session-keep)");
             drop_session(sessions, &row).await?;
         }
     }
     Ok(())
 }
 
-/// Stops all containers for `walt-server down`; the sessions can be resumed. How many were running.
+/// Stops all containers for `walt-server down`; the sessions can be resumed. The number of running ones.
 ///
 /// # Errors
 /// A container could not be stopped.

@@ -1,13 +1,13 @@
-//! The numbers of containers of builds: of their addresses and of their ranges of users.
+//! Slots of containers of builds, which select their addresses and ranges of user ids.
 
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 
-/// Addresses of containers that builds use at this moment, by their number.
+/// The slots that builds use now.
 #[derive(Debug, Default)]
 pub struct Slots(Mutex<BTreeSet<u32>>);
 
-/// An address in use; given back when it is dropped.
+/// A slot in use, released when dropped.
 #[derive(Debug)]
 pub struct Slot<'a> {
     slots: &'a Slots,
@@ -16,7 +16,7 @@ pub struct Slot<'a> {
 }
 
 impl Slots {
-    /// Takes the highest number below `end` that is free: image shells take the lowest ones.
+    /// Takes the highest free number below `end`; image shells take the lowest ones.
     pub fn take(&self, end: u32, others: &BTreeSet<u32>) -> Option<Slot<'_>> {
         let mut taken = self.0.lock();
         let number = (0..end).rev().find(|n| !taken.contains(n) && !others.contains(n))?;

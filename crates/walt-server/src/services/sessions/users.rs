@@ -1,13 +1,13 @@
-//! Which containers have a user namespace, and with which numbers.
+//! User namespaces of containers: which containers have one, and their ranges of user ids.
 //!
-//! Every session has a range of its own for the users 0 to 65535, by its slot: the kernel counts processes, pending
-//! signals and memory that is locked by user, so sessions do not take them from each other; and who got out of a
-//! container would be nobody to the processes of another. Ranges cost nothing, since files keep the image's numbers.
-//! The users above, of which there are two thousand millions, have the same numbers in all sessions
-//! ([`userns::map`]).
+//! Every session has its own range for the users 0 to 65535, selected by its slot. The kernel limits processes,
+//! pending signals and locked memory per user, so sessions do not exhaust each other's limits; and a process that
+//! escapes from a container has no rights over processes of others. Ranges cost nothing, since files keep the ids of
+//! the image. Higher user ids are the same in all sessions ([`userns::map`]).
 //!
-//! Without: when the kernel or the file system cannot (asked once, at the start of the server), by configuration, for
-//! an image with owners of [`userns::END`] or above, and for a session that began without.
+//! There is no user namespace if the kernel or the file system does not support it (probed once, at the start of the
+//! server), if the configuration disables it, if an image has owners of [`userns::END`] or above, and for a session
+//! that began without one.
 
 use crate::{base::config, services::sessions::Sessions};
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ use walt_container::session::{SessionDir, Users};
 use walt_images::View;
 use walt_sys::userns;
 
-/// Where holders mount their trees, below the run directory: every holder its own, in its own mount namespace.
+/// Where holders mount their trees, below the run directory, each in its own mount namespace.
 const ROOT: &str = "shell";
 
 fn root(sessions: &Sessions) -> PathBuf {
     sessions.config().run_dir.join(ROOT)
 }
 
-/// Finds out, once, whether containers can have a user namespace, and says in the log if not. Takes some ms.
+/// Probes whether containers can have a user namespace, and logs it if not. Called once; takes some milliseconds.
 pub fn probe(sessions: &Sessions) {
     let answer = match sessions.config().containers.user_namespaces {
         false => Err("containers.user-namespaces is false".to_owned()),
@@ -44,16 +44,16 @@ pub fn probe(sessions: &Sessions) {
     sessions.set_user_namespaces(UserNamespaces { used, why: answer.err() });
 }
 
-/// The users of the container in the session directory `dir`, whose session has this slot, over this tree.
+/// The users of the container of a session, given its directory, its slot and its tree.
 pub fn of(sessions: &Sessions, dir: &SessionDir, slot: u32, tree: &View) -> Option<Users> {
-    // A session goes on as it began: it can have made files of users that a range does not have, or devices.
+    // A session continues as it began: it may have created devices, or files of users outside a range.
     if dir.spec().is_ok_and(|before| before.users.is_none()) {
         return None;
     }
     for_trees(sessions, slot, [tree])
 }
 
-/// The users of a container with this number that sees these trees.
+/// The users of a container with this slot and these trees.
 pub fn for_trees<'a>(
     sessions: &Sessions,
     slot: u32,
@@ -76,7 +76,7 @@ pub fn for_trees<'a>(
     })
 }
 
-/// A path with an owner or group of this number or above, if there is one.
+/// A path whose owner or group is `size` or above, if there is one.
 fn beyond(tree: &View, size: u32) -> Option<String> {
     let number = (0..tree.len()).find(|n| tree.entry(*n).is_some_and(|e| e.uid.max(e.gid) >= size))?;
     Some(format!("/{}", String::from_utf8_lossy(&tree.path(number))))

@@ -1,11 +1,11 @@
-//! Indexes that are pushed: several images, or what belongs to images, under one tag.
+//! Pushed indexes: several images, or content that belongs to images, under one tag.
 //!
-//! Their manifests are here before them: they wait, having been pushed by digest, or are of an image that the repository
-//! has. One name means one image, so the name means the one of the index that fits best ([`best`]); the tag gives the
-//! index as long as the name means that image, and all that is in it comes back by digest. What is in it and is no image
-//! for nodes is kept as it came, and not looked into.
+//! Their manifests are pushed first, by digest, and wait for the index, or belong to an image that the repository
+//! has. A reference points to one image, so it points to the image of the index that fits best ([`best`]). The tag
+//! serves the index as long as the reference points to that image, and everything in the index can be pulled by
+//! digest. Content that is not an image for nodes is kept unchanged and not inspected.
 //!
-//! Limits: [`MAX_CHILDREN`] manifests; what waits: [`crate::services::registries::uploads`].
+//! Limits: [`MAX_CHILDREN`] manifests; for waiting ones, those of [`crate::services::registries::uploads`].
 
 use crate::edge::registry::push::{Push, PushError, PushResult, manifest::parts};
 use crate::services::images::writers::Writing;
@@ -29,11 +29,11 @@ use walt_types::{Hash256, ImageId, Model};
 /// Most manifests that an index names.
 const MAX_CHILDREN: usize = 64;
 
-/// A manifest that an index names.
+/// A manifest listed in an index.
 enum Child {
-    /// It waits.
+    /// It was pushed and waits.
     Waits(Arc<uploads::Child>),
-    /// The repository has it.
+    /// It is stored in the repository.
     Kept(Stored),
 }
 
@@ -54,7 +54,7 @@ impl Child {
 }
 
 impl Push<'_> {
-    /// An index by a tag.
+    /// An index pushed with a tag.
     pub(super) async fn index(
         &self,
         tag: &str,
@@ -62,12 +62,13 @@ impl Push<'_> {
         entries: &[IndexEntry],
     ) -> PushResult<()> {
         if entries.len() > MAX_CHILDREN {
-            let why = format!("the index has {} manifests, {MAX_CHILDREN} are accepted", entries.len());
+            let why =
+                format!("the index has {} manifests, at most {MAX_CHILDREN} are accepted", entries.len());
             return Err(PushError::invalid(why));
         }
         let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
-        // What is found stays until the index is on record.
+        // Nothing that is found may be removed until the index is recorded.
         let writing = self.app.images().writing().await;
         let names = manifests::repository(self.app.images(), self.user.as_str(), self.name)?;
         let indexes = manifests::indexes(self.app.images(), &names)?;
@@ -102,13 +103,13 @@ impl Push<'_> {
         self.record(tag, &target, image, document, &found, &writing).await
     }
 
-    /// The manifest of an entry, which says what it is.
+    /// The manifest of an entry, checked against the entry.
     fn find(&self, entry: &IndexEntry, names: &[RefRow], indexes: &BTreeSet<Hash256>) -> PushResult<Child> {
         let digest = &entry.manifest.digest;
         let said = entry.manifest.media_type.as_str();
         if matches!(said, manifest::OCI_INDEX | manifest::DOCKER_LIST) {
             return Err(PushError::invalid(format!(
-                "sha256:{digest} is an index in an index: name its manifests instead"
+                "sha256:{digest} is an index within an index, which is not supported: list its manifests instead"
             )));
         }
         let found = match self.app.registries().uploads().child(&self.user, self.name, digest) {
@@ -117,8 +118,8 @@ impl Push<'_> {
                 Some(stored) => Child::Kept(stored),
                 None => {
                     let what =
-                        "push all of the index, by 'skopeo copy --all' or 'podman manifest push --all'";
-                    let why = format!("the manifest sha256:{digest} is not here: {what}");
+                        "push the complete index, with 'skopeo copy --all' or 'podman manifest push --all'";
+                    let why = format!("the manifest sha256:{digest} is missing: {what}");
                     return Err(PushError::unknown(why));
                 }
             },
@@ -127,19 +128,19 @@ impl Push<'_> {
         let (size, media_type) = (document.bytes.len() as u64, &document.media_type);
         if entry.manifest.size != size {
             return Err(PushError::invalid(format!(
-                "the manifest sha256:{digest} has {size} bytes, the index says {}",
+                "the manifest sha256:{digest} has {size} bytes, but {} in the index",
                 entry.manifest.size
             )));
         }
         if !said.is_empty() && said != media_type {
             return Err(PushError::invalid(format!(
-                "the manifest sha256:{digest} is a {media_type}, the index says something else"
+                "the manifest sha256:{digest} is a {media_type}, but has another type in the index"
             )));
         }
         Ok(found)
     }
 
-    /// Keeps an index and what is in it, and makes the name point to `image`.
+    /// Records an index and its content, and makes the reference point to `image`.
     async fn record(
         &self,
         tag: &str,
@@ -188,8 +189,8 @@ impl Push<'_> {
     }
 }
 
-/// The models that the image of a name should be for: of the nodes that use it, else those of the image it means, else
-/// of all nodes here, as for a clone.
+/// The models that the image should be compatible with: of the nodes that use the reference, else of its current
+/// image, else of all nodes, as for a clone.
 fn wanted(app: &App, target: &Target) -> PushResult<BTreeSet<Model>> {
     if !target.users.is_empty() {
         return Ok(target.users.iter().map(|n| n.facts.model.clone()).collect());
@@ -203,14 +204,14 @@ fn wanted(app: &App, target: &Target) -> PushResult<BTreeSet<Model>> {
     Ok(models)
 }
 
-/// Which of some images, each with the models it is made for, fits best: the one for most of the wanted models, by its
-/// CPU and its label, else by its label; among equals, the first.
+/// Index of the best of these images, given with their models: the image for most of the wanted models by CPU and
+/// label, else by label; the first among equals.
 fn best(images: &[(&IndexEntry, &[Model])], wanted: &BTreeSet<Model>) -> Option<usize> {
     let score = |(entry, models): &(&IndexEntry, &[Model])| {
         let labelled = wanted.iter().filter(|m| models.contains(m));
         (labelled.clone().filter(|m| entry.is_for(m.as_str())).count(), labelled.count())
     };
-    // Of equals, the last one counts.
+    // max_by_key returns the last of equals, hence rev().
     images.iter().enumerate().rev().max_by_key(|(_, image)| score(image)).map(|(number, _)| number)
 }
 

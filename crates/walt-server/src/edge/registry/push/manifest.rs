@@ -1,4 +1,4 @@
-//! Manifests that are pushed: by a tag, so that a name means the image; or by their digest, for an index that follows.
+//! Pushed manifests: with a tag, to which a reference then points; or by digest, for an index that follows.
 //!
 //! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
 
@@ -37,11 +37,11 @@ use walt_registry::{
 };
 use walt_types::{DiffId, Hash256, ImageId};
 
-/// What the parts of a manifest are, which is an image or is not.
+/// What a manifest describes.
 pub(super) enum ManifestKind {
-    /// An image for nodes: its configuration, and its layers.
+    /// An image for nodes, with its configuration and its layers.
     Image(Box<ImageConfig>, Vec<LayerBlob>),
-    /// Something else: no layer of it is looked into. Why it is no image for nodes.
+    /// Something else, whose layers are not inspected; and why it is not an image for nodes.
     Other(PushError),
 }
 
@@ -61,7 +61,7 @@ impl Push<'_> {
         let bytes = match timeout(STALL, Limited::new(body, manifest::MAX_DOCUMENT as usize).collect()).await
         {
             Ok(Ok(bytes)) => bytes.to_bytes().to_vec(),
-            _ => return Err(PushError::invalid("the manifest is too large, or did not come")),
+            _ => return Err(PushError::invalid("the manifest is too large, or did not arrive")),
         };
         let parsed = manifest::parse(&bytes).map_err(PushError::invalid)?;
         let types = match parsed {
@@ -82,7 +82,7 @@ impl Push<'_> {
         match parsed {
             manifest::Document::Index(_) if by_digest => {
                 return Err(PushError::invalid(
-                    "an index is taken with a tag only, and not in another index",
+                    "an index is accepted with a tag only, and not within another index",
                 ));
             }
             manifest::Document::Index(entries) => self.index(what, document, &entries).await?,
@@ -92,17 +92,17 @@ impl Push<'_> {
         Ok(digest)
     }
 
-    /// The media type that the request says, one of two; the first if it says nothing.
+    /// The media type of the request, which must be one of two; the first by default.
     fn media_type(&self, types: [&'static str; 2]) -> PushResult<&'static str> {
         let Some(said) = self.headers.get(header::CONTENT_TYPE) else { return Ok(types[0]) };
         let said = said.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
         types.into_iter().find(|t| *t == said).ok_or_else(|| {
             let [one, other] = types;
-            PushError::invalid(format!("this manifest is sent with the type {one} or {other}"))
+            PushError::invalid(format!("this manifest must have the type {one} or {other}"))
         })
     }
 
-    /// A manifest by its digest: it waits for an index.
+    /// A manifest pushed by digest, which waits for an index.
     async fn child(&self, document: Document, image: &Manifest) -> PushResult<()> {
         let _housekeeping = self.app.images().housekeeping_on_drop();
         let mut pinned = self.app.images().pins().begin();
@@ -125,7 +125,7 @@ impl Push<'_> {
         };
         let child = Child { document, image: id, blobs, _pinned: pinned };
         if !self.app.registries().uploads().add_child(&self.user, self.name, child) {
-            return Err(PushError::too_many("too many manifests that wait for an index"));
+            return Err(PushError::too_many("too many manifests are waiting for an index"));
         }
         if let Some(id) = id {
             self.app.registries().uploads().forget(&self.user, &id.0);
@@ -133,7 +133,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// A manifest by a tag: the name means its image.
+    /// A manifest pushed with a tag: the reference points to its image.
     async fn image(&self, tag: &str, document: Document, image: &Manifest) -> PushResult<()> {
         let (config_bytes, kind) = self.inspect(image).await?;
         let (config, layers) = match kind {
@@ -159,7 +159,7 @@ impl Push<'_> {
         self.publish_ref(tag, &target, image_id, &config, record).await
     }
 
-    /// What a manifest is, by its configuration, whose bytes are given too.
+    /// What a manifest describes, by its configuration; and the bytes of the configuration.
     async fn inspect(&self, image: &Manifest) -> PushResult<(Vec<u8>, ManifestKind)> {
         let digest = &image.config.digest;
         let mut bytes = Vec::new();
@@ -178,7 +178,7 @@ impl Push<'_> {
         let config: ImageConfig = match serde_json::from_slice(&bytes) {
             Ok(config) => config,
             Err(e) => {
-                let why = PushError::invalid(format!("the image's configuration is not valid: {e}"));
+                let why = PushError::invalid(format!("the configuration of the image is invalid: {e}"));
                 return Ok((bytes, ManifestKind::Other(why)));
             }
         };
@@ -188,14 +188,14 @@ impl Push<'_> {
             return Ok((bytes, ManifestKind::Other(why.into())));
         }
         labels::fits_server(&config)?;
-        // What is pushed has to come back as it was: it cannot be squashed here.
+        // Pushed images must be served unchanged, so their layers cannot be squashed.
         manifest::check_layer_count(image.layers.len(), MAX_LAYERS).map_err(PushError::invalid)?;
         let layers = config.layers().map_err(|e| PushError::invalid(e.to_string()))?;
         let layers = manifest::pair(&image.layers, &layers).map_err(PushError::invalid)?;
         Ok((bytes, ManifestKind::Image(Box::new(config), layers)))
     }
 
-    /// Brings layers into the store, from blobs that wait, and pins them.
+    /// Unpacks layers from waiting blobs into the store, and pins them.
     async fn get_layers(&self, layers: &[LayerBlob], pinned: &mut Pinned) -> PushResult<()> {
         for (number, layer) in layers.iter().enumerate() {
             if let Some(blob) = self.app.registries().uploads().complete(&self.user, &layer.digest) {
@@ -214,7 +214,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Unpacks a blob as a layer, and sees that it is that.
+    /// Unpacks a blob as a layer, and verifies its diff-id.
     async fn unpack(
         &self,
         layers: &[LayerBlob],
@@ -223,7 +223,7 @@ impl Push<'_> {
         pinned: &mut Pinned,
     ) -> PushResult<()> {
         let app = self.app.clone();
-        // Another push may have moved it into the store since.
+        // Another push may have moved the blob into the store.
         let file = match blob.open() {
             Err(e) => app.store().open_blob(&blob.digest()).map_err(|_| e)?.0,
             Ok(file) => file,
@@ -242,8 +242,8 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Sees that the part of a manifest that is no image for nodes is here as a blob, also if it is here as the part of
-    /// an image only: what was said to be here ([`Push::upload`], `mount`) was not sent.
+    /// Makes sure that a part of a manifest that is not an image for nodes exists as a blob. A part that exists only
+    /// as a layer or configuration of an image was not sent, since [`Push::upload`] reported it as present (`mount`).
     async fn require_blob(
         &self,
         digest: &Hash256,
@@ -276,33 +276,33 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Moves blobs that wait into the store; those that do not must be there. Nothing was moved if one is
-    /// missing.
+    /// Moves waiting blobs into the store; all others must be there already. If one is missing, none is moved.
     pub(super) fn keep_blobs(&self, blobs: &[Hash256], _writing: &Writing<'_>) -> PushResult<()> {
         let mut waiting = Vec::new();
         for digest in blobs {
             match self.app.registries().uploads().complete(&self.user, digest) {
                 Some(blob) => waiting.push(blob),
-                // It may have gone with its image since.
+                // It may have been removed with its image since.
                 None if !self.app.store().has_blob(digest) => return Err(PushError::missing(digest)),
                 None => {}
             }
         }
         for blob in waiting {
             blocking(|| self.app.store().keep_blob(&blob))?;
-            // Its file is the store's now.
+            // Its file now belongs to the store.
             self.app.registries().uploads().forget(&self.user, &blob.digest());
         }
         Ok(())
     }
 
-    /// What the name is now.
+    /// What the reference points to now.
     pub(super) async fn plan(&self, tag: &str) -> PushResult<Target> {
         let decision = self.app.base().decide().await;
         Ok(Target::plan(self.app, &self.user, &format!("{}:{tag}", self.name), &decision)?)
     }
 
-    /// Lets the name mean an image, with what else is recorded then, and starts the reboot of the nodes that use it.
+    /// Makes the reference point to an image, records the rest in the same transaction, and starts the reboot of the
+    /// nodes that use it.
     pub(super) async fn publish_ref(
         &self,
         tag: &str,
@@ -323,27 +323,27 @@ impl Push<'_> {
 }
 
 fn reboot(app: Arc<App>, users: Vec<NodeRow>) {
-    // Who pushes has no terminal for what it says; failures are in the log.
+    // A push has no terminal for these events; failures are logged.
     tokio::spawn(async move {
         let (events, _nobody) = Events::channel();
         drop(_nobody);
         if !matches!(reboot_users(&app, &users, &events).await, Ok(true)) {
-            tracing::warn!("not all nodes that use an image that was pushed did reboot");
+            tracing::warn!("not all nodes that use a pushed image were rebooted");
         }
     });
 }
 
-/// All that a manifest names.
+/// All digests in a manifest.
 pub(super) fn parts(image: &Manifest) -> impl Iterator<Item = Hash256> {
     std::iter::once(&image.config).chain(&image.layers).map(|d| d.digest)
 }
 
-/// The layers that cannot be made again from the store.
+/// The layers whose blobs cannot be generated from the store.
 fn compressed(layers: &[LayerBlob]) -> Vec<Hash256> {
     layers.iter().filter(|l| l.digest != l.diff_id.0).map(|l| l.digest).collect()
 }
 
-/// A blob to be written to.
+/// Writes to a blob.
 struct BlobWriter(NewBlob);
 
 impl Write for BlobWriter {
