@@ -123,7 +123,7 @@ impl Drop for Ends {
     }
 }
 
-/// Serves `dir`; `fail` is a fail point of `walt-nfsd/src/fail.rs`. What it says goes to a file.
+/// Serves `dir`; `fail` is a fail point of `walt-nfsd/src/fail_points.rs`. What it says goes to a file.
 fn server(dir: &Path, port: u16, env: Option<(&str, &str)>) -> Ends {
     let example = std::env::current_exe().unwrap().parent().unwrap().join("../examples/nfs-serve");
     let said = File::options().create(true).append(true).open(dir.join("said")).unwrap();

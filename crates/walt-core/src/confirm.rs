@@ -2,7 +2,7 @@
 
 /// A token for an operation and the facts its warning was made from. The same operation on changed
 /// facts has another token, so an agreement given to the old state is refused. The key is the
-/// server's own, so that a token cannot be made without having been told the warning.
+/// server's own, so that nobody has a token without having seen the warning.
 pub fn token(key: &[u8; 32], caller: &str, operation: &str, facts: &str) -> String {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in [caller, operation, facts] {

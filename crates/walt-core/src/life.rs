@@ -24,7 +24,7 @@ pub struct Life {
     pub started: Option<f64>,
     /// Kernel boot id of the boot that is over: reports of it no longer count.
     pub old_boot_id: Option<String>,
-    /// Kernel boot id of the present boot, once its link said hello.
+    /// Kernel boot id of the present boot, once its link has sent HELLO.
     pub boot_id: Option<String>,
     /// When the present boot was reported as complete.
     pub booted: Option<f64>,
@@ -57,7 +57,7 @@ impl Life {
         *self = Self { old_boot_id: self.boot_id.take(), ..Self::default() };
     }
 
-    /// The machine asks for the first file of a boot; true if that tells of a boot which nobody here started:
+    /// The machine asks for the first file of a boot; true if that shows a boot which this server did not start:
     /// nothing ran, or what ran has let go of its link.
     pub fn loads(&mut self, now: f64) -> bool {
         let is_new = self.started.is_none() || self.booted.is_some() && self.link_lost.is_some();

@@ -26,7 +26,7 @@ const SERVER_ALIAS: &str = "walt-server";
 const REVERSE: [&[u8]; 2] = [b"arpa", b"in-addr"];
 /// Largest answer over UDP, in bytes, that we announce (DNS flag day 2020).
 const PAYLOAD: u16 = 1232;
-/// Fields of SOA that only matter to copies of a zone, of which there are none: refresh, retry, expire.
+/// Fields of SOA that only matter to copies of a zone; this zone has no copies: refresh, retry, expire.
 const COPIES_S: (i32, i32, i32) = (3600, 600, 86_400);
 /// Bytes of the header, of which the first two are the question's number.
 const HEADER: usize = 12;
@@ -55,7 +55,7 @@ pub enum Verdict {
     Answer(Vec<u8>),
     /// Ask another resolver.
     Forward,
-    /// It is no query.
+    /// The message is not a query.
     Drop,
 }
 
@@ -98,7 +98,7 @@ pub fn answer(query: &[u8], network: Network, names: &dyn Names) -> Verdict {
     reply.to_vec().map_or(Verdict::Drop, Verdict::Answer)
 }
 
-/// A query of which at least the header is there is told so (RFC 1035 §4.1.1).
+/// A query with a readable header gets a format error (RFC 1035 §4.1.1).
 fn not_understood(query: &[u8]) -> Verdict {
     match query {
         [a, b, flags, _, ..] if query.len() >= HEADER && flags & 0x80 == 0 => {

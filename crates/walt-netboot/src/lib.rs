@@ -2,7 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`dhcp`] | addresses for nodes and for unknown devices, and what each is told to load |
+//! | [`dhcp`] | addresses for nodes and for unknown devices, and what each of them should load |
 //! | [`dns`] | names and addresses of nodes: the zone `walt` |
 //! | [`ipxe`] | interpreter of the images' iPXE scripts, for virtual nodes that are started without firmware |
 //! | [`ra`] | router advertisements, for which iPXE waits |

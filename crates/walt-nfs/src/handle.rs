@@ -117,7 +117,7 @@ impl HandleKey {
     /// Decodes a handle that was sealed with this key; `None` for anything else.
     pub fn open(&self, handle: &[u8]) -> Option<Object> {
         let (body, mac) = handle.split_last_chunk::<MAC_LEN>()?;
-        // Compared as integers: the time does not tell how many bytes were right.
+        // Compared as integers: the time does not reveal how many bytes were right.
         if u64::from_be_bytes(*mac) != u64::from_be_bytes(self.mac(body)) {
             return None;
         }

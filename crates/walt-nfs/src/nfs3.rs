@@ -19,7 +19,7 @@ pub const MAX_NAME: usize = 255;
 /// Longest target of a symbolic link, in bytes (`PATH_MAX` of Linux without its NUL).
 pub const MAX_TARGET: usize = 4095;
 
-/// Most hard links of one file, as PATHCONF tells; file systems may stop earlier with `NFS3ERR_MLINK`.
+/// Most hard links of one file, for PATHCONF; file systems may stop earlier with `NFS3ERR_MLINK`.
 const LINK_MAX: u32 = 32_000;
 /// FSINFO's properties: hard links, symbolic links, one answer of PATHCONF for all, times can be set.
 const PROPERTIES: u32 = 0x01 | 0x02 | 0x08 | 0x10;

@@ -62,7 +62,7 @@ impl Groups {
     }
 }
 
-/// Who calls, as the caller says (AUTH_SYS) or nobody (AUTH_NONE).
+/// The caller by its own claim (AUTH_SYS), or nobody (AUTH_NONE).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credential {
     /// User id.

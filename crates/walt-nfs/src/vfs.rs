@@ -18,7 +18,7 @@ pub struct CallKey {
     pub checksum: u64,
 }
 
-/// Who calls, and which call it is.
+/// The caller, and the identity of the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Context {
     /// Address of the other end of the connection.

@@ -13,14 +13,14 @@
 //! it can name any file of the server's file system), `epoch` (counts lost writes, see [`persist`]) and
 //! `<export>.ring` (see [`ring`]).
 
-mod fail;
+mod fail_points;
 mod kernel;
 pub mod persist;
 pub mod ring;
 pub mod serve;
 pub mod view;
 
-use fail::Point;
+use fail_points::Point;
 use parking_lot::Mutex;
 use persist::Persist;
 use std::collections::HashMap;
@@ -92,8 +92,8 @@ pub trait Exports: Send + Sync {
     /// The view, if the node at `peer` may read it.
     ///
     /// # Errors
-    /// [`Status::Stale`] if it may not; [`Status::Jukebox`] if that cannot be told now, because a node that is
-    /// told that its root is gone reboots.
+    /// [`Status::Stale`] if it may not; [`Status::Jukebox`] if that cannot be decided now: a node
+    /// reboots when it learns that its root is gone.
     fn view(&self, peer: Ipv4Addr, view: &ViewId) -> Result<Arc<dyn ReadView>>;
     /// The directory of an export, if the node at `peer` may use it.
     ///
@@ -514,9 +514,9 @@ impl Vfs for Backend {
         if let Object::Persist { export, .. } = o
             && let Ok(x) = self.export(ctx, *export)
         {
-            fail::point(Point::Executed, ctx.key.procedure);
+            fail_points::point(Point::Executed, ctx.key.procedure);
             x.ring.finish(&ctx.key, result);
-            fail::point(Point::Recorded, ctx.key.procedure);
+            fail_points::point(Point::Recorded, ctx.key.procedure);
         }
     }
 }

@@ -12,8 +12,8 @@
 //! of the kernel's boot id, the file system and an *epoch*, a number on the disk that rises when a
 //! sync reports lost data, before that error is answered: clients then send again what was not committed. A
 //! COMMIT that meets such an error is answered with the new verifier, so that the client, which still has the
-//! data, writes it again; if the next one fails too, the client is told the error.
-//! A file with uncommitted data stays open, so that the kernel tells us about its errors.
+//! data, writes it again; if the next one fails too, the client gets the error.
+//! A file with uncommitted data stays open, so that the kernel reports its errors here.
 //!
 //! **Retries.** See [`super::ring`] and [`change`].
 //!

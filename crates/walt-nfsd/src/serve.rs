@@ -15,7 +15,7 @@
 //! behind), and per connection [`PERSIST_THREADS`] running and [`PERSIST_QUEUE`] waiting calls of at most
 //! [`walt_nfs::record::MAX_RECORD`] bytes, after which it is not read any more.
 
-use super::fail::{self, Point};
+use super::fail_points::{self, Point};
 use super::persist::Swept;
 use super::{Backend, Config, Error, Exports};
 use parking_lot::{Condvar, Mutex};
@@ -88,7 +88,7 @@ pub struct Server {
 
 /// A call of a node, whatever connection it came by.
 type RunningKey = (Ipv4Addr, CallKey);
-/// Who gets the answer of a running call.
+/// The clients that get the answer of a running call.
 type Waiters = Vec<Arc<Connection>>;
 
 /// The writing half of a connection.
@@ -110,7 +110,7 @@ impl Connection {
     }
 
     fn close(&self) {
-        // An error means that it is closed already.
+        // On an error it is closed already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -317,7 +317,7 @@ impl Server {
     fn answer(&self, call: &Call<'_>, peer: Peer, reply: &mut Vec<u8>) {
         self.dispatcher.reply(call, peer, reply);
         if call.program == nfs3::PROGRAM {
-            fail::point(Point::Unanswered, call.procedure);
+            fail_points::point(Point::Unanswered, call.procedure);
         }
     }
 
@@ -411,7 +411,7 @@ impl<'a> Running<'a> {
         Some(Self { server, key, left: false })
     }
 
-    /// Who waits for the answer.
+    /// The clients that wait for the answer.
     fn leave(mut self) -> Waiters {
         self.take()
     }

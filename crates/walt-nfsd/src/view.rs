@@ -18,7 +18,7 @@ use walt_nfs::vfs::Result;
 use walt_nfs::{Attr, Context, DirEntry, FileType, Found, FsStat, Listed, Object, Status, Time, access};
 use walt_types::ViewId;
 
-/// Name of the symbolic link that tells the view's id.
+/// Name of the symbolic link whose target is the view's id.
 pub const VIEW_LINK: &[u8] = b".walt-view";
 /// Its entry number and its fileid: no view has that many entries.
 const VIEW_LINK_ENTRY: u32 = u32::MAX;
@@ -65,7 +65,7 @@ pub trait ReadView: Send + Sync {
     fn root(&self) -> u32;
     /// Number of entries.
     fn len(&self) -> u32;
-    /// Whether there is no entry at all.
+    /// Whether the view has no entries.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,6 +1,6 @@
-//! Who a client is, and what it is told to load.
+//! Who a client is, and what it should load.
 //!
-//! | client | told |
+//! | client | loads |
 //! |---|---|
 //! | class `walt.node.<model>` | nothing: its own script goes on with the image's files |
 //! | iPXE without our script | the script that the server makes, by HTTP |
@@ -78,8 +78,8 @@ pub struct Advice {
     pub for_ipxe: bool,
 }
 
-/// What a client says it is; the user class wins over the vendor class. A model that is no model (it would
-/// end in paths and image names) is no claim.
+/// What a client claims to be; the user class wins over the vendor class. A claim with an invalid model is ignored, since
+/// models end up in paths and in names of images.
 pub fn class(request: &Request) -> Class {
     let model = |class: &str| class.strip_prefix(NODE_PREFIX).and_then(|m| m.parse::<Model>().ok());
     if let Some(model) = model(&request.user_class).or_else(|| model(&request.vendor_class)) {
@@ -93,7 +93,7 @@ pub fn class(request: &Request) -> Class {
     }
 }
 
-/// What to tell a client; `script` is the URL of the script for iPXE without ours.
+/// What a client should load; `script` is the URL of the script for iPXE without ours.
 pub fn advice(request: &Request, script: &str, loaders: &Loaders) -> Advice {
     let for_ipxe = request.is_ipxe;
     match class(request) {

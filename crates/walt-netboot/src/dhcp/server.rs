@@ -302,7 +302,7 @@ impl Server {
             .or_else(|| self.leases.longest_ended(facts.now, |ip| self.may_have(facts, ip)))
     }
 
-    /// Whether a station that is no node may have this address.
+    /// Whether a station that is not a node may have this address.
     fn may_have(&self, facts: &Facts<'_>, ip: Ipv4Addr) -> bool {
         self.is_station(ip)
             && !facts.by_ip.contains_key(&ip)
@@ -358,7 +358,7 @@ impl Server {
     }
 
     /// An offer or a confirmation. There is no router: nodes reach their server only. There is no time
-    /// server either (option 42), since this server is none yet, and systems would wait for it.
+    /// server either (option 42): this server does not serve the time yet, and systems would wait for it.
     fn grant(&self, facts: &Facts<'_>, kind: MessageType, ip: Ipv4Addr) -> Reply {
         let (request, server) = (facts.request, self.config.server);
         let mut message = self.message(request, kind);

@@ -55,7 +55,7 @@ pub struct Request {
     pub is_ipxe: bool,
 }
 
-/// Why a packet is no request.
+/// Why a packet is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Shorter than the fixed fields, or longer than a frame.
@@ -70,7 +70,7 @@ pub enum WireError {
     /// It came through a relay.
     #[error("it came through a relay, and walt-net has none")]
     Relay,
-    /// The four bytes that tell DHCP from other uses of BOOTP are missing.
+    /// The four bytes that distinguish DHCP from other uses of BOOTP are missing.
     #[error("it has no DHCP options")]
     Cookie,
     /// An option is longer than what is left.

@@ -26,17 +26,17 @@ pub struct Options {
     pub windowsize: Option<u16>,
     /// Seconds between tries.
     pub timeout: Option<u8>,
-    /// Whether the length of the file is to be told.
+    /// Whether the client wants to know the length of the file.
     pub tsize: bool,
 }
 
-/// Why a packet is no request that can be fulfilled: an error's code, and its message for the client.
+/// Why a request cannot be fulfilled: an error's code, and its message for the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
     /// One of [`code`].
     pub code: u16,
-    /// What to tell the client.
+    /// The message for the client.
     pub message: &'static str,
 }
 
@@ -47,7 +47,7 @@ const fn refusal(code: u16, message: &'static str) -> Refusal {
 /// Reads a packet that came to the server's port.
 ///
 /// # Errors
-/// What to tell the client.
+/// The message for the client.
 pub fn parse(packet: &[u8]) -> Result<Request, Refusal> {
     const CUT: Refusal = refusal(code::ILLEGAL, "the request is cut");
     let (kind, rest) = packet.split_first_chunk().ok_or(CUT)?;

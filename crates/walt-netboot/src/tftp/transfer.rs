@@ -40,7 +40,7 @@ pub enum End {
     },
     /// The client does not answer any more.
     Silent,
-    /// The client sent what makes no sense; this tells it so.
+    /// The client sent something that makes no sense; this is the error for it.
     Nonsense(Vec<u8>),
 }
 

@@ -55,7 +55,7 @@ impl Persist {
             });
             match listed {
                 Err(status) if handle == x.root => return Err(status),
-                // It was removed meanwhile, or the disk has an error that is told where it is read.
+                // It was removed meanwhile, or the disk has an error, which is reported where it is read.
                 Err(status) => tracing::debug!(export = x.id, %status, "a directory was not swept"),
                 Ok(()) if swept.names >= limit => {
                     tracing::warn!(export = x.id, "a sweep ended after {limit} names");
@@ -88,7 +88,7 @@ impl Persist {
             swept.names += 1;
             match entry.file_type() {
                 rustix::fs::FileType::Directory => directories.extend(kernel::at(dir, name)),
-                // A file system that does not tell types in directories.
+                // A file system whose directories do not have types.
                 rustix::fs::FileType::Unknown if !is_silly(name) => {
                     let opened = openat(dir, name, OFlags::PATH | OFlags::DIRECTORY);
                     directories.extend(opened.and_then(kernel::of));

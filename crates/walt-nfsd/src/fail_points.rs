@@ -1,4 +1,4 @@
-//! Points at which a crash test lets the server end, as `kill -9` would.
+//! Points at which a crash test ends the server, as `kill -9` would.
 
 use std::sync::OnceLock;
 
