@@ -130,7 +130,9 @@ fn marks_of_other_systems_are_kept_and_not_set() {
     let items = [Item("d/f", b'0', "", 0, &[("SCHILY.xattr.security.capability", "odd")], b"x")];
     let error = import(&state, &items).unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot set the metadata of /d/f: its attribute 'security.capability'"),
+        error.starts_with(
+            "cannot set the metadata of /d/f: cannot set its required attribute 'security.capability'"
+        ),
         "{error}"
     );
 }
