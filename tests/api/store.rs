@@ -50,7 +50,7 @@ fn a_store_is_checked_with_and_without_its_server() {
     fs::write(&file, &right).unwrap();
     // Of a file that somebody has put back, the time tells.
     let (status, said) = check(&server, &[]);
-    assert!(status == Some(1) && said.contains("files of its layers are not those"), "{said}");
+    assert!(status == Some(1) && said.contains("does not match the files of its layers"), "{said}");
     fs::File::options().append(true).open(&file).unwrap().set_modified(time).unwrap();
     let (status, said) = check(&server, &[]);
     assert!(status == Some(0) && said.ends_with("no problems found.\n"), "{status:?} {said}");

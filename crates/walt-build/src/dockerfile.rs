@@ -538,7 +538,7 @@ mod tests {
             ("FROM a\nFOO b", 2, "nstruction"),
             ("FROM a\n\nENV a", 3, "value"),
             ("FROM a\nENV a=1 b", 2, "name=value"),
-            ("FROM a AS 1x", 1, "cannot name a stage"),
+            ("FROM a AS 1x", 1, "not a valid name of a stage"),
             ("FROM a\nONBUILD FROM b", 2, "ONBUILD"),
             ("FROM --x=y a", 1, "--x"),
             ("FROM a b c", 1, ""),

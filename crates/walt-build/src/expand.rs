@@ -472,7 +472,7 @@ mod tests {
             ("${empty:?}", "unset or empty"),
             ("${unset?}", "is unset"),
             ("${x/a}", "/"),
-            (&"${a:-".repeat(100), "inside each other"),
+            (&"${a:-".repeat(100), "nested expansions"),
         ] {
             let error = word(text, '\\', variables.as_slice()).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -402,7 +402,10 @@ mod tests {
         }
         assert_eq!(foreign("").unwrap(), None);
         let unknown = foreign("pdp11").unwrap_err().to_string();
-        assert_eq!(unknown, "the CPU 'pdp11' is not this server's, and no emulator for it is known");
+        assert_eq!(
+            unknown,
+            "this server cannot run programs for the CPU 'pdp11', and no emulator for it is known"
+        );
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Composer<'_> {
             let max = MAX_APPARENT >> 30;
             return Err(refuse(
                 path,
-                &format!("the files of the layer would have more than {max} GiB (holes count)"),
+                &format!("the files of the layer would be larger than {max} GiB together (holes count)"),
             ));
         }
         Ok(())

@@ -125,12 +125,14 @@ fn marks_of_other_systems_are_kept_and_not_set() {
     );
     let mut composer = state.store.compose(&view).unwrap();
     composer.extract(&mut &tar[1536..], b"new", &mut |_| Ok(true), &mut |_| ()).unwrap();
-    assert!(composer.skipped().note().unwrap().starts_with("13 attributes"));
+    assert!(composer.skipped().note().unwrap().starts_with("13 file attributes"));
     // What a program's rights are is not passed over, and the message is about the file of the image.
     let items = [Item("d/f", b'0', "", 0, &[("SCHILY.xattr.security.capability", "odd")], b"x")];
     let error = import(&state, &items).unwrap_err().to_string();
     assert!(
-        error.starts_with("cannot set the metadata of /d/f: its attribute 'security.capability'"),
+        error.starts_with(
+            "cannot set the metadata of /d/f: cannot set its required attribute 'security.capability'"
+        ),
         "{error}"
     );
 }
@@ -157,17 +159,17 @@ fn hostile_layers_are_refused() {
     let cases: &[(&str, Vec<Item>)] = &[
         ("'..'", vec![file("../x")]),
         ("0:0", vec![plain("c", b'3')]),
-        ("hides nothing", vec![plain(".wh.", b'0')]),
-        ("hides nothing", vec![plain(".wh..", b'0')]),
-        ("hides nothing", vec![plain(".wh...", b'0')]),
-        ("not known", vec![plain(".wh..wh.other", b'0')]),
+        ("does not name a file", vec![plain(".wh.", b'0')]),
+        ("does not name a file", vec![plain(".wh..", b'0')]),
+        ("does not name a file", vec![plain(".wh...", b'0')]),
+        ("unknown kind", vec![plain(".wh..wh.other", b'0')]),
         ("starts with '.wh.'", vec![file(".wh..wh.plnk/1.2")]),
         ("empty file", vec![file(".wh.x")]),
         ("empty file", vec![plain(".wh.x", b'5')]),
         ("starts with '.wh.'", vec![file(".wh.d/x")]),
         ("twice", vec![file("x"), file("x")]),
-        ("something else", vec![file("x"), plain("x", b'5')]),
-        ("something else", vec![file("x"), file("x/y")]),
+        ("another type of file", vec![file("x"), plain("x", b'5')]),
+        ("another type of file", vec![file("x"), file("x/y")]),
         ("does not have", vec![Item("h", b'1', "nowhere", 0, &[], b"")]),
         ("does not have", vec![plain(".wh.w", b'0'), Item("h", b'1', "w", 0, &[], b"")]),
         ("'..'", vec![Item("h", b'1', "../../etc/passwd", 0, &[], b"")]),
@@ -375,8 +377,8 @@ fn hostile_archives_on_an_image() {
         ("too many symbolic links", tar(&[Item("l", b'2', "/a", 0, &[], b""), file("l/x")])),
         ("too many symbolic links", tar(&[Item("l", b'2', "l/l/l", 0, &[], b""), file("l/x")])),
         ("larger than 1024 GiB", sparse("10995116277760")),
-        ("map of a sparse file is damaged", sparse("0")),
-        ("map of a sparse file is damaged", sparse("9223372036854775808")),
+        ("map of its sparse file is damaged", sparse("0")),
+        ("map of its sparse file is damaged", sparse("9223372036854775808")),
         ("PAX", tar(&[Item("p", b'0', "", 0, &[("path", "q"), ("mtime", "soon")], b"")])),
         ("damaged", tar(&[Item("p", b'0', "", 0, &[("size", "-1")], b"")])),
         ("not known", tar(&[plain("p", b'M')])),

@@ -311,7 +311,7 @@ mod tests {
         assert!(change(&|v| v["mediaType"] = OCI_INDEX.into()).contains("neither"));
         assert!(change(&|v| v["manifests"] = json!([])).contains("neither"));
         assert!(change(&|v| v["config"]["digest"] = "sha512:00".into()).contains("sha512:00"));
-        assert!(change(&|v| v["config"]["size"] = (MAX_DOCUMENT + 1).into()).contains("bytes are more"));
+        assert!(change(&|v| v["config"]["size"] = (MAX_DOCUMENT + 1).into()).contains("bytes exceed"));
         assert!(change(&|v| v["layers"][0]["size"] = (-1).into()).contains("not valid"));
         assert!(
             change(&|v| v["layers"] = vec![descriptor(2, 1); MAX_FOREIGN_LAYERS + 1].into())

@@ -12,7 +12,7 @@
 //! cut, kills                  clients that go before the end; servers that die at random moments
 //! images                      default images, cached by the digest of their recipes
 //! ```
-//! A server takes a free [`slot`]: a number that makes its directory, bridge and subnets unique on this
+//! A server takes a free slot: a number that makes its directory, bridge and subnets unique on this
 //! machine. What a test that was killed has left in a slot is taken down by the next one that gets it.
 //!
 //! Every wait has a bound and says what it waited for ([`until`]). Limits: [`server::SLOTS`] servers.

@@ -377,7 +377,7 @@ fn an_index_that_is_wrong_does_no_harm() {
     };
     let wrong = |change: &dyn Fn(&mut Value), says: &str| refused("x", "v1", &changed(change), says);
     wrong(&|e| e["size"] = (image.len() + 1).into(), "in the index");
-    wrong(&|e| e["size"] = (1_u64 << 40).into(), "bytes are more than");
+    wrong(&|e| e["size"] = (1_u64 << 40).into(), "bytes exceed the limit of");
     wrong(&|e| e["size"] = (-1).into(), "not valid");
     wrong(&|e| e["digest"] = "sha256:00".into(), "is not 'sha256:<64 digits>'");
     wrong(&|e| e["mediaType"] = DOCKER_MANIFEST.into(), "has another type in the index");

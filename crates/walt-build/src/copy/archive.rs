@@ -71,7 +71,7 @@ mod tests {
             ("x.zst", &text, Some(None)),
             ("x.zip", &b"PK\x03\x04".to_vec(), Some(None)),
             ("x", &damaged, Some(Some("damaged"))),
-            ("x.tzst", &text, Some(Some("what zstd packed in it is not a tar"))),
+            ("x.tzst", &text, Some(Some("the zstd data in it is not a tar"))),
             ("x.tar.lz", &b"LZIP\x01".to_vec(), Some(Some("gzip, bzip2, xz or zstd"))),
             ("X.TAR.XZ", &b"\xfd7zXZ\0broken".to_vec(), Some(Some("cannot be read as xz"))),
             ("e.tar", &walt_tar::END.to_vec(), Some(Some("an empty tar"))),

@@ -222,7 +222,7 @@ fn lies_and_nonsense_are_refused() {
         .await;
         assert!(slow.is_transient());
         fails("silence", "no answer in", |_, answer| answer.stall = Some(0)).await;
-        fails("a failure", "answers 500", |_, answer| *answer = Answer::status(500)).await;
+        fails("a failure", "answered 500", |_, answer| *answer = Answer::status(500)).await;
         // A layer that is what the manifest says, and not what the image says.
         let (_other, other) = new_store();
         let layer = other.0.import_tar(&tar("other", 100)[..]).unwrap().diff_id;
@@ -238,7 +238,7 @@ fn lies_and_nonsense_are_refused() {
         push::finish(&client, "ann/x", "latest", &wrong.config_bytes, &blobs).await.unwrap();
         let (_two, theirs) = new_store();
         let error = fetch(&client, &theirs).await.unwrap_err();
-        assert!(error.to_string().contains("not those that the image's configuration names"), "{error}");
+        assert!(error.to_string().contains("as the image's configuration says"), "{error}");
     });
 }
 

@@ -190,7 +190,7 @@ pub async fn find(
             }
         }
     }
-    let here = if name.is_local() { "it is not an image of this server,  " } else { "" };
+    let here = if name.is_local() { "it is not an image of this server, " } else { "" };
     let there = match reasons.is_empty() {
         true => "and no registry is configured".to_owned(),
         false => format!("the registries were asked: {}", reasons.join("; ")),

@@ -14,6 +14,7 @@ mod index;
 mod manifest;
 
 use crate::edge::registry::refuse;
+use crate::services::images;
 use crate::{
     actions::app::App,
     base::{db::blocking, failure::Failure},
@@ -178,9 +179,22 @@ impl PushError {
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for PushError {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
+/// Failures of the server. Not of everything that is an error: that of a service may be a refusal.
+macro_rules! failed {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for PushError {
+            fn from(error: $error) -> Self {
+                Self::Failed(error.into())
+            }
+        })*
+    };
+}
+
+failed!(anyhow::Error, std::io::Error, tokio::task::JoinError, walt_images::Error);
+
+impl From<images::error::Error> for PushError {
+    fn from(error: images::error::Error) -> Self {
+        Failure::from(error).into()
     }
 }
 

@@ -354,7 +354,10 @@ mod tests {
         let odd = [(Omission::Attributes, b"a\nb\xff".to_vec())];
         let text = left_behind(&files(7).chain(odd).collect::<Vec<_>>());
         let [size, attributes] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
-        assert!(size.starts_with("without their attributes: /f0 /f1 /f2 /f3 /f4 and 2 more (such"), "{size}");
+        assert!(
+            size.starts_with("without their attributes: /f0 /f1 /f2 /f3 /f4 and 2 more (an image"),
+            "{size}"
+        );
         assert!(
             attributes.starts_with("without their attributes: /a\\nb\\xff (the attributes are"),
             "{attributes}"

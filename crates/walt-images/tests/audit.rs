@@ -129,7 +129,7 @@ fn what_is_damaged() {
         let small = Small::new();
         damage(&small);
         let view = format!("view {}", small.view);
-        small.finds(&view, Fault::Damaged, "files of its layers are not those");
+        small.finds(&view, Fault::Damaged, "does not match the files of its layers");
     }
 }
 
@@ -150,7 +150,7 @@ fn what_is_missing() {
 
     let small = Small::new();
     fs::remove_dir(small.dir.path().join("sessions/s1")).unwrap();
-    small.finds("session s1", Fault::Missing, "its directory is gone");
+    small.finds("session s1", Fault::Missing, "its directory is missing");
 }
 
 #[test]
