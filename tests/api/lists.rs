@@ -69,7 +69,7 @@ fn the_images_of_an_account_that_is_gone_are_taken_over() {
     let server = TestServer::start_tiny();
     let bob = User::RootFor("bob");
     let fix = ["advanced", "fix-image-owner", "--yes-i-know-do-it-please", "ann"];
-    server.walt(bob, &fix).fails(1, "there is no user 'ann' who has images");
+    server.walt(bob, &fix).fails(1, "no user 'ann' has images");
     server.walt(ANN, &["image", "duplicate", "pc-x86-64", "work:v1"]).ok();
     server.walt(bob, &["image", "show"]).ok();
     // Both have pc-x86-64.
