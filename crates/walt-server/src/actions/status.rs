@@ -253,7 +253,7 @@ Errors:    2026-01-02 03:04:06  warning  one
         (status.version, status.foreign_rules) = (None, Vec::new());
         status.user_namespaces = None;
         let expected = "\
-No server runs. This is what /var/lib/walt tells:
+No server is running. State in /var/lib/walt:
 Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
