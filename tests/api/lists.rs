@@ -73,7 +73,7 @@ fn the_images_of_an_account_that_is_gone_are_taken_over() {
     server.walt(ANN, &["image", "duplicate", "pc-x86-64", "work:v1"]).ok();
     server.walt(bob, &["image", "show"]).ok();
     // Both have pc-x86-64.
-    server.walt(bob, &fix).fails(1, "you have an image 'pc-x86-64' yourself.");
+    server.walt(bob, &fix).fails(1, "you also have an image 'pc-x86-64'.");
     server.walt(bob, &["image", "rename", "pc-x86-64", "mine"]).ok();
     server.walt(ANN, &["node", "create", "vn1"]).ok();
     server.walt(bob, &fix).fails(1, "in use.\nNode vn1: associated with 'pc-x86-64'.");
