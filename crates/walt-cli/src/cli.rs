@@ -3,9 +3,11 @@
 //! Options may stand anywhere after the subcommand, as `--opt value` or `--opt=value`. They cannot be abbreviated or
 //! repeated; `--` ends them. `node run` takes everything after its set of nodes as the command.
 
-use crate::commands::Category;
-use crate::error::{Failure, STATUS_UNKNOWN, STATUS_USAGE};
-use crate::help;
+use crate::{
+    commands::Category,
+    error::{Failure, STATUS_UNKNOWN, STATUS_USAGE},
+    help,
+};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use std::error::Error as _;

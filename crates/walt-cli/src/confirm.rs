@@ -7,8 +7,10 @@
 //! ```
 //! The token is valid for the state that the warnings describe; if it has changed, the server asks again.
 
-use crate::error::Failure;
-use crate::ui::prompt::{Decision, Dialog, decide};
+use crate::{
+    error::Failure,
+    ui::prompt::{Decision, Dialog, decide},
+};
 use walt_api::Confirmation;
 
 /// How often the user is asked about one request, each time because the state has changed.

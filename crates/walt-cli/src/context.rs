@@ -1,11 +1,15 @@
 //! What a command works with: the server and the user.
 
-use crate::action::Action;
-use crate::confirm::{Attempt, confirmed};
-use crate::error::Failure;
-use crate::events;
-use crate::ui::Ui;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::{
+    action::Action,
+    confirm::{Attempt, confirmed},
+    error::Failure,
+    events,
+    ui::{
+        Ui,
+        prompt::{Answer, Dialog},
+    },
+};
 use std::io;
 use walt_client::{Client, EventStream, Reply};
 

@@ -1,7 +1,9 @@
 //! The events that the server sends while it works, shown to the user.
 
-use crate::error::Failure;
-use crate::ui::{self, Ui};
+use crate::{
+    error::Failure,
+    ui::{self, Ui},
+};
 use std::ops::ControlFlow;
 use walt_api::{Event, FoundImage};
 use walt_client::{Error, EventStream};

@@ -1,7 +1,6 @@
 //! Sets of nodes, for the command that resolves one on this side (`node run`).
 
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use walt_types::node_set::{self, SetError};
 
 /// Names of the nodes in a set, sorted, without duplicates. Asks the server only if the text may name several nodes.

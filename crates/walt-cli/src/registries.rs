@@ -7,12 +7,13 @@
 //!          ask on the terminal ─▶ try ─▶ save in ~/.walt/config ─▶ the action, once more
 //! ```
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::events;
-use crate::terminal::NoEcho;
-use crate::ui;
-use crate::ui::prompt::Dialog;
+use crate::{
+    context::Context,
+    error::Failure,
+    events,
+    terminal::NoEcho,
+    ui::{self, prompt::Dialog},
+};
 use std::collections::BTreeMap;
 use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
 use walt_client::credentials;

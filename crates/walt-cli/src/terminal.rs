@@ -11,9 +11,11 @@
 mod console;
 mod raw;
 
-use crate::error::Failure;
-use crate::stdio::{Input, Output as LocalOutput};
-use crate::ui::{self, Interrupt, Ui};
+use crate::{
+    error::Failure,
+    stdio::{Input, Output as LocalOutput},
+    ui::{self, Interrupt, Ui},
+};
 use console::{ClearFilter, Keys};
 use raw::RawMode;
 use std::io;

@@ -4,8 +4,7 @@ pub mod busy;
 pub mod prompt;
 pub mod table;
 
-use crate::error::Failure;
-use crate::stdio::Input;
+use crate::{error::Failure, stdio::Input};
 use busy::Busy;
 use prompt::{Answer, Dialog};
 use std::io::{self, IsTerminal, Write};

@@ -1,7 +1,9 @@
 //! Terminals over WebSocket: see [`walt_api::term`].
 
-use crate::websocket::{self, Received, Receiver, Sender};
-use crate::{Error, Result, Target};
+use crate::{
+    Error, Result, Target,
+    websocket::{self, Received, Receiver, Sender},
+};
 use hyper::header::HeaderValue;
 use serde::Serialize;
 use walt_api::term::{ClientMessage, MAX_MESSAGE, STDERR, STDIN, STDOUT, ServerMessage};

@@ -1,7 +1,9 @@
 //! Transfers over WebSocket: see [`walt_api::transfer`].
 
-use crate::websocket::{self, Received, Receiver, Sender};
-use crate::{Result, Target};
+use crate::{
+    Result, Target,
+    websocket::{self, Received, Receiver, Sender},
+};
 use hyper::body::Bytes;
 use hyper::header::HeaderValue;
 use walt_api::transfer::{ClientMessage, MAX_FRAME, Open, ServerMessage};

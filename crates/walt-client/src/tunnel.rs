@@ -3,8 +3,7 @@
 //! Only paths below `/v2/` are forwarded: the rest of the API trusts the account that opened the connection, but every
 //! account of this machine can connect to a loopback port. The registry asks for a token.
 
-use crate::Target;
-use crate::http::reuse_or_connect;
+use crate::{Target, http::reuse_or_connect};
 use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;

@@ -1,8 +1,10 @@
 //! Functions that read untrusted bytes, for the fuzzer in `fuzz/` only.
 
-use crate::layer::{import, skeleton};
-use crate::view::file;
-use crate::{Composed, Live, Store, View};
+use crate::{
+    Composed, Live, Store, View,
+    layer::{import, skeleton},
+    view::file,
+};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,8 +1,10 @@
 //! Programs, versions and who may call them.
 
-use crate::rpc::{self, Call, Refusal};
-use crate::vfs::{CallKey, Context};
-use crate::{HandleKey, Vfs, mount, nfs3, nfsacl, portmap};
+use crate::{
+    HandleKey, Vfs, mount, nfs3, nfsacl, portmap,
+    rpc::{self, Call, Refusal},
+    vfs::{CallKey, Context},
+};
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher;
 use std::net::Ipv4Addr;

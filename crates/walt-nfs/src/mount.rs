@@ -1,9 +1,11 @@
 //! MOUNT version 3 (RFC 1813, appendix I).
 
-use crate::dispatch::{Dispatcher, Peer};
-use crate::rpc::{Call, Refusal};
-use crate::xdr::{Reader, Write};
-use crate::{Context, MountStatus, Vfs};
+use crate::{
+    Context, MountStatus, Vfs,
+    dispatch::{Dispatcher, Peer},
+    rpc::{Call, Refusal},
+    xdr::{Reader, Write},
+};
 
 /// Program number.
 pub const PROGRAM: u32 = 100_005;

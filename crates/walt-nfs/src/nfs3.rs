@@ -1,10 +1,12 @@
 //! The 22 procedures of NFS version 3 (RFC 1813, section 3).
 
-use crate::dispatch::{Dispatcher, Peer};
-use crate::rpc::{Call, Refusal};
-use crate::types::put_attr;
-use crate::xdr::{Malformed, Reader, Write};
-use crate::{Attr, Context, CreateHow, Created, Object, SetAttr, Special, Stable, Status, Time, Vfs, Wcc};
+use crate::{
+    Attr, Context, CreateHow, Created, Object, SetAttr, Special, Stable, Status, Time, Vfs, Wcc,
+    dispatch::{Dispatcher, Peer},
+    rpc::{Call, Refusal},
+    types::put_attr,
+    xdr::{Malformed, Reader, Write},
+};
 
 /// Program number.
 pub const PROGRAM: u32 = 100_003;

@@ -5,12 +5,14 @@
 //! still claims to have ACLs and answers "not supported" for each file, and an overlay on top hands that to
 //! every program that another user than root starts. The mount option `noacl` does the same harm.
 
-use crate::dispatch::{Dispatcher, Peer};
-use crate::handle::MAX_HANDLE;
-use crate::rpc::{Call, Refusal};
-use crate::types::put_attr;
-use crate::xdr::{Reader, Write};
-use crate::{Context, Status, Vfs};
+use crate::{
+    Context, Status, Vfs,
+    dispatch::{Dispatcher, Peer},
+    handle::MAX_HANDLE,
+    rpc::{Call, Refusal},
+    types::put_attr,
+    xdr::{Reader, Write},
+};
 
 /// Program number.
 pub const PROGRAM: u32 = 100_227;

@@ -3,8 +3,10 @@
 //! SET, UNSET and CALLIT are refused: nobody registers here, and forwarding calls would let a node
 //! speak with the server's address.
 
-use crate::rpc::{Call, Refusal};
-use crate::xdr::{Reader, Write};
+use crate::{
+    rpc::{Call, Refusal},
+    xdr::{Reader, Write},
+};
 
 /// Program number.
 pub const PROGRAM: u32 = 100_000;

@@ -1,9 +1,8 @@
 //! READDIR and READDIRPLUS: as many names as the client has room for.
 
-use crate::dispatch::Dispatcher;
-use crate::types::put_attr;
-use crate::xdr::Write;
-use crate::{Attr, Context, DirEntry, Object, Status, Vfs};
+use crate::{
+    Attr, Context, DirEntry, Object, Status, Vfs, dispatch::Dispatcher, types::put_attr, xdr::Write,
+};
 
 /// Largest reply, whatever the client asks for, in bytes.
 const MAX_REPLY: u32 = crate::nfs3::MAX_TRANSFER;

@@ -1,7 +1,8 @@
 //! What a back end has to offer.
 
-use crate::rpc::Groups;
-use crate::{Attr, CreateHow, FsStat, MountStatus, Object, SetAttr, Special, Stable, Status, Time, Wcc};
+use crate::{
+    Attr, CreateHow, FsStat, MountStatus, Object, SetAttr, Special, Stable, Status, Time, Wcc, rpc::Groups,
+};
 use std::net::Ipv4Addr;
 
 /// Result of an NFS procedure.

@@ -1,19 +1,18 @@
 //! Start of the server: state, recovery, adoption, services, and its end.
 
-use crate::actions;
-use crate::base::{
-    ports::{NFS_PORT, PORTMAP_PORT},
-    programs::find_program,
-    sockets::{bound, listen},
-};
 use crate::{
-    actions::app::App,
-    base::{config::Config, recent_log, state_lock::StateLock},
-    edge::{api, dns, exports, link, netboot},
-    services::{
-        images::{self},
-        network, nodes, sessions,
+    actions::{self, app::App},
+    base::{
+        config::Config,
+        db::blocking,
+        ports::{NFS_PORT, PORTMAP_PORT},
+        programs::find_program,
+        recent_log,
+        sockets::{bound, listen},
+        state_lock::StateLock,
     },
+    edge::{api, dns, exports, link, netboot},
+    services::{images, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
 use socket2::Type;
@@ -72,14 +71,14 @@ fn check_programs(config: &Config) -> Result<()> {
 }
 
 async fn serve(app: Arc<App>) -> Result<()> {
-    crate::base::db::blocking(|| sessions::users::probe(app.sessions()));
+    blocking(|| sessions::users::probe(app.sessions()));
     let container_dns = dns::Sockets::bind_containers(&app);
     network::up(app.base())?;
     let nfs_listener = listen(app.config(), NFS_PORT, "NFS")?;
     let link_listener = listen(app.config(), link::PORT, "the node link")?;
     actions::session_save::recover(&app).await.context("recovery of sessions")?;
     actions::build::sweep(&app).await;
-    crate::base::db::blocking(|| images::recipe::sweep(app.config()));
+    blocking(|| images::recipe::sweep(app.config()));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -113,7 +112,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
 async fn watch_firewalls(app: Arc<App>) {
     loop {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
-        if let Err(e) = crate::base::db::blocking(|| network::beside_foreign_firewalls(app.config())) {
+        if let Err(e) = blocking(|| network::beside_foreign_firewalls(app.config())) {
             tracing::warn!("{e:#}");
         }
     }

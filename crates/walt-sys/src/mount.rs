@@ -4,8 +4,10 @@
 //! link (or, with mapped numbers, one mount) per layer: the option string is limited to one page, and a colon
 //! in a path would separate layers.
 
-use crate::userns::{Namespaces, attach_mapped, become_for_files};
-use crate::{During, Error, Result};
+use crate::{
+    During, Error, Result,
+    userns::{Namespaces, attach_mapped, become_for_files},
+};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use std::collections::HashSet;

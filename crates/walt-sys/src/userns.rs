@@ -14,8 +14,10 @@
 //! Limits: Linux 5.19 (idmapped mounts below overlayfs) and a filesystem with idmapped mounts (ext4, xfs, btrfs,
 //! f2fs; zfs since 2.2). [`probe`] finds out.
 
-use crate::mount::{self, Overlay};
-use crate::{During, Error, Result, checked};
+use crate::{
+    During, Error, Result, checked,
+    mount::{self, Overlay},
+};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 use std::ffi::{CStr, CString};
 use std::fs::File;

@@ -1,7 +1,6 @@
 //! A real server on temporary paths.
 
-use crate::slot::Slot;
-use crate::{Api, Terminal, images, programs, target, until};
+use crate::{Api, Terminal, images, programs, slot::Slot, target, until};
 use serde_json::json;
 use std::ffi::OsStr;
 use std::fs::{self, File};

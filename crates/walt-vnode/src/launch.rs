@@ -1,9 +1,12 @@
 //! Starting qemu, finding it again, ending it.
 
-use crate::console::Log;
-use crate::qemu::{self, Acceleration, Descriptors, VmSpec};
-use crate::qmp::Qmp;
-use crate::{Error, QMP_TIMEOUT, Result, START_TIMEOUT, STOP_TIMEOUT, failed};
+use crate::{
+    Error, QMP_TIMEOUT, Result, START_TIMEOUT, STOP_TIMEOUT,
+    console::Log,
+    failed,
+    qemu::{self, Acceleration, Descriptors, VmSpec},
+    qmp::Qmp,
+};
 use command_fds::CommandFdExt;
 use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::{DirBuilder, File, OpenOptions};

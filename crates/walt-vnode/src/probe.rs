@@ -4,9 +4,11 @@
 //!
 //! The verdict holds for one kernel and one qemu: [`key`] names the pair, and the caller keeps the verdict under it.
 
-use crate::launch::{Account, BootFiles, Launch, launch, may_use_kvm};
-use crate::qemu::{Acceleration, BootMethod, MANUFACTURER, PRODUCT, VmSpec};
-use crate::{Result, failed};
+use crate::{
+    Result, failed,
+    launch::{Account, BootFiles, Launch, launch, may_use_kvm},
+    qemu::{Acceleration, BootMethod, MANUFACTURER, PRODUCT, VmSpec},
+};
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;

@@ -172,7 +172,9 @@ fn builds_start_from_images_of_registries() {
     assert!(said.contains(", as pulled by an earlier build\n"), "{said}");
     for (user, flags) in [(ANN, &["--pull"][..]), (BOB, &[])] {
         let failed = build(&server, user, &text, flags);
-        for part in ["down: cannot reach the registry 127.0.0.1:1", &format!("lab: cannot reach the registry {host}")] {
+        for part in
+            ["down: cannot reach the registry 127.0.0.1:1", &format!("lab: cannot reach the registry {host}")]
+        {
             assert!(failed.err.contains(part), "{failed:?}");
         }
         assert_eq!(failed.err.matches("Ignoring down").count(), 1, "{failed:?}");

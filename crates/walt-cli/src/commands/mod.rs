@@ -9,8 +9,7 @@ mod options;
 mod proxy;
 mod registry;
 
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Subcommand;
 
 /// Categories, in the order of the help.

@@ -1,7 +1,9 @@
 //! `walt proxy`: the far end of `WALT_SERVER=ssh://…`.
 
-use crate::error::Failure;
-use crate::stdio::{Input, Output};
+use crate::{
+    error::Failure,
+    stdio::{Input, Output},
+};
 use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use walt_client::{Connection, Target};

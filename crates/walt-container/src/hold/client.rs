@@ -4,8 +4,7 @@ use super::SOCKET;
 use super::protocol::{
     DATA_MAX, Event, Kind, Request, VERSION, parse, read_frame, write_frame, write_message,
 };
-use crate::session::State;
-use crate::{Error, Result};
+use crate::{Error, Result, session::State};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};

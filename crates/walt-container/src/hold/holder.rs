@@ -3,11 +3,13 @@
 use super::console::Console;
 use super::output::Output;
 use super::{SOCKET, client::short, life, serve};
-use crate::bundle::{Facts, RUN_TMPFS, runtime::Runtime};
-use crate::emulation::Emulation;
-use crate::session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, State};
-use crate::setup::{self, Isolation, Link, open_in, path_of};
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    bundle::{Facts, RUN_TMPFS, runtime::Runtime},
+    emulation::Emulation,
+    session::{HoldSpec, Mode, Phase, SPEC_VERSION, SessionDir, State},
+    setup::{self, Isolation, Link, open_in, path_of},
+};
 use rustix::fs::FlockOperation;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};

@@ -8,10 +8,15 @@ use super::client::short;
 use super::console::{Console, ShellStreams};
 use super::holder::{Child, Holder};
 use super::serve::is_simple;
-use crate::bundle::runtime::{CONFIG, Runtime, Streams};
-use crate::bundle::{self, NOTIFY_SOCKET};
-use crate::session::{HoldSpec, Mode, Phase, Tty};
-use crate::{Error, Result, setup};
+use crate::{
+    Error, Result,
+    bundle::{
+        self, NOTIFY_SOCKET,
+        runtime::{CONFIG, Runtime, Streams},
+    },
+    session::{HoldSpec, Mode, Phase, Tty},
+    setup,
+};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;

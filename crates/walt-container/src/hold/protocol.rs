@@ -4,8 +4,7 @@
 //! [`Kind::Message`] are JSON; unknown fields are ignored, so that either side may be the newer one within
 //! one version.
 
-use crate::session::State;
-use crate::{Error, Result};
+use crate::{Error, Result, session::State};
 use serde::{Deserialize, Serialize};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

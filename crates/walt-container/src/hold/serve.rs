@@ -4,8 +4,10 @@ use super::console::Input;
 use super::holder::Holder;
 use super::life;
 use super::protocol::{Event, Kind, Request, VERSION, parse, read_frame, write_frame, write_message};
-use crate::session::{Mode, Phase};
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    session::{Mode, Phase},
+};
 use std::rc::Rc;
 use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};

@@ -1,8 +1,7 @@
 //! What RFC 1813 promises of `/persist`, through the back end as the dispatcher calls it.
 
 use super::{MAX_EXPORTS, MAX_OPEN_FILES};
-use crate::view::ReadView;
-use crate::{Backend, Config, Durability, Exports, MountError, MountKind, serve};
+use crate::{Backend, Config, Durability, Exports, MountError, MountKind, serve, view::ReadView};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,8 +1,7 @@
 //! What one node can take of the server, over real connections.
 
 use super::*;
-use crate::view::ReadView;
-use crate::{Durability, Export, MountError, MountKind};
+use crate::{Durability, Export, MountError, MountKind, view::ReadView};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Instant;

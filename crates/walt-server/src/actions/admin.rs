@@ -4,6 +4,7 @@ use crate::{
     actions::app::App,
     base::{
         config::Config,
+        db::blocking,
         events::Events,
         failure::{Outcome, unusable},
         state_lock::StateLock,
@@ -32,8 +33,7 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
             events.busy(format!("Importing {name}")).await;
             let _housekeeping = app.images().housekeeping_on_drop();
             let _writing = app.images().writing().await;
-            let imported =
-                crate::base::db::blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
+            let imported = blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
             Ok(true)

@@ -10,11 +10,10 @@
 //! everything that a killed server left is reported; the next start removes it. Nothing is written.
 
 use crate::{
-    actions::admin::runtime,
-    actions::app::App,
+    actions::{admin::runtime, app::App},
     base::{
         config::Config,
-        db::{Db, NodeRow, RefRow, SessionRow},
+        db::{Db, NodeRow, RefRow, SessionRow, blocking},
         failure::Outcome,
         state_lock::StateLock,
     },
@@ -41,7 +40,7 @@ const TRANSITION: Duration = Duration::from_secs(60);
 /// Inspects the store of this server while nobody writes to it.
 pub async fn inspect_running(app: &App) -> Outcome<StoreLook> {
     let _exclusive = app.images().exclusive().await;
-    Ok(crate::base::db::blocking(|| inspect(app.store(), app.db(), app.images().pins()))?)
+    Ok(blocking(|| inspect(app.store(), app.db(), app.images().pins()))?)
 }
 
 /// Inspects the store. Nobody may write to it meanwhile.

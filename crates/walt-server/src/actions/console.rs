@@ -1,6 +1,5 @@
 //! `walt node console`: output comes from qemu's log file, input goes through its socket.
 
-use crate::services::nodes::vnode;
 use crate::{
     actions::app::App,
     base::{
@@ -8,6 +7,7 @@ use crate::{
         failure::{Outcome, refused},
         terminal::{FromClient, Input, ToClient},
     },
+    services::nodes::vnode,
 };
 use std::time::Duration;
 use walt_api::term::{STDOUT, ServerMessage};

@@ -7,16 +7,16 @@ use crate::{
     base::{
         events::Events,
         failure::{Outcome, refused},
+        registry_config::{Kind, RegistryConfig},
     },
-    services::images::LABEL_MODELS,
-};
-use crate::{
-    base::registry_config::{Kind, RegistryConfig},
-    services::registries::{
-        error,
-        hub::{self, Metadata, Published},
-        links::{path_part, tag_ok},
-        open,
+    services::{
+        images::LABEL_MODELS,
+        registries::{
+            error,
+            hub::{self, Metadata, Published},
+            links::{path_part, tag_ok},
+            open,
+        },
     },
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};

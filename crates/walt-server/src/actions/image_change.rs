@@ -6,9 +6,12 @@
 //! ImageChange::publish   notes for the user; the reference points to the new image; nodes that use it reboot
 //! ```
 
-use crate::actions::publish_ref::{Consent, Target, reboot_warning};
 use crate::{
-    actions::{app::App, node_program::NodeProgram},
+    actions::{
+        app::App,
+        node_program::NodeProgram,
+        publish_ref::{Consent, Target, reboot_warning},
+    },
     base::{
         db::{By, blocking},
         events::Events,

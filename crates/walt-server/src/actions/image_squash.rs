@@ -1,13 +1,15 @@
 //! `walt image squash`: merges all layers of an image into one.
 
-use crate::actions::publish_ref::Consent;
-use crate::actions::publish_ref::{Target, reboot_warning};
 use crate::{
-    actions::app::App,
+    actions::{
+        app::App,
+        publish_ref::{Consent, Target, reboot_warning},
+    },
     base::{
-        db::By,
+        db::{By, blocking},
         events::Events,
         failure::{Outcome, not_found},
+        time,
     },
     services::images::history_entry,
 };
@@ -47,11 +49,11 @@ pub async fn squash(
     let _housekeeping = app.images().housekeeping_on_drop();
     let mut pinned = app.images().pins().begin();
     let by = By::new(caller, format!("walt image squash {}", target.reference.image()));
-    let created = crate::base::time::now() as i64;
+    let created = time::now() as i64;
     let image = {
         let _writing = app.images().writing().await;
         let client = events.clone();
-        let made = crate::base::db::blocking(|| -> walt_images::Result<_> {
+        let made = blocking(|| -> walt_images::Result<_> {
             let squash = || app.store().squash(&*app.store().view(&layers, None)?);
             let layer = cancel::when(move || client.is_gone(), squash)?;
             let history = history_entry(&by, created);

@@ -1,16 +1,16 @@
 //! `walt image history|rollback|prune|diff`: the versions of an image.
 
-use crate::actions::publish_ref::Consent;
 use crate::{
-    actions::app::App,
+    actions::{
+        app::App,
+        publish_ref::{Consent, Target, reboot_warning},
+    },
     base::{
         db::{By, HistoryRow, RefRow, blocking},
         events::Events,
         failure::{Outcome, bad_request, not_found, refused, refused_hint},
+        time,
     },
-};
-use crate::{
-    actions::publish_ref::{Target, reboot_warning},
     services::images::{self, own_reference},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -36,7 +36,7 @@ pub fn history(app: &App, caller: &UserName, name: &str) -> Outcome<ImageHistory
         versions.push(ImageVersion {
             version: row.version,
             current: row.version == rows[0].version,
-            since: crate::base::time::local_time(row.since),
+            since: time::local_time(row.since),
             user: row.by.user.clone(),
             command: row.by.command.clone(),
             id: row.image_id.oci(),

@@ -1,8 +1,11 @@
 //! `walt node boot|acquire|release`: which image nodes boot.
 
-use crate::actions::node_actions::{Request, names_of};
 use crate::{
-    actions::{publish_ref::incompatible, reboot::reboot_nodes},
+    actions::{
+        node_actions::{Request, names_of},
+        publish_ref::incompatible,
+        reboot::reboot_nodes,
+    },
     base::{
         db::NodeRow,
         failure::{Outcome, bad_request, refused},

@@ -1,9 +1,11 @@
 //! `walt node config`: settings of nodes.
 
-use crate::actions::node_actions::Request;
-use crate::base::{
-    db::NodeRow,
-    failure::{Outcome, bad_request},
+use crate::{
+    actions::node_actions::Request,
+    base::{
+        db::NodeRow,
+        failure::{Outcome, bad_request},
+    },
 };
 use std::collections::BTreeMap;
 use walt_core::{ownership::Demand, sentences, settings};

@@ -1,10 +1,12 @@
 //! `walt node create`: virtual nodes.
 
-use crate::actions::node_actions::Request;
 use crate::{
+    actions::node_actions::Request,
     base::{
         db::{LeaseRow, NodeRow},
         failure::{Outcome, bad_request, refused, refused_hint},
+        random::random_uuid,
+        time,
     },
     services::{images, nodes::vnode},
 };
@@ -79,7 +81,7 @@ impl Request<'_> {
     fn new_row(&self, name: NodeName, model: Model, image: ImageRef) -> Outcome<NodeRow> {
         let (rows, leases) = self.app.db().with(|c| Ok((NodeRow::all(c)?, LeaseRow::all(c)?)))?;
         let net = self.app.config().network.walt_net.ip;
-        let now = crate::base::time::now() as u64;
+        let now = time::now() as u64;
         let leased: HashSet<Ipv4Addr> = leases.iter().filter(|l| l.ends > now).map(|l| l.ip).collect();
         let ip = net
             .stations()
@@ -92,7 +94,7 @@ impl Request<'_> {
             if rows.iter().all(|r| r.mac != mac) {
                 let facts = NodeFacts { name, model, image, is_virtual: true };
                 let life = walt_core::life::Life::default();
-                return Ok(NodeRow { mac, facts, ip, uuid: crate::base::random::random_uuid(), life });
+                return Ok(NodeRow { mac, facts, ip, uuid: random_uuid(), life });
             }
         }
         Err(refused("found no free Ethernet address; try again"))

@@ -6,12 +6,12 @@ use crate::{
         db::BlobRow,
         events::Events,
         failure::{Outcome, bad_request, refused_hint},
+        registry_config::{Kind, RegistryConfig},
     },
-    services::images::own_reference,
-};
-use crate::{
-    base::registry_config::{Kind, RegistryConfig},
-    services::registries::{error, find, hub, links::path_part, open, pull::report_progress},
+    services::{
+        images::own_reference,
+        registries::{error, find, hub, links::path_part, open, pull::report_progress},
+    },
 };
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use std::sync::Arc;

@@ -11,16 +11,13 @@
 //! If the reference already points to the image, nothing changes, and the result says so.
 
 use crate::{
-    actions::app::App,
+    actions::{app::App, reboot::announce_and_reboot},
     base::{
         db::{By, NodeRow, RefRow},
         events::Events,
         failure::{Outcome, refused},
+        state::Decision,
     },
-};
-use crate::{
-    actions::reboot::announce_and_reboot,
-    base::state::Decision,
     services::images::{labels, own_reference},
 };
 use rusqlite::Connection;

@@ -5,11 +5,9 @@ use crate::{
     base::{
         db::NodeRow,
         events::Events,
-        failure::{Failure, Outcome},
+        failure::{Failure, Outcome, not_found},
+        time,
     },
-};
-use crate::{
-    base::failure::not_found,
     services::nodes::{boot_timeout, hub::update_life},
 };
 use futures_util::{StreamExt, stream};
@@ -97,7 +95,7 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
     }
     app.nodes().hub().command(node.mac, None, "REBOOT").await?;
     update_life(app.nodes(), node.mac, |life| {
-        life.start(crate::base::time::now());
+        life.start(time::now());
         true
     })
     .map(drop)
@@ -119,7 +117,7 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
                 .with(|c| NodeRow::by_mac(c, *mac))?
                 .ok_or_else(|| not_found("a node was removed while waiting for it to boot"))?;
             let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);
-            match row.life.phase(crate::base::time::now(), timeout) {
+            match row.life.phase(time::now(), timeout) {
                 Phase::Booted(seconds) => booted.push((row.facts.name, seconds)),
                 _ => waiting.push(row.facts.name.to_string()),
             }

@@ -2,15 +2,19 @@
 
 use crate::{
     actions::app::App,
-    base::{db::RefRow, events::Events, failure::Outcome},
-    services::images::labels::{self, LABEL_MINVERSION, LABEL_MODELS},
-};
-use crate::{
-    base::registry_config::{Kind, RegistryConfig},
-    services::registries::{
-        REGISTRY_TIMEOUT, docker, hub, ignored_note,
-        links::{Link, path_part, tag_ok},
-        open_impatient, with_time_limit,
+    base::{
+        db::RefRow,
+        events::Events,
+        failure::Outcome,
+        registry_config::{Kind, RegistryConfig},
+    },
+    services::{
+        images::labels::{self, LABEL_MINVERSION, LABEL_MODELS},
+        registries::{
+            REGISTRY_TIMEOUT, docker, hub, ignored_note,
+            links::{Link, path_part, tag_ok},
+            open_impatient, with_time_limit,
+        },
     },
 };
 use futures_util::{FutureExt, StreamExt, stream};

@@ -6,18 +6,21 @@
 //! the reference to the new image and ends the session. Only then the session is saved. After a crash before the
 //! record, the session can be resumed; after a crash behind it, [`recover`] completes the save.
 
-use crate::services::sessions::{dir_of, drop_session, of_image, own};
 use crate::{
-    actions::app::App,
-    actions::{publish_ref::Target, reboot::announce_and_reboot},
-    base::state::Decision,
+    actions::{app::App, publish_ref::Target, reboot::announce_and_reboot},
     base::{
         db::{By, Committing, RefRow, SessionRow, blocking},
         events::Events,
         fail_points,
         failure::{Failure, Outcome, refused},
+        files::remove_tree,
+        state::Decision,
+        time,
     },
-    services::images::{history_entry, own_reference, squashed_note},
+    services::{
+        images::{history_entry, own_reference, squashed_note},
+        sessions::{dir_of, drop_session, of_image, own},
+    },
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -134,7 +137,7 @@ async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {
         Prepared::Layer { info, .. } => info,
     };
     fail_points::point("save-prepared");
-    let created = crate::base::time::now() as i64;
+    let created = time::now() as i64;
     let by = By::new(&plan.row.user, command_of(&plan.row.image));
     let history = history_entry(&by, created);
     config.created.clone_from(&history.created);
@@ -188,9 +191,7 @@ fn finish(app: &App, row: &SessionRow, commit: &Committing, _decision: &Decision
     })?;
     fail_points::point("save-referenced");
     // The session has ended; housekeeping would remove its directory too.
-    if let Err(e) = blocking(|| {
-        crate::base::files::remove_tree(&crate::services::sessions::dir_of(app.sessions(), &row.id))
-    }) {
+    if let Err(e) = blocking(|| remove_tree(&crate::services::sessions::dir_of(app.sessions(), &row.id))) {
         tracing::warn!("{e:#}");
     }
     Ok(())

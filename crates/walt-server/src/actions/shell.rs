@@ -1,6 +1,5 @@
 //! Opens sessions, attaches to them, and relays bytes between their holders and clients.
 
-use crate::services::sessions::{dir_of, drop_session, of_image, users};
 use crate::{
     actions::app::App,
     base::{
@@ -8,12 +7,14 @@ use crate::{
         fail_points,
         failure::{Failure, Outcome, refused, refused_hint},
         files::{new_dir, remove_tree},
+        random::random_uuid,
         terminal::{FromClient, Input, ToClient},
+        time,
     },
-    services::sessions,
     services::{
         images::{self, platform},
         network,
+        sessions::{self, dir_of, drop_session, of_image, users},
     },
 };
 use anyhow::Context;
@@ -60,9 +61,9 @@ pub async fn shell(
         }
         row
     };
-    app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    app.db().with(|c| SessionRow::touch(c, &row.id, time::now() as i64))?;
     let status = attach(app, &row, open.tty.as_ref(), &to, &mut from).await;
-    app.db().with(|c| SessionRow::touch(c, &row.id, crate::base::time::now() as i64))?;
+    app.db().with(|c| SessionRow::touch(c, &row.id, time::now() as i64))?;
     status
 }
 
@@ -93,9 +94,9 @@ async fn record_session(
     let taken: BTreeSet<u32> = app.db().with(SessionRow::all)?.iter().map(|s| s.slot).collect();
     // Invariant: the set is finite.
     let slot = (0..).find(|slot| !taken.contains(slot)).expect("a free slot");
-    let now = crate::base::time::now() as i64;
+    let now = time::now() as i64;
     let row = SessionRow {
-        id: crate::base::random::random_uuid(),
+        id: random_uuid(),
         user: user.clone(),
         image: image.clone(),
         image_id: found.image_id,

@@ -1,12 +1,11 @@
 //! `walt-server status`: the status of the server, from the server, or from its state if none is running.
 
 use crate::{
-    actions::app::App,
-    actions::{admin::runtime, check_store::must_have_state},
+    actions::{admin::runtime, app::App, check_store::must_have_state},
     base::{
         config::Config,
         db::{Db, NodeRow, RefRow, SessionRow},
-        recent_log,
+        recent_log, time,
     },
     services::{network, nodes, sessions},
 };
@@ -28,8 +27,8 @@ pub fn of(app: &App) -> Result<Status> {
     let mut status = from_state(app.config(), app.db(), app.store())?;
     status.running = true;
     status.version = Some(env!("CARGO_PKG_VERSION").into());
-    status.since = Some(crate::base::time::local_time(app.process().started()));
-    status.uptime = Some((crate::base::time::now() - app.process().started() as f64).max(0.0) as u64);
+    status.since = Some(time::local_time(app.process().started()));
+    status.uptime = Some((time::now() - app.process().started() as f64).max(0.0) as u64);
     status.user_namespaces = app.sessions().user_namespaces().cloned();
     status.ports_missing = app.base().ports_missing().list();
     status.errors = recent_log::entries();
@@ -44,7 +43,7 @@ fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
     let mut counts = NodeCounts { total: rows.len(), ..NodeCounts::default() };
     for row in &rows {
         let timeout = nodes::boot_timeout(settings.get(&row.mac).unwrap_or(&none));
-        *match row.life.phase(crate::base::time::now(), timeout) {
+        *match row.life.phase(time::now(), timeout) {
             Phase::Off => &mut counts.off,
             Phase::Booting(_) => &mut counts.booting,
             Phase::Booted(_) => &mut counts.booted,

@@ -10,25 +10,25 @@
 //! there is no await between the publication and the reboot, which is a task of its own.
 
 use crate::{
-    actions::app::App,
     actions::{
+        app::App,
+        publish::repository_of,
         publish_ref::{Target, publish_refs},
         reboot::reboot_users,
     },
     base::{
-        db::{By, NodeRow, RefRow},
+        db::{By, NodeRow, RefRow, blocking},
         events::Events,
         failure::{Outcome, refused, unusable},
+        registry_config::{Kind, RegistryConfig},
     },
-    services::images::{
-        default_image::{self, RecipeStatus, Stored, UPDATE_COMMAND},
-        recipe,
+    services::{
+        images::{
+            default_image::{self, RecipeStatus, Stored, UPDATE_COMMAND},
+            recipe,
+        },
+        registries::{ignored_note, links::Link, open_impatient, pull, with_time_limit},
     },
-};
-use crate::{
-    actions::publish::repository_of,
-    base::registry_config::{Kind, RegistryConfig},
-    services::registries::{ignored_note, links::Link, open_impatient, pull, with_time_limit},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -182,7 +182,7 @@ impl Update<'_> {
         self.events.busy(format!("Importing {name}")).await;
         let _housekeeping = app.images().housekeeping_on_drop();
         let _writing = app.images().writing().await;
-        let stored = crate::base::db::blocking(|| default_image::store(app.images(), name, &made.results()));
+        let stored = blocking(|| default_image::store(app.images(), name, &made.results()));
         let (Stored { image, created }, _) = stored.map_err(unusable)?;
         let by = By::new(self.caller, UPDATE_COMMAND);
         let users = publish_refs(app, &targets, image, created, &by).await?;

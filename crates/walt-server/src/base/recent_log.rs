@@ -1,5 +1,6 @@
 //! The last warnings and errors, for `walt-server status`: a ring buffer in memory, filled by a tracing layer.
 
+use crate::base::time;
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -32,7 +33,7 @@ impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
         event.record(&mut text);
         let message = format!("{}{}", text.message, text.fields).chars().take(MAX_MESSAGE).collect();
         let mut ring = RING.lock();
-        add(&mut ring, crate::base::time::now() as i64, *event.metadata().level(), message);
+        add(&mut ring, time::now() as i64, *event.metadata().level(), message);
     }
 }
 
@@ -55,7 +56,7 @@ pub fn entries() -> Vec<LogEntry> {
     let ring = RING.lock();
     ring.iter()
         .map(|entry| LogEntry {
-            time: crate::base::time::local_time(entry.time),
+            time: time::local_time(entry.time),
             level: if entry.level == Level::ERROR { "error" } else { "warning" }.into(),
             message: entry.message.clone(),
             times: entry.times,

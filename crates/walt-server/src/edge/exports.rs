@@ -3,14 +3,15 @@
 //! A node may read the views granted to it, and its own `/persist`. Grants are in the database, and cached by address
 //! until the node changes.
 
-use crate::services::nodes::grants::{Granted, ServedView, load};
 use crate::{
     actions::app::App,
     base::{
         db::{NodeRow, blocking},
         failure::Failure,
         ports::NFS_PORT,
+        time,
     },
+    services::nodes::grants::{Granted, ServedView, load},
 };
 use anyhow::{Context, Result};
 use std::{
@@ -45,7 +46,7 @@ impl NodeExports {
         let writing = self.0.images().writing_now_blocking();
         let view = self.0.images().view_for(node, &writing)?;
         // Recorded before the answer: from now on the view is kept, even if the image is removed.
-        self.0.db().with(|c| NodeRow::grant(c, node.mac, view.id(), crate::base::time::now() as i64))?;
+        self.0.db().with(|c| NodeRow::grant(c, node.mac, view.id(), time::now() as i64))?;
         Ok(view)
     }
 

@@ -17,8 +17,12 @@
 //!
 //! A node is identified by its address; packet filter and permanent neighbours tie addresses to nodes.
 
-use crate::services::nodes::hub::{LinkCommand, update_life};
-use crate::{actions::app::App, base::db::NodeRow, edge::peers::LimitedListener};
+use crate::{
+    actions::app::App,
+    base::{db::NodeRow, time},
+    edge::peers::LimitedListener,
+    services::nodes::hub::{LinkCommand, update_life},
+};
 use anyhow::{Context, Result, bail};
 use std::{
     collections::HashMap,
@@ -159,7 +163,7 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
         writer.write_all(b"GONE\n").await?;
         return Ok(());
     }
-    let current = update_life(app.nodes(), mac, |life| life.hello(&hello.boot_id, crate::base::time::now()))?;
+    let current = update_life(app.nodes(), mac, |life| life.hello(&hello.boot_id, time::now()))?;
     if current && let Some(view) = &hello.view {
         app.db().with(|c| NodeRow::keep_grant(c, mac, view))?;
         app.nodes().grants().forget(ip);
@@ -167,14 +171,13 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     if current && let Some(uptime) = hello.uptime {
         crate::services::nodes::sweep::after_boot(app.nodes(), mac, &hello.boot_id, uptime);
     }
-    let welcome =
-        format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), crate::base::time::now() as u64);
+    let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), time::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
     let mut link = app.nodes().hub().register(mac, &hello.boot_id);
     let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
     if app.nodes().hub().unregister(mac, link.serial) {
         update_life(app.nodes(), mac, |life| {
-            life.lost(&hello.boot_id, crate::base::time::now());
+            life.lost(&hello.boot_id, time::now());
             true
         })?;
     }
@@ -232,7 +235,7 @@ fn handle_line(
     match parse_line(line)? {
         NodeLine::Beat => {}
         NodeLine::Booted => {
-            if update_life(app.nodes(), mac, |life| life.report_booted(boot_id, crate::base::time::now()))? {
+            if update_life(app.nodes(), mac, |life| life.report_booted(boot_id, time::now()))? {
                 let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
                 let nfs_calls = node.zip(app.nodes().nfs()).map(|(node, nfs)| nfs.calls(node.ip));
                 // `nfs_calls` counts from the creation of the node or the start of this server.

@@ -4,8 +4,7 @@ mod fix_image_owner;
 mod update_default_images;
 mod update_hub_meta;
 
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Subcommand;
 
 /// Commands of the category, sorted by name.

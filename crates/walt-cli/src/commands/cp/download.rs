@@ -2,9 +2,11 @@
 
 use super::local::{show, trimmed};
 use super::transfer::{QUEUE, Transfer, finish_progress, run_confirmed, show_message};
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui::{self, Ui};
+use crate::{
+    context::Context,
+    error::Failure,
+    ui::{self, Ui},
+};
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};

@@ -11,9 +11,7 @@ mod local;
 mod transfer;
 mod upload;
 
-use crate::commands::options::Confirmed;
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{commands::options::Confirmed, context::Context, error::Failure};
 use clap::Args;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

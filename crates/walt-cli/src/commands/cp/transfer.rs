@@ -1,10 +1,12 @@
 //! One copy over an open connection: the server's messages, the user's signals, and the progress shown.
 
-use crate::confirm::{Attempt, confirmed};
-use crate::context::Context;
-use crate::error::Failure;
-use crate::events;
-use crate::ui::{self, Interrupt, Ui};
+use crate::{
+    confirm::{Attempt, confirmed},
+    context::Context,
+    error::Failure,
+    events,
+    ui::{self, Interrupt, Ui},
+};
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::pin::Pin;

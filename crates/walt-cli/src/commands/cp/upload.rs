@@ -2,9 +2,7 @@
 
 use super::local::{show, trimmed};
 use super::transfer::{QUEUE, Transfer, Upload, run_confirmed, show_message};
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
+use crate::{context::Context, error::Failure, ui};
 use std::cell::Cell;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;

@@ -1,8 +1,6 @@
 //! `walt help list`
 
-use crate::error::Failure;
-use crate::topics;
-use crate::ui;
+use crate::{error::Failure, topics, ui};
 use clap::Args;
 
 /// `walt help list`

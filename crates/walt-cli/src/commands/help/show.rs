@@ -1,8 +1,6 @@
 //! `walt help show`
 
-use crate::error::Failure;
-use crate::topics;
-use crate::ui;
+use crate::{error::Failure, topics, ui};
 use clap::Args;
 use std::io::{IsTerminal, Write};
 use std::process::{Command as Program, Stdio};

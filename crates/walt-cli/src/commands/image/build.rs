@@ -2,13 +2,15 @@
 
 mod context;
 
-use crate::commands::options::Confirmed;
-use crate::confirm::{Attempt, confirmed};
-use crate::context::Context;
-use crate::error::Failure;
-use crate::registries;
-use crate::stdio::Output as LocalOutput;
-use crate::ui;
+use crate::{
+    commands::options::Confirmed,
+    confirm::{Attempt, confirmed},
+    context::Context,
+    error::Failure,
+    registries,
+    stdio::Output as LocalOutput,
+    ui,
+};
 use clap::{ArgGroup, Args};
 use context::BuildContext;
 use std::collections::BTreeMap;

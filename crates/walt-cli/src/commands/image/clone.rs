@@ -1,9 +1,6 @@
 //! `walt image clone`
 
-use crate::commands::options::Confirmed;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::registries;
+use crate::{commands::options::Confirmed, context::Context, error::Failure, registries};
 use clap::Args;
 use walt_api::ImageAction;
 

@@ -1,8 +1,6 @@
 //! `walt image diff`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
+use crate::{context::Context, error::Failure, ui};
 use clap::Args;
 use walt_api::versions::{FileChange, FileDifference, ImageDiff};
 

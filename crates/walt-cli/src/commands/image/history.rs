@@ -1,10 +1,10 @@
 //! `walt image history`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
-use crate::ui::bytes;
-use crate::ui::table::table;
+use crate::{
+    context::Context,
+    error::Failure,
+    ui::{self, bytes, table::table},
+};
 use clap::Args;
 use walt_api::versions::ImageHistory;
 

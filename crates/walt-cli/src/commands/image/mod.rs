@@ -16,8 +16,7 @@ mod show;
 mod squash;
 
 use super::cp::{self, Entity};
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Subcommand;
 
 /// Commands of the category, in the order of the help.

@@ -1,8 +1,6 @@
 //! `walt image publish`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::registries;
+use crate::{context::Context, error::Failure, registries};
 use clap::Args;
 use walt_api::ImageAction;
 

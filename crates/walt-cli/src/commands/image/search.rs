@@ -1,11 +1,14 @@
 //! `walt image search`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::events;
-use crate::registries;
-use crate::ui;
-use crate::ui::table::{compact_models, table};
+use crate::{
+    context::Context,
+    error::Failure,
+    events, registries,
+    ui::{
+        self,
+        table::{compact_models, table},
+    },
+};
 use clap::Args;
 use walt_api::{FoundImage, ImageAction};
 

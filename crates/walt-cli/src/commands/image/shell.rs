@@ -2,15 +2,19 @@
 
 mod save_prompt;
 
-use crate::action::Action;
-use crate::commands::options::Confirmed;
-use crate::confirm::Attempt;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::events;
-use crate::terminal::{self, End, Mode};
-use crate::ui;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::{
+    action::Action,
+    commands::options::Confirmed,
+    confirm::Attempt,
+    context::Context,
+    error::Failure,
+    events,
+    terminal::{self, End, Mode},
+    ui::{
+        self,
+        prompt::{Answer, Dialog},
+    },
+};
 use clap::Args;
 use save_prompt::Session;
 use std::io;

@@ -1,9 +1,13 @@
 //! `walt image show`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
-use crate::ui::table::{compact_models, own_name, section, truth};
+use crate::{
+    context::Context,
+    error::Failure,
+    ui::{
+        self,
+        table::{compact_models, own_name, section, truth},
+    },
+};
 use clap::Args;
 use walt_api::{Image, ImageList};
 use walt_types::PLATFORM_USER;

@@ -1,9 +1,11 @@
 //! Opening a terminal on one node, for `shell`, `run`, `console` and `ping`.
 
-use crate::confirm::{Attempt, confirmed};
-use crate::context::Context;
-use crate::error::Failure;
-use crate::terminal::{self, End, Mode};
+use crate::{
+    confirm::{Attempt, confirmed},
+    context::Context,
+    error::Failure,
+    terminal::{self, End, Mode},
+};
 use walt_api::term::{NodeTerminal, OpenNodeTerminal, Tty};
 
 /// Opens a terminal and waits for its end; asks first if the node is another user's.

@@ -1,12 +1,13 @@
 //! `walt node console`
 
 use super::access;
-use crate::commands::options::Confirmed;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::terminal::{self, Mode};
-use crate::ui;
-use crate::ui::prompt::Dialog;
+use crate::{
+    commands::options::Confirmed,
+    context::Context,
+    error::Failure,
+    terminal::{self, Mode},
+    ui::{self, prompt::Dialog},
+};
 use clap::Args;
 use walt_api::term::NodeTerminal;
 

@@ -18,8 +18,7 @@ mod show;
 mod wait;
 
 use super::cp::{self, Entity};
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Subcommand;
 
 /// Commands of the category, in the order of the help.

@@ -1,9 +1,11 @@
 //! `walt node ping`
 
 use super::access;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::terminal::{self, End, Mode};
+use crate::{
+    context::Context,
+    error::Failure,
+    terminal::{self, End, Mode},
+};
 use clap::Args;
 use walt_api::term::NodeTerminal;
 

@@ -1,8 +1,6 @@
 //! `walt node release`
 
-use crate::commands::options::Confirmed;
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{commands::options::Confirmed, context::Context, error::Failure};
 use clap::Args;
 use walt_api::NodeAction;
 

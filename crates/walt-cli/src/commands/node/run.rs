@@ -1,12 +1,14 @@
 //! `walt node run`
 
 use super::access;
-use crate::commands::options::Confirmed;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::node_set;
-use crate::terminal::{self, End, Mode};
-use crate::ui;
+use crate::{
+    commands::options::Confirmed,
+    context::Context,
+    error::Failure,
+    node_set,
+    terminal::{self, End, Mode},
+    ui,
+};
 use clap::Args;
 use walt_api::term::{NodeTerminal, Tty};
 

@@ -1,9 +1,13 @@
 //! `walt node show`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
-use crate::ui::table::{own_name, section};
+use crate::{
+    context::Context,
+    error::Failure,
+    ui::{
+        self,
+        table::{own_name, section},
+    },
+};
 use clap::Args;
 use walt_api::{Node, NodeList, NodeState};
 use walt_types::PLATFORM_USER;

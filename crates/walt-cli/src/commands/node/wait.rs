@@ -1,7 +1,6 @@
 //! `walt node wait`
 
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Args;
 use walt_api::NodeAction;
 

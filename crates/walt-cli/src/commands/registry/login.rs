@@ -1,9 +1,7 @@
 //! `walt registry login`
 
 use super::serve::PORT;
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui;
+use crate::{context::Context, error::Failure, ui};
 use clap::Args;
 use walt_client::credentials::login;
 

@@ -3,8 +3,7 @@
 mod login;
 mod serve;
 
-use crate::context::Context;
-use crate::error::Failure;
+use crate::{context::Context, error::Failure};
 use clap::Subcommand;
 
 /// Commands of the category, in the order of the help.

@@ -1,8 +1,10 @@
 //! `walt registry serve`
 
-use crate::context::Context;
-use crate::error::Failure;
-use crate::ui::{self, Interrupt};
+use crate::{
+    context::Context,
+    error::Failure,
+    ui::{self, Interrupt},
+};
 use clap::Args;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use tokio::net::TcpListener;

@@ -6,10 +6,15 @@
 //! An image from a registry belongs to nobody. It is kept for this user's builds as long as results of steps
 //! ([`crate::services::images::build_cache`]). Its layers are in the store once, whoever pulled them.
 
-use crate::actions::build::{BuildOutput, host::BuildHost};
 use crate::{
-    actions::app::App,
-    actions::build::from_registries::{self, Name},
+    actions::{
+        app::App,
+        build::{
+            BuildOutput,
+            from_registries::{self, Name},
+            host::BuildHost,
+        },
+    },
     base::{
         db::{BaseRow, IndexRow, RefRow},
         events::Events,

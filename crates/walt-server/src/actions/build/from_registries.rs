@@ -9,10 +9,11 @@
 //! does not answer costs a note. The server never contacts a host that is not in the configuration: otherwise, users
 //! could scan networks through it.
 
-use crate::{actions::build::CredentialSource, services::registries::Registries};
 use crate::{
+    actions::build::CredentialSource,
     base::registry_config::{Kind, RegistryConfig},
     services::registries::{
+        Registries,
         links::{path_part, tag_ok},
         open_impatient,
         pull::{self, RemoteImage},

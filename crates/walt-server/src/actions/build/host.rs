@@ -1,18 +1,20 @@
 //! The host of the builder (`walt-build`): base images, the cache, containers and their network.
 
-use crate::services::{images::writers::Writing, sessions::slots::Slot};
 use crate::{
-    actions::app::App,
-    base::db::SessionRow,
-    services::{images::foreign_cpu, network, sessions},
-};
-use crate::{
-    actions::build::{
-        BuildOutput, CredentialSource,
-        base::{error_text, platforms_key},
-        build_dir::BuildDir,
+    actions::{
+        app::App,
+        build::{
+            BuildOutput, CredentialSource,
+            base::{error_text, platforms_key},
+            build_dir::BuildDir,
+        },
     },
-    services::images::build_cache,
+    base::db::SessionRow,
+    services::{
+        images::{build_cache, foreign_cpu, writers::Writing},
+        network,
+        sessions::{self, slots::Slot},
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -20,16 +20,18 @@ pub use crate::actions::build::base::CredentialSource;
 pub use crate::actions::build::build_dir::sweep;
 pub use crate::services::images::build_cache::{live_layers, prune};
 
-use crate::actions::build::build_dir::BuildDir;
-use crate::actions::build::host::BuildHost;
-use crate::actions::publish_ref::Target;
 use crate::{
-    actions::app::App,
+    actions::{
+        app::App,
+        build::{build_dir::BuildDir, host::BuildHost},
+        publish_ref::Target,
+    },
     base::{
-        db::By,
+        db::{By, blocking},
         events::Events,
         failure::{Failure, Outcome, refused, refused_hint},
         terminal::{FromClient, Input, ToClient},
+        time,
     },
     services::images::labels::{self, LABEL_MODELS},
 };
@@ -140,15 +142,15 @@ async fn build(
     }
     let context = {
         let _writing = app.images().writing().await;
-        let kept = crate::base::db::blocking(|| app.store().keep_layer(unpacked))?;
+        let kept = blocking(|| app.store().keep_layer(unpacked))?;
         dir.pinned().layer(kept.diff_id);
         kept.diff_id
     };
     output.line("** Building the image").await;
     let path = dir.path.clone();
     let program = std::env::current_exe().context("cannot find the path of this program")?;
-    let now = crate::base::time::now() as i64;
-    let now_text = crate::base::time::rfc3339(now);
+    let now = time::now() as i64;
+    let now_text = time::rfc3339(now);
     let platforms = platforms(app, open, target, &file)?;
     let order = walt_build::Request {
         file: &file,
@@ -254,7 +256,7 @@ async fn finish(
         Some(present) => present,
         None => {
             let _writing = app.images().writing().await;
-            let image = crate::base::db::blocking(|| app.store().put_config(&config))?;
+            let image = blocking(|| app.store().put_config(&config))?;
             pinned.image(image);
             image
         }
@@ -263,7 +265,7 @@ async fn finish(
     output.line("OK").await;
     let (events, forwarding) = Events::to_terminal(output.0.clone());
     let by = By::new(user, open.command.clone());
-    let done = target.publish_and_reboot(app, image, crate::base::time::now() as i64, &by, &events).await;
+    let done = target.publish_and_reboot(app, image, time::now() as i64, &by, &events).await;
     drop(events);
     // The forwarder ends with the events; the answer must come after them.
     let _ = forwarding.await;

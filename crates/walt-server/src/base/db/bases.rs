@@ -1,6 +1,6 @@
 //! Images that builds pulled from registries.
 
-use crate::base::db::parsed;
+use crate::base::{db::parsed, time};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{ImageId, UserName};
@@ -42,7 +42,7 @@ impl BaseRow {
                 "UPDATE build_bases SET used = ?4 WHERE user = ?1 AND name = ?2 AND platforms = ?3
                  RETURNING user, name, platforms, image_id, place, size",
             )?
-            .query_row((user.as_str(), name, platforms, crate::base::time::now() as i64), row)
+            .query_row((user.as_str(), name, platforms, time::now() as i64), row)
             .optional()?;
         Ok(found)
     }
@@ -59,7 +59,7 @@ impl BaseRow {
                 self.image_id.to_string(),
                 &self.place,
                 self.size as i64,
-                crate::base::time::now() as i64,
+                time::now() as i64,
             ),
         )?;
         Ok(())

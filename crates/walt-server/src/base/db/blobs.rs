@@ -1,6 +1,6 @@
 //! Blobs of layers in registries.
 
-use crate::base::db::parsed;
+use crate::base::{db::parsed, time};
 use anyhow::Result;
 use rusqlite::{Connection, Row};
 use walt_registry::LayerBlob;
@@ -58,7 +58,7 @@ impl BlobRow {
                 &blob.media_type,
                 registry,
                 repository,
-                crate::base::time::now() as i64,
+                time::now() as i64,
             ),
         )?;
         Ok(())

@@ -1,6 +1,6 @@
 //! The history of references.
 
-use crate::base::db::parsed;
+use crate::base::{db::parsed, time};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use walt_types::{ImageId, ImageRef};
@@ -72,14 +72,7 @@ impl HistoryRow {
         c.execute(
             "INSERT INTO history (fullname, version, image_id, since, user, command)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            (
-                name,
-                last.map_or(1, |(n, _)| n + 1),
-                image,
-                crate::base::time::now() as i64,
-                &by.user,
-                &by.command,
-            ),
+            (name, last.map_or(1, |(n, _)| n + 1), image, time::now() as i64, &by.user, &by.command),
         )?;
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! Manifests of pushed images, and the blobs kept for them.
 
-use crate::base::db::{Document, parsed};
+use crate::base::{
+    db::{Document, parsed},
+    time,
+};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::collections::HashSet;
@@ -44,13 +47,7 @@ impl ManifestRow {
         c.execute(
             "INSERT INTO manifests (digest, media_type, bytes, image_id, pushed) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (digest) DO UPDATE SET pushed = excluded.pushed",
-            (
-                &digest,
-                &self.media_type,
-                &self.bytes,
-                self.image_id.to_string(),
-                crate::base::time::now() as i64,
-            ),
+            (&digest, &self.media_type, &self.bytes, self.image_id.to_string(), time::now() as i64),
         )?;
         for blob in blobs {
             c.execute(

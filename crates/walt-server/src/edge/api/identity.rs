@@ -1,8 +1,9 @@
 //! Identifies the caller by the operating-system account at the other end of the socket.
 
-use crate::base::failure::Failure;
-use crate::base::failure::Kind;
-use crate::edge::api::answer_error;
+use crate::{
+    base::failure::{Failure, Kind},
+    edge::api::answer_error,
+};
 use axum::{
     extract::{ConnectInfo, Request},
     middleware::Next,

@@ -1,7 +1,9 @@
 //! The API's socket, which limits the connections in total and per account.
 
-use crate::edge::api::identity::Peer;
-use crate::edge::peers::{Admitted, LimitedListener};
+use crate::edge::{
+    api::identity::Peer,
+    peers::{Admitted, LimitedListener},
+};
 use axum::{
     extract::connect_info::Connected,
     serve::{IncomingStream, Listener},

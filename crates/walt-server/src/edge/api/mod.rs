@@ -9,17 +9,14 @@ pub mod terminals;
 pub mod transfers;
 mod websocket;
 
-use crate::actions::{self, image_versions};
-use crate::base::failure::not_found;
-use crate::edge::api::identity::Caller;
 use crate::{
-    actions::app::App,
-    actions::{check_store, status},
+    actions::{self, app::App, check_store, image_versions, status},
     base::{
+        db::blocking,
         events::Events,
-        failure::{Failure, Outcome, bad_request},
+        failure::{Failure, Outcome, bad_request, not_found},
     },
-    edge::registry,
+    edge::{api::identity::Caller, registry},
     services::nodes,
 };
 use answer::into_api;
@@ -244,7 +241,7 @@ async fn store(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {
-    answer(crate::base::db::blocking(|| status::of(&app)).map_err(Into::into))
+    answer(blocking(|| status::of(&app)).map_err(Into::into))
 }
 
 /// The answer of an action under way.

@@ -1,11 +1,5 @@
 //! Terminals: WebSockets between clients and programs.
 
-use crate::edge::api::{
-    Caller,
-    answer::into_api,
-    request_id,
-    websocket::{opening, write_all},
-};
 use crate::{
     actions::{
         self,
@@ -19,6 +13,12 @@ use crate::{
         failure::Outcome,
         programs::cannot_start,
         terminal::{FromClient, Input, ToClient},
+    },
+    edge::api::{
+        Caller,
+        answer::into_api,
+        request_id,
+        websocket::{opening, write_all},
     },
     services::nodes::ssh,
 };

@@ -1,16 +1,16 @@
 //! Transfers: WebSockets that copy trees of files between a client and the server. See [`walt_api::transfer`].
 
-use crate::edge::api::{
-    Caller,
-    answer::into_api,
-    request_id,
-    websocket::{opening, write_all},
-};
 use crate::{
     actions::{app::App, image_change::GivenConsent, image_copy, node_copy},
     base::{
         failure::Outcome,
         transfer::{Channel, QUEUE},
+    },
+    edge::api::{
+        Caller,
+        answer::into_api,
+        request_id,
+        websocket::{opening, write_all},
     },
 };
 use axum::{

@@ -12,12 +12,11 @@
 //!
 //! Limits: [`PATH_MAX`] bytes of path. Everything here may block on the disk.
 
-use crate::edge::netboot::bootstrap;
-use crate::services::nodes::boot_tree::BootTree;
 use crate::{
     actions::app::App,
-    base::db::NodeRow,
-    services::nodes::{boot, hub::update_life},
+    base::{db::NodeRow, time},
+    edge::netboot::bootstrap,
+    services::nodes::{boot, boot_tree::BootTree, hub::update_life},
 };
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
 
@@ -196,8 +195,8 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
 
 /// Records that a node has started to boot, unless it is recorded already.
 fn record_boot_start(app: &App, node: &NodeRow) -> anyhow::Result<()> {
-    if node.life.clone().loads(crate::base::time::now()) {
-        update_life(app.nodes(), node.mac, |life| life.loads(crate::base::time::now()))?;
+    if node.life.clone().loads(time::now()) {
+        update_life(app.nodes(), node.mac, |life| life.loads(time::now()))?;
     }
     Ok(())
 }

@@ -6,8 +6,13 @@
 //! Limits: [`LIMITS`]. A connection is closed if the next request does not arrive in time, or if the machine
 //! acknowledges no data for too long (`TCP_USER_TIMEOUT`, tcp(7)).
 
-use crate::edge::netboot::files::{self, BootFile, FileError};
-use crate::{actions::app::App, edge::peers::LimitedListener};
+use crate::{
+    actions::app::App,
+    edge::{
+        netboot::files::{self, BootFile, FileError},
+        peers::LimitedListener,
+    },
+};
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{

@@ -7,10 +7,10 @@
 //! Limits: [`TRANSFERS_MAX`] transfers, [`TRANSFERS_PER_CLIENT`] of one address; further requests are not answered,
 //! and the client retries.
 
-use crate::edge::netboot::files;
 use crate::{
     actions::app::App,
     base::{config::Config, sockets::bound},
+    edge::netboot::files,
 };
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};

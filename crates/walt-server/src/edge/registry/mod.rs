@@ -11,13 +11,16 @@
 
 mod push;
 
-use crate::services::registries::{
-    manifests::{TAR, by_tag, images_of, indexes, manifest_in, repository},
-    token,
-};
 use crate::{
     actions::app::App,
-    base::db::{Document, IndexRow, ManifestRow, RefRow},
+    base::{
+        db::{Document, IndexRow, ManifestRow, RefRow},
+        time,
+    },
+    services::registries::{
+        manifests::{TAR, by_tag, images_of, indexes, manifest_in, repository},
+        token,
+    },
 };
 use anyhow::Result;
 use axum::{
@@ -84,7 +87,7 @@ fn authenticate(app: &App, headers: &HeaderMap) -> Option<UserName> {
     let text = String::from_utf8(STANDARD.decode(basic.trim()).ok()?).ok()?;
     let (user, given) = text.split_once(':')?;
     let user: UserName = user.parse().ok()?;
-    token::is_valid(app.base().token_key(), &user, given, crate::base::time::now() as u64).then_some(user)
+    token::is_valid(app.base().token_key(), &user, given, time::now() as u64).then_some(user)
 }
 
 /// A request that writes, which is limited to the caller's own repositories.

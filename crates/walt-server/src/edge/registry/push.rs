@@ -13,11 +13,11 @@
 mod index;
 mod manifest;
 
-use crate::edge::registry::refuse;
-use crate::services::images;
 use crate::{
     actions::app::App,
-    base::{db::blocking, failure::Failure},
+    base::{db::blocking, failure::Failure, random::random_uuid},
+    edge::registry::refuse,
+    services::images,
 };
 use anyhow::Result;
 use axum::{
@@ -112,7 +112,7 @@ impl Push<'_> {
         if self.query.contains_key("digest") {
             return self.finish(blob, body).await;
         }
-        Ok(self.upload_status(&crate::base::random::random_uuid(), blob, StatusCode::ACCEPTED))
+        Ok(self.upload_status(&random_uuid(), blob, StatusCode::ACCEPTED))
     }
 
     /// Whether a blob with this digest exists, so that it need not be sent.

@@ -5,8 +5,10 @@
 //! layer, or the fact that nothing changed. Caches of `RUN --mount=type=cache` are directories below
 //! `<state-dir>/cache/build/`.
 
-use crate::services::images::writers::Writing;
-use crate::{base::db::Db, services::images::Images};
+use crate::{
+    base::{db::Db, files::remove_tree, time},
+    services::images::{Images, writers::Writing},
+};
 use anyhow::{Context, Result};
 use rusqlite::OptionalExtension;
 use std::{
@@ -29,7 +31,7 @@ const KEEP_MOUNT: Duration = Duration::from_secs(30 * 86_400);
 /// # Errors
 /// The database failed.
 pub fn find(images: &Images, key: &str, _writing: &Writing<'_>) -> Result<Option<Option<DiffId>>> {
-    let now = crate::base::time::now() as i64;
+    let now = time::now() as i64;
     let found: Option<Option<String>> = images.db().with(|c| {
         let found = c
             .query_row("SELECT layer FROM build_cache WHERE key = ?1", [key], |row| row.get(0))
@@ -56,7 +58,7 @@ pub fn put(images: &Images, key: &str, found: Option<&DiffId>) -> Result<()> {
         Some(layer) => images.store().layer_info(layer)?.size,
         None => 0,
     };
-    let now = crate::base::time::now() as i64;
+    let now = time::now() as i64;
     let layer = found.map(ToString::to_string);
     images.db().with(|c| {
         c.execute(
@@ -79,7 +81,7 @@ pub fn live_layers(db: &Db) -> Result<Vec<DiffId>> {
 
 /// Removes old results, and the least recently used beyond the limit. Called by housekeeping.
 pub fn prune(images: &Images) -> Result<()> {
-    forget(images.db(), crate::base::time::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
+    forget(images.db(), time::now() as i64 - KEEP.as_secs() as i64, MAX_BYTES)?;
     prune_mounts(&mounts_dir(images))
 }
 
@@ -143,7 +145,7 @@ fn prune_mounts(all: &Path) -> Result<()> {
                 flock(&f, FlockOperation::NonBlockingLockExclusive).is_err()
             });
             if !held {
-                crate::base::files::remove_tree(&path.with_extension(""))?;
+                remove_tree(&path.with_extension(""))?;
                 let _ = std::fs::remove_file(&lock);
                 std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }

@@ -5,13 +5,12 @@
 //! running server, else under the lock of the state. `walt advanced update-default-images` runs, in the server, the
 //! recipes that are newer than the images made here.
 
-use crate::services::images::{LABEL_MODELS, recipe};
 use crate::{
     base::{
         db::{By, HistoryRow, RefRow},
-        fail_points,
+        fail_points, time,
     },
-    services::images::Images,
+    services::images::{Images, LABEL_MODELS, recipe},
 };
 use anyhow::{Context, Result, bail};
 use include_dir::{Dir, include_dir};
@@ -217,9 +216,9 @@ pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeC
     let tar = File::open(dir.join("rootfs.tar")).context("cannot open rootfs.tar")?;
     let layer = images.store().import_tar(tar).context("cannot import rootfs.tar")?;
     fail_points::point("import-layer");
-    let created = crate::base::time::now() as i64;
+    let created = time::now() as i64;
     let mut config = ImageConfig {
-        created: Some(crate::base::time::rfc3339(created)),
+        created: Some(time::rfc3339(created)),
         architecture: recipe.architecture.clone(),
         os: "linux".into(),
         config: Some(RunConfig {

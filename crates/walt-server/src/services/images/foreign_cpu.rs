@@ -4,8 +4,10 @@
 //! directory, so that servers on one machine do not remove each other's handlers; `walt-server down` removes it.
 //! Containers that outlive the server hold it themselves ([`walt_container::session::HoldSpec::emulated`]).
 
-use crate::services::images::error::Error;
-use crate::{base::config::Config, services::images::Images};
+use crate::{
+    base::config::Config,
+    services::images::{Images, error::Error},
+};
 use parking_lot::Mutex;
 use walt_container::emulation::{self, Emulation};
 use walt_images::ImageConfig;

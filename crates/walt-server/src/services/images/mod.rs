@@ -14,7 +14,6 @@ pub mod writers;
 
 pub use crate::services::images::labels::{LABEL_MODELS, LABEL_PREFERRED_NAME};
 
-use crate::services::images::error::{Error, Result};
 use crate::{
     base::{
         config::Config,
@@ -24,6 +23,7 @@ use crate::{
         time::rfc3339,
     },
     services::images::{
+        error::{Error, Result},
         pins::Pins,
         writers::{Exclusive, Writers, Writing},
     },

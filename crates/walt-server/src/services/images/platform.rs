@@ -4,10 +4,9 @@
 //! the server's own inputs; the same inputs give the same layer. Symbolic links in paths of the image (`/bin` →
 //! `usr/bin`) are followed; a dangling link is replaced by a directory.
 
-use crate::services::images::writers::Writing;
 use crate::{
     base::{db, fail_points},
-    services::images::Images,
+    services::images::{Images, writers::Writing},
 };
 use anyhow::{Context, Result};
 use include_dir::{Dir, include_dir};

@@ -9,14 +9,14 @@
 //!
 //! Limits: a server runs one recipe at a time, for at most [`LIMIT`].
 
-use crate::services::images::error::Error;
-use crate::services::images::{
-    default_image::{RECIPES, recipe_config, recipe_digest},
-    foreign_cpu::ensure_runnable,
-};
 use crate::{
-    base::{config::Config, events::Events},
-    services::images::Images,
+    base::{config::Config, db::blocking, events::Events},
+    services::images::{
+        Images,
+        default_image::{RECIPES, recipe_config, recipe_digest},
+        error::Error,
+        foreign_cpu::ensure_runnable,
+    },
 };
 use anyhow::{Context, Result, bail};
 use include_dir::Dir;
@@ -251,7 +251,7 @@ pub async fn run_isolated(
         events.note(note).await;
     }
     let cache = cache_of(images.config());
-    let run = crate::base::db::blocking(|| RecipeRun::prepare(&prefix_of(images.config()), &cache))?;
+    let run = blocking(|| RecipeRun::prepare(&prefix_of(images.config()), &cache))?;
     let command = run.command(&ISOLATED_SHELL, name, &cache);
     let (output_lines, mut lines) = mpsc::channel(QUEUE);
     let (started, _kill_on_drop) = oneshot::channel();

@@ -1,8 +1,11 @@
 //! Finds out what a virtual node boots, by running the iPXE scripts of its image.
 
-use crate::base::db::blocking;
 use crate::{
-    base::db::NodeRow, services::network, services::nodes::Nodes, services::nodes::boot_tree::BootTree,
+    base::db::{NodeRow, blocking},
+    services::{
+        network,
+        nodes::{Nodes, boot_tree::BootTree},
+    },
 };
 use anyhow::{Context, Result, bail};
 use std::{fs::File, sync::Arc};

@@ -1,7 +1,10 @@
 //! After the boot of a node, removes the files in its `/persist` that it had deleted while they were open, and left
 //! behind in a crash (see `walt-nfsd/src/persist/sweep.rs`).
 
-use crate::{base::db::NodeRow, services::nodes::Nodes};
+use crate::{
+    base::{db::NodeRow, time},
+    services::nodes::Nodes,
+};
 use anyhow::{Result, anyhow};
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Mutex;
@@ -17,7 +20,7 @@ pub struct Sweeps(Mutex<HashMap<Mac, String>>);
 
 /// Sweeps in the background, once per boot; this boot began `uptime` seconds ago.
 pub fn after_boot(nodes: &Arc<Nodes>, mac: Mac, boot_id: &str, uptime: f64) {
-    let before = (crate::base::time::now() - uptime - MARGIN) as i64;
+    let before = (time::now() - uptime - MARGIN) as i64;
     let (nodes, boot_id) = (nodes.clone(), boot_id.to_owned());
     tokio::spawn(async move {
         let mut swept = nodes.sweeps().0.lock().await;

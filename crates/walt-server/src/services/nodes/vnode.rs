@@ -9,15 +9,17 @@
 //! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
 //! settings and image are read when it starts.
 
-use crate::services::nodes::boot;
-use crate::services::nodes::error::{self, Error};
 use crate::{
     base::{
         config::Acceleration,
         db::{NodeRow, blocking},
+        time,
     },
-    services::nodes::Nodes,
-    services::nodes::hub::update_life,
+    services::nodes::{
+        Nodes, boot,
+        error::{self, Error},
+        hub::update_life,
+    },
 };
 use anyhow::{Context, Result, anyhow};
 use parking_lot::Mutex;
@@ -362,7 +364,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     };
     let tap = boot::tap(nodes, node)?;
     update_life(nodes, node.mac, |life| {
-        life.start(crate::base::time::now());
+        life.start(time::now());
         true
     })?;
     let launch = Launch {

@@ -1,14 +1,16 @@
 //! Images of a docker or podman daemon of this machine, by the docker Engine API over its unix socket (podman serves
 //! it too). `DOCKER_HOST` of the server may name another socket.
 
-use crate::services::registries::error::{self, Error};
-use crate::services::registries::{
-    links::Link,
-    pull::{self, PulledImage},
-};
 use crate::{
-    base::{db::blocking, events::Events},
-    services::images::{self, Images, labels},
+    base::{db::blocking, events::Events, time},
+    services::{
+        images::{self, Images, labels},
+        registries::{
+            error::{self, Error},
+            links::Link,
+            pull::{self, PulledImage},
+        },
+    },
 };
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -190,7 +192,7 @@ impl DaemonImage {
         if let Some(note) = skipped.note() {
             events.note(format!("Note: {note}")).await;
         }
-        let created = images::created(&config).unwrap_or_else(|| crate::base::time::now() as i64);
+        let created = images::created(&config).unwrap_or_else(|| time::now() as i64);
         Ok(PulledImage::new(image, created, pinned))
     }
 }

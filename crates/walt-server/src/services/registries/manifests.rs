@@ -1,7 +1,7 @@
 //! Manifests and indexes of this server's images, for its registry and for builds.
 
 use crate::{
-    base::db::{Document, HistoryRow, IndexRow, ManifestRow, PushRow, RefRow},
+    base::db::{Document, HistoryRow, IndexRow, ManifestRow, PushRow, RefRow, blocking},
     services::images::Images,
 };
 use anyhow::Result;
@@ -95,7 +95,7 @@ pub fn manifest_in(
 
 /// The manifest that this server generates for an image.
 fn own_manifest(images: &Images, image: &ImageId) -> Result<Document> {
-    let bytes = crate::base::db::blocking(|| manifest_bytes(images, image))?;
+    let bytes = blocking(|| manifest_bytes(images, image))?;
     Ok(Document { digest: manifest::digest_of(&bytes), media_type: manifest::OCI_MANIFEST.to_owned(), bytes })
 }
 

@@ -19,12 +19,19 @@ pub mod pull;
 pub mod token;
 pub mod uploads;
 
-use crate::base::events::Events;
-use crate::base::registry_config;
-use crate::base::registry_config::{Kind, RegistryConfig};
-use crate::base::{config::Config, state::Base};
-use crate::services::registries::error::{Error, Result};
-use crate::services::registries::uploads::Uploads;
+use crate::{
+    base::{
+        config::Config,
+        events::Events,
+        registry_config::{self, Kind, RegistryConfig},
+        state::Base,
+        time,
+    },
+    services::registries::{
+        error::{Error, Result},
+        uploads::Uploads,
+    },
+};
 use std::{sync::Arc, time::Duration};
 use walt_api::{RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 use walt_registry::{Credentials, Limits, Registry};
@@ -142,7 +149,7 @@ pub fn ignored_note(label: &str, error: &walt_registry::Error) -> String {
 
 /// A token for the server's own registry.
 pub fn token_for(registries: &Registries, caller: &UserName) -> RegistryToken {
-    let password = token::mint(registries.base.token_key(), caller, crate::base::time::now() as u64);
+    let password = token::mint(registries.base.token_key(), caller, time::now() as u64);
     RegistryToken {
         credentials: RegistryCredentials { username: caller.to_string(), password },
         seconds: token::LIFE.as_secs(),

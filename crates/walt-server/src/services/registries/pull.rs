@@ -1,19 +1,20 @@
 //! Pulls images from registries into the store.
 
-use crate::services::images::writers::Writing;
-use crate::{
-    base::registry_config::RegistryConfig,
-    services::registries::{error, links::Link, open},
-};
 use crate::{
     base::{
         db::{BlobRow, blocking},
         events::Events,
+        registry_config::RegistryConfig,
+        time,
     },
-    services::images::{
-        self, Images,
-        labels::{self, models_of},
-        pins::Pinned,
+    services::{
+        images::{
+            self, Images,
+            labels::{self, models_of},
+            pins::Pinned,
+            writers::Writing,
+        },
+        registries::{error, links::Link, open},
     },
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -193,7 +194,7 @@ impl RemoteImage {
             }
             Ok(())
         })?;
-        let created = self.created().unwrap_or_else(|| crate::base::time::now() as i64);
+        let created = self.created().unwrap_or_else(|| time::now() as i64);
         Ok(PulledImage::new(image, created, pinned))
     }
 }

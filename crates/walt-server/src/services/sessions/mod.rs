@@ -14,15 +14,19 @@ pub mod error;
 pub mod slots;
 pub mod users;
 
-use crate::services::sessions::error::Error;
 use crate::{
     base::{
         config::Config,
         db::{Db, SessionRow, blocking},
         fail_points,
+        files::remove_tree,
         state::Base,
+        time,
     },
-    services::{images::Images, sessions::slots::Slots},
+    services::{
+        images::Images,
+        sessions::{error::Error, slots::Slots},
+    },
 };
 use anyhow::{Context, Result};
 use std::{
@@ -169,7 +173,7 @@ pub async fn drop_session(sessions: &Arc<Sessions>, row: &SessionRow) -> Result<
     }
     sessions.db().with(|c| SessionRow::delete(c, &row.id))?;
     fail_points::point("discard-deleted");
-    blocking(|| crate::base::files::remove_tree(&dir_of(sessions, &row.id)))
+    blocking(|| remove_tree(&dir_of(sessions, &row.id)))
 }
 
 /// Ends sessions that were not attached for longer than `limits.session-keep`.
@@ -177,7 +181,7 @@ pub async fn drop_session(sessions: &Arc<Sessions>, row: &SessionRow) -> Result<
 /// # Errors
 /// The database failed.
 pub async fn end_old_ones(sessions: &Arc<Sessions>) -> Result<()> {
-    let oldest = crate::base::time::now() as i64 - sessions.config().limits.session_keep.0 as i64;
+    let oldest = time::now() as i64 - sessions.config().limits.session_keep.0 as i64;
     for row in sessions.db().with(SessionRow::all)? {
         if row.used < oldest && row.committing.is_none() {
             tracing::info!(session = %row.id, image = %row.image, "dropping a session that was not used for too long (limits.session-keep)");

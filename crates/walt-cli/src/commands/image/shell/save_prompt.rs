@@ -7,9 +7,11 @@
 //!   └──────────────────────────────────────────┘      ctrl-C, end of input: dropped, exit 1
 //! ```
 
-use crate::confirm::{Attempt, Outcome, attempt_until_confirmed};
-use crate::error::Failure;
-use crate::ui::prompt::{Answer, Dialog};
+use crate::{
+    confirm::{Attempt, Outcome, attempt_until_confirmed},
+    error::Failure,
+    ui::prompt::{Answer, Dialog},
+};
 use walt_api::ErrorCode;
 
 /// A session whose shell has ended, and its user.

@@ -7,15 +7,17 @@
 //!
 //! Limits: [`MAX_CHILDREN`] manifests; for waiting ones, those of [`crate::services::registries::uploads`].
 
-use crate::edge::registry::push::{Push, PushError, PushResult, manifest::parts};
-use crate::services::images::writers::Writing;
-use crate::services::registries::uploads;
 use crate::{
-    actions::app::App,
-    actions::publish_ref::Target,
+    actions::{app::App, publish_ref::Target},
     base::db::{Document, IndexRow, ManifestRow, NodeRow, PushRow, RefRow},
-    services::images::{MODEL_ALWAYS, labels::models_of},
-    services::registries::manifests::{self, Stored},
+    edge::registry::push::{Push, PushError, PushResult, manifest::parts},
+    services::{
+        images::{MODEL_ALWAYS, labels::models_of, writers::Writing},
+        registries::{
+            manifests::{self, Stored},
+            uploads,
+        },
+    },
 };
 use anyhow::Result;
 use rusqlite::Connection;

@@ -2,20 +2,22 @@
 //!
 //! Limits: [`manifest::MAX_DOCUMENT`] bytes, [`MAX_LAYERS`] layers.
 
-use crate::edge::registry::push::{Push, PushError, PushResult, STALL, digest_in};
-use crate::services::images::writers::Writing;
-use crate::services::registries::uploads::Child;
 use crate::{
-    actions::app::App,
     actions::{
+        app::App,
         publish_ref::{Target, publish_refs_with},
         reboot::reboot_users,
     },
     base::{
         db::{By, Document, ManifestRow, NodeRow, PushRow, blocking},
         events::Events,
+        time,
     },
-    services::images::{self, labels, pins::Pinned},
+    edge::registry::push::{Push, PushError, PushResult, STALL, digest_in},
+    services::{
+        images::{self, labels, pins::Pinned, writers::Writing},
+        registries::uploads::Child,
+    },
 };
 use anyhow::{Context, Result};
 use axum::{
@@ -311,7 +313,7 @@ impl Push<'_> {
         config: &ImageConfig,
         record: impl FnOnce(&Connection) -> Result<()>,
     ) -> PushResult<()> {
-        let created = images::created(config).unwrap_or_else(|| crate::base::time::now() as i64);
+        let created = images::created(config).unwrap_or_else(|| time::now() as i64);
         let by = By::new(&self.user, format!("push {}/{}:{tag}", self.user, self.name));
         let targets = std::slice::from_ref(target);
         let users = publish_refs_with(self.app, targets, image, created, &by, record).await?;
