@@ -71,7 +71,7 @@ fn versions_are_kept_compared_gone_back_to_and_squashed() {
 
     // What is pruned is gone from the disk, and the store is whole.
     let declined = server.walt_with_input(USER, &["image", "prune", "mine"], "n\n");
-    assert!(declined.err.contains("5 earlier version(s) would be lost for good"), "{declined:?}");
+    assert!(declined.err.contains("5 earlier version(s) would be deleted for good"), "{declined:?}");
     assert_eq!(declined.status, Some(1));
     assert!(server.walt(USER, &["image", "prune", "-y"]).ok().contains("5 earlier version(s) removed"));
     assert_eq!(json(&server, &["image", "history", "mine"])["versions"].as_array().unwrap().len(), 1);

@@ -202,10 +202,10 @@ fn entries_that_are_refused() {
         (with("SCHILY.xattr.a\0b", "x"), "is damaged"),
         (with(&format!("SCHILY.xattr.{long}"), "x"), "is damaged"),
         (with("GNU.sparse.map", "1"), "its PAX record 'GNU.sparse.map' is damaged"),
-        (with("GNU.sparse.map", "5,3"), "its map of a sparse file is damaged"),
+        (with("GNU.sparse.map", "5,3"), "the map of its sparse file is damaged"),
         (
             vec![pax(&[("GNU.sparse.map", "5,3"), ("GNU.sparse.size", "9")]), block(&[])],
-            "its map of a sparse file is damaged",
+            "the map of its sparse file is damaged",
         ),
         (vec![extended(b"x", b"99 path=x\n"), block(&[])], "its PAX header is damaged"),
         (vec![extended(b"x", b"9 path=x\t"), block(&[])], "its PAX header is damaged"),
