@@ -63,7 +63,9 @@ fn versions_are_kept_compared_gone_back_to_and_squashed() {
     assert!(server.walt(USER, &["image", "rollback", "mine", "1"]).ok().contains("Image mine updated."));
     let look = |script: &str| server.walt_with_input(USER, &["image", "shell", "mine"], script);
     assert_eq!(look("test -e /etc/profile && test ! -e /root/two").status, Some(0));
-    server.walt(USER, &["image", "rollback", "mine", "1"]).fails(1, "already points to the same image as version 1");
+    server
+        .walt(USER, &["image", "rollback", "mine", "1"])
+        .fails(1, "already points to the same image as version 1");
     assert!(server.walt(USER, &["image", "rollback", "mine"]).ok().contains("Image mine updated."));
     assert_eq!(look("test \"$(cat /root/two)\" = three").status, Some(0));
     assert_eq!(json(&server, &["image", "history", "mine"])["versions"].as_array().unwrap().len(), 6);
