@@ -194,7 +194,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
         move || client.is_gone(),
         |composer, output| receive(composer, &mut BufReader::with_capacity(CHUNK, output)),
     );
-    let new = work.await.map_err(|e| Failure::of_task("the save")(e))??;
+    let new = work.await.map_err(Failure::of_task("the save"))??;
     let Some(new) = new else {
         events.out("Nothing changed on this node: no image was made.").await;
         return Ok(true);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! plan         what the reference points to now, and which nodes use it     a Decision
-//! agreed       overwriting asks                                             the same Decision
+//! check_consent  overwriting asks                                           the same Decision
 //!  …           the image is made; it is in the store, and pinned            none
 //! publish_ref  nobody changed the reference meanwhile, this server is new enough, nodes that use it have models that
 //!              the image is made for; reference and history change in one transaction     a Decision

@@ -57,7 +57,7 @@ async fn reboot(
             .await;
         reboot_nodes(&app, users, false, &events).await
     });
-    task.await.map_err(|e| Failure::of_task("the reboot of nodes")(e))?
+    task.await.map_err(Failure::of_task("the reboot of nodes"))?
 }
 
 /// Reboots nodes in parallel and reports the results; true if all were rebooted. When this returns, each of them

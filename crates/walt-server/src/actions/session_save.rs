@@ -102,7 +102,7 @@ async fn save(
     // From here on the client may disconnect: a confirmed save is completed.
     let (app, events) = (app.clone(), events.clone());
     let work = tokio::spawn(async move { commit(&app, plan, &events).await });
-    work.await.map_err(|e| Failure::of_task("the save")(e))?
+    work.await.map_err(Failure::of_task("the save"))?
 }
 
 async fn commit(app: &Arc<App>, plan: Plan, events: &Events) -> Outcome<bool> {

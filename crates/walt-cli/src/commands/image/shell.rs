@@ -91,7 +91,7 @@ impl Shell {
         };
         let result = match &self.save {
             Some(name) if status == 0 => session.save_at_once(name).await,
-            // An interactive shell returns the status of its last command, which is no reason to drop the work.
+            // An interactive shell returns the status of its last command: a failure there does not drop the work.
             _ if interactive => {
                 save_prompt::ask_and_save(&mut session, &self.image_name, self.confirmed.yes).await
             }
