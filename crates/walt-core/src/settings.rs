@@ -1,5 +1,6 @@
 //! Settings of nodes: keys, grammars, defaults. One row per setting.
 
+use crate::life::BootMode;
 use std::collections::BTreeMap;
 
 /// One setting.
@@ -24,6 +25,13 @@ const RAM_MAX_MIB: u64 = 4 << 20;
 
 /// All settings, sorted by key.
 pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "boot.mode",
+        default: "auto",
+        physical: true,
+        grammar: "'auto', 'network', 'hybrid-volatile' or 'hybrid-persistent'",
+        check: |v| v == "auto" || BootMode::from_name(v).is_some(),
+    },
     Setting {
         key: "boot.road",
         default: "direct",
@@ -136,16 +144,26 @@ mod tests {
             let all = effective(&stored, is_virtual);
             all.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(shown(true), "boot.road=direct boot.timeout=180 cpu.cores=4 mount.persist=true ram=2G");
+        assert_eq!(
+            shown(true),
+            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 mount.persist=true ram=2G"
+        );
         // A key of an older version is not shown, and a physical node has no memory to choose.
-        assert_eq!(shown(false), "boot.timeout=180 mount.persist=true");
+        assert_eq!(shown(false), "boot.mode=auto boot.timeout=180 mount.persist=true");
     }
 
     #[test]
     fn grammars() {
-        for good in
-            ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none", "boot.road=pxe"]
-        {
+        for good in [
+            "ram=512M",
+            "ram=2G",
+            "cpu.cores=1",
+            "mount.persist=false",
+            "boot.timeout=none",
+            "boot.road=pxe",
+            "boot.mode=auto",
+            "boot.mode=network",
+        ] {
             assert!(parse(good).is_ok(), "{good}");
         }
         for bad in [
@@ -158,6 +176,7 @@ mod tests {
             "x=1",
             "boot.timeout=5",
             "boot.road=PXE",
+            "boot.mode=hybrid",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -173,7 +192,7 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.road, boot.timeout, cpu.cores, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.road, boot.timeout, cpu.cores, mount.persist, ram"
         );
         assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
         assert!(SETTINGS.is_sorted_by_key(|s| s.key));

@@ -175,6 +175,12 @@ const STEPS: &[&str] = &[
     ) STRICT;
     CREATE INDEX build_bases_used ON build_bases (used);
 ",
+    "
+    -- The mode of a node's present boot, and how far the copy of its image to its disk is.
+    ALTER TABLE nodes ADD COLUMN boot_mode TEXT;
+    ALTER TABLE nodes ADD COLUMN copied_at REAL;
+    ALTER TABLE nodes ADD COLUMN copied INTEGER;    -- percent
+",
 ];
 
 /// Migrates a database to the current version.

@@ -176,6 +176,16 @@ pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
 }
 
+/// What a node is to look for on its disks when it boots: its setting `boot.mode`.
+///
+/// # Errors
+/// The database failed.
+pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
+    let mut effective = settings::effective(&stored, node.facts.is_virtual);
+    Ok(effective.remove("boot.mode").unwrap_or_default())
+}
+
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
     let (rows, settings) = nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
@@ -209,6 +219,8 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         owner: row.facts.owner().to_owned(),
         state,
         booted_text: phase.text(),
+        boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
+        copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
         last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),
     }
