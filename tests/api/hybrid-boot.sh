@@ -1,0 +1,24 @@
+# hybrid-boot.sh ROOT SCRIPTS MODE BLOCK THEN: what a node does between its RAM root and its union, in mount and network
+# namespaces of its own. ROOT is an empty directory, SCRIPTS is node/, BLOCK are lines "<name> <major>:<minor>",
+# THEN is a script that is run afterwards, on the RAM root.
+set -eu
+root=$1 scripts=$2 mode=$3 block=$4 then=$5
+mount -t tmpfs ram "$root"
+cd "$root"
+mkdir -p bin/_walt_internal_ dev proc tmp etc link run sys/class/block sys/block mnt/nfsroot mnt/union
+cp "$(command -v busybox)" bin/busybox
+cp "$scripts"/walt-* bin/_walt_internal_/
+cat >etc/walt-node
+echo "$block" | while read -r name number; do
+    [ -n "$name" ] || continue
+    mkdir -p "sys/class/block/$name"
+    echo "$number" >"sys/class/block/$name/dev"
+done
+mknod dev/null c 1 3
+mknod dev/zero c 1 5
+mount -t proc proc proc
+chroot . /bin/busybox --install -s /bin
+export PATH=/bin
+chroot . /bin/sh /bin/_walt_internal_/walt-boot-modes "$mode" </dev/null 2>&1 || true
+if [ -f etc/walt-boot-mode ]; then echo "mode: $(chroot . cat /etc/walt-boot-mode)"; else echo "mode: network"; fi
+chroot . /bin/sh -c "$then" 2>&1
