@@ -1,6 +1,7 @@
 //! Settings of nodes: keys, grammars, defaults. One row per setting.
 
 use std::collections::BTreeMap;
+use walt_types::Disks;
 
 /// One setting.
 pub struct Setting {
@@ -15,6 +16,8 @@ pub struct Setting {
     check: fn(&str) -> bool,
 }
 
+/// Key of the disks of a virtual node.
+pub const DISKS: &str = "disks";
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
 const CORES_MAX: u32 = 64;
 /// Least memory in MiB in which the default image boots.
@@ -44,6 +47,13 @@ pub const SETTINGS: &[Setting] = &[
         physical: false,
         grammar: "a number from 1 to 64",
         check: |v| v.parse().is_ok_and(|n: u32| (1..=CORES_MAX).contains(&n)),
+    },
+    Setting {
+        key: DISKS,
+        default: "none",
+        physical: false,
+        grammar: "'none' or disks such as 8G,1T[template=ext4]",
+        check: |v| v.parse::<Disks>().is_ok(),
     },
     Setting {
         key: "mount.persist",
@@ -99,6 +109,14 @@ pub enum SettingError {
         /// What is right.
         grammar: &'static str,
     },
+    /// A value whose grammar has more to say.
+    #[error("cannot set '{key}': {why}")]
+    Detail {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 fn keys() -> String {
@@ -109,6 +127,11 @@ fn keys() -> String {
 pub fn parse(text: &str) -> Result<(&'static Setting, &str), SettingError> {
     let (key, value) = text.split_once('=').ok_or_else(|| SettingError::Form(text.into()))?;
     let setting = SETTINGS.iter().find(|s| s.key == key).ok_or_else(|| SettingError::Unknown(key.into()))?;
+    if setting.key == DISKS
+        && let Err(why) = value.parse::<Disks>()
+    {
+        return Err(SettingError::Detail { key: key.into(), why: why.to_string() });
+    }
     if !(setting.check)(value) {
         return Err(SettingError::Value { key: key.into(), value: value.into(), grammar: setting.grammar });
     }
@@ -136,16 +159,25 @@ mod tests {
             let all = effective(&stored, is_virtual);
             all.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(shown(true), "boot.road=direct boot.timeout=180 cpu.cores=4 mount.persist=true ram=2G");
+        assert_eq!(
+            shown(true),
+            "boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
+        );
         // A key of an older version is not shown, and a physical node has no memory to choose.
         assert_eq!(shown(false), "boot.timeout=180 mount.persist=true");
     }
 
     #[test]
     fn grammars() {
-        for good in
-            ["ram=512M", "ram=2G", "cpu.cores=1", "mount.persist=false", "boot.timeout=none", "boot.road=pxe"]
-        {
+        for good in [
+            "ram=512M",
+            "ram=2G",
+            "cpu.cores=1",
+            "mount.persist=false",
+            "boot.timeout=none",
+            "boot.road=pxe",
+            "disks=8G,1T[template=ext4]",
+        ] {
             assert!(parse(good).is_ok(), "{good}");
         }
         for bad in [
@@ -158,6 +190,7 @@ mod tests {
             "x=1",
             "boot.timeout=5",
             "boot.road=PXE",
+            "disks=8M",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -173,8 +206,10 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.road, boot.timeout, cpu.cores, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.road, boot.timeout, cpu.cores, disks, mount.persist, ram"
         );
+        let why = parse("disks=0G").err().expect("not a value").to_string();
+        assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");
         assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
         assert!(SETTINGS.is_sorted_by_key(|s| s.key));
     }

@@ -123,6 +123,11 @@ impl Nodes {
         self.config().state_dir.join("nodes").join(mac.dashed())
     }
 
+    /// Directory of the disks of a virtual node.
+    pub fn disks_dir(&self, mac: Mac) -> PathBuf {
+        self.node_dir(mac).join("disks")
+    }
+
     /// Adds a node, virtual or physical, with its permanent neighbour. A virtual node is started; a physical one
     /// counts as booting, since it was found by its boot.
     ///
@@ -147,7 +152,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log and `/persist`.
+    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log, its disks and
+    /// `/persist`.
     ///
     /// # Errors
     /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.
