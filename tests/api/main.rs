@@ -4,6 +4,7 @@
 
 mod bounds;
 mod default_images;
+mod disks;
 mod hybrid;
 mod images;
 mod isolation;

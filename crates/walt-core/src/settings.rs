@@ -2,6 +2,7 @@
 
 use crate::life::BootMode;
 use std::collections::BTreeMap;
+use walt_types::Disks;
 
 /// One setting.
 pub struct Setting {
@@ -16,6 +17,8 @@ pub struct Setting {
     check: fn(&str) -> bool,
 }
 
+/// Key of the disks of a virtual node.
+pub const DISKS: &str = "disks";
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
 const CORES_MAX: u32 = 64;
 /// Least memory in MiB in which the default image boots.
@@ -52,6 +55,13 @@ pub const SETTINGS: &[Setting] = &[
         physical: false,
         grammar: "a number from 1 to 64",
         check: |v| v.parse().is_ok_and(|n: u32| (1..=CORES_MAX).contains(&n)),
+    },
+    Setting {
+        key: DISKS,
+        default: "none",
+        physical: false,
+        grammar: "'none' or disks such as 8G,1T[template=ext4]",
+        check: |v| v.parse::<Disks>().is_ok(),
     },
     Setting {
         key: "mount.persist",
@@ -107,6 +117,14 @@ pub enum SettingError {
         /// What is right.
         grammar: &'static str,
     },
+    /// A value whose grammar has more to say.
+    #[error("cannot set '{key}': {why}")]
+    Detail {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 fn keys() -> String {
@@ -117,6 +135,11 @@ fn keys() -> String {
 pub fn parse(text: &str) -> Result<(&'static Setting, &str), SettingError> {
     let (key, value) = text.split_once('=').ok_or_else(|| SettingError::Form(text.into()))?;
     let setting = SETTINGS.iter().find(|s| s.key == key).ok_or_else(|| SettingError::Unknown(key.into()))?;
+    if setting.key == DISKS
+        && let Err(why) = value.parse::<Disks>()
+    {
+        return Err(SettingError::Detail { key: key.into(), why: why.to_string() });
+    }
     if !(setting.check)(value) {
         return Err(SettingError::Value { key: key.into(), value: value.into(), grammar: setting.grammar });
     }
@@ -146,7 +169,7 @@ mod tests {
         };
         assert_eq!(
             shown(true),
-            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 mount.persist=true ram=2G"
+            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
         );
         // A key of an older version is not shown, and a physical node has no memory to choose.
         assert_eq!(shown(false), "boot.mode=auto boot.timeout=180 mount.persist=true");
@@ -163,6 +186,7 @@ mod tests {
             "boot.road=pxe",
             "boot.mode=auto",
             "boot.mode=network",
+            "disks=8G,1T[template=ext4]",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -177,6 +201,7 @@ mod tests {
             "boot.timeout=5",
             "boot.road=PXE",
             "boot.mode=hybrid",
+            "disks=8M",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -192,8 +217,10 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.mode, boot.road, boot.timeout, cpu.cores, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.road, boot.timeout, cpu.cores, disks, mount.persist, ram"
         );
+        let why = parse("disks=0G").err().expect("not a value").to_string();
+        assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");
         assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
         assert!(SETTINGS.is_sorted_by_key(|s| s.key));
     }

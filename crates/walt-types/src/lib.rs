@@ -7,6 +7,7 @@
 //! image names and tags 1 to 128 (OCI distribution specification).
 
 mod digest;
+mod disks;
 mod image_ref;
 mod mac;
 mod names;
@@ -14,6 +15,7 @@ pub mod node_set;
 pub mod patterns;
 
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
+pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};

@@ -351,9 +351,10 @@ impl Store {
         for (position, node) in nodes.iter().enumerate().skip(1) {
             children[node.parent].push(position);
         }
-        let depends = !below.is_empty() && (!implied.is_empty() || nodes.iter().any(|node| node.opaque));
+        // Whether it is the lowest or not: the layer alone decides, so that it has one kind of key.
+        let depends = !implied.is_empty() || nodes.iter().any(|node| node.opaque);
         let key = if depends { NodeTarKey::over(*top, below) } else { NodeTarKey::alone(*top) };
-        let below = if depends { Some(self.view_in_memory(below)?) } else { None };
+        let below = if depends && !below.is_empty() { Some(self.view_in_memory(below)?) } else { None };
         let layer = Layer { root: &root, nodes: &nodes, children, implied, below };
         let entries = layer.entries()?;
 

@@ -15,6 +15,9 @@ pub enum Error {
         /// Its name.
         account: &'static str,
     },
+    /// A program that makes file systems is not installed.
+    #[error("the program '{name}' is missing on the server.", name = .0.name)]
+    NoMkfs(walt_vnode::disks::Program),
     /// The server failed.
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
@@ -28,6 +31,7 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NoQemu => Some("install it there (Debian package qemu-system-x86)".into()),
+            Self::NoMkfs(program) => Some(format!("install it there (Debian package {})", program.package)),
             Self::NoAccount { account } => Some(format!(
                 "create it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
             )),

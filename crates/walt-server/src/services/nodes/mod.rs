@@ -35,7 +35,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use walt_api::{Node, NodeList, NodeState};
-use walt_core::{life::Phase, settings};
+use walt_core::{
+    life::{BootMode, Phase},
+    settings,
+};
 use walt_types::Mac;
 
 /// The nodes at run time: links, grants, and virtual nodes that this server supervises.
@@ -123,6 +126,11 @@ impl Nodes {
         self.config().state_dir.join("nodes").join(mac.dashed())
     }
 
+    /// Directory of the disks of a virtual node.
+    pub fn disks_dir(&self, mac: Mac) -> PathBuf {
+        self.node_dir(mac).join("disks")
+    }
+
     /// Adds a node, virtual or physical, with its permanent neighbour. A virtual node is started; a physical one
     /// counts as booting, since it was found by its boot.
     ///
@@ -147,7 +155,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log and `/persist`.
+    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log, its disks and
+    /// `/persist`.
     ///
     /// # Errors
     /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.
@@ -176,13 +185,17 @@ pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
 }
 
-/// What a node is to look for on its disks when it boots: its setting `boot.mode`.
+/// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
+/// has no disk.
 ///
 /// # Errors
 /// The database failed.
 pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
     let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
     let mut effective = settings::effective(&stored, node.facts.is_virtual);
+    if effective.get(settings::DISKS).is_some_and(|disks| disks == "none") {
+        return Ok(BootMode::Network.name().to_owned());
+    }
     Ok(effective.remove("boot.mode").unwrap_or_default())
 }
 
