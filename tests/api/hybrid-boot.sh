@@ -18,7 +18,7 @@ mknod dev/null c 1 3
 mknod dev/zero c 1 5
 mount -t proc proc proc
 chroot . /bin/busybox --install -s /bin
-export PATH=/bin
-chroot . /bin/sh /bin/_walt_internal_/walt-boot-modes "$mode" </dev/null 2>&1 || true
-if [ -f etc/walt-boot-mode ]; then echo "mode: $(chroot . cat /etc/walt-boot-mode)"; else echo "mode: network"; fi
-chroot . /bin/sh -c "$then" 2>&1
+run() { chroot . /bin/busybox env -i PATH=/bin /bin/sh "$@" </dev/null 2>&1; }
+run /bin/_walt_internal_/walt-boot-modes "$mode" || true
+if [ -f etc/walt-boot-mode ]; then echo "mode: $(cat etc/walt-boot-mode)"; else echo "mode: network"; fi
+run -c "$then"

@@ -7,6 +7,7 @@ mod crash;
 mod default;
 mod demo;
 mod full;
+mod hybrid;
 mod isolation;
 mod journey;
 mod machine;

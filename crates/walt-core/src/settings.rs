@@ -19,6 +19,8 @@ pub struct Setting {
 
 /// Key of the disks of a virtual node.
 pub const DISKS: &str = "disks";
+/// Key of the setting that says where a node has its root file system.
+pub const BOOT_MODE: &str = "boot.mode";
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
 const CORES_MAX: u32 = 64;
 /// Least memory in MiB in which the default image boots.
@@ -29,7 +31,7 @@ const RAM_MAX_MIB: u64 = 4 << 20;
 /// All settings, sorted by key.
 pub const SETTINGS: &[Setting] = &[
     Setting {
-        key: "boot.mode",
+        key: BOOT_MODE,
         default: "auto",
         physical: true,
         grammar: "'auto', 'network', 'hybrid-volatile' or 'hybrid-persistent'",

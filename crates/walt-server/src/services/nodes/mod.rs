@@ -196,7 +196,7 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
     if effective.get(settings::DISKS).is_some_and(|disks| disks == "none") {
         return Ok(BootMode::Network.name().to_owned());
     }
-    Ok(effective.remove("boot.mode").unwrap_or_default())
+    Ok(effective.remove(settings::BOOT_MODE).unwrap_or_default())
 }
 
 /// All nodes, for `GET /api/v1/nodes`.
