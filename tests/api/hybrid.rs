@@ -313,9 +313,12 @@ fn what_is_interrupted_goes_on() {
     room.machine.cut_power();
     let _ = child.wait();
     // What a copy of an older version and a removal have left.
-    disk.inside(
-        "cd walt_hybrid; ls -la layers; id=$(printf 'ab%.0s' $(seq 32)); mkdir -p $id/image.part/x $id.removing/y layers/x.unpacking/fs layers/y.removing",
+    let there = disk.inside(
+        "cd walt_hybrid; id=$(printf 'ab%.0s' $(seq 32)); mkdir -p $id/image.part/x $id.removing/y layers/x.unpacking/fs layers/y.removing
+        du -sck $(ls -d layers/* | grep -v unpacking) | tail -n 1 | cut -f 1",
     );
+    let there: u64 = there.trim().parse().unwrap();
+    let start = room.machine.received();
     // The server dies while it goes on.
     let facts = room.machine.facts(&room.server);
     let mut child = room.machine.boot_command("auto", &[&disk], "cd /mnt/union; stat -c %s usr/share/large; find /mnt/hybrid/walt_hybrid -name '*.unpacking' -o -name '*.part' -o -name '*.removing'").spawn().unwrap();
@@ -328,6 +331,10 @@ fn what_is_interrupted_goes_on() {
     let out = String::from_utf8_lossy(&out.stdout);
     println!("{out}");
     assert!(out.ends_with("mode: hybrid-volatile\n83886080\n"), "{out}");
+    // What was there is not sent again: 87 MB in all, packets' heads included.
+    let received = room.machine.received() - start;
+    println!("{there} KiB were there, {received} bytes came");
+    assert!(received < 92_000_000 - there * 1024, "{there} KiB were there, {received} bytes came");
 }
 
 #[test]
