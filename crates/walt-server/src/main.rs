@@ -116,10 +116,7 @@ fn change(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Run => run(config),
         Command::Down => admin::down(config),
-        Command::CheckConfig => {
-            println!("The configuration is valid.");
-            Ok(())
-        }
+        Command::CheckConfig => admin::check_config(&config),
         Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
         Command::DefaultImage(DefaultImage::List) => {
             for name in default_image::names() {
