@@ -2,7 +2,7 @@
 
 use super::{BOOT, SOON, USER, on, wait};
 use std::time::{Duration, Instant};
-use walt_testkit::{Terminal, TestServer};
+use walt_testkit::{OS_STARTED, Terminal, TestServer};
 
 const DEFAULT: &str = "pc-x86-64-default";
 const MINI: &str = "pc-x86-64-mini";
@@ -92,7 +92,8 @@ fn vlan(server: &TestServer) {
         on(server, "vn1", &format!("ip netns exec far ping -c1 -W5 {address} >/dev/null; echo $?"))
     };
     assert_eq!(ping("10.9.0.1"), "0\n");
-    on(server, "vn1", "ip addr add 10.9.1.1/24 dev br12");
+    // Linux answers for any of its addresses on any interface otherwise.
+    on(server, "vn1", "sysctl -qw net.ipv4.conf.all.arp_ignore=1; ip addr add 10.9.1.1/24 dev br12");
     assert_eq!(ping("10.9.1.1"), "1\n");
     on(server, "vn1", "/root/vlan down cable 12 br12 10.9.0.1");
     assert_eq!(on(server, "vn1", "ip -o link show | grep -c -e br12 -e cable.12; true"), "0\n");
@@ -176,6 +177,7 @@ fn limited_shell(server: &TestServer) {
 
 fn image_shell(server: &TestServer) {
     let mut shell = open(server, "pc-x86-64-default");
+    shell.must(OS_STARTED, OS);
     let ps = shell.must("ps -ef", SOON);
     for process in ["/sbin/init", "systemd-journal", "cron", "dbus-daemon", "systemd-logind", "sshd"] {
         assert!(ps.contains(process), "{process} is not in {ps}");
