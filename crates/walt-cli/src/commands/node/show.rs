@@ -155,11 +155,7 @@ mod tests {
         failed.boot_mode = None;
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
-        let nodes = [
-            copies,
-            node("vn22", "waltplatform/pc-x86-64-default:latest"),
-            failed,
-        ];
+        let nodes = [copies, node("vn22", "waltplatform/pc-x86-64-default:latest"), failed];
         assert_eq!(
             text(&nodes, "ann"),
             "Nodes you own:
