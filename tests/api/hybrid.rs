@@ -25,6 +25,8 @@ ln etc/first etc/hard
 head -c 3000000 /dev/urandom >usr/share/random
 long=$(printf 'n%.0s' $(seq 200)); mkdir -p usr/$long/$long; echo deep >usr/$long/$long/file
 printf odd >"$(printf 'etc/a\344\nb')"
+# more names than busybox' xargs takes at once
+i=0; while [ $i -lt 900 ]; do i=$((i + 1)); echo $i >usr/share/doc/a-name-that-is-long-enough-to-fill-a-command-line-soon-$i; done
 touch -d '2001-02-03 04:05:06' etc usr/share
 truncate -s 3G usr/share/holes; printf middle | dd of=usr/share/holes bs=1M seek=1500 conv=notrunc 2>/dev/null
 "#;
