@@ -54,12 +54,25 @@ install_rpi_boot() {
 
 # install_uefi_boot: GRUB, as Debian builds it for network boot, and what it does.
 install_uefi_boot() {
-    to=$root/boot/uefi-arm64
     apt_private_setup
     debs "$work/grub" grub-efi-arm64-bin
-    mkdir -p "$to/grub"
-    install -m 644 "$work/grub/usr/lib/grub/arm64-efi/monolithic/grubnetaa64.efi" "$to/start.efi"
-    sed "s/%options%/$(nfs_options)/" "$WALT_IMAGES_DIR/common/boot/uefi-arm64/grub.cfg" >"$to/grub/grub.cfg"
+    uefi=$root/boot/uefi-arm64
+    mkdir -p "$uefi/grub"
+    install -m 644 "$work/grub/usr/lib/grub/arm64-efi/monolithic/grubnetaa64.efi" "$uefi/start.efi"
+    sed "s/%options%/$(nfs_options)/" "$WALT_IMAGES_DIR/common/boot/uefi-arm64/grub.cfg" >"$uefi/grub/grub.cfg"
+}
+
+# check_first_files: what machines load first is in the image.
+check_first_files() {
+    echo "$models" | while read -r model _; do
+        case $model in
+            uefi-*) first='start.efi grub/grub.cfg' ;;
+            *) first='start.uboot config.txt cmdline.txt' ;;
+        esac
+        for file in $first; do
+            [ -s "$root/boot/$model/$file" ] || die "the image has no /boot/$model/$file"
+        done
+    done
 }
 
 rpi_image() {
@@ -75,5 +88,6 @@ rpi_image() {
     install_rpi_boot
     install_firmware
     case $models in *uefi-arm64*) install_uefi_boot ;; esac
+    check_first_files
     debian_done
 }
