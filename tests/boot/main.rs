@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod default;
 mod demo;
+mod firmware;
 mod full;
 mod isolation;
 mod journey;
@@ -13,6 +14,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod road;
+mod station;
 mod upgrade;
 
 use std::time::Duration;

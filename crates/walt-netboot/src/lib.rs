@@ -6,6 +6,7 @@
 //! | [`dns`] | names and addresses of nodes: the zone `walt` |
 //! | [`ipxe`] | interpreter of the images' iPXE scripts, for virtual nodes that are started without firmware |
 //! | [`ra`] | router advertisements, for which iPXE waits |
+//! | [`rpi`] | which Raspberry Pi asks, and for which file |
 //! | [`tftp`] | one transfer of a file |
 //!
 //! Limits: see each module.
@@ -14,4 +15,5 @@ pub mod dhcp;
 pub mod dns;
 pub mod ipxe;
 pub mod ra;
+pub mod rpi;
 pub mod tftp;

@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use walt_types::Mac;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 1);
+const ROOT: &str = "http://192.168.183.1/boot/";
 const SCRIPT: &str = "http://192.168.183.1/boot/bootstrap.ipxe";
 
 fn ip(last: u8) -> Ipv4Addr {
@@ -79,7 +80,7 @@ impl Client {
 
 fn server_of(prefix: u8, leases: &[Lease]) -> Server {
     let loaders = Loaders { bios: Some("pxe/bios".into()), uefi: Some("pxe/uefi".into()) };
-    let config = Config { server: SERVER, prefix, loaders, script: SCRIPT.into() };
+    let config = Config { server: SERVER, prefix, loaders, script: SCRIPT.into(), root: ROOT.into() };
     Server::new(config, leases.iter().copied())
 }
 

@@ -20,6 +20,9 @@ const CLIENT_ID: std::ops::RangeInclusive<usize> = 2..=255;
 /// Option of iPXE's own settings: <https://ipxe.org/howto/dhcpd>.
 pub const OPTION_IPXE: u8 = 175;
 
+/// Option with the name of the boot file (RFC 2132 §9.5).
+const OPTION_FILE: u8 = 67;
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -53,6 +56,8 @@ pub struct Request {
     pub machine_id: Option<Vec<u8>>,
     /// Whether it is iPXE: option 175 is there.
     pub is_ipxe: bool,
+    /// Whether it wants the name of the boot file as an option (67), too: its option 55 lists it.
+    pub wants_file_option: bool,
 }
 
 /// Why a packet is not a request.
@@ -132,6 +137,7 @@ pub fn parse(packet: &[u8]) -> Result<Request, WireError> {
         arch: options.get(&93).and_then(|b| b.first_chunk()).map(|b| u16::from_be_bytes(*b)),
         machine_id: options.get(&97).filter(|b| b.len() == 17).cloned(),
         is_ipxe: options.contains_key(&OPTION_IPXE),
+        wants_file_option: options.get(&55).is_some_and(|wanted| wanted.contains(&OPTION_FILE)),
     })
 }
 

@@ -54,6 +54,7 @@ pub async fn serve(app: Arc<App>, socket: UdpSocket) {
         prefix: app.config().network.walt_net.ip.prefix,
         loaders: loaders(),
         script: format!("http://{server}/boot/{}", bootstrap::NAME),
+        root: format!("http://{server}/boot/"),
     };
     let mut service = Service { app, server: Server::new(config, leases), reported: HashSet::new() };
     let mut buffer = [0; PACKET_MAX + 1];
@@ -74,7 +75,13 @@ pub async fn serve(app: Arc<App>, socket: UdpSocket) {
             }
         };
         match service.handle(&request).await {
-            Ok(Some(reply)) => send(&socket, &request, &reply).await,
+            Ok(Some(reply)) => {
+                if let boot::Class::Board(board) = boot::class(&request) {
+                    // It may use the address without asking for it.
+                    service.app.nodes().boards().offered(reply.ip, board.model);
+                }
+                send(&socket, &request, &reply).await;
+            }
             Ok(None) => {}
             Err(e) => {
                 tracing::error!(mac = %request.mac, "DHCP: no answer, the client will ask again: {e:#}")

@@ -5,6 +5,8 @@
 //! | `bootstrap.ipxe` | [`bootstrap`] | every machine on walt-net |
 //! | `pxe/undionly.kpxe`, … | [`LOADERS`]: iPXE for firmware that has none | every machine on walt-net |
 //! | any other path | that file below `/boot/<model>/` of the image of the node that asks | the node |
+//! | the same | that file of a default image for Raspberry Pis | a Raspberry Pi that was offered an address and is not a node |
+//! | `<serial>/<path>`, `<MAC with dashes>/<path>` | the same file, unless the image has that directory | both |
 //! | `/var/lib/walt/nodes/<mac, ip or name>/tftp/<path>` | the same | the node that it names |
 //!
 //! TFTP and HTTP both open boot files here. Symbolic links are followed inside the image's tree; `..` in a request is
@@ -14,11 +16,17 @@
 
 use crate::{
     actions::app::App,
-    base::{db::NodeRow, time},
+    base::{
+        db::{NodeRow, RefRow},
+        time,
+    },
     edge::netboot::bootstrap,
-    services::nodes::{boot, boot_tree::BootTree, hub::update_life},
+    services::nodes::{boot_tree::BootTree, hub::update_life},
 };
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
+use walt_core::default_image_of;
+use walt_netboot::rpi;
+use walt_types::Model;
 
 /// Longest path of a request, in bytes.
 pub const PATH_MAX: usize = 1024;
@@ -43,6 +51,18 @@ const NODE_TFTP: &[u8] = b"tftp";
 /// First scripts that old loaders request: prefix and suffix of their names, and the current name.
 const OLD_NAMES: [(&[u8], &[u8], &[u8]); 2] =
     [(b"boot/rpi-", b".uboot", b"start.uboot"), (b"boot/pc-x86-64", b".ipxe", b"start.ipxe")];
+
+/// What machines load first: iPXE, U-Boot, UEFI, the firmware of Raspberry Pis.
+const FIRST_FILES: [&[u8]; 8] = [
+    b"start.ipxe",
+    b"start.uboot",
+    b"fit-start.uboot",
+    b"start.efi",
+    b"bootcode.bin",
+    b"start.elf",
+    b"start4.elf",
+    b"config.txt",
+];
 
 /// Why a boot file cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -174,22 +194,63 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
             Ok(BootFile(Content::Memory(text.into_bytes())))
         }
         Wanted::Loader(name) => loader(name),
-        Wanted::Node { name, file } => {
-            let node = app.db().with(|c| NodeRow::by_ip(c, peer))?.ok_or(FileError::NotFound)?;
-            if let Some(name) = name
-                && !std::str::from_utf8(&name).is_ok_and(|name| node.is_called(name))
-            {
-                return Err(FileError::NotFound);
-            }
-            if file == boot::START.as_bytes() {
-                record_boot_start(app, &node)?;
-            }
-            let tree = tree_of(app, &node)?;
-            match tree.open(&file).and_then(BootFile::disk) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::NotFound),
-                other => Ok(other.map_err(anyhow::Error::new)?),
-            }
+        Wanted::Node { name, file } => match app.db().with(|c| NodeRow::by_ip(c, peer))? {
+            Some(node) => file_for_node(app, &node, name.as_deref(), &file),
+            None if name.is_none() => file_for_board(app, peer, rpi::without_prefix(&file)),
+            None => Err(FileError::NotFound),
+        },
+    }
+}
+
+/// A file of the node's image; `name` is what the path calls the node, if it does.
+fn file_for_node(
+    app: &Arc<App>,
+    node: &NodeRow,
+    name: Option<&[u8]>,
+    file: &[u8],
+) -> Result<BootFile, FileError> {
+    let calls_it = |name| std::str::from_utf8(name).is_ok_and(|name| node.is_called(name));
+    if !name.is_none_or(calls_it) {
+        return Err(FileError::NotFound);
+    }
+    let short = rpi::without_prefix(file);
+    if FIRST_FILES.contains(&short) {
+        record_boot_start(app, node)?;
+    }
+    let tree = tree_of(app, node)?;
+    match open_in(&tree, file) {
+        Err(FileError::NotFound) if short != file => open_in(&tree, short),
+        opened => opened,
+    }
+}
+
+/// A file for a Raspberry Pi that is not a node: of the default image of its model or, as long as that is not known, of
+/// any that has it.
+fn file_for_board(app: &Arc<App>, peer: Ipv4Addr, file: &[u8]) -> Result<BootFile, FileError> {
+    for model in app.nodes().boards().models(peer, file) {
+        match default_tree(app, &model)?.map_or(Err(FileError::NotFound), |tree| open_in(&tree, file)) {
+            Err(FileError::NotFound) => {}
+            opened => return opened,
         }
+    }
+    Err(FileError::NotFound)
+}
+
+/// The boot files of a model's default image, if there is one.
+fn default_tree(app: &Arc<App>, model: &Model) -> Result<Option<BootTree>, FileError> {
+    let image = default_image_of(model);
+    if app.db().with(|c| RefRow::get(c, &image))?.is_none() {
+        return Ok(None);
+    }
+    let writing = app.images().writing_now_blocking();
+    let view = app.images().view_of(&image, &writing).map_err(anyhow::Error::from)?;
+    Ok(Some(BootTree::new(view, model)))
+}
+
+fn open_in(tree: &BootTree, file: &[u8]) -> Result<BootFile, FileError> {
+    match tree.open(file).and_then(BootFile::disk) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(FileError::NotFound),
+        other => Ok(other.map_err(anyhow::Error::new)?),
     }
 }
 
@@ -224,7 +285,7 @@ fn loader(name: &str) -> Result<BootFile, FileError> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::base::{config::Config, db::RefRow};
+    use crate::base::config::Config;
     use walt_core::{NodeFacts, life::Life};
     use walt_images::{History, ImageConfig, NewEntry, NewKind};
 

@@ -13,7 +13,7 @@ use walt_netboot::ipxe::{self, Machine, Outcome};
 
 pub use walt_vnode::{MANUFACTURER, PRODUCT};
 /// First script of every image.
-pub const START: &str = "start.ipxe";
+const START: &str = "start.ipxe";
 
 /// What to boot.
 pub struct Boot {

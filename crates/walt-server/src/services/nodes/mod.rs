@@ -1,5 +1,6 @@
 //! Nodes: their records, what they may read, their links, and how virtual nodes run ([`vnode`]).
 
+pub mod boards;
 pub mod boot;
 pub mod boot_tree;
 pub mod error;
@@ -21,6 +22,7 @@ use crate::{
         images::Images,
         network,
         nodes::{
+            boards::Boards,
             grants::GrantCache,
             hub::{Hub, update_life},
             sweep::Sweeps,
@@ -43,6 +45,7 @@ pub struct Nodes {
     base: Arc<Base>,
     images: Arc<Images>,
     hub: Hub,
+    boards: Boards,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
@@ -56,6 +59,7 @@ impl Nodes {
             base,
             images,
             hub: Hub::default(),
+            boards: Boards::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
@@ -66,6 +70,11 @@ impl Nodes {
     /// The state below the services.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// Raspberry Pis that are not nodes yet.
+    pub fn boards(&self) -> &Boards {
+        &self.boards
     }
 
     /// Database.
