@@ -103,6 +103,10 @@ mod tests {
             searches.ended(&model(number), 1);
         }
         assert_eq!(searches.begin(&model(MODELS_MAX), AGAIN_S), Answer::Full);
-        assert_eq!(searches.begin(&model(MODELS_MAX), AGAIN_S + 1), Answer::Start, "all others are forgotten");
+        assert_eq!(
+            searches.begin(&model(MODELS_MAX), AGAIN_S + 1),
+            Answer::Start,
+            "all others are forgotten"
+        );
     }
 }

@@ -78,6 +78,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = listen(app.config(), link::PORT, "the node link")?;
     actions::session_save::recover(&app).await.context("recovery of sessions")?;
     actions::build::sweep(&app).await;
+    blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);

@@ -32,8 +32,7 @@ enum Item<'a> {
 type Keyword = (&'static str, Item<'static>);
 
 /// The keywords of sets of nodes.
-const NODES: [Keyword; 3] =
-    [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
+const NODES: [Keyword; 3] = [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
 /// The keywords that sets of devices have in addition.
 const DEVICES: [Keyword; 4] = [
     ("server", Item::Server),
@@ -255,7 +254,10 @@ mod tests {
         assert_eq!(names("vn1,nope"), Err(SetError::Unknown("nope".into())));
         assert_eq!(names(","), Err(SetError::Empty));
         // In a set of nodes, these words are names.
-        assert_eq!(resolve("all-devices", &FOUR, &user("alice")), Err(SetError::Unknown("all-devices".into())));
+        assert_eq!(
+            resolve("all-devices", &FOUR, &user("alice")),
+            Err(SetError::Unknown("all-devices".into()))
+        );
     }
 
     #[test]

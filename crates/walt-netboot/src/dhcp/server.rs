@@ -98,6 +98,13 @@ pub struct Reply {
     pub ip: Ipv4Addr,
 }
 
+impl Reply {
+    /// Whether it confirms that the station has this address.
+    pub fn gives(&self, ip: Ipv4Addr) -> bool {
+        self.kind == MessageType::Ack && self.ip == ip
+    }
+}
+
 /// What comes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -204,6 +211,12 @@ impl Server {
             },
             _ => Outcome::Ignore("it gives no address away"),
         }
+    }
+
+    /// Forgets a station that is not a node: its lease, and what it was offered.
+    pub fn forget(&mut self, mac: Mac) {
+        self.leases.drop_offer(mac);
+        self.leases.remove(mac);
     }
 
     fn discover(&mut self, facts: &Facts<'_>) -> Outcome {
