@@ -149,7 +149,23 @@ mod tests {
             device("Apu", "node", Some("10.0.0.3")),
             device("unknown-1", "unknown", None),
         ];
-        assert_eq!(text(&devices), "");
+        let wanted = [
+            "Known devices:",
+            "name         ip        mac                type           ",
+            "-----------  --------  -----------------  ---------------",
+            "Apu          10.0.0.3  52:54:00:00:00:01  node (physical)",
+            "vn1          10.0.0.2  52:54:00:00:00:01  node (virtual) ",
+            "walt-server  10.0.0.1  52:54:00:00:00:01  server         ",
+            "sw1                    52:54:00:00:00:01  switch         ",
+            "",
+            "Devices of unknown type:",
+            "name       mac                type   ",
+            "---------  -----------------  -------",
+            "unknown-1  52:54:00:00:00:01  unknown",
+            "",
+            "",
+        ];
+        assert_eq!(text(&devices), wanted.join("\n"));
     }
 
     #[test]
