@@ -4,6 +4,7 @@
 
 mod bounds;
 mod default_images;
+mod devices;
 mod images;
 mod isolation;
 mod lists;
