@@ -192,8 +192,10 @@ impl Request<'_> {
 /// A time span for people, in the largest unit that fits.
 fn span(span: Span) -> String {
     const UNITS: [(u64, &str); 4] = [(86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")];
-    let (unit, name) =
-        UNITS.into_iter().find(|(unit, _)| span.0 >= *unit && span.0 % unit == 0).unwrap_or((1, "second"));
+    let (unit, name) = UNITS
+        .into_iter()
+        .find(|(unit, _)| span.0 >= *unit && span.0.is_multiple_of(*unit))
+        .unwrap_or((1, "second"));
     let count = span.0 / unit;
     format!("{count} {name}{}", if count == 1 { "" } else { "s" })
 }
