@@ -217,6 +217,14 @@ fn a_forgotten_node_comes_back_as_it_was() {
     let shown = server.walt(ANN, &["device", "show", "--trash"]).ok();
     assert!(shown.contains("apu1 ") && shown.contains("ann/pc-x86-64"), "{shown}");
     server.walt(ANN, &["device", "restore", "apu2"]).fails(1, "No node with name 'apu2' is in the trash.");
+    // What is in the way is not lost; empty directories, which a mount can have left, are not.
+    let way = data(&server, &station);
+    fs::create_dir_all(way.parent().unwrap()).unwrap();
+    fs::write(&way, "3").unwrap();
+    let ran = server.walt(ANN, &["device", "restore", "apu1"]);
+    assert!(ran.status == Some(1) || ran.status == Some(255), "{ran:?}");
+    assert!(ran.err.contains("is in the way") && fs::read_to_string(&way).unwrap() == "3", "{ran:?}");
+    fs::remove_file(&way).unwrap();
     assert_eq!(server.walt(ANN, &["device", "restore", "apu1"]).ok(), "Node apu1 was restored.\n");
     assert_eq!(fs::read_to_string(data(&server, &station)).unwrap(), "1");
     let config = server.walt(ANN, &["node", "config", "apu1"]).ok();

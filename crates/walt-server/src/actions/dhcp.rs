@@ -84,9 +84,9 @@ pub async fn handle(app: &Arc<App>, request: &Request, known: &Known<'_>) -> Res
 /// It cannot have the address.
 pub async fn commit(app: &Arc<App>, request: &Request, known: &Known<'_>) -> Answer<bool> {
     let Some(ip) = request.requested else { return Err(bad_request("an address is missing")) };
-    if let Some(node) = app.db().with(|c| NodeRow::by_mac(c, request.mac))? {
+    if app.db().with(|c| NodeRow::by_mac(c, request.mac))?.is_some() {
         // Nodes keep the address that they have.
-        tracing::debug!(name = %node.facts.name, "is a node already");
+        check_model(app, request)?;
         return Ok(true);
     }
     let reply = handle(app, request, known).await?;

@@ -19,8 +19,11 @@ async fn pass(app: &App) -> Result<()> {
 }
 
 async fn empty_trash(app: &App) -> Result<()> {
-    let decision = app.base().decide().await;
-    trash::expire(app.nodes(), app.config().limits.trash_keep, &decision)
+    let expired = {
+        let decision = app.base().decide().await;
+        trash::expire(app.nodes(), app.config().limits.trash_keep, &decision)?
+    };
+    trash::remove(&expired)
 }
 
 /// Runs passes for ever: at the start, for what a killed server left; after changes; and once an hour.

@@ -47,25 +47,48 @@ fn place(nodes: &Nodes, id: i64) -> PathBuf {
     root(nodes).join(id.to_string())
 }
 
+/// Makes the entries of a directory durable.
+fn sync(dir: &Path) -> Result<()> {
+    let synced = File::open(dir).and_then(|dir| dir.sync_all());
+    synced.with_context(|| format!("cannot write {} to the disk", dir.display()))
+}
+
 /// Renames a directory, if it exists, and makes that durable.
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    match std::fs::rename(from, to) {
-        Err(e) if e.kind() == NotFound && !from.exists() => return Ok(()),
-        moved => moved.with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?,
+    if !from.exists() {
+        return Ok(());
     }
-    for parent in [from, to].iter().filter_map(|path| path.parent()) {
-        let synced = File::open(parent).and_then(|dir| dir.sync_all());
-        synced.with_context(|| format!("cannot write {} to the disk", parent.display()))?;
-    }
-    Ok(())
+    clear(to)?;
+    std::fs::rename(from, to)
+        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    [from, to].iter().filter_map(|path| path.parent()).try_for_each(sync)
+}
+
+/// Removes a directory that has nothing but empty ones: a node that mounts its `/persist` while it is forgotten can leave
+/// them behind.
+fn clear(dir: &Path) -> Result<()> {
+    let inner = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == NotFound => return Ok(()),
+        inner => inner.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
+    };
+    let emptied = inner.and_then(|entries| {
+        entries.iter().try_for_each(|entry| std::fs::remove_dir(entry.path()))?;
+        std::fs::remove_dir(dir)
+    });
+    emptied.with_context(|| format!("{} is in the way: move it elsewhere", dir.display()))
 }
 
 /// Moves what a forgotten node had to the trash, and records that.
 fn finish(nodes: &Nodes, id: i64, mac: Mac) -> Result<()> {
-    make_dir(&root(nodes), 0o700)?;
+    let root = root(nodes);
+    if !root.exists() {
+        make_dir(&root, 0o700)?;
+        sync(&nodes.config().state_dir)?;
+    }
     let (from, to) = (nodes.persist_root(mac), place(nodes, id));
-    if to.exists() && from.exists() {
-        bail!("both {} and {} exist: move one of them away", from.display(), to.display());
+    if to.exists() {
+        // A restore that was killed before it moved anything.
+        clear(&from)?;
     }
     rename(&from, &to)?;
     fail_points::point("trash-moved");
@@ -156,23 +179,30 @@ pub fn finish_of(nodes: &Nodes, mac: Mac, _decision: &Decision<'_>) -> Result<()
     open.into_iter().try_for_each(|row| blocking(|| finish(nodes, row.id, mac)))
 }
 
-/// Finishes what a killed server has left. Called at the start, before any machine can become a node.
+/// Finishes what a killed server has left. Called at the start, before any machine can become a node. What cannot be
+/// finished is logged: its machine cannot be a node until it can.
 ///
 /// # Errors
-/// The database or the disk fails.
+/// The database fails.
 pub fn recover(nodes: &Nodes) -> Result<()> {
-    let rows = nodes.db().with(TrashRow::all)?;
-    rows.iter().filter(|row| !row.is_moved).try_for_each(|row| finish(nodes, row.id, row.mac))
+    for row in nodes.db().with(TrashRow::all)?.iter().filter(|row| !row.is_moved) {
+        if let Err(e) = finish(nodes, row.id, row.mac) {
+            tracing::error!(name = %row.name, mac = %row.mac, "cannot move a forgotten node to the trash: {e:#}");
+        }
+    }
+    Ok(())
 }
 
-/// Removes what was forgotten longer than `keep` ago, and what belongs to no row.
+/// Removes rows of nodes that were forgotten longer than `keep` ago. The result is the directories of the trash that
+/// belong to no row; they are never used again, so no lock is needed to [`remove`] them.
 ///
 /// # Errors
 /// The database or the disk fails.
-pub fn expire(nodes: &Nodes, keep: Span, _decision: &Decision<'_>) -> Result<()> {
+pub fn expire(nodes: &Nodes, keep: Span, _decision: &Decision<'_>) -> Result<Vec<PathBuf>> {
     let rows = nodes.db().with(TrashRow::all)?;
     let end = (now() as i64).saturating_sub_unsigned(keep.0);
-    for row in rows.iter().filter(|row| row.forgotten <= end) {
+    let (expired, kept): (Vec<&TrashRow>, Vec<&TrashRow>) = rows.iter().partition(|row| row.forgotten <= end);
+    for row in expired {
         if !row.is_moved {
             blocking(|| finish(nodes, row.id, row.mac))?;
         }
@@ -180,17 +210,19 @@ pub fn expire(nodes: &Nodes, keep: Span, _decision: &Decision<'_>) -> Result<()>
         fail_points::point("trash-expired");
         tracing::info!(name = %row.name, mac = %row.mac, "the trash of a node has expired");
     }
-    let kept: Vec<PathBuf> =
-        rows.iter().filter(|row| row.forgotten > end).map(|row| place(nodes, row.id)).collect();
+    let kept: Vec<PathBuf> = kept.into_iter().map(|row| place(nodes, row.id)).collect();
     let entries = match std::fs::read_dir(root(nodes)) {
-        Err(e) if e.kind() == NotFound => return Ok(()),
-        entries => entries.context("cannot read the trash")?,
+        Err(e) if e.kind() == NotFound => return Ok(Vec::new()),
+        entries => entries.and_then(Iterator::collect::<std::io::Result<Vec<_>>>),
     };
-    for entry in entries {
-        let path = entry.context("cannot read the trash")?.path();
-        if !kept.contains(&path) {
-            blocking(|| remove_tree(&path))?;
-        }
-    }
-    Ok(())
+    let paths = entries.context("cannot read the trash")?.into_iter().map(|entry| entry.path());
+    Ok(paths.filter(|path| !kept.contains(path)).collect())
+}
+
+/// Removes directories that have expired.
+///
+/// # Errors
+/// The disk fails.
+pub fn remove(expired: &[PathBuf]) -> Result<()> {
+    blocking(|| expired.iter().try_for_each(|dir| remove_tree(dir)))
 }
