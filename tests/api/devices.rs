@@ -56,7 +56,7 @@ fn the_image_of_a_new_model_comes_from_a_registry() {
         "Device unknown-18d55d is a walt node of type 'box-1'.",
         "closed wants credentials; gone: ",
         "frog does not have it",
-        "publish an image for the model as waltplatform/box-1-default",
+        "An image for the model is needed, as waltplatform/box-1-default in a registry",
     ] {
         assert!(log.contains(part), "{part}: {log}");
     }

@@ -97,12 +97,12 @@ async fn search(app: &Arc<App>, model: &Model) -> Result<String, String> {
             format!("'walt-server default-image build {recipe}', as root on the server, makes it")
         }
         None => format!(
-            "publish an image for the model as {PLATFORM_USER}/{} in a registry, or push it to this server",
+            "An image for the model is needed, as {PLATFORM_USER}/{} in a registry of the configuration",
             image.image().name()
         ),
     };
     Err(format!(
-        "there is no image {image} for its model '{model}', and {asked}. {remedy}. Then restart the machine"
+        "there is no image {image} for its model '{model}', and {asked}. {remedy}; then restart the machine"
     ))
 }
 
