@@ -5,6 +5,7 @@
 mod bounds;
 mod cable;
 mod default_images;
+mod devices;
 mod images;
 mod isolation;
 mod lists;

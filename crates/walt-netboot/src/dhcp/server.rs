@@ -100,6 +100,13 @@ pub struct Reply {
     pub ip: Ipv4Addr,
 }
 
+impl Reply {
+    /// Whether it confirms that the station has this address.
+    pub fn gives(&self, ip: Ipv4Addr) -> bool {
+        self.kind == MessageType::Ack && self.ip == ip
+    }
+}
+
 /// What comes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -255,6 +262,13 @@ impl Server {
             request.machine_id = request.machine_id.or_else(|| told.machine_id.clone());
         }
         request
+    }
+
+    /// Forgets a station that is not a node: its lease, and what it was offered.
+    pub fn forget(&mut self, mac: Mac) {
+        self.leases.drop_offer(mac);
+        self.leases.remove(mac);
+        self.told.remove(&mac);
     }
 
     fn discover(&mut self, facts: &Facts<'_>) -> Outcome {

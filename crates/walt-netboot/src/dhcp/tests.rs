@@ -418,6 +418,36 @@ fn a_machine_that_says_it_is_a_node_is_registered() {
 
 /// What busybox 1.35 udhcpc and the iPXE of qemu 7.2 (virtio-net) sent.
 #[test]
+fn a_station_is_forgotten_with_its_lease_and_its_offer() {
+    let mut server = server_of(30, &[Lease { mac: mac(1), ip: ip(2), ends: 1000 }]);
+    let discover = |server: &mut Server, station: u8| {
+        handle(server, &Client::new(station).discovers(), 10, &[])
+            != Outcome::Ignore("no address is left in the network")
+    };
+    assert!(!discover(&mut server, 2), "a network of one station");
+    server.forget(mac(1));
+    assert!(discover(&mut server, 2) && !discover(&mut server, 3));
+    server.forget(mac(2));
+    assert!(discover(&mut server, 3));
+}
+
+#[test]
+fn a_request_to_keep_an_address() {
+    let (mut server, nodes) = (server_of(24, &[]), nodes());
+    let made = Request::to_keep(mac(9), ip(9));
+    let sent = Client::new(9).reboots_with(ip(9));
+    assert_eq!(made, Request { xid: made.xid, secs: made.secs, ..sent });
+    let answer = |server: &mut Server, request: &Request| match handle(server, request, 10, &nodes) {
+        Outcome::Answer { reply: Some(reply), .. } => reply,
+        other => panic!("{other:?}"),
+    };
+    let given = answer(&mut server, &made);
+    assert!(given.gives(ip(9)) && !given.gives(ip(8)));
+    let refused = answer(&mut server, &Request::to_keep(mac(8), ip(9)));
+    assert!(!refused.gives(ip(9)), "{refused:?}");
+}
+
+#[test]
 fn captured() {
     let udhcpc = parse(include_bytes!("samples/udhcpc-discover.bin")).unwrap();
     assert_eq!((udhcpc.kind, udhcpc.vendor_class.as_str()), (MessageType::Discover, "udhcp 1.35.0"));

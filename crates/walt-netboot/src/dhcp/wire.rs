@@ -60,6 +60,31 @@ pub struct Request {
     pub wants_file_option: bool,
 }
 
+impl Request {
+    /// The request of a station that wants to keep an address, as one does after its start (RFC 2131 §4.3.2,
+    /// INIT-REBOOT).
+    pub fn to_keep(mac: Mac, ip: Ipv4Addr) -> Self {
+        Self {
+            kind: MessageType::Request,
+            xid: 0,
+            secs: 0,
+            broadcast: false,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            mac,
+            requested: Some(ip),
+            server: None,
+            host_name: None,
+            client_id: None,
+            vendor_class: String::new(),
+            user_class: String::new(),
+            arch: None,
+            machine_id: None,
+            is_ipxe: false,
+            wants_file_option: false,
+        }
+    }
+}
+
 /// Why a packet is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
