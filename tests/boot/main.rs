@@ -13,6 +13,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod road;
+mod secure;
 mod upgrade;
 
 use std::time::Duration;

@@ -89,23 +89,23 @@ fn an_image_made_the_stock_way_boots() {
 
 /// A machine that the server did not start, on a cable of its own in the server's bridge. It ends with the test, and
 /// so does its cable.
-struct Station {
+pub(super) struct Station {
     qemu: Child,
-    mac: String,
+    pub(super) mac: String,
     console: PathBuf,
 }
 
 impl Station {
     /// Plugs it in and switches it on; `firmware` are the arguments of qemu that choose it. A node whose `maker` is
     /// QEMU is virtual in its own eyes.
-    fn start(server: &TestServer, number: u8, maker: &str, firmware: &[&str]) -> Self {
+    pub(super) fn start(server: &TestServer, number: u8, maker: &str, firmware: &[&str]) -> Self {
         let path = |name: &str| server.dir().join(format!("station{number}.{name}"));
         let script = path("sh");
         let plug = format!("#!/bin/sh\nexec ip link set \"$1\" master {} up\n", server.bridge());
         std::fs::write(&script, plug).unwrap();
         let executable = Command::new("chmod").arg("755").arg(&script).status().unwrap();
         assert!(executable.success());
-        let mac = format!("52:54:00:0a:0b:{number:02x}");
+        let mac = mac(number);
         let tap = format!("{}-{number}", server.bridge());
         let netdev = format!("tap,id=net0,ifname={tap},script={},downscript=no", script.display());
         let (console, messages) = (path("console"), std::fs::File::create(path("qemu")).unwrap());
@@ -129,8 +129,13 @@ impl Station {
         Self { qemu, mac, console }
     }
 
+    /// What it has written on its serial port.
+    pub(super) fn console(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
     /// Waits until the server knows it, and it has booted; its name.
-    fn booted(&self, server: &TestServer) -> String {
+    pub(super) fn booted(&self, server: &TestServer) -> String {
         let node = until("the machine to become a node", BOOT, || {
             let list = server.api(None).get("/api/v1/nodes").json();
             list["nodes"].as_array().unwrap().iter().find(|n| n["mac"] == self.mac.as_str()).cloned()
@@ -142,10 +147,15 @@ impl Station {
     }
 }
 
+/// The Ethernet address of a station.
+pub(super) fn mac(number: u8) -> String {
+    format!("52:54:00:0a:0b:{number:02x}")
+}
+
 /// A card that many PCs have, with a ROM for BIOS; for UEFI one that the firmware itself can drive, so that its own PXE
 /// is seen.
 fn card(firmware: &[&str]) -> &'static str {
-    if firmware.contains(&"q35") { "virtio-net-pci,romfile=" } else { "e1000" }
+    if firmware.iter().any(|word| word.starts_with("q35")) { "virtio-net-pci,romfile=" } else { "e1000" }
 }
 
 impl Drop for Station {
@@ -153,8 +163,7 @@ impl Drop for Station {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
         if std::thread::panicking() {
-            let text =
-                String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned();
+            let text = self.console();
             let lines: Vec<&str> = text.lines().collect();
             eprintln!("--- console of {}", self.mac);
             lines[lines.len().saturating_sub(CONSOLE_LINES)..].iter().for_each(|line| eprintln!("{line}"));
@@ -194,7 +203,7 @@ fn login(arguments: &str) -> String {
 }
 
 /// A server whose default image for PCs is the small one, with [`HOOKS`].
-fn server_with_default() -> TestServer {
+pub(super) fn server_with_default() -> TestServer {
     let mini = images::built(MINI);
     let server = TestServer::start();
     let image = server.dir().join("image");

@@ -7,6 +7,7 @@
 //! | Raspberry Pi ROM | that this is a boot server (options 43 and 60), which is all that it looks for |
 //! | PXE ROM, BIOS | iPXE for BIOS, by TFTP |
 //! | PXE ROM, UEFI on x86-64 | iPXE for UEFI, by TFTP |
+//! | the same, of a node that boots by Secure Boot | [`SECURE_LOADER`], by TFTP |
 
 use super::Request;
 use walt_types::{Mac, Model};
@@ -32,6 +33,9 @@ const RASPBERRY: [[u8; 3]; 7] = [
 ];
 /// Option 43 that a Raspberry Pi's ROM looks for: a boot menu (sub-option 9) with one entry of type 0.
 const RASPBERRY_MENU: &str = "Raspberry Pi Boot";
+
+/// What UEFI firmware loads that only runs signed programs: shim.
+pub const SECURE_LOADER: &str = "secure/shimx64.efi";
 
 /// What a client says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +109,11 @@ pub fn advice(request: &Request, script: &str, loaders: &Loaders) -> Advice {
         Class::Node(_) => Advice { for_ipxe, ..Advice::default() },
         Class::Other => Advice::default(),
     }
+}
+
+/// Whether a client is UEFI firmware of a PC that loads by PXE.
+pub fn is_uefi_pc(request: &Request) -> bool {
+    matches!(class(request), Class::Pxe(Some(arch)) if ARCH_UEFI.contains(&arch))
 }
 
 /// Whether a client needs a boot loader that the server could have and has not.

@@ -51,6 +51,8 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Its name.
     pub name: String,
+    /// Whether its firmware runs signed programs only.
+    pub secure: bool,
 }
 
 /// A machine that says it is a node, and is not registered.
@@ -367,7 +369,10 @@ impl Server {
         if is_inform || !request.ciaddr.is_unspecified() {
             message.set_ciaddr(request.ciaddr);
         }
-        let advice = boot::advice(request, &self.config.script, &self.config.loaders);
+        let mut advice = boot::advice(request, &self.config.script, &self.config.loaders);
+        if facts.own.is_some_and(|node| node.secure) && boot::is_uefi_pc(request) {
+            advice.file = Some(boot::SECURE_LOADER.to_owned());
+        }
         if let Some(file) = advice.file.as_ref().filter(|f| f.len() <= FILE_MAX) {
             message.set_fname(file.as_bytes());
         }

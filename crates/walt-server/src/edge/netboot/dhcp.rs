@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 use tokio::net::UdpSocket;
+use walt_core::settings;
 use walt_netboot::dhcp::{
     Config, Destination, Loaders, Node, Outcome, Plan, Reply, Request, Saved, Server, boot, parse,
     wire::PACKET_MAX,
@@ -164,8 +165,14 @@ impl Service {
     }
 
     fn nodes(&self) -> Result<Vec<Node>> {
-        let node = |row: NodeRow| Node { mac: row.mac, ip: row.ip, name: row.facts.name.to_string() };
-        Ok(self.app.db().with(NodeRow::all)?.into_iter().map(node).collect())
+        let (rows, stored) = self.app.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
+        let node = |row: NodeRow| Node {
+            mac: row.mac,
+            ip: row.ip,
+            name: row.facts.name.to_string(),
+            secure: stored.get(&row.mac).is_some_and(settings::is_secure),
+        };
+        Ok(rows.into_iter().map(node).collect())
     }
 
     fn report_once(&mut self, text: String) {

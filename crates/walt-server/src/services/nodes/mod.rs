@@ -5,6 +5,7 @@ pub mod boot_tree;
 pub mod error;
 pub mod grants;
 pub mod hub;
+pub mod secure;
 pub mod ssh;
 pub mod sweep;
 pub mod vnode;
