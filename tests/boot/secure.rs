@@ -58,11 +58,13 @@ fn what_is_signed_boots_and_nothing_else() {
             return;
         }
     }
-    let server = server_with_default();
+    let server = server_with_default(None);
     register(&server);
     let name = server.walt(USER, &["node", "show", "--all", "--names-only"]).ok();
     let name = name.trim();
     server.walt(USER, &["node", "config", name, "boot.secure=true"]).ok();
+    let refused = server.walt(USER, &["node", "config", name, "disks=1G"]);
+    refused.fails(1, &format!("'disks' applies to virtual nodes only, and {name} is a physical one"));
 
     let variables = server.dir().join("ovmf-variables");
     std::fs::copy(OVMF_VARS, &variables).unwrap();
