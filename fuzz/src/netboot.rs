@@ -39,6 +39,7 @@ pub fn dhcp(bytes: &[u8]) {
         mac: Mac([0x52, 0x54, 0, 0, 0, 2]),
         ip: Ipv4Addr::new(192, 168, 183, 2),
         name: "vn1".into(),
+        secure: false,
     };
     let check = |given: Ipv4Addr| {
         assert!(given != SERVER && given != node.ip, "{given}");

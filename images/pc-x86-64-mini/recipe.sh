@@ -9,8 +9,10 @@ here=$WALT_IMAGES_DIR/$recipe
 . "$WALT_IMAGES_DIR/common/lib.sh"
 
 # Modules that the image offers besides those in the initrd, each with what it depends on. ext4 asks for its checksum
-# by name, not by symbol; walt-init uses loop and ext4 for attributes of files.
-EXTRA_MODULES="ext4 crc32c_generic nbd zram nfsv4 squashfs loop tun bridge veth 8021q virtio_blk ahci nvme usb_storage"
+# by name, not by symbol, and vfat for its character sets; walt-init uses loop and ext4 for attributes of files. Disks
+# of virtual nodes are on virtio_scsi; sd_mod drives what is on it, on ahci and on usb_storage.
+EXTRA_MODULES="ext4 crc32c_generic vfat nls_cp437 nls_ascii nls_iso8859_1 nls_utf8 nbd zram nfsv4 squashfs loop tun
+    bridge veth 8021q virtio_blk virtio_scsi sd_mod ahci nvme usb_storage"
 
 need apt-get=apt dpkg-deb=dpkg dpkg-source=dpkg-dev patch=patch gcc=gcc make=make tar=tar \
     busybox=busybox-static

@@ -5,7 +5,7 @@
 PACKAGES_BUILD="build-essential patch ca-certificates curl"
 # Serving: the programs that walt-server and the recipes call.
 PACKAGES_RUN="runc qemu-system-x86 ipxe openssh-client nftables iproute2 busybox-static mmdebstrap
-    dpkg-dev kmod xz-utils zstd"
+    dpkg-dev kmod xz-utils zstd e2fsprogs dosfstools"
 # Seconds a server gets to answer on its socket after it was started.
 SERVER_START_LIMIT=60
 # Account that qemu runs as.

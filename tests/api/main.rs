@@ -6,6 +6,7 @@ mod bounds;
 mod cable;
 mod default_images;
 mod devices;
+mod disks;
 mod images;
 mod isolation;
 mod lists;

@@ -26,7 +26,7 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A `PATH` with all programs that a server calls, but one.
-fn path_without(server_dir: &Path, missing: &str) -> String {
+pub(super) fn path_without(server_dir: &Path, missing: &str) -> String {
     let dir = server_dir.join(format!("without-{missing}"));
     fs::create_dir_all(&dir).unwrap();
     for name in ["runc", "nft", "ssh", "ssh-keygen", "qemu-system-x86_64"] {

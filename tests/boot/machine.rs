@@ -4,7 +4,7 @@
 use super::{BOOT, MINI, SOON};
 use std::fs::File;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
 use walt_sys::process::Cgroup;
 use walt_testkit::{images, until};
 use walt_vnode::console::Keyboard;
+use walt_vnode::disks::provide;
 use walt_vnode::{Acceleration, Account, BootFiles, BootMethod, Launch, Vm, VmSpec, adopt, launch, probe};
 
 /// Another account than root, which may not read our files.
@@ -130,6 +131,7 @@ fn life_of_a_machine(dir: &Path, group: &str) {
             directory: &node,
             files: Some(BootFiles { kernel: kernel(), initrds }),
             tap: Some(tap),
+            disks: Vec::new(),
             account: NOBODY,
             cgroup: cgroup(),
             program: walt_vnode::PROGRAM,
@@ -196,6 +198,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         directory: dir.path(),
         files: Some(BootFiles { kernel: kernel(), initrds: Vec::new() }),
         tap: None,
+        disks: Vec::new(),
         account: NOBODY,
         cgroup: None,
         program: walt_vnode::PROGRAM,
@@ -218,4 +221,110 @@ fn the_probe_decides_in_time() {
     assert!(started.elapsed() < probe::PROBE_TIMEOUT + SOON);
     assert!(!verdict.reason.is_empty());
     assert!(!dir.path().join("probe").exists());
+}
+
+/// Tries its disks, step by step, each after a line that is typed.
+const DISKS_INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+modprobe -a virtio_pci virtio_scsi sd_mod
+until [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done
+disk=/dev/sda; [ $(cat /sys/block/sda/size) = 1953125 ] || disk=/dev/sdb
+echo SIZES $(cat /sys/block/sd?/size | sort -n) $(cat /sys/block/sd?/device/model | sort -u)
+step() { read -r _; echo; }
+write() { yes walt | dd of=$disk bs=1M count=$1 conv=fsync iflag=fullblock 2>/dev/null; echo $2 $?; }
+step; write 8 WROTE
+step; blkdiscard -l 8388608 $disk; echo DISCARDED $?
+step; write 40 FULL
+step; blkdiscard $disk; write 4 AGAIN
+exec sh
+";
+/// Room on the server for the disks, in MiB.
+const ROOM_MIB: u64 = 24;
+
+/// A small file system, unmounted at the end.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={ROOM_MIB}M"), "walt-test"]).arg(dir.path());
+        assert!(mount.status().unwrap().success());
+        Self(dir)
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+fn disks_initrd(dir: &Path) -> File {
+    let root = dir.join("root");
+    let modules = images::kernel(MINI).modules;
+    let release = modules.file_name().unwrap().to_str().unwrap();
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::write(root.join("init"), DISKS_INIT).unwrap();
+    let script = format!(
+        "chmod 755 init; mkdir dev proc sys; cp $(command -v busybox) bin/; mknod -m 600 dev/console c 5 1
+        to=lib/modules/{release}; mkdir -p $to
+        grep -e /virtio_pci.ko: -e /virtio_scsi.ko: -e /sd_mod.ko: {modules}/modules.dep | tr -d : | tr ' ' '\\n' |
+            sort -u | while read -r m; do mkdir -p $to/${{m%/*}}; cp {modules}/$m $to/$m; done
+        busybox depmod -b . {release}
+        find . | busybox cpio -o -H newc >../initrd",
+        modules = modules.display()
+    );
+    let made = Command::new("sh").args(["-ec", &script]).current_dir(&root).status().unwrap();
+    assert!(made.success());
+    File::open(dir.join("initrd")).unwrap()
+}
+
+#[test]
+fn a_disk_gives_room_back_and_a_full_server_is_an_error_of_the_guest() {
+    let (dir, small) = (tempfile::tempdir_in("/var/tmp").unwrap(), SmallDisk::new());
+    let (node, directory) = (dir.path().join("node"), small.0.path().join("disks"));
+    let disks = provide(&directory, &"1G,2G".parse().unwrap(), NOBODY).unwrap();
+    let path = directory.join("sda-1000000000-none");
+    let room = || path.metadata().unwrap().blocks() * 512;
+    let _ended = Ended(&node);
+    let vm = launch(Launch {
+        spec: &VmSpec { boot: BootMethod::Direct { command_line: "console=ttyS0".into() }, ..spec() },
+        directory: &node,
+        files: Some(BootFiles { kernel: kernel(), initrds: vec![disks_initrd(dir.path())] }),
+        tap: None,
+        disks,
+        account: NOBODY,
+        cgroup: None,
+        program: walt_vnode::PROGRAM,
+    })
+    .unwrap();
+    let keyboard = Keyboard::new(vm.console_socket()).unwrap();
+    let shown = |says: &str| {
+        until(says, BOOT, || text(&vm).contains(says).then_some(()));
+    };
+    let next = || keyboard.type_bytes(b"\r").unwrap();
+    let mib = 1024 * 1024;
+    shown("SIZES 1953125 3906250 QEMU-DISK");
+    next();
+    shown("WROTE 0");
+    assert!(room() >= 8 * mib, "{}", room());
+    next();
+    shown("DISCARDED 0");
+    assert!(room() < mib, "{}", room());
+    next();
+    shown("FULL 1");
+    assert!(room() > (ROOM_MIB - 4) * mib, "{}", room());
+    assert_eq!(vm.qmp().unwrap().status().unwrap(), "running");
+    next();
+    shown("AGAIN 0");
+    // What was flushed is in the file, however the machine ends.
+    let pid = vm.identity().pid.to_string();
+    assert!(Command::new("kill").args(["-KILL", &pid]).status().unwrap().success());
+    assert!(vm.wait(SOON));
+    let mut written = vec![0; 4 * mib as usize];
+    File::open(&path).unwrap().read_exact_at(&mut written, 0).unwrap();
+    assert!(written.chunks_exact(5).all(|c| c == b"walt\n"));
 }

@@ -14,6 +14,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod road;
+mod secure;
 mod station;
 mod upgrade;
 

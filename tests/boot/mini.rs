@@ -1,6 +1,7 @@
 //! The mini image: what is true of every node, at the price of a small boot.
 
 use super::{BOOT, MINI, SOON, USER, booted, on, wait};
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use walt_testkit::{TestServer, User, images, machine, until};
@@ -51,8 +52,18 @@ fn server_with_attributes() -> TestServer {
     server.import(MINI, &more);
     server.walt(USER, &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
     server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
+    // It has only begun to boot.
+    server.walt(USER, &["node", "config", "vn1", &format!("disks={DISKS}")]).ok();
+    server.walt(USER, &["node", "reboot", "--hard", "vn1"]).ok();
     server
 }
+
+/// Disks of the node; the kernel may find the second one first.
+const DISKS: &str = "1G[template=ext4],2G[template=fat32]";
+/// Prints the device of the disk with this number of sectors.
+const DEVICE: &str =
+    "device() { for d in /sys/block/sd?; do read -r n <$d/size; [ $n != $1 ] || echo /dev/${d##*/}; done; }
+    ext4=$(device 1953125)1 fat=$(device 3906250)1; mkdir -p /mnt/a /mnt/b;";
 
 #[test]
 fn a_node_boots_and_is_used() {
@@ -77,6 +88,7 @@ fn a_node_boots_and_is_used() {
     wait(&server, "vn1");
     files_have_their_attributes(&server);
     run_returns_the_remote_status(&server);
+    disks_are_written(&server);
     no_mount_on_the_server(&server);
     reboot_keeps_persist_only(&server);
     a_new_server_adopts_the_node(&mut server);
@@ -128,6 +140,41 @@ fn run_returns_the_remote_status(server: &TestServer) {
     assert_eq!(fed.ok().trim(), "5");
 }
 
+fn on_disks(server: &TestServer, command: &str) -> String {
+    on(server, "vn1", &format!("set -e; {DEVICE} {command}"))
+}
+
+/// Room in bytes that the first disk takes on the server.
+fn room_of_disk(server: &TestServer) -> u64 {
+    let node = std::fs::read_dir(server.state_dir().join("nodes")).unwrap().flatten().next().unwrap();
+    node.path().join("disks/sda-1000000000-ext4").metadata().unwrap().blocks() * 512
+}
+
+fn disks_are_written(server: &TestServer) {
+    let models = on(server, "vn1", "cat /sys/block/sd?/device/model | sort -u");
+    assert_eq!(models.trim(), "QEMU-DISK");
+    let new = room_of_disk(server);
+    on_disks(
+        server,
+        "mount -t ext4 $ext4 /mnt/a; mount -t vfat $fat /mnt/b; echo kept >/mnt/a/kept; echo kept >/mnt/b/kept
+        yes walt | head -c 50000000 >/mnt/a/large; sync",
+    );
+    let full = room_of_disk(server);
+    assert!(full > new + 50_000_000, "{new} {full}");
+    on_disks(server, "rm /mnt/a/large; sync; fstrim /mnt/a; umount /mnt/a /mnt/b");
+    let trimmed = room_of_disk(server);
+    assert!(trimmed < new + 10_000_000, "{new} {full} {trimmed}");
+}
+
+fn disks_have_what_was_written(server: &TestServer) {
+    let found = on_disks(
+        server,
+        "grep -q ' /mnt/a ' /proc/mounts || { mount -t ext4 $ext4 /mnt/a; mount -t vfat $fat /mnt/b; }
+        cat /mnt/a/kept /mnt/b/kept; echo more >>/mnt/a/more; sync; wc -l </mnt/a/more",
+    );
+    assert!(found.starts_with("kept\nkept\n"), "{found}");
+}
+
 fn no_mount_on_the_server(server: &TestServer) {
     let dir = server.dir().display().to_string();
     let mounts: Vec<String> = machine::mounts().into_iter().filter(|m| m.starts_with(&dir)).collect();
@@ -149,6 +196,7 @@ fn reboot_keeps_persist_only(server: &TestServer) {
         ),
         "kept\n0\n"
     );
+    disks_have_what_was_written(server);
 }
 
 fn a_new_server_adopts_the_node(server: &mut TestServer) {
@@ -158,6 +206,9 @@ fn a_new_server_adopts_the_node(server: &mut TestServer) {
     until("the node's link to the new server", SOON, || (booted(server, "vn1") == "yes").then_some(()));
     assert_eq!(on(server, "vn1", "cat /proc/sys/kernel/random/boot_id"), boot_id, "it was not rebooted");
     assert_eq!(on(server, "vn1", "ls -d /bin"), "/bin\n", "its root is still served");
+    disks_have_what_was_written(server);
+    let more = on(server, "vn1", "cat /mnt/a/more");
+    assert_eq!(more, "more\nmore\n", "the death of the server is nothing to a disk");
 }
 
 fn ping_and_console_end(server: &TestServer) {

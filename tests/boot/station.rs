@@ -105,6 +105,15 @@ impl Station {
         })
     }
 
+    /// A PC with UEFI that only runs what is signed: this firmware and its variables, which only it can change.
+    pub fn with_secure_boot(server: &TestServer, number: u8, code: &str, variables: &str) -> Self {
+        Self::start(server, None, number, "qemu-system-x86_64", CARD_WITHOUT_ROM, |qemu| {
+            qemu.args(["-cpu", "max", "-machine", "q35,smm=on", "-smbios", &product("ACME")]);
+            qemu.args(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            flash(qemu, server, number, code, variables);
+        })
+    }
+
     /// An arm64 machine with UEFI, and more arguments of qemu.
     pub fn with_arm64_uefi(server: &TestServer, number: u8, more: &[&str]) -> Self {
         Self::start(server, None, number, QEMU_ARM64, CARD_WITHOUT_ROM, |qemu| {
@@ -136,7 +145,7 @@ impl Station {
         std::fs::write(&script, plug).unwrap();
         let executable = Command::new("chmod").arg("755").arg(&script).status().unwrap();
         assert!(executable.success());
-        let mac = format!("52:54:00:0a:0b:{number:02x}");
+        let mac = mac(number);
         let tap = format!("{}-{number}", server.bridge());
         let netdev = format!("tap,id=net0,ifname={tap},script={},downscript=no", script.display());
         let (console, keyboard) = (path("console"), path("keyboard"));
@@ -195,6 +204,11 @@ impl Station {
         wait(server, &name);
         name
     }
+}
+
+/// The Ethernet address of a station.
+pub fn mac(number: u8) -> String {
+    format!("52:54:00:0a:0b:{number:02x}")
 }
 
 fn path_of(server: &TestServer, number: u8, name: &str) -> PathBuf {

@@ -8,6 +8,7 @@
 
 mod device;
 mod digest;
+mod disks;
 mod image_ref;
 mod mac;
 mod names;
@@ -16,6 +17,7 @@ pub mod patterns;
 
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
+pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};

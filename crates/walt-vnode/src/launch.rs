@@ -3,6 +3,7 @@
 use crate::{
     Error, QMP_TIMEOUT, Result, START_TIMEOUT, STOP_TIMEOUT,
     console::Log,
+    disks::DiskFile,
     failed,
     qemu::{self, Acceleration, Descriptors, VmSpec},
     qmp::Qmp,
@@ -62,6 +63,8 @@ pub struct Launch<'a> {
     pub files: Option<BootFiles>,
     /// The tap, already in the bridge.
     pub tap: Option<OwnedFd>,
+    /// The disks, in order.
+    pub disks: Vec<DiskFile>,
     /// qemu's account.
     pub account: Account,
     /// The machine's own control group.
@@ -105,7 +108,7 @@ fn path_of(directory: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// [`Error::NotStarted`] with qemu's own words when it gives up; nothing of it is left then.
 pub fn launch(launch: Launch<'_>) -> Result<Vm> {
-    let Launch { spec, directory, files, tap, account, cgroup, program } = launch;
+    let Launch { spec, directory, files, tap, disks, account, cgroup, program } = launch;
     let mut builder = DirBuilder::new();
     builder
         .recursive(true)
@@ -138,6 +141,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         log: log.as_raw_fd(),
         console: console.as_raw_fd(),
         qmp: qmp.as_raw_fd(),
+        disks: disks.iter().map(|d| (d.name.clone(), d.file.as_raw_fd())).collect(),
     };
     let mut command = Command::new(program);
     command
@@ -150,7 +154,11 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .stdout(Stdio::null())
         .stderr(messages)
         .preserved_fds(
-            [kernel, initrd, tap, Some(log), Some(console), Some(qmp)].into_iter().flatten().collect(),
+            [kernel, initrd, tap, Some(log), Some(console), Some(qmp)]
+                .into_iter()
+                .flatten()
+                .chain(disks.into_iter().map(|d| d.file.into()))
+                .collect(),
         );
     if let Some(path) = std::env::var_os("PATH") {
         command.env("PATH", path);

@@ -18,6 +18,7 @@
 //! | `console.sock` | to type ([`console::Keyboard`]) |
 //! | `qmp.sock` | control ([`qmp::Qmp`]) |
 //! | `qemu.log` | messages of qemu itself |
+//! | `disks/` | its disks, a sparse file each ([`disks`]) |
 //!
 //! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, not only whether `/dev/kvm` exists.
 //!
@@ -26,6 +27,7 @@
 //! card by iPXE, where qemu keeps running. All waits are bounded by the constants below.
 
 pub mod console;
+pub mod disks;
 mod launch;
 pub mod probe;
 mod qemu;
@@ -43,6 +45,8 @@ use std::time::Duration;
 pub const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one exchange by QMP may take.
 pub const QMP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a new file system may take.
+pub const MKFS_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long qemu may take to end after `quit`, and again after `SIGKILL`.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -63,6 +67,26 @@ pub enum Error {
     /// qemu ended while it started.
     #[error("qemu did not start: {0}")]
     NotStarted(String),
+    /// A program that makes file systems is not installed.
+    #[error("cannot make {disk}: {program} is missing on the server; install its Debian package {package}")]
+    NoProgram {
+        /// The disk.
+        disk: String,
+        /// The program.
+        program: &'static str,
+        /// Where it is.
+        package: &'static str,
+    },
+    /// A program that makes file systems failed.
+    #[error("cannot make {disk}: {program} failed: {words}")]
+    Mkfs {
+        /// The disk.
+        disk: String,
+        /// The program.
+        program: &'static str,
+        /// What it said.
+        words: String,
+    },
     /// qemu did not carry out a command in time.
     #[error("qemu did not {0} in time")]
     Timeout(&'static str),

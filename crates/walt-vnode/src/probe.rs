@@ -85,7 +85,16 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
     }
     let kernel = kernel.try_clone().map_err(failed("open a kernel"))?;
     let files = Some(BootFiles { kernel, initrds: Vec::new() });
-    let started = launch(Launch { spec: &spec, directory, files, tap: None, account, cgroup: None, program });
+    let started = launch(Launch {
+        spec: &spec,
+        directory,
+        files,
+        tap: None,
+        disks: Vec::new(),
+        account,
+        cgroup: None,
+        program,
+    });
     let verdict = match started {
         Err(error) => tcg(error.to_string()),
         Ok(vm) => {

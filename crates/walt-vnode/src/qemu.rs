@@ -17,6 +17,10 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 const RETRY_MS: u32 = 5000;
 /// Number of the descriptor set through which qemu opens the console's log.
 const LOG_FDSET: u32 = 1;
+/// Number of the descriptor set of the first disk; the others follow.
+const DISK_FDSET: usize = 10;
+/// Product name of disks. The kernel of the guest calls them `/dev/sda` and so on.
+const DISK_PRODUCT: &str = "QEMU-DISK";
 
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -66,7 +70,7 @@ pub struct VmSpec {
 }
 
 /// Numbers of the descriptors that qemu inherits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptors {
     /// The kernel, readable by qemu's account; for [`BootMethod::Direct`].
     pub kernel: Option<i32>,
@@ -80,6 +84,8 @@ pub struct Descriptors {
     pub console: i32,
     /// A listening unix socket for QMP.
     pub qmp: i32,
+    /// The disks in order, open for reading and writing, each with its serial number.
+    pub disks: Vec<(String, i32)>,
 }
 
 /// The arguments of qemu, without the program's name.
@@ -124,6 +130,7 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
         };
         add("-device", format!("virtio-net-pci,netdev=net0,mac={},{rom}", spec.mac));
     }
+    add_disks(&mut add, &fds.disks);
     add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
     add("-device", "virtio-rng-pci,rng=rng0".into());
     match &spec.boot {
@@ -141,6 +148,38 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     }
     line.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
     line
+}
+
+/// Disks on one SCSI controller. What the guest writes is in the server's page cache, which outlives qemu and the
+/// walt-server, and a guest's flush syncs the file. What the guest discards becomes a hole. An error of the server's
+/// disk, such as a full one, is an error of the guest's: it is not stopped.
+fn add_disks(add: &mut impl FnMut(&str, String), disks: &[(String, i32)]) {
+    if disks.is_empty() {
+        return;
+    }
+    add("-device", "virtio-scsi-pci,id=scsi0".into());
+    for (number, (serial, fd)) in disks.iter().enumerate() {
+        let set = DISK_FDSET + number;
+        add("-add-fd", format!("fd={fd},set={set}"));
+        let cache = "cache.direct=off,cache.no-flush=off,discard=unmap";
+        add(
+            "-blockdev",
+            format!("driver=file,node-name=file{number},filename=/dev/fdset/{set},read-only=off,{cache}"),
+        );
+        add(
+            "-blockdev",
+            format!(
+                "driver=raw,node-name=disk{number},file=file{number},read-only=off,{cache},detect-zeroes=off"
+            ),
+        );
+        add(
+            "-device",
+            format!(
+                "scsi-hd,bus=scsi0.0,scsi-id={number},drive=disk{number},product={DISK_PRODUCT},serial={serial},\
+                 write-cache=on,rerror=report,werror=report"
+            ),
+        );
+    }
 }
 
 /// A comma ends a value unless it is doubled.
@@ -180,8 +219,15 @@ mod tests {
         }
     }
 
-    const FDS: Descriptors =
-        Descriptors { kernel: Some(10), initrd: Some(11), tap: Some(12), log: 13, console: 14, qmp: 15 };
+    const FDS: Descriptors = Descriptors {
+        kernel: Some(10),
+        initrd: Some(11),
+        tap: Some(12),
+        log: 13,
+        console: 14,
+        qmp: 15,
+        disks: Vec::new(),
+    };
 
     /// Options and values in pairs, one a line.
     fn shown(line: &[String]) -> String {
@@ -239,6 +285,26 @@ mod tests {
         }
         // Its own reboot stays in it.
         assert!(!line.contains("-no-reboot") && !line.contains("-kernel"), "{line}");
+    }
+
+    #[test]
+    fn disks_are_on_one_controller() {
+        let fds = Descriptors { disks: vec![("sda".into(), 16), ("sdb".into(), 17)], ..FDS };
+        let line = shown(&command_line(&spec(), &fds));
+        assert!(
+            line.contains(
+                "
+-device virtio-scsi-pci,id=scsi0
+-add-fd fd=16,set=10
+-blockdev driver=file,node-name=file0,filename=/dev/fdset/10,read-only=off,cache.direct=off,cache.no-flush=off,discard=unmap
+-blockdev driver=raw,node-name=disk0,file=file0,read-only=off,cache.direct=off,cache.no-flush=off,discard=unmap,detect-zeroes=off
+-device scsi-hd,bus=scsi0.0,scsi-id=0,drive=disk0,product=QEMU-DISK,serial=sda,write-cache=on,rerror=report,werror=report
+-add-fd fd=17,set=11
+"
+            ),
+            "{line}"
+        );
+        assert!(line.contains("scsi-id=1,drive=disk1,product=QEMU-DISK,serial=sdb,"), "{line}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | Raspberry Pi | PXE class, and option 97 or its address | what it asks for by TFTP; options 43 and 60 let it ask | as option 97 says |
 //! | PXE ROM, BIOS | PXE class, architecture 0 | iPXE for BIOS, by TFTP | |
 //! | UEFI on x86-64, PXE | PXE class, architecture 7 or 9 | iPXE for UEFI, by TFTP | |
+//! | the same, of a node that boots by Secure Boot | | [`SECURE_LOADER`], by TFTP | |
 //! | UEFI on x86-64, HTTP | HTTP class, architecture 16 | iPXE for UEFI, by HTTP | |
 //! | UEFI on arm64, PXE | PXE class, architecture 11 | [`START_EFI`] of its image, by TFTP | [`UEFI_ARM64`] |
 //! | UEFI on arm64, HTTP | HTTP class, architecture 19 | [`START_EFI`] of its image, by HTTP | [`UEFI_ARM64`] |
@@ -65,6 +66,9 @@ pub enum Firmware {
     /// UEFI on arm64.
     UefiArm64,
 }
+
+/// What UEFI firmware loads that only runs signed programs: shim.
+pub const SECURE_LOADER: &str = "secure/shimx64.efi";
 
 /// What a client says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +188,11 @@ pub fn advice(request: &Request, script: &str, root: &str, loaders: &Loaders) ->
         Class::Node(_) => Advice { for_ipxe, ..Advice::default() },
         Class::Other => Advice::default(),
     }
+}
+
+/// Whether a client is UEFI firmware of a PC that loads by PXE.
+pub fn is_uefi_pc(request: &Request) -> bool {
+    matches!(class(request), Class::Firmware(Road::Tftp, Some(Firmware::UefiX64)))
 }
 
 /// Whether a client needs a boot loader that the server could have and has not.

@@ -53,6 +53,8 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Its name.
     pub name: String,
+    /// Whether its firmware runs signed programs only.
+    pub secure: bool,
 }
 
 /// A machine that says it is a node, or whose firmware can only be a node's, and is not registered.
@@ -433,7 +435,10 @@ impl Server {
             message.set_ciaddr(request.ciaddr);
         }
         let config = &self.config;
-        let advice = boot::advice(request, &config.script, &config.root, &config.loaders);
+        let mut advice = boot::advice(request, &config.script, &config.root, &config.loaders);
+        if facts.own.is_some_and(|node| node.secure) && boot::is_uefi_pc(request) {
+            advice.file = Some(boot::SECURE_LOADER.to_owned());
+        }
         let file = advice.file.as_deref().filter(|f| f.len() <= FILE_MAX);
         if let Some(file) = file {
             message.set_fname(file.as_bytes());

@@ -85,7 +85,7 @@ fn server_of(prefix: u8, leases: &[Lease]) -> Server {
 }
 
 fn nodes() -> Vec<Node> {
-    vec![Node { mac: mac(2), ip: ip(2), name: "vn1".into() }]
+    vec![Node { mac: mac(2), ip: ip(2), name: "vn1".into(), secure: false }]
 }
 
 /// The reply, with what is to be kept.
@@ -245,7 +245,7 @@ fn what_is_not_leased_cannot_be_released() {
 #[test]
 fn offers_are_broadcast_to_stations_without_an_address() {
     let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
-    let taken = vec![Node { mac: mac(2), ip: ip(40), name: "vn1".into() }];
+    let taken = vec![Node { mac: mac(2), ip: ip(40), name: "vn1".into(), secure: false }];
     for (now, nodes, offered, expected) in [
         (999, vec![], ip(40), Destination::Station(ip(40))),
         (1000, vec![], ip(40), Destination::Broadcast),
@@ -398,7 +398,7 @@ fn a_machine_that_says_it_is_a_node_is_registered() {
         assert_eq!(server.registration(&device, 100, &nodes()), None, "it does not say that it is a node");
         // It could be registered …
         let mut all = nodes();
-        all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into() });
+        all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into(), secure: false });
         assert_eq!(server.registration(&request, 100, &all), None, "it is one");
         let (ack, ..) = reply(server.settle(&request, 100, &all));
         assert_eq!(option(&ack, 12), Some(DhcpOption::Hostname("apu-000009".into())));

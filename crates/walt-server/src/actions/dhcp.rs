@@ -27,6 +27,7 @@ use anyhow::{Result, bail};
 use rusqlite::Connection;
 use std::{net::Ipv4Addr, sync::Arc};
 use walt_core::registration::{automatic_name, told, type_of};
+use walt_core::settings;
 use walt_netboot::dhcp::{Class, Lease, Node, Outcome, Plan, Reply, Request, Saved, boot};
 use walt_types::{DeviceType, Mac, Model, NodeName};
 
@@ -95,8 +96,14 @@ pub async fn commit(app: &Arc<App>, request: &Request, known: &Known<'_>) -> Ans
 }
 
 fn nodes(app: &App) -> Result<Vec<Node>> {
-    let node = |row: NodeRow| Node { mac: row.mac, ip: row.ip, name: row.facts.name.to_string() };
-    Ok(app.db().with(NodeRow::all)?.into_iter().map(node).collect())
+    let (rows, stored) = app.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
+    let node = |row: NodeRow| Node {
+        mac: row.mac,
+        ip: row.ip,
+        name: row.facts.name.to_string(),
+        secure: stored.get(&row.mac).is_some_and(settings::is_secure),
+    };
+    Ok(rows.into_iter().map(node).collect())
 }
 
 /// Keeps what changes on the disk; the reply may be sent then. A new lease needs the decision.

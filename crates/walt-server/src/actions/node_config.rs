@@ -1,14 +1,17 @@
 //! `walt node config`: settings of nodes.
 
 use crate::{
-    actions::node_actions::Request,
+    actions::{node_actions::Request, ownership::ownership_warning},
     base::{
         db::NodeRow,
         failure::{Outcome, bad_request},
+        state::Decision,
     },
+    services::nodes::{secure, vnode},
 };
 use std::collections::BTreeMap;
 use walt_core::{ownership::Demand, sentences, settings};
+use walt_types::Disks;
 
 impl Request<'_> {
     pub(super) async fn config(&self, set: &str, assignments: &[String]) -> Outcome<bool> {
@@ -16,21 +19,19 @@ impl Request<'_> {
             return self.show_config(set).await;
         }
         let decision = self.app.base().decide().await;
-        let nodes = self.nodes(
-            set,
-            Demand::OwnedOrFree,
-            &format!("config {set} {}", assignments.join(" ")),
-            &decision,
-        )?;
+        let nodes = self.members(set)?;
         let mut changes = Vec::new();
         for text in assignments {
             let (setting, value) = settings::parse(text).map_err(bad_request)?;
-            if let Some(node) = nodes.iter().find(|n| !setting.physical && !n.facts.is_virtual) {
-                let (key, node) = (setting.key.to_owned(), node.facts.name.to_string());
-                return Err(bad_request(settings::SettingError::NotApplicable { key, node }));
+            for node in &nodes {
+                settings::applies(setting, &node.facts).map_err(bad_request)?;
             }
             changes.push((setting.key, value));
         }
+        if changes.contains(&(settings::BOOT_SECURE, "true")) {
+            secure::check_loaders()?;
+        }
+        self.ask(set, assignments, &nodes, &changes, &decision)?;
         self.app.db().transaction(|tx| -> anyhow::Result<()> {
             for node in &nodes {
                 for (key, value) in &changes {
@@ -44,6 +45,36 @@ impl Request<'_> {
         let rest = if at_once { "" } else { " Reboot node(s) to see new settings in effect." };
         self.events.out(format!("Done.{rest}")).await;
         Ok(true)
+    }
+
+    /// One question for all: nodes of others, and data that is lost.
+    fn ask(
+        &self,
+        set: &str,
+        assignments: &[String],
+        nodes: &[NodeRow],
+        changes: &[(&str, &str)],
+        _decision: &Decision<'_>,
+    ) -> Outcome<()> {
+        let rows: Vec<&NodeRow> = nodes.iter().collect();
+        let mut warnings: Vec<String> =
+            ownership_warning(Demand::OwnedOrFree, &rows, self.caller)?.into_iter().collect();
+        // As in the database, the last value of a key counts.
+        if let Some((_, value)) = changes.iter().rfind(|(key, _)| *key == settings::DISKS) {
+            let wanted: Disks = value.parse().map_err(bad_request)?;
+            vnode::check_disk_programs(&wanted)?;
+            for node in nodes {
+                let lost = walt_vnode::disks::lost(&self.app.nodes().disks_dir(node.mac), &wanted)
+                    .map_err(anyhow::Error::from)?;
+                if !lost.is_empty() {
+                    warnings.push(lost_data(node.facts.name.as_str(), &lost));
+                }
+            }
+        }
+        let facts: Vec<String> =
+            nodes.iter().map(|n| format!("{}={}", n.mac, n.facts.image.full())).collect();
+        let operation = format!("config {set} {}", assignments.join(" "));
+        self.app.confirmed(self.caller, &operation, &facts.join(" "), self.confirm, warnings)
     }
 
     async fn show_config(&self, set: &str) -> Outcome<bool> {
@@ -70,4 +101,11 @@ impl Request<'_> {
         }
         Ok(true)
     }
+}
+
+/// The warning before disks are made anew or removed.
+fn lost_data(node: &str, disks: &[String]) -> String {
+    let (them, have) = (sentences::items("disk", disks), sentences::verb(disks.len(), "its", "their"));
+    let lose = sentences::verb(disks.len(), "loses", "lose");
+    format!("Warning: {them} of node {node} {lose} all {have} data at the next reboot.")
 }

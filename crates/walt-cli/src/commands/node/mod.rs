@@ -43,7 +43,7 @@ pub enum Command {
     Save(save::Save),
     /// reboot nodes
     Reboot(reboot::Reboot),
-    /// print or change the settings of nodes (such as ram=1G, boot.road=pxe)
+    /// print or change the settings of nodes (such as ram=1G, boot.road=pxe, disks=8G)
     Config(config::Config),
     /// create a virtual node
     Create(create::Create),

@@ -370,6 +370,27 @@ fn what_firmware_said_is_bounded() {
     assert!(!known(0));
 }
 
+#[test]
+fn a_node_with_secure_boot_loads_what_is_signed() {
+    let mut server = server_of(24, &[]);
+    let mut told = |client: Client, secure: bool| {
+        let nodes: Vec<Node> = nodes().into_iter().map(|node| Node { secure, ..node }).collect();
+        let (offer, ..) = reply(handle(&mut server, &client.discovers(), 100, &nodes));
+        offer.fname_str().map(|f| f.unwrap().trim_end_matches('\0').to_owned())
+    };
+    let rom = |number, arch| Client::new(number).with(60, b"PXEClient").with(93, &[0, arch]);
+    for arch in [7, 9] {
+        assert_eq!(told(rom(2, arch), true).as_deref(), Some("secure/shimx64.efi"));
+        assert_eq!(told(rom(2, arch), false).as_deref(), Some("pxe/uefi"));
+        assert_eq!(told(rom(9, arch), true).as_deref(), Some("pxe/uefi"), "it is not that node");
+    }
+    // Nothing else of the node is firmware that checks signatures.
+    assert_eq!(told(rom(2, 0), true).as_deref(), Some("pxe/bios"));
+    assert_eq!(told(rom(2, 11), true), None);
+    assert_eq!(told(rom(2, 7).with(77, b"iPXE"), true).as_deref(), Some(SCRIPT));
+    assert_eq!(told(rom(2, 7).with(77, b"walt.node.pc-x86-64"), true), None);
+}
+
 /// Who is worth a line in the log, since a loader is missing: a ROM that could have one.
 #[test]
 fn loaders_that_are_missing() {

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | `bootstrap.ipxe` | [`bootstrap`] | every machine on walt-net |
 //! | `pxe/undionly.kpxe`, … | [`LOADERS`]: iPXE for firmware that has none | every machine on walt-net |
+//! | `secure/shimx64.efi`, `secure/grubx64.efi` | the loaders for Secure Boot ([`secure`]) | every machine on walt-net |
+//! | `grub/grub.cfg`, `grub/boot/<manufacturer>/<product>` | what GRUB does ([`grub`]) | a node with `boot.secure` |
 //! | any other path | that file below `/boot/<model>/` of the image of the node that asks | the node |
 //! | the same | that file of a default image for Raspberry Pis | a Raspberry Pi that was offered an address and is not a node |
 //! | `<serial>/<path>`, `<MAC with dashes>/<path>` | the same file, unless the image has that directory | both |
@@ -21,11 +23,11 @@ use crate::{
         time,
     },
     edge::netboot::bootstrap,
-    services::nodes::{boot_tree::BootTree, hub::update_life},
+    services::nodes::{boot_tree::BootTree, hub::update_life, secure},
 };
 use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
-use walt_core::default_image_of;
-use walt_netboot::rpi;
+use walt_core::{default_image_of, settings};
+use walt_netboot::{grub, rpi};
 use walt_types::Model;
 
 /// Longest path of a request, in bytes.
@@ -136,6 +138,7 @@ impl BootFile {
 enum Wanted {
     Bootstrap,
     Loader(&'static str),
+    Signed(&'static secure::Loader),
     /// A boot file of the requesting node. A node named in the path must be this node.
     Node {
         name: Option<Vec<u8>>,
@@ -165,6 +168,13 @@ fn wanted(path: &[u8]) -> Option<Wanted> {
     if let Some((_, loader)) = LOADERS.iter().find(|(name, _)| path == name.as_bytes()) {
         return Some(Wanted::Loader(loader));
     }
+    if let Some(loader) = secure::LOADERS.iter().find(|loader| path == loader.path.as_bytes()) {
+        return Some(Wanted::Signed(loader));
+    }
+    if path.starts_with(secure::DIRECTORY) {
+        // shim looks for certificates there too: an image has no say in what shim trusts.
+        return None;
+    }
     let old = OLD_NAMES.iter().find(|(start, end, _)| path.starts_with(start) && path.ends_with(end));
     Some(Wanted::Node { name: None, file: old.map_or(path, |(_, _, now)| now.to_vec()) })
 }
@@ -174,7 +184,7 @@ fn wanted(path: &[u8]) -> Option<Wanted> {
 pub fn file_of_node(path: &[u8]) -> Option<Vec<u8>> {
     match wanted(path)? {
         Wanted::Node { file, .. } => Some(file),
-        Wanted::Bootstrap | Wanted::Loader(_) => None,
+        Wanted::Bootstrap | Wanted::Loader(_) | Wanted::Signed(_) => None,
     }
 }
 
@@ -193,9 +203,10 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
             let text = bootstrap::script(app.config().server_ip());
             Ok(BootFile(Content::Memory(text.into_bytes())))
         }
-        Wanted::Loader(name) => loader(name),
+        Wanted::Loader(name) => loader(&format!("{LOADER_DIR}/{name}"), "ipxe"),
+        Wanted::Signed(signed) => loader(signed.file, signed.package),
         Wanted::Node { name, file } => match app.db().with(|c| NodeRow::by_ip(c, peer))? {
-            Some(node) => file_for_node(app, &node, name.as_deref(), &file),
+            Some(node) => file_for_node(app, &node, path, name.as_deref(), &file),
             None if name.is_none() => file_for_board(app, peer, rpi::without_prefix(&file)),
             None => Err(FileError::NotFound),
         },
@@ -206,6 +217,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
 fn file_for_node(
     app: &Arc<App>,
     node: &NodeRow,
+    path: &[u8],
     name: Option<&[u8]>,
     file: &[u8],
 ) -> Result<BootFile, FileError> {
@@ -216,6 +228,11 @@ fn file_for_node(
     let short = rpi::without_prefix(file);
     if FIRST_FILES.contains(&short) {
         record_boot_start(app, node)?;
+    }
+    if name.is_none()
+        && let Some(file) = configuration(app, node, path, || tree_of(app, node))?
+    {
+        return Ok(file);
     }
     let tree = tree_of(app, node)?;
     match open_in(&tree, file) {
@@ -274,12 +291,39 @@ pub fn has_loader(path: &str) -> bool {
     LOADERS.iter().any(|(name, file)| *name == path && Path::new(LOADER_DIR).join(file).is_file())
 }
 
-fn loader(name: &str) -> Result<BootFile, FileError> {
-    let path = format!("{LOADER_DIR}/{name}");
-    let opened = File::open(&path).and_then(BootFile::disk);
+fn loader(path: &str, package: &str) -> Result<BootFile, FileError> {
+    let opened = File::open(path).and_then(BootFile::disk);
     Ok(opened.map_err(|e| {
-        anyhow::Error::new(e).context(format!("cannot read the loader {path} (Debian package ipxe)"))
+        anyhow::Error::new(e).context(format!("cannot read the loader {path} (Debian package {package})"))
     })?)
+}
+
+/// What GRUB is to do, if this path asks for it and the node boots by Secure Boot. The image's own files have no say.
+fn configuration(
+    app: &App,
+    node: &NodeRow,
+    path: &[u8],
+    tree: impl FnOnce() -> Result<BootTree, FileError>,
+) -> Result<Option<BootFile>, FileError> {
+    let path = String::from_utf8_lossy(path);
+    let path = path.trim_start_matches('/');
+    let make = grub::machine(path);
+    if make.is_none() && path != grub::CONFIG {
+        return Ok(None);
+    }
+    if !settings::is_secure(&app.db().with(|c| NodeRow::settings(c, node.mac))?) {
+        return Ok(None);
+    }
+    let text = match make {
+        None => {
+            record_boot_start(app, node)?;
+            grub::first()
+        }
+        Some((manufacturer, product)) => {
+            secure::configuration(app.nodes(), node, &tree()?, manufacturer, product)
+        }
+    };
+    Ok(Some(BootFile(Content::Memory(text.into_bytes()))))
 }
 
 #[cfg(test)]
@@ -403,6 +447,37 @@ pub(super) mod tests {
         let Err(FileError::Failed(reason)) = get(OTHER, "start.ipxe") else { panic!("there is no image") };
         assert!(reason.to_string().contains("No such image"), "{reason}");
         assert!(get(stranger, "/bootstrap.ipxe").unwrap().starts_with("#!ipxe\n"));
+    }
+
+    #[test]
+    fn grub_gets_what_the_boot_scripts_decide() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let get = |peer, path: &str| open(&app, peer, path.as_bytes()).map(|f| text(&f));
+        let set_secure = |value: &str| {
+            let mac = "52:54:00:00:00:02".parse().unwrap();
+            app.db().with(|c| NodeRow::set_setting(c, mac, settings::BOOT_SECURE, value)).unwrap();
+        };
+        let second = "/grub/boot/QEMU/Standard PC (Q35 + ICH9, 2009)";
+        for value in ["false", "true"] {
+            set_secure(value);
+            for path in ["/grub/grub.cfg", second] {
+                let found = get(NODE, path);
+                assert_eq!(found.is_ok(), value == "true", "{path}: {found:?}");
+                assert!(get(OTHER, path).is_err(), "{path}");
+                assert!(matches!(get(Ipv4Addr::new(127, 0, 0, 9), path), Err(FileError::NotFound)));
+            }
+        }
+        assert!(get(NODE, "/grub/grub.cfg").unwrap().contains("/boot/$manufacturer/$product"));
+        // The image's only script ends without a boot.
+        let refused = get(NODE, second).unwrap();
+        assert!(
+            refused.contains("\necho 'WalT: the boot scripts of alice/x") && !refused.contains("linux"),
+            "{refused}"
+        );
+        // No image has a say in what shim trusts.
+        assert!(matches!(get(NODE, "/secure/shim_certificate_0.efi"), Err(FileError::NotFound)));
+        assert_eq!(wanted(b"secure/grubx64.efi"), Some(Wanted::Signed(&secure::LOADERS[1])));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod boot_tree;
 pub mod error;
 pub mod grants;
 pub mod hub;
+pub mod secure;
 pub mod ssh;
 pub mod sweep;
 pub mod trash;
@@ -135,6 +136,11 @@ impl Nodes {
         self.config().state_dir.join("nodes").join(mac.dashed())
     }
 
+    /// Directory of the disks of a virtual node.
+    pub fn disks_dir(&self, mac: Mac) -> PathBuf {
+        self.node_dir(mac).join("disks")
+    }
+
     /// Adds a node, virtual or physical, with its permanent neighbour. A virtual node is started; a physical one
     /// counts as booting, since it was found by its boot.
     ///
@@ -156,8 +162,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// Removes a virtual node: its virtual machine, its record, its neighbour, its grants, its console log and
-    /// `/persist`. A physical one goes to the trash instead: [`trash::forget`].
+    /// Removes a virtual node: its virtual machine, its record, its neighbour, its grants, its console log, its
+    /// disks and `/persist`. A physical one goes to the trash instead: [`trash::forget`].
     ///
     /// # Errors
     /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.

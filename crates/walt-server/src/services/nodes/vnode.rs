@@ -31,7 +31,7 @@ use tokio::{
 };
 use walt_core::settings;
 use walt_sys::process::Cgroup;
-use walt_types::Mac;
+use walt_types::{Disks, Mac};
 use walt_vnode::{Account, BootFiles, BootMethod, Launch, Vm, VmSpec, console};
 
 /// Account under which qemu runs.
@@ -167,6 +167,18 @@ pub fn last_console_line(nodes: &Nodes, node: &NodeRow) -> Option<String> {
 /// The console log of a node.
 pub fn log_of(nodes: &Nodes, mac: Mac) -> console::Log {
     console::Log::new(nodes.node_dir(mac).join("console.log"))
+}
+
+/// Checks that the programs exist which these disks need when they are made.
+///
+/// # Errors
+/// One is missing.
+pub fn check_disk_programs(disks: &Disks) -> error::Result<()> {
+    let needed = disks.iter().filter_map(|(_, disk)| walt_vnode::disks::program(disk.template()));
+    match needed.into_iter().find(|p| crate::base::programs::find_program(p.name).is_none()) {
+        Some(program) => Err(Error::NoMkfs(program)),
+        None => Ok(()),
+    }
 }
 
 fn account() -> error::Result<Account> {
@@ -328,6 +340,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     let memory = settings::ram_mib(value("ram")).context("the setting 'ram' is damaged")?;
     let wanted: u32 = value("cpu.cores").parse().context("the setting 'cpu.cores' is damaged")?;
     let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let wanted_disks: Disks = value(settings::DISKS).parse().context("the setting 'disks' is damaged")?;
     let dir = nodes.node_dir(node.mac);
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let plan = boot::plan(nodes, node).await;
@@ -350,6 +363,8 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         }
         Err(e) => return Err(e),
     };
+    // No machine of this node runs: nobody else uses its disks.
+    let disks = blocking(|| walt_vnode::disks::provide(&nodes.disks_dir(node.mac), &wanted_disks, account))?;
     let spec = VmSpec {
         name: node.facts.name.to_string(),
         uuid: node.uuid.clone(),
@@ -372,6 +387,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         directory: &dir,
         files,
         tap: Some(tap),
+        disks,
         account,
         cgroup: Some(cgroup(nodes, node.mac)),
         program: walt_vnode::PROGRAM,
