@@ -7,6 +7,7 @@ mod cable;
 mod default_images;
 mod devices;
 mod disks;
+mod hybrid;
 mod images;
 mod isolation;
 mod lists;

@@ -125,4 +125,20 @@ impl Client {
             put(out, &[0; 6]);
         })
     }
+
+    /// The target of the symbolic link `name` in the directory.
+    pub fn readlink(&mut self, directory: &[u8], name: &str) -> String {
+        let mut arguments = Vec::new();
+        put_opaque(&mut arguments, directory);
+        put_opaque(&mut arguments, name.as_bytes());
+        let reply = self.call(NFS, 3, &arguments);
+        assert_eq!(word(&reply, 0), 0, "{name} is not there");
+        let mut arguments = Vec::new();
+        put_opaque(&mut arguments, &reply[8..8 + word(&reply, 1) as usize]);
+        let reply = self.call(NFS, 5, &arguments);
+        assert_eq!(word(&reply, 0), 0, "{name} is not a link");
+        // A flag and 84 bytes of attributes come first.
+        let target = &reply[8 + 84..];
+        String::from_utf8_lossy(&target[4..4 + word(target, 0) as usize]).into_owned()
+    }
 }

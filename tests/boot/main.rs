@@ -8,6 +8,7 @@ mod default;
 mod demo;
 mod firmware;
 mod full;
+mod hybrid;
 mod isolation;
 mod journey;
 mod machine;

@@ -38,8 +38,8 @@ set_attribute cap/left user.long "$(head -c 4000 /dev/zero | od -An -v -tx1 | tr
 tar --format=pax --xattrs --xattrs-include='*' --numeric-owner -rf ../rootfs.tar cap
 "#;
 
-/// A server with a node that boots the small image and [`MORE`].
-fn server_with_attributes() -> TestServer {
+/// A server with the small image and [`MORE`] as a user's image.
+pub(crate) fn server_with_attributes() -> TestServer {
     let mini = images::built(MINI);
     let server = TestServer::start();
     let more = server.dir().join("image");
@@ -51,6 +51,12 @@ fn server_with_attributes() -> TestServer {
     assert!(made.success());
     server.import(MINI, &more);
     server.walt(USER, &["image", "clone", "walt:waltplatform/pc-x86-64-mini"]).ok();
+    server
+}
+
+/// With a node that boots it.
+fn server_with_attributes_and_node() -> TestServer {
+    let server = server_with_attributes();
     server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
     // It has only begun to boot.
     server.walt(USER, &["node", "config", "vn1", &format!("disks={DISKS}")]).ok();
@@ -67,7 +73,7 @@ const DEVICE: &str =
 
 #[test]
 fn a_node_boots_and_is_used() {
-    let mut server = server_with_attributes();
+    let mut server = server_with_attributes_and_node();
     until("the node to start", SOON, || booted(&server, "vn1").starts_with("booting ").then_some(()));
     // No wait: the shell waits for the boot itself.
     let mut shell = server.terminal(USER, &["node", "shell", "vn1"]);

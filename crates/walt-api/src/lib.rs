@@ -136,6 +136,12 @@ pub struct Node {
     pub state: NodeState,
     /// Text of the column `booted`: `yes`, `NO`, `booting 12s`, `off`.
     pub booted_text: String,
+    /// The mode of its present boot (`network`, `hybrid-volatile`, `hybrid-persistent`), once it has reported it.
+    #[serde(default)]
+    pub boot_mode: Option<String>,
+    /// How much of its image it has copied to its disk, in percent, while it does.
+    #[serde(default)]
+    pub copied_percent: Option<u8>,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
     /// Last console line of a node whose boot failed.

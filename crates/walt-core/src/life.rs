@@ -11,11 +11,45 @@
 //! ```
 //! A machine of its own starts a boot by asking for its first file.
 //!
+//! A node that copies its image to its disk reports how far it is: it is not overdue while it goes on.
+//!
 //! Times are seconds since the epoch, passed in by the caller.
 
 /// Seconds a booted node's link may be lost (the server's restart, a cut cable) before it shows as down.
 /// Two heartbeats are missed, and one reconnection at the longest back-off fits.
 pub const LINK_GRACE_S: f64 = 40.0;
+
+/// Where a node has its root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BootMode {
+    /// The image on the server, and changes in RAM.
+    Network,
+    /// A copy of the image on its disk; changes there are dropped at each boot.
+    HybridVolatile,
+    /// A copy of the image on its disk, and changes there are kept.
+    HybridPersistent,
+}
+
+impl BootMode {
+    /// Its name, in the node link, the setting `boot.mode` and `walt_boot_mode` on the node.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::HybridVolatile => "hybrid-volatile",
+            Self::HybridPersistent => "hybrid-persistent",
+        }
+    }
+
+    /// The mode of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Network, Self::HybridVolatile, Self::HybridPersistent].into_iter().find(|m| m.name() == name)
+    }
+
+    /// Whether the node does without its image on the server.
+    pub fn is_hybrid(self) -> bool {
+        self != Self::Network
+    }
+}
 
 /// State of one node. Kept in the database as it is, so that a new server knows what the old one knew.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,6 +64,12 @@ pub struct Life {
     pub booted: Option<f64>,
     /// When its link was lost, if it is.
     pub link_lost: Option<f64>,
+    /// The mode of the present boot, once it has reported it.
+    pub mode: Option<BootMode>,
+    /// When it last reported that it copies its image.
+    pub copied_at: Option<f64>,
+    /// How much of its image it has copied, in percent, while it copies.
+    pub copied: Option<u8>,
 }
 
 /// What a moment shows.
@@ -80,6 +120,21 @@ impl Life {
             self.boot_id = Some(boot_id.to_owned());
         }
         self.link_lost = None;
+        self.copied = None;
+        true
+    }
+
+    /// The node reports that it copies its image, and how far it is; false if that boot is over.
+    pub fn copies(&mut self, boot_id: &str, mode: BootMode, percent: u8, now: f64) -> bool {
+        let is_over = self.old_boot_id.as_deref() == Some(boot_id);
+        // Before its link exists; a node that has booted copies nothing.
+        if is_over || self.booted.is_some() && self.boot_id.as_deref() == Some(boot_id) {
+            return false;
+        }
+        if self.boot_id.as_deref().is_some_and(|known| known != boot_id) || self.started.is_none() {
+            self.start(now);
+        }
+        (self.mode, self.copied_at, self.copied) = (Some(mode), Some(now), Some(percent.min(100)));
         true
     }
 
@@ -108,7 +163,8 @@ impl Life {
                 _ => Phase::Booted(booted - started),
             };
         }
-        if timeout.is_some_and(|t| now - started > t) { Phase::Down } else { Phase::Booting(now - started) }
+        let progress = self.copied_at.map_or(started, |at| at.max(started));
+        if timeout.is_some_and(|t| now - progress > t) { Phase::Down } else { Phase::Booting(now - started) }
     }
 }
 
@@ -207,6 +263,41 @@ mod tests {
         life.lost("a", 130.0);
         assert_eq!(life.phase(130.0 + LINK_GRACE_S, T), Phase::Booted(20.0));
         assert_eq!(life.phase(130.5 + LINK_GRACE_S, T), Phase::Down);
+    }
+
+    #[test]
+    fn a_copy_that_goes_on_is_not_overdue() {
+        let mut life = Life::default();
+        life.start(0.0);
+        assert!(life.hello("old", 1.0) && life.report_booted("old", 2.0));
+        life.start(10.0);
+        let volatile = BootMode::HybridVolatile;
+        assert!(!life.copies("old", volatile, 1, 11.0) && life.copied.is_none() && life.mode.is_none());
+        assert!(life.copies("new", volatile, 40, 100.0));
+        assert_eq!((life.mode, life.copied, life.started), (Some(volatile), Some(40), Some(10.0)));
+        assert_eq!(life.phase(280.0, T), Phase::Booting(270.0));
+        assert_eq!(life.phase(280.5, T), Phase::Down);
+        assert!(life.copies("new", volatile, 200, 300.0));
+        assert_eq!((life.copied, life.phase(301.0, T)), (Some(100), Phase::Booting(291.0)));
+        assert!(life.hello("new", 310.0) && life.copied.is_none());
+        assert!(life.copies("new", volatile, 99, 311.0), "a report that comes late");
+        assert!(life.report_booted("new", 320.0));
+        assert!(!life.copies("new", volatile, 99, 321.0));
+        // A boot that nobody here started.
+        assert!(life.copies("third", BootMode::HybridPersistent, 0, 400.0));
+        assert_eq!((life.phase(401.0, T), life.old_boot_id.as_deref()), (Phase::Booting(1.0), Some("new")));
+        let mut life = Life::default();
+        assert!(life.copies("first", volatile, 0, 5.0));
+        assert_eq!(life.phase(7.0, T), Phase::Booting(2.0));
+    }
+
+    #[test]
+    fn modes_have_their_names() {
+        for mode in [BootMode::Network, BootMode::HybridVolatile, BootMode::HybridPersistent] {
+            assert_eq!(BootMode::from_name(mode.name()), Some(mode));
+            assert_eq!(mode.is_hybrid(), mode.name().starts_with("hybrid-"));
+        }
+        assert_eq!(BootMode::from_name("auto"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Settings of nodes: keys, grammars, defaults. One row per setting.
 
 use crate::NodeFacts;
+use crate::life::BootMode;
 use std::collections::BTreeMap;
 use walt_types::Disks;
 
@@ -23,6 +24,8 @@ pub const BOOT_SECURE: &str = "boot.secure";
 const SECURE_MODELS: [&str; 1] = ["pc-x86-64"];
 /// Key of the disks of a virtual node.
 pub const DISKS: &str = "disks";
+/// Key of the setting that says where a node has its root file system.
+pub const BOOT_MODE: &str = "boot.mode";
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
 const CORES_MAX: u32 = 64;
 /// Least memory in MiB in which the default image boots.
@@ -32,6 +35,13 @@ const RAM_MAX_MIB: u64 = 4 << 20;
 
 /// All settings, sorted by key.
 pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: BOOT_MODE,
+        default: "auto",
+        physical: true,
+        grammar: "'auto', 'network', 'hybrid-volatile' or 'hybrid-persistent'",
+        check: |v| v == "auto" || BootMode::from_name(v).is_some(),
+    },
     Setting {
         key: "boot.road",
         default: "direct",
@@ -204,10 +214,10 @@ mod tests {
         };
         assert_eq!(
             shown(true),
-            "boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
+            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
         );
         // A key of an older version is not shown, and a physical node has no memory to choose.
-        assert_eq!(shown(false), "boot.secure=false boot.timeout=180 mount.persist=true");
+        assert_eq!(shown(false), "boot.mode=auto boot.secure=false boot.timeout=180 mount.persist=true");
     }
 
     #[test]
@@ -249,6 +259,8 @@ mod tests {
             "boot.timeout=none",
             "boot.road=pxe",
             "boot.secure=true",
+            "boot.mode=auto",
+            "boot.mode=network",
             "disks=8G,1T[template=ext4]",
         ] {
             assert!(parse(good).is_ok(), "{good}");
@@ -263,6 +275,7 @@ mod tests {
             "x=1",
             "boot.timeout=5",
             "boot.road=PXE",
+            "boot.mode=hybrid",
             "disks=8M",
             "boot.secure=yes",
         ] {
@@ -280,7 +293,7 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
         );
         let why = parse("disks=0G").err().expect("not a value").to_string();
         assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");

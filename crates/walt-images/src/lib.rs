@@ -7,6 +7,7 @@
 //! <state>/images/configs/<hex image-id>.json      the OCI image configuration, bytes as they came
 //! <state>/images/blobs/<hex digest>               compressed layers of images that were pushed to us, as they came
 //! <state>/images/views/<view id>                  index files of views
+//! <state>/images/node-tars/                          what nodes with hybrid boot copy: see `node_tar`
 //! <state>/images/tmp/                             unfinished layers and blobs; emptied at start
 //! <state>/sessions/<id>/layer/fs                  a session's upper directory; the rest belongs to walt-container
 //! ```
@@ -48,6 +49,7 @@ mod export;
 pub mod fuzzing;
 mod gc;
 mod layer;
+mod node_tar;
 mod pack;
 mod save_rules;
 mod squash;
@@ -64,6 +66,7 @@ pub use diff::{Change, Difference, diff};
 pub use error::{Error, Result};
 pub use gc::{GcReport, Live, Totals};
 pub use layer::{attributes::Skipped, holes::digest as file_digest, scan::Kind, skeleton::LayerInfo};
+pub use node_tar::{BadKey, NodeTar, NodeTarKey, NodeTarReader};
 pub use save_rules::{EMPTIED, Rule, SaveRules, When};
 pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Temporary, Unpacked};
 pub use view::{Entry, INDEX_VERSION, MAX_LINKS, View};

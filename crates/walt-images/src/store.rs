@@ -140,7 +140,7 @@ impl Store {
         let mut dirs = DirBuilder::new();
         dirs.recursive(true).mode(0o700);
         dirs.create(state_dir).on("create", state_dir)?;
-        for name in ["layers", "configs", "blobs", "views", "tmp"] {
+        for name in ["layers", "configs", "blobs", "views", "node-tars", "tmp"] {
             let path = images.join(name);
             dirs.create(&path).on("create", &path)?;
         }

@@ -393,6 +393,12 @@ impl Store {
         Ok(self.keep(id, index))
     }
 
+    /// The view of these layers, which is not stored.
+    pub(crate) fn view_in_memory(&self, layers: &[DiffId]) -> Result<Arc<View>> {
+        let index = build::build(self, layers, None)?;
+        Ok(Arc::new(self.of_index(view_id(layers, None), index)))
+    }
+
     /// Loads a view by its id. Its layers must be in the store.
     pub fn view_by_id(&self, id: &ViewId) -> Result<Arc<View>> {
         if let Some(view) = self.cached(id) {
@@ -442,10 +448,14 @@ impl Store {
         Err(Error::Damaged { path: self.view_path(id), why })
     }
 
-    fn keep(&self, id: ViewId, index: Index) -> Arc<View> {
+    fn of_index(&self, id: ViewId, index: Index) -> View {
         let dirs: Vec<_> = index.layers.iter().map(|l| self.layer_fs(l)).collect();
         let roots = dirs.iter().map(|_| OnceLock::new()).collect();
-        let view = Arc::new(View { id, index, dirs, roots });
+        View { id, index, dirs, roots }
+    }
+
+    fn keep(&self, id: ViewId, index: Index) -> Arc<View> {
+        let view = Arc::new(self.of_index(id, index));
         self.views.lock().put(view.clone());
         view
     }

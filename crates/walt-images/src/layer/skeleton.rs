@@ -125,7 +125,7 @@ pub(crate) enum Record {
 pub(crate) struct SkeletonReader {
     path: PathBuf,
     info: LayerInfo,
-    input: Box<dyn Read>,
+    input: Box<dyn Read + Send>,
     ended: bool,
 }
 

@@ -10,7 +10,7 @@ use crate::{
     services::nodes::{secure, vnode},
 };
 use std::collections::BTreeMap;
-use walt_core::{ownership::Demand, sentences, settings};
+use walt_core::{life::BootMode, ownership::Demand, sentences, settings};
 use walt_types::Disks;
 
 impl Request<'_> {
@@ -71,6 +71,10 @@ impl Request<'_> {
                 }
             }
         }
+        if let Some((_, value)) = changes.iter().rfind(|(key, _)| *key == settings::BOOT_MODE) {
+            let names: Vec<&str> = nodes.iter().map(|n| n.facts.name.as_str()).collect();
+            warnings.extend(BootMode::from_name(value).and_then(|mode| disk_is_prepared(&names, mode)));
+        }
         let facts: Vec<String> =
             nodes.iter().map(|n| format!("{}={}", n.mac, n.facts.image.full())).collect();
         let operation = format!("config {set} {}", assignments.join(" "));
@@ -101,6 +105,23 @@ impl Request<'_> {
         }
         Ok(true)
     }
+}
+
+/// The warning before a node may write to a disk that it was not given.
+fn disk_is_prepared(names: &[&str], mode: BootMode) -> Option<String> {
+    let erased = match mode {
+        BootMode::Network => return None,
+        BootMode::HybridVolatile => {
+            "\nIf that disk was used in mode hybrid-persistent, the changes kept there are erased."
+        }
+        BootMode::HybridPersistent => "",
+    };
+    Some(format!(
+        "Warning: from its next boot on, {} uses the first disk with a directory walt_hybrid.\nIf none has, it makes a \
+         file system on the first internal disk that is empty: no partitions, nothing but zeros at its start and end.\n\
+         A disk with anything else on it is not touched.{erased}",
+        sentences::items("node", names)
+    ))
 }
 
 /// The warning before disks are made anew or removed.

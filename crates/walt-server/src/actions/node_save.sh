@@ -1,20 +1,37 @@
-# Runs on a node: what changed in its RAM since it booted, for `walt node save`. POSIX sh, busybox of the RAM root.
+# Runs on a node: what changed in its RAM since it booted, or on its disk, for `walt node save`. POSIX sh, busybox of the RAM root.
 #   directories of the upper layer, NUL after each; NUL
 #   ./dir/. for each of them that could be listed, and ./dir/./name for all that shows in it, NUL after each; NUL
-#   a tar of the upper layer
+#   a tar of the upper layer, and of the local directory of a disk
 set -e
 ram=/run/walt/rootfs
 b=$ram/bin/busybox
 upper=$ram/mnt/fs_rw
+local=
+boot_mode=network
+# shellcheck disable=SC1091,SC2154
+[ ! -f $ram/etc/walt-node ] || . $ram/etc/walt-node
+case $boot_mode in
+    hybrid-*)
+        upper=$ram/mnt/hybrid/walt_hybrid/$image/diff
+        local=$ram/mnt/hybrid/walt_hybrid/$image/local
+        ;;
+esac
 if [ ! -d $upper ] || [ ! -x $b ]; then
-    echo "this node keeps no changes in RAM that could be saved" >&2
+    echo "this node keeps no changes that could be saved" >&2
     exit 3
 fi
 # The tree without what is mounted on it: a mount hides names, it does not delete them.
 merged=$ram/tmp/walt-save.$$
 $b mkdir -p $merged
-trap '$b umount $merged; $b rmdir $merged' EXIT
+bound=
+trap '[ -z "$bound" ] || $b umount $bound; $b umount $merged; $b rmdir $merged' EXIT
 $b mount -o bind / $merged
+# /local bypasses the union: it is read as if it were part of it. A change of its mode brings it into the upper layer.
+if [ -n "$local" ] && $b grep -q ' /local ' /proc/mounts && [ -n "$($b ls -A $local)" ]; then
+    $b chmod "$($b stat -c %a $merged/local)" $merged/local
+    $b mount -o bind $local $upper/local
+    bound=$upper/local
+fi
 cd $upper
 $b find . -type d -print0
 printf '\000'

@@ -3,14 +3,20 @@
 //! Lines of text, at most [`LINE_MAX`] bytes. `→` is the node, `←` the server.
 //! ```text
 //! → REQ_NODE_LINK
-//! → HELLO 1 view=<id or -> boot_id=<uuid> uptime=<seconds>
-//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch>   or   ← GONE (its view is not known any more)
+//! → HELLO 1 view=<id or -> boot_id=<uuid> uptime=<seconds> mode=<boot mode>
+//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch>   or   ← GONE (its view is not known any more, and it reads
+//!                                                                  that from us)
 //! ↔ BEAT                          each <beat> seconds; three missed end the link
 //! → BOOTED                        once the image's sshd answers on the node itself
 //! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
 //! → ACK <id> OK                   or   → ACK <id> KO <reason>
 //! → REBOOT FORCED <reason>        the image's hook did not reboot the node: the node reboots by force
 //! → REBOOT FAILED <reason>        that failed too: the node keeps running
+//! ```
+//! Before it has a link, a node that copies its image to its disk reports that, in a connection for each report:
+//! ```text
+//! → REQ_BOOT_PROGRESS
+//! → PROGRESS boot_id=<uuid> mode=<boot mode> percent=<0 to 100>
 //! ```
 //! The acknowledgement of `REBOOT` means that the reboot has begun. It is complete when the node sends `HELLO` with
 //! another boot id; a failure of either step is reported by the node once.
@@ -35,6 +41,7 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     time::timeout,
 };
+use walt_core::life::BootMode;
 use walt_types::{Mac, ViewId};
 
 /// Port of the node link, and of log upload.
@@ -97,6 +104,19 @@ pub struct Hello {
     pub boot_id: String,
     /// Seconds since the node's boot, if reported.
     pub uptime: Option<f64>,
+    /// Where it has its root file system, if reported.
+    pub mode: Option<BootMode>,
+}
+
+/// A report of a node that copies its image.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The boot id of its kernel.
+    pub boot_id: String,
+    /// The mode that it will have.
+    pub mode: BootMode,
+    /// How much it has.
+    pub percent: u8,
 }
 
 /// A later message of a node.
@@ -131,13 +151,48 @@ pub fn parse_hello(line: &str) -> Result<Hello> {
         bail!("expected HELLO {VERSION}, got '{line}'");
     }
     let fields: HashMap<&str, &str> = words.filter_map(|w| w.split_once('=')).collect();
-    let boot_id = *fields.get("boot_id").context("HELLO without boot_id")?;
+    let boot_id = boot_id(&fields)?;
+    let uptime =
+        fields.get("uptime").and_then(|s| s.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
+    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id, uptime, mode: mode(&fields) })
+}
+
+fn boot_id(fields: &HashMap<&str, &str>) -> Result<String> {
+    let boot_id = *fields.get("boot_id").context("no boot_id")?;
     if boot_id.len() != 36 || !boot_id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
         bail!("'{boot_id}' is not a boot id");
     }
-    let uptime =
-        fields.get("uptime").and_then(|s| s.parse().ok()).filter(|s: &f64| s.is_finite() && *s >= 0.0);
-    Ok(Hello { view: fields.get("view").and_then(|v| v.parse().ok()), boot_id: boot_id.to_owned(), uptime })
+    Ok(boot_id.to_owned())
+}
+
+fn mode(fields: &HashMap<&str, &str>) -> Option<BootMode> {
+    fields.get("mode").and_then(|name| BootMode::from_name(name))
+}
+
+/// Parses a `PROGRESS` line.
+///
+/// # Errors
+/// A field is missing or invalid.
+pub fn parse_progress(line: &str) -> Result<Progress> {
+    let words = line.strip_prefix("PROGRESS ").context("expected PROGRESS")?;
+    let fields: HashMap<&str, &str> =
+        words.split_ascii_whitespace().filter_map(|w| w.split_once('=')).collect();
+    let mode = mode(&fields).context("PROGRESS without mode")?;
+    let percent = fields.get("percent").and_then(|p| p.parse().ok()).filter(|p: &u8| *p <= 100);
+    Ok(Progress { boot_id: boot_id(&fields)?, mode, percent: percent.context("PROGRESS without percent")? })
+}
+
+async fn progress<R: AsyncBufRead + Unpin>(app: &App, ip: Ipv4Addr, lines: &mut Lines<R>) -> Result<()> {
+    let line = timeout(HELLO_TIMEOUT, lines.next()).await.context("no PROGRESS")??.context("closed")?;
+    let Progress { boot_id, mode, percent } = parse_progress(&line)?;
+    let node = app.db().with(|c| NodeRow::by_ip(c, ip))?.with_context(|| format!("{ip} is not a node"))?;
+    let is_first = node.life.copied.is_none();
+    let counts =
+        update_life(app.nodes(), node.mac, |life| life.copies(&boot_id, mode, percent, time::now()))?;
+    if counts && is_first {
+        tracing::info!(node = %node.facts.name, mode = mode.name(), "the node copies its image to its disk");
+    }
+    Ok(())
 }
 
 async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<()> {
@@ -148,6 +203,7 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     let first = timeout(HELLO_TIMEOUT, lines.next()).await.context("no request line")??.context("closed")?;
     match first.as_str() {
         "REQ_NODE_LINK" => {}
+        "REQ_BOOT_PROGRESS" => return progress(app, ip, &mut lines).await,
         "REQ_NEW_INCOMING_LOGS" | "0" => return crate::edge::node_logs::receive(app, ip, &mut lines.0).await,
         other => bail!("unknown request '{other}'"),
     }
@@ -157,13 +213,20 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     let mac = node.mac;
     // For no other error: the node reboots when it reads this.
     if let Some(view) = &hello.view
+        && !hello.mode.is_some_and(BootMode::is_hybrid)
         && let Err(walt_images::Error::Missing { .. }) = app.store().view_by_id(view)
     {
         tracing::warn!(node = %node.facts.name, %view, "the node runs a view that was removed: it will reboot");
         writer.write_all(b"GONE\n").await?;
         return Ok(());
     }
-    let current = update_life(app.nodes(), mac, |life| life.hello(&hello.boot_id, time::now()))?;
+    let current = update_life(app.nodes(), mac, |life| {
+        let current = life.hello(&hello.boot_id, time::now());
+        if current {
+            life.mode = hello.mode;
+        }
+        current
+    })?;
     if current && let Some(view) = &hello.view {
         app.db().with(|c| NodeRow::keep_grant(c, mac, view))?;
         app.nodes().grants().forget(ip);
@@ -319,6 +382,19 @@ mod tests {
     }
 
     #[test]
+    fn progress_lines() {
+        let id = "01234567-89ab-cdef-0123-456789abcdef";
+        let progress = parse_progress(&format!("PROGRESS boot_id={id} mode=hybrid-persistent percent=7"));
+        let expected = Progress { boot_id: id.to_owned(), mode: BootMode::HybridPersistent, percent: 7 };
+        assert_eq!(progress.unwrap(), expected);
+        for bad in ["mode=network percent=101", "mode=x percent=1", "percent=1", "mode=network"] {
+            assert!(parse_progress(&format!("PROGRESS boot_id={id} {bad}")).is_err(), "{bad}");
+        }
+        assert!(parse_progress("PROGRESS mode=network percent=1").is_err());
+        assert!(parse_progress("BEAT").is_err());
+    }
+
+    #[test]
     fn hello_lines() {
         let id = "01234567-89ab-cdef-0123-456789abcdef";
         let hello = parse_hello(&format!("HELLO 1 view=- boot_id={id} uptime=3.5")).unwrap();
@@ -326,6 +402,8 @@ mod tests {
         for odd in ["inf", "-1", "x"] {
             assert_eq!(parse_hello(&format!("HELLO 1 boot_id={id} uptime={odd}")).unwrap().uptime, None);
         }
+        let mode = |text: &str| parse_hello(&format!("HELLO 1 boot_id={id} mode={text}")).unwrap().mode;
+        assert_eq!((mode("hybrid-volatile"), mode("x")), (Some(BootMode::HybridVolatile), None));
         let view = "ab".repeat(32);
         assert!(parse_hello(&format!("HELLO 1 view={view} boot_id={id}")).unwrap().view.is_some());
         for bad in ["HELLO 2", "HELLO 1", "HELLO 1 boot_id=x", ""] {

@@ -58,17 +58,27 @@ fn text(nodes: &[Node], user: &str) -> String {
     };
     let mut text = section(
         "Nodes you own:",
-        &["name", "type", "model", "image", "ip", "netsetup", "booted"],
+        &["name", "type", "model", "image", "ip", "netsetup", "boot_mode", "booted"],
         &rows(&|n| n.owner == user, &|n| cells(n, Some(vec![own_name(&n.image).to_owned()]))),
     );
     text += &section(
         "Free nodes:",
-        &["name", "type", "model", "ip", "netsetup", "booted"],
+        &["name", "type", "model", "ip", "netsetup", "boot_mode", "booted"],
         &rows(&|n| n.owner == PLATFORM_USER && user != PLATFORM_USER, &|n| cells(n, None)),
     );
     text += &section(
         "Nodes of other users:",
-        &["name", "type", "model", "image_owner", "clonable_image_link", "ip", "netsetup", "booted"],
+        &[
+            "name",
+            "type",
+            "model",
+            "image_owner",
+            "clonable_image_link",
+            "ip",
+            "netsetup",
+            "boot_mode",
+            "booted",
+        ],
         &rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
             cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
         }),
@@ -87,7 +97,12 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
     let mut cells = vec![node.name.clone(), kind.to_owned(), node.model.clone()];
     cells.extend(image.unwrap_or_default());
     let netsetup = node.config.get("netsetup").and_then(|v| v.as_str()).unwrap_or("LAN");
-    cells.extend([node.ip.clone(), netsetup.to_owned(), node.booted_text.clone()]);
+    let mode = match (&node.boot_mode, node.copied_percent) {
+        (None, _) => "-".to_owned(),
+        (Some(mode), None) => mode.clone(),
+        (Some(mode), Some(percent)) => format!("{mode} (copied {percent}%)"),
+    };
+    cells.extend([node.ip.clone(), netsetup.to_owned(), mode, node.booted_text.clone()]);
     cells
 }
 
@@ -131,6 +146,8 @@ mod tests {
             owner: image.split('/').next().unwrap().into(),
             state: NodeState::Booted,
             booted_text: "yes".into(),
+            boot_mode: Some("network".into()),
+            copied_percent: None,
             boot_seconds: Some(3.5),
             last_console_line: None,
             claimed_model: None,

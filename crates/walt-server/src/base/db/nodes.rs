@@ -4,7 +4,10 @@ use crate::base::db::parsed;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::{collections::BTreeMap, net::Ipv4Addr};
-use walt_core::{NodeFacts, life::Life};
+use walt_core::{
+    NodeFacts,
+    life::{BootMode, Life},
+};
 use walt_types::{ImageRef, Mac, NodeName, ViewId};
 
 /// One node.
@@ -22,8 +25,8 @@ pub struct NodeRow {
     pub life: Life,
 }
 
-const COLUMNS: &str =
-    "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost";
+const COLUMNS: &str = "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost, boot_mode, copied_at, \
+     copied";
 
 fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
     Ok(NodeRow {
@@ -42,6 +45,9 @@ fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
             boot_id: r.get(9)?,
             booted: r.get(10)?,
             link_lost: r.get(11)?,
+            mode: r.get::<_, Option<String>>(12)?.and_then(|name| BootMode::from_name(&name)),
+            copied_at: r.get(13)?,
+            copied: r.get(14)?,
         },
     })
 }
@@ -117,8 +123,19 @@ impl NodeRow {
     /// Records its life cycle.
     pub fn set_life(c: &Connection, mac: Mac, life: &Life) -> Result<()> {
         c.execute(
-            "UPDATE nodes SET started = ?2, old_boot_id = ?3, boot_id = ?4, booted = ?5, link_lost = ?6 WHERE mac = ?1",
-            (mac.to_string(), life.started, &life.old_boot_id, &life.boot_id, life.booted, life.link_lost),
+            "UPDATE nodes SET started = ?2, old_boot_id = ?3, boot_id = ?4, booted = ?5, link_lost = ?6, boot_mode = ?7,
+             copied_at = ?8, copied = ?9 WHERE mac = ?1",
+            (
+                mac.to_string(),
+                life.started,
+                &life.old_boot_id,
+                &life.boot_id,
+                life.booted,
+                life.link_lost,
+                life.mode.map(BootMode::name),
+                life.copied_at,
+                life.copied,
+            ),
         )?;
         Ok(())
     }

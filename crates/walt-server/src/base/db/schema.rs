@@ -212,6 +212,12 @@ const STEPS: &[&str] = &[
         moved INTEGER NOT NULL              -- whether its /persist is in trash/<id>, not in persist/<mac>
     ) STRICT;
 ",
+    "
+    -- The mode of a node's present boot, and how far the copy of its image to its disk is.
+    ALTER TABLE nodes ADD COLUMN boot_mode TEXT;
+    ALTER TABLE nodes ADD COLUMN copied_at REAL;
+    ALTER TABLE nodes ADD COLUMN copied INTEGER;    -- percent
+",
 ];
 
 /// Migrates a database to the current version.

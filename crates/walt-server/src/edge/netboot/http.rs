@@ -1,4 +1,5 @@
-//! HTTP on walt-net: `/boot/<path>` is a boot file of the requesting machine, identified by its address ([`files`]).
+//! HTTP on walt-net: `/boot/<path>` is a boot file of the requesting machine, identified by its address ([`files`]);
+//! `/node/<path>` is what a node needs to copy its image to its disk ([`copies`]).
 //!
 //! `GET` and `HEAD`, one byte range (RFC 9110 §14), and persistent connections are supported. Files are read in
 //! chunks of [`CHUNK`] bytes as fast as the machine receives them, so the number of connections bounds the memory.
@@ -9,7 +10,10 @@
 use crate::{
     actions::app::App,
     edge::{
-        netboot::files::{self, BootFile, FileError},
+        netboot::{
+            copies,
+            files::{self, BootFile, FileError},
+        },
         peers::LimitedListener,
     },
 };
@@ -104,8 +108,8 @@ async fn connection(app: Arc<App>, stream: TcpStream, peer: Ipv4Addr, limits: Li
     Ok(())
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(text)));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::new(text.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
@@ -118,6 +122,9 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
         return response;
     }
     let missing = || text(StatusCode::NOT_FOUND, "No such file.");
+    if let Some(path) = request.uri().path().strip_prefix(copies::ROOT) {
+        return copy_of_image(app, peer, path.to_owned(), request).await;
+    }
     let Some(path) = request.uri().path().strip_prefix(ROOT) else { return missing() };
     let path: Vec<u8> = percent_decode(path.as_bytes()).collect();
     let for_log = String::from_utf8_lossy(&path).into_owned();
@@ -137,13 +144,69 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
         Err(e) => return failed(e.to_string()),
     };
     tracing::debug!(%peer, path = ?for_log, bytes = file.len(), "boot file");
-    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
-    content(request.method() == Method::HEAD, file, wanted)
+    content(request, file.len(), |range| chunks(file, range))
 }
 
-/// The response with a file, or a part of it.
-fn content(head_only: bool, file: BootFile, wanted: Option<&str>) -> Response<Body> {
-    let length = file.len();
+/// What a node needs to copy its image.
+async fn copy_of_image(
+    app: &Arc<App>,
+    peer: Ipv4Addr,
+    path: String,
+    request: &Request<Incoming>,
+) -> Response<Body> {
+    let (at, for_log) = (app.clone(), path.clone());
+    // Within the runtime, in which the answer may start a task.
+    let found = spawn_blocking(move || copies::answer(&at, peer, &path)).await;
+    let failed = |reason: String| {
+        tracing::warn!(%peer, path = ?for_log, "cannot serve a copy of an image: {reason}");
+        text(StatusCode::INTERNAL_SERVER_ERROR, "The server failed: see its log.")
+    };
+    let tar = match found {
+        Ok(Ok(copies::Answer::Tar(tar))) => tar,
+        Ok(Ok(copies::Answer::Text(body))) => return text(StatusCode::OK, body),
+        Ok(Ok(copies::Answer::Later(body))) => return text(StatusCode::SERVICE_UNAVAILABLE, body),
+        Ok(Ok(copies::Answer::Missing)) => return text(StatusCode::NOT_FOUND, "No such file."),
+        Ok(Err(e)) => return failed(format!("{e:#}")),
+        Err(e) => return failed(e.to_string()),
+    };
+    let app = app.clone();
+    content(request, tar.bytes, |range| {
+        let left = range.end - range.start;
+        let pieces = stream::try_unfold((None, left), move |(reader, left)| {
+            let (app, start) = (app.clone(), range.start);
+            async move {
+                if left == 0 {
+                    return Ok(None);
+                }
+                let read = move || -> anyhow::Result<_> {
+                    let mut reader = match reader {
+                        Some(reader) => reader,
+                        None => copies::open(&app, &tar, start)?,
+                    };
+                    let bytes = reader.read(CHUNK.min(left) as usize)?;
+                    anyhow::ensure!(!bytes.is_empty(), "the tar is shorter than when it was made");
+                    Ok((bytes, reader))
+                };
+                let read = spawn_blocking(read).await.map_err(io::Error::other)?;
+                let (bytes, reader) = read.map_err(|e| {
+                    tracing::warn!(%peer, layer = %tar.key, "cannot send a layer: {e:#}");
+                    io::Error::other(e)
+                })?;
+                let left = left - bytes.len() as u64;
+                Ok(Some((Frame::data(Bytes::from(bytes)), (Some(reader), left))))
+            }
+        });
+        StreamBody::new(Box::pin(pieces) as Chunks)
+    })
+}
+
+/// The response with `length` bytes, or a part of them, which `body` gives.
+fn content(
+    request: &Request<Incoming>,
+    length: u64,
+    body: impl FnOnce(Range<u64>) -> StreamBody<Chunks>,
+) -> Response<Body> {
+    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
     let part = match wanted.map_or(Part::All, |value| part(value, length)) {
         Part::All => None,
         Part::Some(range) => Some(range),
@@ -155,8 +218,9 @@ fn content(head_only: bool, file: BootFile, wanted: Option<&str>) -> Response<Bo
     };
     let range = part.clone().unwrap_or(0..length);
     let size = range.end - range.start;
-    let body = if head_only { Either::Left(Full::default()) } else { Either::Right(chunks(file, range)) };
-    let mut response = Response::new(body);
+    let is_head = request.method() == Method::HEAD;
+    let mut response =
+        Response::new(if is_head { Either::Left(Full::default()) } else { Either::Right(body(range)) });
     set(&mut response, header::CONTENT_LENGTH, size.to_string());
     set(&mut response, header::CONTENT_TYPE, "application/octet-stream".into());
     set(&mut response, header::ACCEPT_RANGES, "bytes".into());

@@ -14,6 +14,7 @@
 //! Limits: see each module.
 
 pub mod bootstrap;
+pub mod copies;
 pub mod dhcp;
 pub mod dns;
 pub mod files;

@@ -34,6 +34,7 @@ pub fn collect(images: &Images, _exclusive: &Exclusive<'_>) -> Result<()> {
     let report = db::blocking(|| images.store().remove_unreferenced(&live))?;
     images.db().with(|c| ManifestRow::forget(c, &live.images))?;
     images.db().with(|c| BlobRow::forget(c, |layer| images.store().has_layer(layer)))?;
+    db::blocking(|| images.store().remove_old_node_tars())?;
     tracing::debug!(?report, "removed unused objects");
     Ok(())
 }

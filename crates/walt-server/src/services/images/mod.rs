@@ -7,6 +7,7 @@ pub mod foreign_cpu;
 pub mod garbage;
 pub mod labels;
 pub mod live;
+pub mod node_tars;
 pub mod pins;
 pub mod platform;
 pub mod recipe;
@@ -52,6 +53,7 @@ pub struct Images {
     pins: Pins,
     housekeeping: Notify,
     emulation: foreign_cpu::Kept,
+    node_tars: node_tars::NodeTars,
     default_images_update: Mutex<()>,
 }
 
@@ -85,6 +87,7 @@ impl Images {
             pins: Pins::default(),
             housekeeping: Notify::new(),
             emulation: foreign_cpu::Kept::default(),
+            node_tars: node_tars::NodeTars::default(),
             default_images_update: Mutex::default(),
         })
     }
@@ -117,6 +120,11 @@ impl Images {
     /// Emulation of other CPUs that the server has set up.
     pub fn emulation(&self) -> &foreign_cpu::Kept {
         &self.emulation
+    }
+
+    /// Layers that are being prepared for the disks of nodes.
+    pub fn node_tars(&self) -> &node_tars::NodeTars {
+        &self.node_tars
     }
 
     /// Held while default images are updated.

@@ -50,6 +50,12 @@ pub struct Platform {
     pub view: Arc<View>,
 }
 
+/// Path in the platform layer of a view of the file system with files that have attributes, if there is one.
+pub fn attributed(view: &View) -> Option<Vec<u8>> {
+    let number = view.resolve(ATTRIBUTED.trim_start_matches('/').as_bytes())?;
+    view.from_platform(number).then(|| view.path(number))
+}
+
 /// The platform layer and view of an image, made if missing or if the server's inputs have changed.
 pub async fn of(images: &Images, image: &ImageId) -> Result<Platform> {
     let writing = images.writing_now().await;

@@ -41,7 +41,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use walt_api::{Node, NodeList, NodeState};
-use walt_core::{life::Phase, settings};
+use walt_core::{
+    life::{BootMode, Phase},
+    settings,
+};
 use walt_types::Mac;
 
 /// The nodes at run time: links, grants, and virtual nodes that this server supervises.
@@ -204,6 +207,20 @@ pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
 }
 
+/// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
+/// has no disk.
+///
+/// # Errors
+/// The database failed.
+pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
+    let mut effective = settings::effective(&stored, node.facts.is_virtual);
+    if effective.get(settings::DISKS).is_some_and(|disks| disks == "none") {
+        return Ok(BootMode::Network.name().to_owned());
+    }
+    Ok(effective.remove(settings::BOOT_MODE).unwrap_or_default())
+}
+
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
     let (rows, settings, claims) =
@@ -241,6 +258,8 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         owner: row.facts.owner().to_owned(),
         state,
         booted_text: phase.text(),
+        boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
+        copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
         claimed_model: None,
         last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),

@@ -29,7 +29,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use walt_core::settings;
+use walt_core::{life::BootMode, settings};
 use walt_sys::process::Cgroup;
 use walt_types::{Disks, Mac};
 use walt_vnode::{Account, BootFiles, BootMethod, Launch, Vm, VmSpec, console};
@@ -44,6 +44,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 const EARLY: Duration = Duration::from_secs(20);
 /// How long the running system may take to end after it has acknowledged a reboot.
 const REBOOT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The same for a system on a disk, which stops in its own way and writes its data: the bounds in
+/// `node/walt-node-link`, and a little more.
+const REBOOT_TIMEOUT_HYBRID: Duration = Duration::from_secs(75);
 /// How often the size of the console log is checked.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -320,9 +323,12 @@ async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl As
         tracing::debug!(%mac, "no soft reboot: {e}");
         return;
     }
+    let life = nodes.db().with(|c| NodeRow::by_mac(c, mac)).ok().flatten().map(|node| node.life);
+    let is_hybrid = life.and_then(|life| life.mode).is_some_and(BootMode::is_hybrid);
+    let timeout = if is_hybrid { REBOOT_TIMEOUT_HYBRID } else { REBOOT_TIMEOUT };
     match nodes.hub().command(mac, None, "REBOOT").await {
         Ok(()) => {
-            let ended = tokio::time::timeout(REBOOT_TIMEOUT, pidfd.readable()).await;
+            let ended = tokio::time::timeout(timeout, pidfd.readable()).await;
             if ended.is_err() {
                 tracing::warn!(%mac, "the node acknowledged a reboot, but did not reboot: stopping it");
             }
