@@ -321,8 +321,36 @@ fn scoped(ip: IpAddr) -> SocketAddr {
 /// that is `vn1`'s, as SECURITY.md says, and nothing else.
 #[test]
 fn a_node_gets_its_own_things_only() {
-    let room = with_nodes(Wiring::Ports);
-    let (first, second) = (room.node("vn1"), room.node("vn2"));
+    own_things(&with_nodes(Wiring::Ports), ["vn1", "vn2"]);
+    own_things(&with_machines(), ["pc1", "pc2"]);
+}
+
+/// A room whose nodes are machines behind the cable.
+fn with_machines() -> Room {
+    let room = with_nodes(Wiring::Cable);
+    for (number, name) in [(11, "pc1"), (12, "pc2")] {
+        let (ip, mac) = (room.on_net(number).to_string(), format!("02:00:00:00:01:{number}"));
+        let event = [
+            "dhcp-event",
+            "commit",
+            "--force-name",
+            "",
+            "walt.node.pc-x86-64",
+            &ip,
+            &mac,
+            name,
+            "0",
+            "unknown",
+        ];
+        let made = room.server.server_command(&event).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    room.server.walt(ANN, &["node", "boot", "pc2", OTHER]).ok();
+    room
+}
+
+fn own_things(room: &Room, names: [&'static str; 2]) {
+    let (first, second) = (room.node(names[0]), room.node(names[1]));
     let one = room.station(Some(&first.mac), first.ip);
     let two = room.station(Some(&second.mac), second.ip);
     let server = room.address();
@@ -331,14 +359,14 @@ fn a_node_gets_its_own_things_only() {
     // What is the second one's own: it works for it.
     let theirs: Vec<Vec<u8>> = two.inside(|| {
         let mut client = connect();
-        let handles = second.paths("vn2").iter().map(|p| client.mount(p).unwrap()).collect::<Vec<_>>();
+        let handles = second.paths(names[1]).iter().map(|p| client.mount(p).unwrap()).collect::<Vec<_>>();
         handles.iter().for_each(|h| assert_eq!(client.getattr(h), 0));
         assert!(client.lookup(&handles[0], "secret") == 0, "it is the second image");
         handles
     });
     one.inside(|| {
         let mut client = connect();
-        for path in second.paths("vn2") {
+        for path in second.paths(names[1]) {
             let refused = client.mount(&path);
             assert!(refused.is_err(), "{path} is another node's, and was mounted");
         }
@@ -350,7 +378,7 @@ fn a_node_gets_its_own_things_only() {
             assert_ne!(client.lookup(handle, "secret"), 0, "another node's handle was taken");
             assert_ne!(client.mkdir(handle, "mine"), 0, "another node's handle was taken");
         }
-        for path in first.paths("vn1") {
+        for path in first.paths(names[0]) {
             let own = client.mount(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
             assert_eq!(client.getattr(&own), 0);
             for position in 0..own.len() {
@@ -365,7 +393,7 @@ fn a_node_gets_its_own_things_only() {
             }
         }
         let text = format!("{:?}", client.exports());
-        assert!(!text.contains("vn2") && !text.contains(&second.mac), "{text}");
+        assert!(!text.contains(names[1]) && !text.contains(&second.mac), "{text}");
     });
 }
 

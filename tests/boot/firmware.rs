@@ -28,6 +28,39 @@ fn a_pc_with_uefi_boots_by_http() {
     assert!(console.contains("HTTP Boot over IPv4") && !console.contains("PXE over IPv4"), "{console}");
 }
 
+/// What the other tests leave out of images and roads: the whole Debian by a BIOS and by UEFI over HTTP, the small image by
+/// UEFI over PXE.
+#[test]
+fn images_and_roads_that_others_leave_out() {
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        eprintln!("skipped: other images and roads of PCs; WALT_TEST_LONG=1 asks for it");
+        return;
+    }
+    let server = TestServer::start_with_images(&["pc-x86-64-default"]);
+    let station = Station::with_bios(&server, None, 1, "ACME");
+    let name = station.booted(&server, station::PC);
+    assert_eq!(
+        on(&server, &name, "cat /proc/1/comm; ls -d /sys/firmware/efi 2>&1 | grep -c 'No such'"),
+        "systemd\n1\n"
+    );
+    drop(station);
+    let station = Station::with_uefi(&server, 2, &ONLY_HTTP);
+    let name = station.booted(&server, station::PC);
+    assert_eq!(
+        on(&server, &name, "cat /proc/1/comm; ls -d /sys/firmware/efi"),
+        "systemd\n/sys/firmware/efi\n"
+    );
+    let console = station.console();
+    assert!(console.contains("HTTP Boot over IPv4"), "{console}");
+    drop(station);
+    let small = server_with_default(Options::default());
+    let station = Station::with_uefi(&small, 3, &[]);
+    let name = station.booted(&small, station::PC);
+    assert_eq!(on(&small, &name, "ls -d /sys/firmware/efi"), "/sys/firmware/efi\n");
+    let console = station.console();
+    assert!(console.contains("PXE over IPv4"), "{console}");
+}
+
 /// A board whose U-Boot says `walt.node.<model>` runs `start.uboot` of its image; UEFI runs `start.efi`.
 #[test]
 fn arm64_machines_boot() {

@@ -16,6 +16,7 @@ mod mini;
 mod nfs;
 mod road;
 mod secure;
+mod stages;
 mod station;
 mod upgrade;
 

@@ -168,19 +168,19 @@ mod tests {
         assert_eq!(
             text(&nodes, "ann"),
             "Nodes you own:
-name  type     model      image      ip             netsetup  booted
-----  -------  ---------  ---------  -------------  --------  ------
-vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       yes   
+name  type     model      image      ip             netsetup  boot-mode  booted
+----  -------  ---------  ---------  -------------  --------  ---------  ------
+vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       network    yes   
 
 Free nodes:
-name  type     model      ip             netsetup  booted
-----  -------  ---------  -------------  --------  ------
-vn22  virtual  pc-x86-64  192.168.183.2  LAN       yes   
+name  type     model      ip             netsetup  boot-mode  booted
+----  -------  ---------  -------------  --------  ---------  ------
+vn22  virtual  pc-x86-64  192.168.183.2  LAN       network    yes   
 
 Nodes of other users:
-name  type     model      image-owner  clonable-image-link  ip             netsetup  booted
-----  -------  ---------  -----------  -------------------  -------------  --------  ------
-vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       NO    
+name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted
+----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       network    NO    
 
 Last console line of vn3: Kernel panic
 "
