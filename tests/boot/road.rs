@@ -224,6 +224,20 @@ fn a_machine_that_is_plugged_in_becomes_a_node() {
     let told = "the node reboots by force: /bin/walt-network-reboot failed (status 5)";
     let status = server.server_command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains(told), "{status:?}");
+    forgotten_and_restored(&server, &station, &name);
+}
+
+/// A node that is forgotten while it runs reboots, as a new one; restored, it reboots as the one that it was.
+fn forgotten_and_restored(server: &TestServer, station: &Station, name: &str) {
+    on(server, name, "echo kept >/persist/kept && sync");
+    server.walt(USER, &["node", "rename", name, "apu1"]).ok();
+    server.walt(USER, &["node", "forget", "-y", "apu1"]).ok();
+    let new = station.booted(server);
+    assert_eq!((new.as_str(), on(server, &new, "ls /persist").as_str()), (name, ""));
+    server.walt(USER, &["device", "restore", "-y", "apu1"]).ok();
+    assert_ne!(booted(server, "apu1"), "yes", "the node has still to boot");
+    wait(server, "apu1");
+    assert_eq!(on(server, "apu1", "uname -n; cat /persist/kept"), "apu1\nkept\n");
 }
 
 #[test]

@@ -15,11 +15,42 @@ use crate::{
     },
     services::{network, nodes::trash},
 };
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 use walt_core::{default_image_of, life::Phase, ownership::Demand, registration::free_name};
 use walt_types::{DeviceType, NodeName, node_set::SetError};
 
+/// How long a node may take to leave after it acknowledged a reboot.
+const LEAVE: Duration = Duration::from_secs(30);
+
 impl Request<'_> {
+    /// Reboots a node that runs, so that it writes its data to `/persist` and comes back as what it is then. One that
+    /// does not answer is left alone: it reboots when it finds its root gone, or when somebody switches it off and on.
+    async fn reboot_before(&self, node: &NodeRow) {
+        let hub = self.app.nodes().hub();
+        if !hub.is_linked(node.mac) {
+            return;
+        }
+        self.events.busy(format!("Rebooting {}", node.facts.name)).await;
+        let mut changed = hub.watch();
+        let leaving = async {
+            hub.command(node.mac, None, "REBOOT").await?;
+            while hub.is_linked(node.mac) {
+                // Invariant: the sender lives in the App that this borrows.
+                changed.changed().await.expect("the hub outlives its watchers");
+            }
+            Ok(())
+        };
+        let late = |_| Err(format!("it did not leave within {} s", LEAVE.as_secs()));
+        let left: Result<(), String> = tokio::time::timeout(LEAVE, leaving).await.unwrap_or_else(late);
+        if let Err(reason) = left {
+            let text = format!(
+                "{} did not reboot ({reason}). If it still runs in some minutes, switch it off and on.",
+                node.facts.name
+            );
+            self.events.note(text).await;
+        }
+    }
+
     /// `walt device forget`; an unknown name is a note, since what is wanted holds already.
     pub(super) async fn forget_device(&self, name: &str, force: bool) -> Outcome<bool> {
         match device_list::find(self.app, name)? {
@@ -35,7 +66,25 @@ impl Request<'_> {
 
     /// A physical node.
     pub(super) async fn forget_node(&self, name: &str, force: bool) -> Outcome<bool> {
+        let keep = span(self.app.config().limits.trash_keep);
+        let node = {
+            let _decision = self.app.base().decide().await;
+            self.confirmed_forget(name, force, &keep)?
+        };
+        self.reboot_before(&node).await;
         let decision = self.app.base().decide().await;
+        let node = self.same_node(&node, &decision)?;
+        let name = &node.facts.name;
+        trash::forget(self.app.nodes(), &node, self.caller, &decision).await?;
+        tracing::info!(%name, mac = %node.mac, user = %self.caller, "node forgotten");
+        drop(decision);
+        self.events.out("done.").await;
+        self.events.note(format!("Tip: 'walt device restore {name}' brings it back, for {keep}.")).await;
+        Ok(true)
+    }
+
+    /// The node to forget, once its user has agreed.
+    fn confirmed_forget(&self, name: &str, force: bool, keep: &str) -> Outcome<NodeRow> {
         let node = self.members(name)?;
         let [node] = node.as_slice() else {
             return Err(refused("this command must target 1 node only."));
@@ -44,7 +93,6 @@ impl Request<'_> {
         if node.facts.is_virtual {
             return Err(refused(format!("{name} is a virtual node: use 'walt node remove'.")));
         }
-        let keep = span(self.app.config().limits.trash_keep);
         let mut warnings: Vec<String> =
             ownership_warning(Demand::OwnedOrFree, &[node], self.caller)?.into_iter().collect();
         if !force {
@@ -56,12 +104,16 @@ impl Request<'_> {
         }
         let facts = format!("{} {}", node.mac, node.facts.image.full());
         self.app.confirmed(self.caller, &format!("forget {name}"), &facts, self.confirm, warnings)?;
-        trash::forget(self.app.nodes(), node, self.caller, &decision).await?;
-        tracing::info!(%name, mac = %node.mac, user = %self.caller, "node forgotten");
-        drop(decision);
-        self.events.out("done.").await;
-        self.events.note(format!("Tip: 'walt device restore {name}' brings it back, for {keep}.")).await;
-        Ok(true)
+        Ok(node.clone())
+    }
+
+    /// A node as it is now; refused if it was removed in the meantime, or given to somebody else.
+    fn same_node(&self, node: &NodeRow, _decision: &Decision<'_>) -> Outcome<NodeRow> {
+        let now = self.app.db().with(|c| NodeRow::by_mac(c, node.mac))?;
+        let same = |n: &NodeRow| n.uuid == node.uuid && n.facts.image == node.facts.image;
+        now.filter(same).ok_or_else(|| {
+            refused(format!("{} was changed by somebody else in the meantime: try again", node.facts.name))
+        })
     }
 
     /// A switch, or a device of unknown type.
@@ -98,22 +150,19 @@ impl Request<'_> {
 
     /// `walt device restore`.
     pub(super) async fn restore_device(&self, name: &str) -> Outcome<bool> {
+        let (row, present) = {
+            let _decision = self.app.base().decide().await;
+            self.confirmed_restore(name)?
+        };
+        if let Some(present) = &present {
+            self.reboot_before(present).await;
+        }
         let decision = self.app.base().decide().await;
-        let row = self.app.db().with(|c| TrashRow::by_name(c, name))?.ok_or_else(|| {
-            not_found(format!("No node with name '{name}' is in the trash."))
-                .hint("see 'walt device show --trash'")
-        })?;
-        // The machine may have become a node again; that one goes to the trash in turn.
-        let present = self.app.db().with(|c| NodeRow::by_mac(c, row.mac))?;
-        if let Some(node) = &present {
-            let mut warnings: Vec<String> =
-                ownership_warning(Demand::OwnedOrFree, &[node], self.caller)?.into_iter().collect();
-            warnings.push(format!(
-                "The machine is a node again, by the name {}. That node would go to the trash, and {} would take its place.",
-                node.facts.name, row.name
-            ));
-            let facts = format!("{} {} {}", row.id, node.uuid, node.facts.image.full());
-            self.app.confirmed(self.caller, &format!("restore {name}"), &facts, self.confirm, warnings)?;
+        let present = present.map(|node| self.same_node(&node, &decision)).transpose()?;
+        let (again, other) =
+            self.app.db().with(|c| Ok((TrashRow::by_name(c, name)?, NodeRow::by_mac(c, row.mac)?)))?;
+        if again.as_ref() != Some(&row) || other.is_some() != present.is_some() {
+            return Err(refused(format!("{} has changed in the meantime: try again", row.name)));
         }
         let node = self.node_of(&row, present.as_ref(), &decision)?;
         if let Some(present) = &present {
@@ -125,6 +174,26 @@ impl Request<'_> {
         self.events.out(format!("Node {} was restored.", node.facts.name)).await;
         self.report_changes(&row, &node).await;
         Ok(true)
+    }
+
+    /// What is to be restored, and the node that its machine is now, once its user has agreed: that one goes to the trash.
+    fn confirmed_restore(&self, name: &str) -> Outcome<(TrashRow, Option<NodeRow>)> {
+        let row = self.app.db().with(|c| TrashRow::by_name(c, name))?.ok_or_else(|| {
+            not_found(format!("No node with name '{name}' is in the trash."))
+                .hint("see 'walt device show --trash'")
+        })?;
+        let present = self.app.db().with(|c| NodeRow::by_mac(c, row.mac))?;
+        if let Some(node) = &present {
+            let mut warnings: Vec<String> =
+                ownership_warning(Demand::OwnedOrFree, &[node], self.caller)?.into_iter().collect();
+            warnings.push(format!(
+                "The machine is a node again, by the name {}. That node would go to the trash, and {} would take its place.",
+                node.facts.name, row.name
+            ));
+            let facts = format!("{} {} {}", row.id, node.uuid, node.facts.image.full());
+            self.app.confirmed(self.caller, &format!("restore {name}"), &facts, self.confirm, warnings)?;
+        }
+        Ok((row, present))
     }
 
     /// The node from the trash, with a name, an address and an image that it can have now.

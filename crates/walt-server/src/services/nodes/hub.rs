@@ -71,6 +71,16 @@ impl Hub {
         newest
     }
 
+    /// Whether a node has a link.
+    pub fn is_linked(&self, mac: Mac) -> bool {
+        self.lock().contains_key(&mac)
+    }
+
+    /// Closes the link of a node whose record is gone.
+    pub fn close(&self, mac: Mac) {
+        self.lock().remove(&mac);
+    }
+
     fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, Link>> {
         // A panic cannot leave the map inconsistent.
         self.links.lock()
@@ -156,10 +166,14 @@ mod tests {
         for command in commands {
             assert_eq!(command.await.unwrap(), Ok(()));
         }
+        assert!(hub.is_linked(mac));
         // A newer link closes the queue of the older one.
         let newer = hub.register(mac, "boot");
         assert!(link.commands.recv().await.is_none());
         assert!(!hub.unregister(mac, link.serial) && hub.unregister(mac, newer.serial));
         assert_eq!(hub.command(mac, None, "PING").await, Err("its node link is down".into()));
+        let mut last = hub.register(mac, "boot");
+        hub.close(mac);
+        assert!(!hub.is_linked(mac) && last.commands.recv().await.is_none());
     }
 }

@@ -186,6 +186,7 @@ impl Nodes {
         } else {
             network::remove_neighbour(self.config(), node)?;
         }
+        self.hub.close(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);
