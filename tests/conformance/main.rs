@@ -5,6 +5,7 @@
 
 mod dhcp;
 mod dns;
+mod firmware;
 mod leases;
 mod router;
 mod servers;
