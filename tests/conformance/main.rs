@@ -6,6 +6,7 @@
 mod devices;
 mod dhcp;
 mod dns;
+mod firmware;
 mod leases;
 mod router;
 mod servers;

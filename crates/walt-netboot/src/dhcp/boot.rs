@@ -10,12 +10,13 @@
 //! | the same, of a node that boots by Secure Boot | | [`SECURE_LOADER`], by TFTP | |
 //! | UEFI on x86-64, HTTP | HTTP class, architecture 16 | iPXE for UEFI, by HTTP | |
 //! | UEFI on arm64, PXE | PXE class, architecture 11 | [`START_EFI`] of its image, by TFTP | [`UEFI_ARM64`] |
-//! | UEFI on arm64, HTTP | HTTP class, architecture 19 | [`START_EFI`] of its image, by HTTP | [`UEFI_ARM64`] |
+//! | UEFI on arm64, HTTP | HTTP class, architecture 19 | nothing: the firmware goes on to PXE | |
 //! | anything else: phones, printers, running systems | | nothing | |
 //!
 //! PXE class: vendor class `PXEClient…` (PXE specification 2.1, §2.2.3); HTTP class: `HTTPClient…` (UEFI specification
 //! 2.10, §24.7). Architecture: option 93, or the number in the class. Debian has no iPXE for arm64: a machine has its
-//! loader from its image there, so it is a node before it has loaded anything.
+//! loader from its image there, so it is a node before it has loaded anything. That is GRUB, which finds neither its
+//! configuration nor an address when firmware has loaded it by HTTP, and would end in a prompt.
 
 use super::Request;
 use crate::rpi::Board;
@@ -36,13 +37,12 @@ pub const UEFI_ARM64: &str = "uefi-arm64";
 /// First file of an image that UEFI firmware loads.
 pub const START_EFI: &str = "start.efi";
 /// Firmware by architecture and by road (IANA, "Processor Architecture Types"; for x86-64 both 7 and 9 are in use).
-const FIRMWARE: [(u16, Road, Firmware); 6] = [
+const FIRMWARE: [(u16, Road, Firmware); 5] = [
     (0, Road::Tftp, Firmware::Bios),
     (7, Road::Tftp, Firmware::UefiX64),
     (9, Road::Tftp, Firmware::UefiX64),
     (11, Road::Tftp, Firmware::UefiArm64),
     (16, Road::Http, Firmware::UefiX64),
-    (19, Road::Http, Firmware::UefiArm64),
 ];
 /// Option 43 that a Raspberry Pi looks for: a boot menu (sub-option 9) with one entry of type 0.
 const RASPBERRY_MENU: &str = "Raspberry Pi Boot";

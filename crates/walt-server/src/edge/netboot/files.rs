@@ -355,6 +355,8 @@ pub(super) mod tests {
         let entries = vec![
             entry("boot", NewKind::Dir),
             entry("boot/pc-x86-64", NewKind::Dir),
+            entry("boot/pc-x86-64/abcdef01", NewKind::Dir),
+            entry("boot/pc-x86-64/abcdef01/kernel", file("another kernel")),
             entry("boot/pc-x86-64/initrd", link("/boot/initrd.img-1")),
             entry("boot/pc-x86-64/kernel", link("../vmlinuz-1")),
             entry("boot/pc-x86-64/large", file(&large())),
@@ -449,6 +451,86 @@ pub(super) mod tests {
         assert!(get(stranger, "/bootstrap.ipxe").unwrap().starts_with("#!ipxe\n"));
     }
 
+    /// A default image for two boards: each file tells where it lies.
+    fn add_default_images(app: &App) {
+        let mut entries = vec![entry("boot", NewKind::Dir)];
+        for (model, files) in [
+            ("rpi-3-b-plus", &["bootcode.bin", "config.txt", "start.elf"][..]),
+            ("rpi-4-b", &["config.txt", "start.uboot", "start4.elf", "start.elf"]),
+        ] {
+            entries.push(entry(&format!("boot/{model}"), NewKind::Dir));
+            let file = |name: &&str| {
+                entry(&format!("boot/{model}/{name}"), NewKind::File(format!("{model} {name}").into()))
+            };
+            entries.extend(files.iter().map(file));
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        let layer = app.store().build_layer(entries, None).unwrap();
+        let mut image =
+            ImageConfig { architecture: "arm64".into(), os: "linux".into(), ..ImageConfig::default() };
+        image.push_layer(&layer.diff_id, History::default());
+        let image_id = app.store().put_config(&image).unwrap();
+        for model in ["rpi-3-b-plus", "rpi-4-b"] {
+            let reference = default_image_of(&model.parse().unwrap());
+            let row = RefRow { reference, image_id, created: 1 };
+            app.db().with(|c| row.put(c, &crate::base::db::By::new("walt", ""))).unwrap();
+        }
+    }
+
+    /// Boards that are not nodes: 3 B+ and 4 B by what they ask for or say, and nobody else.
+    #[test]
+    fn boards_get_the_files_of_default_images() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let board = Ipv4Addr::new(127, 0, 0, 7);
+        let get = |path: &str| open(&app, board, path.as_bytes()).map(|f| text(&f)).ok();
+        app.nodes().boards().offered(board, None);
+        assert_eq!(get("bootcode.bin"), None, "there is no default image yet");
+        add_default_images(&app);
+        app.nodes().boards().offered(board, None);
+        // As a 3 B+ does: its ROM, then what it has loaded.
+        for (path, expected) in [
+            ("bootcode.bin", Some("rpi-3-b-plus bootcode.bin")),
+            ("bootsig.bin", None),
+            ("5564247d/start.elf", Some("rpi-3-b-plus start.elf")),
+            ("5564247d/autoboot.txt", None),
+            ("5564247d/config.txt", Some("rpi-3-b-plus config.txt")),
+        ] {
+            assert_eq!(get(path).as_deref(), expected, "{path}");
+        }
+        // A 4 B whose EEPROM does not tell the model; with a prefix that is its address.
+        app.nodes().boards().offered(board, None);
+        assert_eq!(get("dc-a6-32-01-36-c2/start4.elf").as_deref(), Some("rpi-4-b start4.elf"));
+        assert_eq!(get("dc-a6-32-01-36-c2/config.txt").as_deref(), Some("rpi-4-b config.txt"));
+        // One that tells a model which has no image here, and one that gives no hint at all.
+        app.nodes().boards().offered(board, Some("rpi-5-b".parse().unwrap()));
+        assert_eq!(get("config.txt"), None);
+        app.nodes().boards().offered(board, None);
+        assert_eq!(get("start.elf").as_deref(), Some("rpi-3-b-plus start.elf"), "any that has it");
+        for path in ["../rpi-4-b/config.txt", "/var/lib/walt/nodes/127.0.0.7/tftp/start.elf", "start.ipxe"] {
+            assert_eq!(get(path), None, "{path}");
+        }
+        // Nobody else gets them: neither strangers, nor nodes, which have images of their own.
+        for other in [Ipv4Addr::new(127, 0, 0, 9), NODE] {
+            assert!(matches!(open(&app, other, b"start.elf"), Err(FileError::NotFound)), "{other}");
+        }
+    }
+
+    /// Firmware puts a directory in front; the image's own directory of that name comes first.
+    #[test]
+    fn prefixes_of_boards_that_are_nodes() {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let app = server(dir.path());
+        let get = |path: &str| open(&app, NODE, path.as_bytes()).map(|f| text(&f)).ok();
+        for path in ["5564247d/kernel", "/5564247d/kernel", "52-54-00-00-00-02/kernel", "kernel"] {
+            assert_eq!(get(path).as_deref(), Some("kernel"), "{path}");
+        }
+        for path in ["5564247/kernel", "5564247d/none", "5564247d/5564247d/kernel", "5564247d"] {
+            assert_eq!(get(path), None, "{path}");
+        }
+        assert_eq!(get("abcdef01/kernel").as_deref(), Some("another kernel"));
+    }
+
     #[test]
     fn grub_gets_what_the_boot_scripts_decide() {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -487,6 +569,16 @@ pub(super) mod tests {
         let life = || app.db().with(|c| NodeRow::by_ip(c, NODE)).unwrap().unwrap().life;
         open(&app, NODE, b"kernel").unwrap();
         assert_eq!(life(), Life::default());
+        // By whatever road; here the file is missing.
+        for file in FIRST_FILES.iter().filter(|file| **file != b"start.ipxe") {
+            assert!(open(&app, NODE, file).is_err());
+            assert!(life().started.is_some(), "{}", String::from_utf8_lossy(file));
+            update_life(app.nodes(), "52:54:00:00:00:02".parse().unwrap(), |life| {
+                *life = Life::default();
+                true
+            })
+            .unwrap();
+        }
         open(&app, NODE, b"bootstrap.ipxe").unwrap();
         let begun = life();
         assert!(begun.started.is_some());
