@@ -76,6 +76,9 @@ fn node_link(bytes: &[u8]) {
         if let Ok(hello) = link::parse_hello(&line) {
             assert_eq!(hello.boot_id.len(), 36);
         }
+        if let Ok(progress) = link::parse_progress(&line) {
+            assert!(progress.boot_id.len() == 36 && progress.percent <= 100);
+        }
         if let Ok(link::NodeLine::Ack(_, Err(reason))) = link::parse_line(&line) {
             assert!(line.contains(reason) || reason == "no reason given");
         }

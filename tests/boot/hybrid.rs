@@ -5,7 +5,11 @@ use super::{BOOT, BOOT_ID, MINI, SOON, USER, booted, mini, on, wait};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use walt_testkit::{TestServer, until};
+
+/// How long there is no server: long enough to read all files.
+const ABSENT: Duration = Duration::from_secs(20);
 
 fn node(server: &TestServer) -> serde_json::Value {
     server.api(None).get("/api/v1/nodes").json()["nodes"][0].clone()
@@ -92,20 +96,21 @@ fn volatile(server: &mut TestServer) {
     on(server, "vn1", "echo volatile >/root/volatile; echo local >/local/file; echo kept >/persist/kept");
 
     // Its files are its own: they are read while there is no server.
-    let read = "echo 3 >/proc/sys/vm/drop_caches; find / -xdev -type f -exec cat {} + | md5sum >/root/sum; date +%s >>/root/sum";
-    on(
-        server,
-        "vn1",
-        &format!(
-            "(while [ ! -e /tmp/go ]; do sleep 0.2; done; {read}) >/dev/null 2>&1 & sleep 3; touch /tmp/go"
-        ),
-    );
+    let read = "sleep 3; echo 3 >/proc/sys/vm/drop_caches; find / -xdev -type f -exec cat {} + | wc -c >/root/read; date +%s >>/root/read";
+    on(server, "vn1", &format!("({read}) >/dev/null 2>&1 &"));
     server.kill();
-    std::thread::sleep(std::time::Duration::from_secs(8));
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let killed = now();
+    std::thread::sleep(ABSENT);
+    let launched = now();
     server.launch().unwrap_or_else(|e| panic!("{e:?}"));
-    let launched = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     until("the node's link to the new server", SOON, || (booted(server, "vn1") == "yes").then_some(()));
-    println!("read until {} while the server came at {launched}", on(server, "vn1", "tail -n 1 /root/sum"));
+    let read = on(server, "vn1", "cat /root/read");
+    let numbers: Vec<u64> = read.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(
+        numbers[0] > 50_000_000 && (killed..=launched).contains(&numbers[1]),
+        "{killed} {read} {launched}"
+    );
 
     reboot(server);
     let told = last_boot(server);
@@ -160,4 +165,33 @@ fn persistent(server: &TestServer) {
         assert!(dry.contains(line), "{dry}");
     }
     assert_eq!(dry.lines().filter(|line| line.contains("  /")).count(), 4, "{dry}");
+}
+
+/// The default image, whose system has more to say when it stops: a minute alone, so only in long runs.
+#[test]
+fn the_default_image_runs_from_its_disk() {
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        println!("skipped: WALT_TEST_LONG is not set");
+        return;
+    }
+    let server = TestServer::start_with_images(&["pc-x86-64-default"]);
+    server.walt(USER, &["node", "create", "vn1"]).ok();
+    set(&server, "disks=4G[template=hybrid-boot-p]");
+    server.walt(USER, &["node", "reboot", "--hard", "vn1"]).ok();
+    wait(&server, "vn1");
+    println!("{}", last_boot(&server));
+    assert_eq!(mode(&server), "hybrid-persistent");
+    assert_eq!(
+        on(&server, "vn1", "getcap /bin/ping; cat /proc/1/comm"),
+        "/bin/ping cap_net_raw=ep\nsystemd\n"
+    );
+    let service = "printf '[Service]\\nExecStart=/bin/sleep 1000\\nExecStop=/bin/touch /root/stopped\\n[Install]\\n\
+                   WantedBy=multi-user.target\\n' >/etc/systemd/system/kept.service; systemctl enable --now kept";
+    on(&server, "vn1", service);
+    reboot(&server);
+    let told = last_boot(&server);
+    assert!(!told.contains("Copying"), "{told}");
+    assert_eq!(on(&server, "vn1", "ls /root; systemctl is-active kept"), "stopped\nactive\n");
+    let failed = on(&server, "vn1", "systemctl --failed --no-legend --plain");
+    assert_eq!(failed, "", "{failed}");
 }

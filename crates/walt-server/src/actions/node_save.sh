@@ -12,11 +12,12 @@ boot_mode=network
 [ ! -f $ram/etc/walt-node ] || . $ram/etc/walt-node
 case $boot_mode in
     hybrid-*)
+        # shellcheck disable=SC2154
         upper=$ram/mnt/hybrid/walt_hybrid/$image/diff
         local=$ram/mnt/hybrid/walt_hybrid/$image/local
         ;;
 esac
-if [ ! -d $upper ] || [ ! -x $b ]; then
+if [ ! -d "$upper" ] || [ ! -x $b ]; then
     echo "this node keeps no changes that could be saved" >&2
     exit 3
 fi
@@ -24,15 +25,15 @@ fi
 merged=$ram/tmp/walt-save.$$
 $b mkdir -p $merged
 bound=
-trap '[ -z "$bound" ] || $b umount $bound; $b umount $merged; $b rmdir $merged' EXIT
+trap '[ -z "$bound" ] || $b umount "$bound"; $b umount $merged; $b rmdir $merged' EXIT
 $b mount -o bind / $merged
 # /local bypasses the union: it is read as if it were part of it. A change of its mode brings it into the upper layer.
-if [ -n "$local" ] && $b grep -q ' /local ' /proc/mounts && [ -n "$($b ls -A $local)" ]; then
+if [ -n "$local" ] && $b grep -q ' /local ' /proc/mounts && [ -n "$($b ls -A "$local")" ]; then
     $b chmod "$($b stat -c %a $merged/local)" $merged/local
-    $b mount -o bind $local $upper/local
+    $b mount -o bind "$local" "$upper/local"
     bound=$upper/local
 fi
-cd $upper
+cd "$upper"
 $b find . -type d -print0
 printf '\000'
 # A directory that goes meanwhile has no "/." of its own, and nothing is concluded from it.

@@ -160,17 +160,16 @@ mod tests {
         failed.state = NodeState::Down;
         failed.booted_text = "NO".into();
         failed.last_console_line = Some("Kernel panic\u{1b}".into());
-        let nodes = [
-            node("vn1", "ann/pc-x86-64:latest"),
-            node("vn22", "waltplatform/pc-x86-64-default:latest"),
-            failed,
-        ];
+        failed.boot_mode = None;
+        let mut copies = node("vn1", "ann/pc-x86-64:latest");
+        (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
+        let nodes = [copies, node("vn22", "waltplatform/pc-x86-64-default:latest"), failed];
         assert_eq!(
             text(&nodes, "ann"),
             "Nodes you own:
-name  type     model      image      ip             netsetup  boot-mode  booted
-----  -------  ---------  ---------  -------------  --------  ---------  ------
-vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       network    yes   
+name  type     model      image      ip             netsetup  boot-mode                     booted
+----  -------  ---------  ---------  -------------  --------  ----------------------------  ------
+vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       hybrid-volatile (copied 40%)  yes   
 
 Free nodes:
 name  type     model      ip             netsetup  boot-mode  booted
@@ -180,7 +179,7 @@ vn22  virtual  pc-x86-64  192.168.183.2  LAN       network    yes
 Nodes of other users:
 name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted
 ----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------
-vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       network    NO    
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO    
 
 Last console line of vn3: Kernel panic
 "
