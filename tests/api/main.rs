@@ -15,6 +15,7 @@ mod misuse;
 mod nfs_call;
 mod ownership;
 mod registries;
+mod room;
 mod search;
 mod start;
 mod status;

@@ -22,10 +22,10 @@ use crate::{
         db::{NodeRow, RefRow},
         time,
     },
-    edge::netboot::bootstrap,
+    edge::netboot::{boot_file::BootFile, bootstrap},
     services::nodes::{boot_tree::BootTree, hub::update_life, secure},
 };
-use std::{fs::File, io, net::Ipv4Addr, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{fs::File, io, net::Ipv4Addr, path::Path, sync::Arc};
 use walt_core::{default_image_of, settings};
 use walt_netboot::{grub, rpi};
 use walt_types::Model;
@@ -80,56 +80,6 @@ pub enum FileError {
 impl From<anyhow::Error> for FileError {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
-    }
-}
-
-/// A boot file, open for reading. It stays readable even if the image is removed.
-#[derive(Debug)]
-pub struct BootFile(Content);
-
-#[derive(Debug)]
-enum Content {
-    Disk { file: File, length: u64 },
-    Memory(Vec<u8>),
-}
-
-impl BootFile {
-    fn disk(file: File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
-        Ok(Self(Content::Disk { file, length }))
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> u64 {
-        match &self.0 {
-            Content::Disk { length, .. } => *length,
-            Content::Memory(bytes) => bytes.len() as u64,
-        }
-    }
-
-    /// Whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Fills the buffer from this offset; reads less only at the end of the file.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let left = usize::try_from(self.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let count = buffer.len().min(left);
-        let buffer = &mut buffer[..count];
-        match &self.0 {
-            // The files of a layer never change, so the length is still right.
-            Content::Disk { file, .. } if !buffer.is_empty() => file.read_exact_at(buffer, offset)?,
-            // Within the length: `buffer` is empty beyond it.
-            Content::Memory(bytes) if !buffer.is_empty() => {
-                buffer.copy_from_slice(&bytes[offset as usize..][..count]);
-            }
-            _ => {}
-        }
-        Ok(count)
     }
 }
 
@@ -201,7 +151,7 @@ pub fn open(app: &Arc<App>, peer: Ipv4Addr, path: &[u8]) -> Result<BootFile, Fil
                 record_boot_start(app, &node)?;
             }
             let text = bootstrap::script(app.config().server_ip());
-            Ok(BootFile(Content::Memory(text.into_bytes())))
+            Ok(BootFile::memory(text.into_bytes()))
         }
         Wanted::Loader(name) => loader(&format!("{LOADER_DIR}/{name}"), "ipxe"),
         Wanted::Signed(signed) => loader(signed.file, signed.package),
@@ -323,7 +273,7 @@ fn configuration(
             secure::configuration(app.nodes(), node, &tree()?, manufacturer, product)
         }
     };
-    Ok(Some(BootFile(Content::Memory(text.into_bytes()))))
+    Ok(Some(BootFile::memory(text.into_bytes())))
 }
 
 #[cfg(test)]
@@ -584,21 +534,6 @@ pub(super) mod tests {
         assert!(begun.started.is_some());
         open(&app, NODE, b"start.ipxe").unwrap();
         assert_eq!(life(), begun);
-    }
-
-    #[test]
-    fn reading_at_offsets() {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        std::fs::write(dir.path().join("f"), "0123456789").unwrap();
-        let disk = BootFile::disk(File::open(dir.path().join("f")).unwrap()).unwrap();
-        for file in [disk, BootFile(Content::Memory(b"0123456789".to_vec()))] {
-            let mut buffer = [0; 4];
-            let mut at = |offset| file.read_at(&mut buffer, offset).map(|n| buffer[..n].to_vec()).unwrap();
-            assert_eq!(at(0), b"0123");
-            assert_eq!(at(8), b"89");
-            assert_eq!(at(10), b"");
-            assert_eq!(at(u64::MAX / 2), b"");
-        }
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //!
 //! Limits: see each module.
 
+pub mod boot_file;
 pub mod bootstrap;
 pub mod copies;
 pub mod dhcp;
