@@ -5,7 +5,10 @@
 //!
 //! ```text
 //!  attacker ── bridge [ room: walt-server ] uplink ── outside
+//!  attacker ── switch ── cable ── bridge [ room: walt-server ] uplink ── outside
 //! ```
+//! The second wiring is that of a platform with real machines: the cable is a veth pair, whose end in the room is the
+//! server's `raw-device`.
 
 use crate::nfs_call::Client;
 use serde_json::Value;
@@ -30,11 +33,26 @@ const REFUSED_TCP: u16 = 12345;
 const ALWAYS: [u16; 3] = [111, 2049, 12347];
 
 /// The server's machine, and what lies beyond it.
-struct Room {
-    server: TestServer,
+pub struct Room {
+    pub server: TestServer,
     outside: Netns,
-    netns: Netns,
+    pub netns: Netns,
+    /// The switch at the other end of the cable, if there is one.
+    pub switch: Option<Netns>,
 }
+
+/// How attackers reach the bridge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wiring {
+    /// Each is a port of the bridge, as a virtual node is.
+    Ports,
+    /// All are behind one physical port.
+    Cable,
+}
+
+/// The room's end of the cable, and the bridge that plays the switch.
+pub const CABLE: &str = "cable0";
+pub const SWITCH: &str = "switch";
 
 /// Addresses of the room's uplink and of the machine beyond it.
 const UPLINK: &str = "198.51.100.1";
@@ -42,8 +60,23 @@ const OUTSIDE: &str = "198.51.100.2";
 const UPLINK_V6: &str = "2001:db8::1";
 const OUTSIDE_V6: &str = "2001:db8::2";
 
+/// A switch, with a cable to the room.
+pub fn switch(netns: &Netns) -> Netns {
+    let switch = Netns::new();
+    switch.run(&["ip", "link", "add", SWITCH, "type", "bridge", "forward_delay", "0"]);
+    switch.run(&["ip", "link", "set", SWITCH, "up"]);
+    plug_in(netns, &switch);
+    switch
+}
+
+/// Connects the room with the switch.
+pub fn plug_in(netns: &Netns, switch: &Netns) {
+    netns.cable(switch, CABLE, "uplink");
+    switch.run(&["ip", "link", "set", "uplink", "master", SWITCH]);
+}
+
 /// Makes the room; `before` may put rules into it before the server starts.
-fn room(before: impl FnOnce(&Netns)) -> Room {
+pub fn room(wiring: Wiring, before: impl FnOnce(&Netns)) -> Room {
     let (netns, outside) = (Netns::new(), Netns::new());
     netns.run(&["ip", "link", "set", "lo", "up"]);
     netns.cable(&outside, "uplink", "eth0");
@@ -54,13 +87,15 @@ fn room(before: impl FnOnce(&Netns)) -> Room {
     }
     netns.run(&["ip", "route", "add", "default", "via", OUTSIDE]);
     before(&netns);
-    let options = Options { wrapper: netns.wrapper(), ..Options::default() };
+    let switch = (wiring == Wiring::Cable).then(|| switch(&netns));
+    let raw_device = switch.as_ref().map(|_| CABLE.to_owned());
+    let options = Options { wrapper: netns.wrapper(), raw_device, ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
-    Room { server, outside, netns }
+    Room { server, outside, netns, switch }
 }
 
-fn with_nodes() -> Room {
-    let room = room(|_| ());
+pub fn with_nodes(wiring: Wiring) -> Room {
+    let room = room(wiring, |_| ());
     room.server.import(images::TINY, &images::tiny(room.server.dir()));
     other_image(&room.server);
     room.server.walt(ANN, &["node", "create", "vn1"]).ok();
@@ -88,16 +123,16 @@ fn other_image(server: &TestServer) {
 
 impl Room {
     /// The server's address on walt-net.
-    fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> Ipv4Addr {
         self.on_net(1)
     }
 
-    fn on_net(&self, last: u8) -> Ipv4Addr {
+    pub fn on_net(&self, last: u8) -> Ipv4Addr {
         let number: u8 = self.server.bridge().trim_start_matches("wtest").parse().unwrap();
         Ipv4Addr::new(10, 210, number, last)
     }
 
-    fn node(&self, name: &str) -> Node {
+    pub fn node(&self, name: &str) -> Node {
         let list = self.server.api(None).get("/api/v1/nodes").json();
         let nodes = list["nodes"].as_array().unwrap().clone();
         let node = nodes.iter().find(|n| n["name"] == name).unwrap_or_else(|| panic!("no {name}: {list}"));
@@ -107,21 +142,25 @@ impl Room {
         }
     }
 
-    /// A station that is plugged into the bridge.
-    fn station(&self, mac: Option<&str>, ip: Ipv4Addr) -> Netns {
+    /// A station that is plugged into the bridge, or into the switch.
+    pub fn station(&self, mac: Option<&str>, ip: Ipv4Addr) -> Netns {
         let station = Netns::new();
-        station.plug(Some(&self.netns), &self.server.bridge(), None, Station { mac, ip, prefix: 24 });
+        let identity = Station { mac, ip, prefix: 24 };
+        match &self.switch {
+            Some(switch) => station.plug(Some(switch), SWITCH, None, identity),
+            None => station.plug(Some(&self.netns), &self.server.bridge(), None, identity),
+        }
         station
     }
 }
 
-struct Node {
-    mac: String,
-    ip: Ipv4Addr,
+pub struct Node {
+    pub mac: String,
+    pub ip: Ipv4Addr,
 }
 
 impl Node {
-    fn paths(&self, name: &str) -> Vec<String> {
+    pub fn paths(&self, name: &str) -> Vec<String> {
         let dashed = self.mac.replace(':', "-");
         [self.mac.as_str(), &dashed, &self.ip.to_string(), name]
             .iter()
@@ -180,7 +219,16 @@ fn addresses(room: &Room) -> Vec<(String, IpAddr)> {
 
 #[test]
 fn only_the_listed_ports_answer() {
-    let room = with_nodes();
+    listed_ports(Wiring::Ports);
+}
+
+#[test]
+fn only_the_listed_ports_answer_to_the_cable() {
+    listed_ports(Wiring::Cable);
+}
+
+fn listed_ports(wiring: Wiring) {
+    let room = with_nodes(wiring);
     let (bridge, own) = (room.server.bridge(), room.address());
     assert_eq!(
         room.netns.run(&["cat", &format!("/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6")]).trim(),
@@ -273,7 +321,7 @@ fn scoped(ip: IpAddr) -> SocketAddr {
 /// that is `vn1`'s, as SECURITY.md says, and nothing else.
 #[test]
 fn a_node_gets_its_own_things_only() {
-    let room = with_nodes();
+    let room = with_nodes(Wiring::Ports);
     let (first, second) = (room.node("vn1"), room.node("vn2"));
     let one = room.station(Some(&first.mac), first.ip);
     let two = room.station(Some(&second.mac), second.ip);
@@ -324,7 +372,12 @@ fn a_node_gets_its_own_things_only() {
 /// A station that is nobody, or that takes the IP address of a node with its own Ethernet address.
 #[test]
 fn a_taken_ip_address_gets_nothing() {
-    let room = with_nodes();
+    taken_address(Wiring::Ports);
+    taken_address(Wiring::Cable);
+}
+
+fn taken_address(wiring: Wiring) {
+    let room = with_nodes(wiring);
     let node = room.node("vn1");
     let free = room.on_net(200);
     let station = room.station(None, free);
@@ -345,7 +398,7 @@ fn a_taken_ip_address_gets_nothing() {
 /// What the rules of a virtual node's cable let pass, tried with a cable that has the name of its tap.
 #[test]
 fn a_virtual_node_cannot_forge_its_addresses() {
-    let room = with_nodes();
+    let room = with_nodes(Wiring::Ports);
     let (node, other) = (room.node("vn1"), room.node("vn2"));
     let tap = tap_of(&room, &node.mac);
     // The node's qemu ends with its cable: the station takes its place.
@@ -414,7 +467,12 @@ fn readmit(room: &Room, tap: &str, node: &Node) {
 /// Nodes are not connected to anything behind the server, nor is anything to them.
 #[test]
 fn nothing_is_forwarded() {
-    let room = room(|_| ());
+    forwarding(Wiring::Ports);
+    forwarding(Wiring::Cable);
+}
+
+fn forwarding(wiring: Wiring) {
+    let room = room(wiring, |_| ());
     let station = room.station(None, room.on_net(200));
     let own = room.address().to_string();
     station.run(&["ip", "route", "add", "default", "via", &own]);
@@ -441,7 +499,12 @@ fn nothing_is_forwarded() {
 /// Two servers on one machine: the nodes of the one reach nothing of the other.
 #[test]
 fn two_servers_do_not_hear_each_other() {
-    let room = with_nodes();
+    two_servers(Wiring::Ports);
+    two_servers(Wiring::Cable);
+}
+
+fn two_servers(wiring: Wiring) {
+    let room = with_nodes(wiring);
     let options = Options { wrapper: room.netns.wrapper(), ..Options::default() };
     let second = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     let number: u8 = second.bridge().trim_start_matches("wtest").parse().unwrap();
@@ -468,6 +531,13 @@ fn two_servers_do_not_hear_each_other() {
 /// after `down`.
 #[test]
 fn foreign_firewalls_get_a_marked_rule() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| foreign_firewalls(Wiring::Ports));
+        foreign_firewalls(Wiring::Cable);
+    });
+}
+
+fn foreign_firewalls(wiring: Wiring) {
     const FOREIGN: &str = "
         table ip filter {
             chain DOCKER-USER {
@@ -485,7 +555,7 @@ fn foreign_firewalls_get_a_marked_rule() {
                 counter drop
             }
         }";
-    let mut room = room(|netns| {
+    let mut room = room(wiring, |netns| {
         netns.run(&["nft", FOREIGN]);
     });
     let station = room.station(None, room.on_net(200));

@@ -2,7 +2,7 @@
 
 use super::{BOOT, SOON, USER, on, wait};
 use std::time::{Duration, Instant};
-use walt_testkit::{Terminal, TestServer};
+use walt_testkit::{OS_STARTED, Terminal, TestServer};
 
 const DEFAULT: &str = "pc-x86-64-default";
 const MINI: &str = "pc-x86-64-mini";
@@ -34,6 +34,7 @@ fn from_shell_to_node() {
     let server = TestServer::start_with_images(&[DEFAULT, MINI]);
     server.walt(USER, &["node", "create", "vn1"]).ok();
     node_shell(&server);
+    vlan(&server);
     node_save(&server);
     limited_shell(&server);
     image_shell(&server);
@@ -71,6 +72,32 @@ fn node_shell(server: &TestServer) {
     assert!(out.contains("rebooted ok."), "{out}");
     wait(server, "vn1");
     assert_eq!(on(server, "vn1", "ls /root/volatile 2>/dev/null; cat /persist/kept"), "kept\n");
+}
+
+/// What the server does for `raw-device` with `vlan`, by the kernel of a node: this machine's may have no VLANs.
+fn vlan(server: &TestServer) {
+    let program = walt_testkit::programs().join("examples/vlan");
+    server.walt(USER, &["node", "cp", program.to_str().unwrap(), "vn1:/root/vlan"]).ok();
+    let far = "ip netns add far && ip link add cable type veth peer name far && ip link set far netns far &&
+        in_far='ip netns exec far' &&
+        $in_far ip addr add 10.9.1.2/24 dev far && $in_far ip link set far up &&
+        $in_far ip link add link far name tagged type vlan id 12 &&
+        $in_far ip addr add 10.9.0.2/24 dev tagged && $in_far ip link set tagged up";
+    on(server, "vn1", far);
+    assert_eq!(on(server, "vn1", "/root/vlan up cable 12 br12 10.9.0.1"), "cable.12 made\n");
+    assert_eq!(on(server, "vn1", "/root/vlan up cable 12 br12 10.9.0.1"), "cable.12 found\n");
+    assert_eq!(on(server, "vn1", "cat /proc/net/vlan/cable.12 | grep -c 'VID: 12'"), "1\n");
+    // Tagged frames are the bridge's, others are not.
+    let ping = |address: &str| {
+        on(server, "vn1", &format!("ip netns exec far ping -c1 -W5 {address} >/dev/null; echo $?"))
+    };
+    assert_eq!(ping("10.9.0.1"), "0\n");
+    // Linux answers for any of its addresses on any interface otherwise.
+    on(server, "vn1", "sysctl -qw net.ipv4.conf.all.arp_ignore=1; ip addr add 10.9.1.1/24 dev br12");
+    assert_eq!(ping("10.9.1.1"), "1\n");
+    on(server, "vn1", "/root/vlan down cable 12 br12 10.9.0.1");
+    assert_eq!(on(server, "vn1", "ip -o link show | grep -c -e br12 -e cable.12; true"), "0\n");
+    on(server, "vn1", "ip netns del far");
 }
 
 /// Makes, on a node, what a tar can lose: parts of seconds, attributes (a capability, an access list), devices, holes,
@@ -150,6 +177,7 @@ fn limited_shell(server: &TestServer) {
 
 fn image_shell(server: &TestServer) {
     let mut shell = open(server, "pc-x86-64-default");
+    shell.must(OS_STARTED, OS);
     let ps = shell.must("ps -ef", SOON);
     for process in ["/sbin/init", "systemd-journal", "cron", "dbus-daemon", "systemd-logind", "sshd"] {
         assert!(ps.contains(process), "{process} is not in {ps}");

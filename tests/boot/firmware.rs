@@ -20,7 +20,7 @@ fn a_pc_with_uefi_boots_by_http() {
     if !station::has(&[(OVMF_CODE, "ovmf"), (UEFI_LOADER, "ipxe")]) {
         return;
     }
-    let server = server_with_default();
+    let server = server_with_default(None);
     let station = Station::with_uefi(&server, 1, &ONLY_HTTP);
     let name = station.booted(&server, station::PC);
     assert_eq!(on(&server, &name, "ls -d /sys/firmware/efi"), "/sys/firmware/efi\n");

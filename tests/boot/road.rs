@@ -1,10 +1,10 @@
 //! The netboot road: firmware, DHCP, iPXE, HTTP. What is booted must not depend on the road.
 
 use super::{BOOT, SOON, USER, booted, on, wait};
-use crate::station::{self, OVMF_CODE, Station};
+use crate::station::{self, OVMF_CODE, SWITCH, Station};
 use std::fmt::Write;
 use std::process::Command;
-use walt_testkit::{TestServer, images, until};
+use walt_testkit::{Netns, Options, TestServer, images, until};
 
 const MINI: &str = "pc-x86-64-mini";
 /// The image of machines that nobody has given one.
@@ -112,10 +112,11 @@ fn login(arguments: &str) -> String {
     )
 }
 
-/// A server whose default image for PCs is the small one, with [`HOOKS`].
-pub fn server_with_default() -> TestServer {
+/// A server whose default image for PCs is the small one, with [`HOOKS`]; with a cable, if one is named.
+pub fn server_with_default(raw_device: Option<&str>) -> TestServer {
     let mini = images::built(MINI);
-    let server = TestServer::start();
+    let options = Options { raw_device: raw_device.map(str::to_owned), ..Options::default() };
+    let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     let image = server.dir().join("image");
     std::fs::create_dir(&image).unwrap();
     for file in ["rootfs.tar", "config.json"] {
@@ -162,15 +163,93 @@ fn hooks(server: &TestServer, name: &str) {
     assert_eq!(on(server, name, "cat /run/hook-walt-network-reboot"), login(""));
 }
 
+/// A bridge in a namespace of its own, and a cable from it to an interface of this machine.
+struct Switch {
+    netns: Netns,
+    cable: String,
+}
+
+/// The switch's end of the cable.
+const UPLINK: &str = "uplink";
+
+impl Switch {
+    fn new() -> Self {
+        let netns = Netns::new();
+        netns.run(&["ip", "link", "add", SWITCH, "type", "bridge", "forward_delay", "0"]);
+        netns.run(&["ip", "link", "set", SWITCH, "up"]);
+        let switch = Self { netns, cable: format!("wc{}", std::process::id()) };
+        switch.connect();
+        switch
+    }
+
+    /// Plugs in the adapter with the cable.
+    fn connect(&self) {
+        let name = self.netns.path();
+        let name = name.file_name().unwrap().to_str().unwrap();
+        let made = Command::new("ip")
+            .args(["link", "add", &self.cable, "type", "veth", "peer", "name", UPLINK, "netns", name])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        self.netns.run(&["ip", "link", "set", UPLINK, "master", SWITCH, "up"]);
+    }
+
+    /// Pulls out the adapter.
+    fn disconnect(&self) {
+        let gone = Command::new("ip").args(["link", "delete", &self.cable]).status().unwrap();
+        assert!(gone.success());
+    }
+}
+
+/// What a node does without pause: reads of its image and of `/persist`, and writes that must reach the server.
+const LOAD: &str = r#"
+    rm -f /tmp/stop /tmp/load /tmp/turns
+    (while [ ! -e /tmp/stop ]; do
+        echo 3 >/proc/sys/vm/drop_caches
+        cat /bin/busybox /sbin/init >/dev/null || echo "read: $?"
+        dd if=/dev/zero of=/persist/load bs=64k count=8 conv=fsync 2>/tmp/dd || { echo "write: $?"; cat /tmp/dd; }
+        echo >>/tmp/turns
+    done >/tmp/load 2>&1) </dev/null >/dev/null 2>&1 &"#;
+
+/// How long the cable is out.
+const PULLED: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Nodes wait while the cable is out, and while the adapter itself is; then they go on.
+fn pulled_cable(server: &TestServer, switch: &Switch, name: &str) {
+    let turns = || on(server, name, "wc -l </tmp/turns").trim().parse::<u32>().unwrap();
+    on(server, name, LOAD);
+    until("the load", SOON, || (turns() > 2).then_some(()));
+    switch.netns.run(&["ip", "link", "set", UPLINK, "down"]);
+    // This time is the subject of the test.
+    std::thread::sleep(PULLED);
+    switch.netns.run(&["ip", "link", "set", UPLINK, "up"]);
+    let before = turns();
+    until("the node to go on", SOON, || (turns() > before + 2).then_some(()));
+    switch.disconnect();
+    until("the server to notice", SOON, || {
+        let status = server.api(None).get("/api/v1/status").json();
+        status["cable"]["problem"].is_string().then_some(())
+    });
+    switch.connect();
+    let before = turns();
+    until("the node to go on after its adapter came back", SOON, || (turns() > before + 2).then_some(()));
+    on(server, name, "touch /tmp/stop");
+    assert_eq!(on(server, name, "cat /tmp/load"), "");
+    assert_eq!(on(server, name, "dmesg | grep -i -e 'error' -e 'timed out' | grep -v -i acpi; true"), "");
+    until("the node link", SOON, || (booted(server, name) == "yes").then_some(()));
+}
+
 #[test]
 fn a_machine_that_is_plugged_in_becomes_a_node() {
-    let server = server_with_default();
-    let station = Station::with_bios(&server, 1, "ACME");
+    let switch = Switch::new();
+    let server = server_with_default(Some(&switch.cable));
+    let station = Station::with_bios(&server, Some(&switch.netns), 1, "ACME");
     let name = station.booted(&server, station::PC);
     let line = on(&server, &name, "cat /proc/cmdline");
     assert!(line.contains(&format!("/var/lib/walt/nodes/{}/fs", station.mac)), "{line}");
     assert!(line.contains(&format!(":{name}::off BOOTIF=01-{}", station.mac.replace(':', "-"))), "{line}");
     assert_eq!(on(&server, &name, "uname -n"), format!("{name}\n"));
+    pulled_cable(&server, &switch, &name);
     hooks(&server, &name);
     // It is a node as any other: an order reboots it, by its own means, and by force when its hook fails.
     let first = boot_id(&server, &name);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use walt_testkit::{TestServer, until};
+use walt_testkit::{Netns, TestServer, until};
 
 /// Model of PCs.
 pub const PC: &str = "pc-x86-64";
@@ -21,6 +21,8 @@ const AAVMF_VARS: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 pub const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 /// Emulator of arm64 machines: Debian package `qemu-system-arm`.
 pub const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
+/// Bridge of a switch at the other end of the server's cable.
+pub const SWITCH: &str = "switch";
 /// Lines of a machine's console that are shown when a test fails.
 const CONSOLE_LINES: usize = 60;
 /// A card that many PCs have, with a ROM for BIOS.
@@ -48,16 +50,17 @@ pub struct Station {
 }
 
 impl Station {
-    /// A PC with a BIOS. A node whose `maker` is QEMU is virtual in its own eyes.
-    pub fn with_bios(server: &TestServer, number: u8, maker: &str) -> Self {
-        Self::start(server, number, "qemu-system-x86_64", CARD_WITH_ROM, |qemu| {
+    /// A PC with a BIOS, plugged into the switch at the other end of the server's cable if one is given. A node whose
+    /// `maker` is QEMU is virtual in its own eyes.
+    pub fn with_bios(server: &TestServer, switch: Option<&Netns>, number: u8, maker: &str) -> Self {
+        Self::start(server, switch, number, "qemu-system-x86_64", CARD_WITH_ROM, |qemu| {
             qemu.args(["-cpu", "max", "-machine", "pc,graphics=off", "-smbios", &product(maker)]);
         })
     }
 
     /// A PC with UEFI, and more arguments of qemu.
     pub fn with_uefi(server: &TestServer, number: u8, more: &[&str]) -> Self {
-        Self::start(server, number, "qemu-system-x86_64", CARD_WITHOUT_ROM, |qemu| {
+        Self::start(server, None, number, "qemu-system-x86_64", CARD_WITHOUT_ROM, |qemu| {
             qemu.args(["-cpu", "max", "-machine", "q35", "-smbios", &product("QEMU")]).args(more);
             flash(qemu, server, number, OVMF_CODE, OVMF_VARS);
         })
@@ -65,7 +68,7 @@ impl Station {
 
     /// An arm64 machine with UEFI, and more arguments of qemu.
     pub fn with_arm64_uefi(server: &TestServer, number: u8, more: &[&str]) -> Self {
-        Self::start(server, number, QEMU_ARM64, CARD_WITHOUT_ROM, |qemu| {
+        Self::start(server, None, number, QEMU_ARM64, CARD_WITHOUT_ROM, |qemu| {
             qemu.args(["-cpu", "cortex-a72", "-machine", "virt"]).args(more);
             flash(qemu, server, number, AAVMF_CODE, AAVMF_VARS);
         })
@@ -73,7 +76,7 @@ impl Station {
 
     /// An arm64 board with U-Boot.
     pub fn with_uboot(server: &TestServer, number: u8) -> Self {
-        Self::start(server, number, QEMU_ARM64, CARD_WITHOUT_ROM, |qemu| {
+        Self::start(server, None, number, QEMU_ARM64, CARD_WITHOUT_ROM, |qemu| {
             qemu.args(["-cpu", "cortex-a72", "-machine", "virt", "-bios", UBOOT]);
         })
     }
@@ -81,6 +84,7 @@ impl Station {
     /// Plugs it in and switches it on; `machine` adds what distinguishes it.
     fn start(
         server: &TestServer,
+        switch: Option<&Netns>,
         number: u8,
         program: &str,
         card: &str,
@@ -88,7 +92,8 @@ impl Station {
     ) -> Self {
         let path = |name: &str| path_of(server, number, name);
         let script = path("sh");
-        let plug = format!("#!/bin/sh\nexec ip link set \"$1\" master {} up\n", server.bridge());
+        let bridge = if switch.is_some() { SWITCH.to_owned() } else { server.bridge() };
+        let plug = format!("#!/bin/sh\nexec ip link set \"$1\" master {bridge} up\n");
         std::fs::write(&script, plug).unwrap();
         let executable = Command::new("chmod").arg("755").arg(&script).status().unwrap();
         assert!(executable.success());
@@ -103,8 +108,11 @@ impl Station {
             console.display()
         );
         // The kernel ends it when this thread ends, however that comes.
-        let mut qemu = Command::new("setpriv");
-        qemu.args(["--pdeathsig", "KILL", program, "-nodefaults", "-no-user-config"])
+        let mut words = switch.map_or_else(Vec::new, Netns::wrapper);
+        words.push("setpriv".into());
+        let mut qemu = Command::new(&words[0]);
+        qemu.args(&words[1..])
+            .args(["--pdeathsig", "KILL", program, "-nodefaults", "-no-user-config"])
             .args(["-accel", "tcg", "-smp", "2", "-m", "512M", "-display", "none"])
             .args(["-netdev", &netdev, "-chardev", &serial, "-serial", "chardev:serial"]);
         machine(&mut qemu);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 use walt_sys::binfmt::Binfmt;
-use walt_testkit::{Options, TestServer, User, images};
+use walt_testkit::{OS_STARTED, Options, TestServer, User, images};
 
 /// For the start, and for the end, of the OS in a container on an emulated CPU; and for a package to be installed.
 const SLOW: Duration = Duration::from_secs(400);
@@ -43,6 +43,7 @@ fn tried(image: &str, cpu: &str, machine: &str, model: &str) {
     shell.expect("Note: the OS was started in a virtual environment.\n", SLOW);
     shell.expect("root@image-shell:~# ", SLOW);
     assert_eq!(shell.must("uname -m; cat /proc/1/comm", SOON), format!("{machine}\nsystemd\n"));
+    shell.must(OS_STARTED, SLOW);
     assert_eq!(
         shell.must("systemctl is-system-running; systemctl is-active cron ssh", SOON),
         "running\nactive\nactive\n"

@@ -3,7 +3,7 @@
 use super::{SOON, USER};
 use std::fs;
 use std::time::{Duration, Instant};
-use walt_testkit::{TestServer, repository};
+use walt_testkit::{OS_STARTED, TestServer, repository};
 
 /// For the start, and for the end, of the OS in a container.
 const OS: Duration = Duration::from_secs(120);
@@ -36,6 +36,7 @@ fn the_lesson_works() {
     let mut terminal = server.terminal(USER, &["image", "shell", "bare"]);
     terminal.expect("Note: the OS was started in a virtual environment.\n", OS);
     terminal.expect("root@image-shell:~# ", OS);
+    terminal.must(OS_STARTED, OS);
     assert_eq!(terminal.must("cat /proc/1/comm; systemctl is-active cron", SOON), "systemd\nactive\n");
     assert_eq!(terminal.must("systemctl --no-pager --failed --no-legend | wc -l", SOON), "0\n");
     assert!(terminal.must("ip route", SOON).starts_with("default via "), "the container has a network");

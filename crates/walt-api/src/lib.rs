@@ -26,7 +26,8 @@ pub use action::{AdminAction, ImageAction, NodeAction, SessionAction};
 pub use event::{ApiError, Confirmation, ErrorCode, Event};
 pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 pub use status::{
-    Disk, ForeignRule, ImageCounts, LogEntry, MissingPort, NodeCounts, SessionCounts, Status, UserNamespaces,
+    Cable, DhcpServer, Disk, ForeignRule, ImageCounts, LogEntry, MissingPort, NodeCounts, SessionCounts,
+    Status, UserNamespaces,
 };
 pub use store::{StoreFault, StoreFinding, StoreLook};
 

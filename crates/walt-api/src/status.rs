@@ -28,6 +28,12 @@ pub struct Status {
     pub user_namespaces: Option<UserNamespaces>,
     /// Rules of other programs that would drop traffic of the server.
     pub foreign_rules: Vec<ForeignRule>,
+    /// The cable of walt-net; null without one.
+    #[serde(default)]
+    pub cable: Option<Cable>,
+    /// Other DHCP servers that answered on walt-net.
+    #[serde(default)]
+    pub dhcp_servers: Vec<DhcpServer>,
     /// The last warnings and errors, oldest first.
     pub errors: Vec<LogEntry>,
 }
@@ -39,6 +45,34 @@ pub struct UserNamespaces {
     pub used: bool,
     /// Why not, if they have none.
     pub why: Option<String>,
+}
+
+/// The physical interface of walt-net.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cable {
+    /// Name of the interface.
+    pub device: String,
+    /// VLAN on it.
+    pub vlan: Option<u16>,
+    /// Whether it is in the bridge.
+    pub attached: bool,
+    /// Whether a station is at the other end.
+    pub carrier: bool,
+    /// Speed in Mbit/s, if the driver says it.
+    pub speed: Option<u32>,
+    /// Largest packet in bytes; null if the interface is absent.
+    pub mtu: Option<u32>,
+    /// Why it is not in the bridge.
+    pub problem: Option<String>,
+}
+
+/// A DHCP server on walt-net that is not this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpServer {
+    /// How it identifies itself (option 54).
+    pub ip: String,
+    /// Ethernet address that its answer came from.
+    pub mac: String,
 }
 
 /// Nodes by state, see [`NodeState`](crate::NodeState).

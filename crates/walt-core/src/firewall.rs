@@ -6,7 +6,9 @@
 //!   machine, on any of its addresses, IPv4 or IPv6; from a container, DNS and the world outside, but neither this
 //!   machine nor the nodes.
 //! * `bridge` decides what a virtual node may say: its own Ethernet and IP address, no offers of DHCP or routes, and no
-//!   DHCP in the name of another station.
+//!   DHCP in the name of another station. From the cable, nobody may speak in the name of the server or of a virtual
+//!   node, or offer addresses or routes to one. Frames with a VLAN tag (IEEE 802.1Q) are not forwarded: walt-net is one
+//!   network, and the cable may carry others.
 //!
 //! A drop here is final whatever other tables say. An accept is not: foreign tables may still drop.
 //!
@@ -50,6 +52,10 @@ pub struct Firewall {
     pub bridge: String,
     /// The server's address on it.
     pub address: Ipv4Addr,
+    /// The bridge's Ethernet address.
+    pub mac: Mac,
+    /// The port of the bridge that is a cable to other machines, if there is one.
+    pub cable: Option<String>,
     /// Length of the prefix of walt-net, in bits.
     pub prefix: u8,
     /// Network of the containers.
@@ -138,6 +144,8 @@ fn tap_elements(verb: &str, bridge: &str, tap: &Tap) -> String {
         "{verb} element bridge {table} taps {{ \"{ifname}\" }}\n\
          {verb} element bridge {table} stations {{ \"{ifname}\" . {mac} }}\n\
          {verb} element bridge {table} addresses {{ \"{ifname}\" . {ip} }}\n\
+         {verb} element bridge {table} virtual_macs {{ {mac} }}\n\
+         {verb} element bridge {table} virtual_ips {{ {ip} }}\n\
          {verb} element bridge {table} dhcp_clients {{ {} }}\n",
         dhcp_client(tap)
     )
@@ -234,6 +242,9 @@ fn write_bridge(text: &mut String, f: &Firewall) -> std::fmt::Result {
     let stations = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.mac)));
     let addresses = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.ip)));
     let clients = elements(f.taps.iter().map(dhcp_client));
+    let macs = elements(std::iter::once(f.mac).chain(f.taps.iter().map(|t| t.mac)));
+    let ips = elements(std::iter::once(f.address).chain(f.taps.iter().map(|t| t.ip)));
+    let cables = elements(f.cable.iter().map(|name| format!("\"{name}\"")));
     write!(
         text,
         r#"table bridge {table}
@@ -243,6 +254,9 @@ table bridge {table} {{
 	set stations {{ type ifname . ether_addr;{stations} }}
 	set addresses {{ type ifname . ipv4_addr;{addresses} }}
 	set dhcp_clients {{ typeof iifname . @th,{CHADDR_BIT},48;{clients} }}
+	set cables {{ type ifname;{cables} }}
+	set virtual_macs {{ type ether_addr;{macs} }}
+	set virtual_ips {{ type ipv4_addr;{ips} }}
 	chain virtual_node {{
 		iifname . ether saddr != @stations counter drop
 		ether type arp goto virtual_node_arp
@@ -268,9 +282,22 @@ table bridge {table} {{
 		udp sport 547 counter drop
 		accept
 	}}
+	chain from_cable {{
+		ether saddr @virtual_macs counter drop
+		ether type arp arp saddr ip @virtual_ips counter drop
+		ether type ip ip saddr @virtual_ips counter drop
+		accept
+	}}
 	chain from_ports {{
 		type filter hook prerouting priority -310; policy accept;
 		iifname @taps goto virtual_node
+		iifname @cables goto from_cable
+	}}
+	chain between_ports {{
+		type filter hook forward priority -310; policy accept;
+		ether type {{ 8021q, 8021ad }} counter drop
+		iifname @cables oifname @taps ether type ip udp sport 67 counter drop
+		iifname @cables oifname @taps icmpv6 type nd-router-advert counter drop
 	}}
 }}
 "#
@@ -285,6 +312,8 @@ mod tests {
         Firewall {
             bridge: "walt-net".into(),
             address: Ipv4Addr::new(192, 168, 183, 1),
+            mac: "02:00:00:00:00:01".parse().expect("an address"),
+            cable: None,
             prefix: 24,
             container_network: Ipv4Addr::new(10, 188, 0, 0),
             container_prefix: 24,
@@ -303,7 +332,12 @@ mod tests {
     /// The order of the rules is the security of the server: any change of the text must be meant.
     #[test]
     fn the_text_is_as_reviewed() {
-        let full = Firewall { nat: vec![Ipv4Addr::new(192, 168, 183, 9)], taps: vec![tap()], ..sample() };
+        let full = Firewall {
+            nat: vec![Ipv4Addr::new(192, 168, 183, 9)],
+            taps: vec![tap()],
+            cable: Some("eth1".into()),
+            ..sample()
+        };
         let reviewed = include_str!("firewall.snapshot");
         let text = ruleset(&full);
         if std::env::var_os("WALT_UPDATE_SNAPSHOTS").is_some() {
@@ -315,7 +349,16 @@ mod tests {
 
     #[test]
     fn empty_sets_have_no_elements() {
-        assert!(!ruleset(&sample()).contains("elements"));
+        let text = ruleset(&sample());
+        for set in ["nat", "taps", "stations", "addresses", "dhcp_clients", "cables"] {
+            let line = text.lines().find(|l| l.trim_start().starts_with(&format!("set {set} "))).expect(set);
+            assert!(!line.contains("elements"), "{line}");
+        }
+        // The server's own addresses are always there.
+        assert!(
+            text.contains("set virtual_macs { type ether_addr; elements = { 02:00:00:00:00:01 }; }"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -350,11 +393,13 @@ mod tests {
             "add element bridge walt-walt-net taps { \"TAP\" }\n\
              add element bridge walt-walt-net stations { \"TAP\" . 52:54:00:12:34:56 }\n\
              add element bridge walt-walt-net addresses { \"TAP\" . 192.168.183.2 }\n\
+             add element bridge walt-walt-net virtual_macs { 52:54:00:12:34:56 }\n\
+             add element bridge walt-walt-net virtual_ips { 192.168.183.2 }\n\
              add element bridge walt-walt-net dhcp_clients { \"TAP\" . 0x525400123456 }\n"
         );
         let remove = remove_tap("walt-net", &tap());
-        assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 4);
-        assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 4);
+        assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 6);
+        assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 6);
         let ip = Ipv4Addr::new(192, 168, 183, 9);
         assert_eq!(set_nat("b", ip, true), "add element inet walt-b nat { 192.168.183.9 }\n");
         assert_eq!(set_nat("b", ip, false).lines().count(), 2);

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 use walt_server::{
     actions::{admin, build, check_store, status},
-    base::config::Config,
+    base::{config::Config, failure},
     run,
     services::{
         images::{LABEL_MODELS, default_image, recipe},
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("Error: {e:#}");
+            eprintln!("Error: {}", failure::reasons(&e));
             ExitCode::FAILURE
         }
     }
@@ -116,10 +116,7 @@ fn change(command: Command, config: Config) -> Result<()> {
     match command {
         Command::Run => run(config),
         Command::Down => admin::down(config),
-        Command::CheckConfig => {
-            println!("The configuration is valid.");
-            Ok(())
-        }
+        Command::CheckConfig => admin::check_config(&config),
         Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
         Command::DefaultImage(DefaultImage::List) => {
             for name in default_image::names() {

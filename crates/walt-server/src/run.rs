@@ -12,7 +12,7 @@ use crate::{
         state_lock::StateLock,
     },
     edge::{api, dns, exports, link, netboot},
-    services::{images, network, nodes, sessions},
+    services::{cable, images, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
 use socket2::Type;
@@ -20,9 +20,14 @@ use std::{net::TcpListener, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
+use walt_sys::net::monitor::Monitor;
 
 /// How often rules of other programs are looked at.
 const FIREWALL_INTERVAL: Duration = Duration::from_secs(60);
+/// How often interfaces are looked at when the kernel reports no change.
+const CABLE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long reports of changes are gathered: an adapter that appears changes several times.
+const CABLE_SETTLE: Duration = Duration::from_millis(200);
 /// How long requests that run may go on after the order to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
@@ -88,6 +93,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
+        tokio::spawn(watch_cable(app.clone())),
     ];
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
@@ -114,6 +120,34 @@ async fn watch_firewalls(app: Arc<App>) {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
         if let Err(e) = blocking(|| network::beside_foreign_firewalls(app.config())) {
             tracing::warn!("{e:#}");
+        }
+    }
+}
+
+/// Follows the interfaces of the configuration: cables that are pulled, adapters that vanish and come back.
+async fn watch_cable(app: Arc<App>) {
+    if app.config().network.walt_net.raw_device.is_none() && app.config().network.others.is_empty() {
+        return;
+    }
+    let monitor =
+        Monitor::open().inspect_err(|e| tracing::warn!("{e}: changes of interfaces are noticed late")).ok();
+    loop {
+        if let Err(e) = blocking(|| cable::follow(app.base())) {
+            tracing::warn!("{e:#}");
+        }
+        let change = async {
+            match &monitor {
+                Some(monitor) => monitor.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        match tokio::time::timeout(CABLE_INTERVAL, change).await {
+            Ok(Err(e)) => {
+                tracing::debug!("changes of interfaces: {e}");
+                tokio::time::sleep(CABLE_INTERVAL).await;
+            }
+            Ok(Ok(())) => tokio::time::sleep(CABLE_SETTLE).await,
+            Err(_) => {}
         }
     }
 }

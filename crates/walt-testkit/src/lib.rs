@@ -62,6 +62,10 @@ pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Opti
 /// Environment variable with the directory of the programs under test, such as installed ones.
 pub const ENV_PROGRAMS: &str = "WALT_TEST_PROGRAMS";
 
+/// Waits in a shell until systemd has started what an image starts: the prompt does not promise that. At most a minute.
+pub const OS_STARTED: &str = "for n in $(seq 60); do \
+    case $(systemctl is-system-running --wait 2>/dev/null) in running | degraded) break ;; esac; sleep 1; done";
+
 /// The directory of the programs under test: [`ENV_PROGRAMS`], else the one above this test's own program
 /// that has them.
 ///

@@ -53,6 +53,10 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// More lines for its configuration.
     pub config: String,
+    /// Its cable: the interface that becomes a port of its bridge, and more keys of `walt-net` after it.
+    pub raw_device: Option<String>,
+    /// Further networks, as lines of the configuration.
+    pub networks: String,
     /// A program that runs it, with arguments, such as `unshare -n`.
     pub wrapper: Vec<String>,
 }
@@ -139,10 +143,12 @@ impl TestServer {
     fn configuration(&self) -> String {
         let n = self.slot.number;
         format!(
-            "network:\n  walt-net: {{ip: {}/24, bridge: {}}}\nstate-dir: {}\nrun-dir: {}\n\
+            "network:\n  walt-net: {{ip: {}/24, bridge: {}{}}}\n{}state-dir: {}\nrun-dir: {}\n\
              containers: {{network: 10.211.{n}.0/24}}\nvirtual-nodes: {{acceleration: tcg}}\n{}",
             self.address(),
             self.bridge(),
+            self.options.raw_device.as_ref().map_or_else(String::new, |raw| format!(", raw-device: {raw}")),
+            self.options.networks,
             self.state_dir().display(),
             self.dir().join("run").display(),
             self.options.config

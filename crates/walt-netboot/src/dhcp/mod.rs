@@ -16,6 +16,7 @@
 
 pub mod boot;
 pub mod leases;
+pub mod probe;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
+        cable,
         images::{default_image, foreign_cpu, recipe},
         network, nodes, sessions,
     },
@@ -91,6 +92,18 @@ pub fn build_default_image(config: Config, name: &str) -> Result<()> {
     let app = App::open(config, &lock)?;
     let id = default_image::import(app.images(), name, &dir)?;
     println!("Default image {name} is ready ({}).", &id.to_string()[..12]);
+    Ok(())
+}
+
+/// `walt-server check-config`: the configuration was read; says what the interfaces of this machine lack for it.
+///
+/// # Errors
+/// The kernel does not list its interfaces.
+pub fn check_config(config: &Config) -> Result<()> {
+    println!("The configuration is valid.");
+    for problem in cable::check(config)? {
+        println!("On this machine, now: {problem}.");
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::{
         db::{Db, NodeRow, RefRow, SessionRow},
         recent_log, time,
     },
-    services::{network, nodes, sessions},
+    services::{cable, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -32,6 +32,9 @@ pub fn of(app: &App) -> Result<Status> {
     status.user_namespaces = app.sessions().user_namespaces().cloned();
     status.ports_missing = app.base().ports_missing().list();
     status.errors = recent_log::entries();
+    let wire = app.base().wire();
+    status.cable = cable::describe(app.config(), wire.problem())?;
+    status.dhcp_servers = wire.servers();
     Ok(status)
 }
 
@@ -82,6 +85,8 @@ fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
         ports_missing: Vec::new(),
         user_namespaces: None,
         foreign_rules: network::foreign_rules(config)?,
+        cable: cable::describe(config, None)?,
+        dhcp_servers: Vec::new(),
         errors: Vec::new(),
     })
 }
@@ -167,6 +172,15 @@ fn text(status: &Status) -> String {
     let or = |lines: Vec<String>, nothing: &str| {
         if lines.is_empty() { vec![nothing.to_owned()] } else { lines }
     };
+    let wire = status.cable.as_ref().map_or_else(
+        || "none, so there are virtual nodes only (network.walt-net.raw-device)".into(),
+        cable::text,
+    );
+    let others = status.dhcp_servers.iter().map(|s| {
+        let (ip, mac) = (&s.ip, &s.mac);
+        format!("another DHCP server is on the wire, at {ip} ({mac}): nodes may boot from it; remove it")
+    });
+    part("Cable:", std::iter::once(wire).chain(others).collect());
     if status.running {
         let ports = status.ports_missing.iter().map(|p| {
             let holder = match (&p.holder, p.pid) {
@@ -226,6 +240,11 @@ mod tests {
                 accepted: true,
                 message: "ip filter FORWARD drops".into(),
             }],
+            cable: None,
+            dhcp_servers: vec![walt_api::DhcpServer {
+                ip: "192.0.2.1".into(),
+                mac: "02:00:00:00:00:01".into(),
+            }],
             errors: ["one", "two"]
                 .map(|message| LogEntry {
                     time: "2026-01-02 03:04:06".into(),
@@ -241,6 +260,8 @@ Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt
+Cable:     none, so there are virtual nodes only (network.walt-net.raw-device)
+           another DHCP server is on the wire, at 192.0.2.1 (02:00:00:00:00:01): nodes may boot from it; remove it
 Ports:     UDP 111 of the port mapper is held by rpcbind, process 7: old images do not boot
 Shells:    without user namespaces: no
 Firewalls: ip filter FORWARD drops
@@ -250,13 +271,14 @@ Errors:    2026-01-02 03:04:06  warning  one
         assert_eq!(text(&status), expected);
         status.running = false;
         (status.version, status.foreign_rules) = (None, Vec::new());
-        status.user_namespaces = None;
+        (status.user_namespaces, status.dhcp_servers) = (None, Vec::new());
         let expected = "\
 No server is running. State in /var/lib/walt:
 Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt
+Cable:     none, so there are virtual nodes only (network.walt-net.raw-device)
 Firewalls: no foreign rules drop our traffic
 ";
         assert_eq!(text(&status), expected);

@@ -4,13 +4,16 @@ use crate::base::{registry_config as registries, registry_config::RegistryConfig
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
-use walt_sys::userns;
+use walt_sys::{net::member::VLAN_MAX, userns};
 
 /// The configuration file without `--config`; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
+/// The network of the nodes.
+pub const WALT_NET: &str = "walt-net";
 /// Longest interface name (`IFNAMSIZ` less the final NUL, netdevice(7)).
 const INTERFACE_NAME_MAX: usize = 15;
 /// Supported prefix lengths of networks: room for at least one node, and at most 16 bits for nodes.
@@ -39,11 +42,63 @@ pub struct Config {
 }
 
 /// Networks of the platform.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default)]
 pub struct Network {
     /// The network of the nodes.
     pub walt_net: WaltNet,
+    /// Further networks by name, such as `walt-adm`: the server gives their interface an address, nothing else.
+    pub others: BTreeMap<String, OtherNet>,
+}
+
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_map(NetworkVisitor)
+    }
+}
+
+fn is_network_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Reads a map in which `walt-net` has keys of its own: `serde(flatten)` would lose the lines of mistakes.
+struct NetworkVisitor;
+
+impl<'de> serde::de::Visitor<'de> for NetworkVisitor {
+    type Value = Network;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a map of networks")
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Network, A::Error> {
+        let mut network = Network::default();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == WALT_NET {
+                network.walt_net = map.next_value()?;
+            } else if is_network_name(&name) {
+                network.others.insert(name, map.next_value()?);
+            } else {
+                return Err(serde::de::Error::custom(format!(
+                    "'{name}' cannot name a network: lower-case letters, digits and dashes, a letter first"
+                )));
+            }
+        }
+        Ok(network)
+    }
+}
+
+/// A further network of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct OtherNet {
+    /// Its interface.
+    pub raw_device: String,
+    /// Its VLAN on that interface (IEEE 802.1Q).
+    #[serde(default)]
+    pub vlan: Option<u16>,
+    /// Address of the server, and prefix length.
+    pub ip: Cidr,
 }
 
 /// The network of the nodes, owned by the server.
@@ -52,6 +107,8 @@ pub struct Network {
 pub struct WaltNet {
     /// Physical interface in the bridge; without it, the platform has virtual nodes only.
     pub raw_device: Option<String>,
+    /// VLAN of walt-net on that interface (IEEE 802.1Q); without it, frames have no tag.
+    pub vlan: Option<u16>,
     /// Address of the server, and prefix length.
     pub ip: Cidr,
     /// Name of the bridge.
@@ -138,6 +195,7 @@ impl Default for WaltNet {
     fn default() -> Self {
         Self {
             raw_device: None,
+            vlan: None,
             ip: Cidr { addr: Ipv4Addr::new(192, 168, 183, 1), prefix: 24 },
             bridge: "walt-net".into(),
         }
@@ -234,6 +292,37 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+impl Network {
+    fn check(&self) -> Result<()> {
+        let net = &self.walt_net;
+        if net.vlan.is_some() && net.raw_device.is_none() {
+            bail!("network.walt-net.vlan: a VLAN needs the interface it is on: set raw-device");
+        }
+        let cable = net.raw_device.as_deref().map(|raw| (WALT_NET, raw, net.vlan));
+        let others = self.others.iter().map(|(name, o)| (name.as_str(), o.raw_device.as_str(), o.vlan));
+        let mut seen = BTreeMap::new();
+        for (name, raw, vlan) in cable.into_iter().chain(others) {
+            if let Err(e) = walt_sys::net::check_ifname(raw) {
+                bail!("network.{name}.raw-device: {e}");
+            }
+            if raw == net.bridge {
+                bail!(
+                    "network.{name}.raw-device: '{raw}' is the bridge that the server makes: name an interface"
+                );
+            }
+            if let Some(vlan) = vlan.filter(|v| !(1..=VLAN_MAX).contains(v)) {
+                bail!("network.{name}.vlan: {vlan} must be 1 to {VLAN_MAX}");
+            }
+            if let Some(other) = seen.insert((raw, vlan), name) {
+                bail!(
+                    "network.{name}.raw-device: '{raw}' is used by {other} already: use a VLAN for one of them"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Config {
     /// Reads a file. Without `path`, [`DEFAULT_PATH`] is read if it exists.
     ///
@@ -290,11 +379,7 @@ impl Config {
                 bail!("{key}: '{}' must be an absolute path", dir.display());
             }
         }
-        if net.raw_device.is_some() {
-            bail!(
-                "network.walt-net.raw-device: this version does not support physical networks: remove this key"
-            );
-        }
+        self.network.check()?;
         registries::check(&self.registries)
     }
 
@@ -343,15 +428,44 @@ mod tests {
     }
 
     #[test]
+    fn networks_with_a_cable() {
+        let text = "network:\n  walt-net: {raw-device: eth1, vlan: 4094}\n  \
+                    walt-adm: {raw-device: eth1, vlan: 12, ip: 10.9.0.1/24}\n";
+        let network = Config::parse(text).unwrap().network;
+        assert_eq!(
+            (network.walt_net.raw_device.as_deref(), network.walt_net.vlan),
+            (Some("eth1"), Some(4094))
+        );
+        let ip = Cidr { addr: Ipv4Addr::new(10, 9, 0, 1), prefix: 24 };
+        let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip };
+        assert_eq!(network.others, BTreeMap::from([("walt-adm".into(), adm)]));
+    }
+
+    #[test]
     fn mistakes_name_their_line() {
         let error = format!("{:#}", Config::parse("state-dir: /x\nstat-dir: /y\n").unwrap_err());
         assert!(error.contains("stat-dir") && error.contains("line 2"), "{error}");
+        let text = "network:\n  walt-net:\n    raw-devise: eth1\n";
+        let error = format!("{:#}", Config::parse(text).unwrap_err());
+        assert!(error.contains("raw-devise") && error.contains("line 3"), "{error}");
+        let error =
+            format!("{:#}", Config::parse("network: {walt-net: {vlan: 5000, raw-device: e}}").unwrap_err());
+        assert!(error.contains("5000 must be 1 to 4094"), "{error}");
         for bad in [
             "state-dir: x",
             "limits: {session-keep: 7}",
             "network: {walt-net: {ip: 1.2.3.4}}",
             "network: {walt-net: {ip: 1.2.3.4/33}}",
             "network: {walt-net: {bridge: 'a b'}}",
+            "network: {walt-net: {raw-device: 'a b'}}",
+            "network: {walt-net: {raw-device: walt-net}}",
+            "network: {walt-net: {raw-device: eth1, vlan: 0}}",
+            "network: {walt-net: {raw-device: eth1, vlan: 4095}}",
+            "network: {walt-net: {raw-device: eth1, vlan: 5000}}",
+            "network: {walt-net: {vlan: 12}}",
+            "network: {walt-adm: {ip: 10.9.0.1/24}}",
+            "network: {Lab 1: {raw-device: eth1, ip: 10.9.0.1/24}}",
+            "network: {walt-net: {raw-device: eth1}, walt-adm: {raw-device: eth1, ip: 10.9.0.1/24}}",
             "containers: {network: 192.168.183.0/24}",
             "containers: {first-user: 1000}",
             "containers: {first-user: 4294000000}",

@@ -137,7 +137,7 @@ pub fn unusable(error: anyhow::Error) -> Failure {
 }
 
 /// The messages of an error and its causes, without repeating a cause that a message already contains.
-fn reasons(error: &anyhow::Error) -> String {
+pub fn reasons(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {

@@ -21,3 +21,4 @@ pub mod state_lock;
 pub mod terminal;
 pub mod time;
 pub mod transfer;
+pub mod wire;

@@ -2,7 +2,7 @@
 
 use crate::base::{
     config::Config, db::Db, files::make_dir, keys::Keys, ports::Missing, random::random,
-    state_lock::StateLock,
+    state_lock::StateLock, wire::Wire,
 };
 use anyhow::{Context, Result};
 use tokio::sync::{Mutex, MutexGuard};
@@ -18,6 +18,7 @@ pub struct Base {
     db: Db,
     keys: Keys,
     ports_missing: Missing,
+    wire: Wire,
     decisions: Mutex<()>,
     token_key: [u8; TOKEN_KEY_LEN],
 }
@@ -51,6 +52,7 @@ impl Base {
             keys,
             config,
             ports_missing: Missing::default(),
+            wire: Wire::default(),
             decisions: Mutex::new(()),
             token_key: token_key
                 .try_into()
@@ -76,6 +78,11 @@ impl Base {
     /// Ports that the server could not bind.
     pub fn ports_missing(&self) -> &Missing {
         &self.ports_missing
+    }
+
+    /// The cable of walt-net.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     /// Takes the lock of decisions.

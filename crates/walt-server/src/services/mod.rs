@@ -1,6 +1,7 @@
 //! Services, each with the state and invariants of one thing: images, nodes, sessions, registries, the machine's
 //! network.
 
+pub mod cable;
 pub mod images;
 pub mod network;
 pub mod nodes;

@@ -7,6 +7,7 @@ use crate::{
         config::Config,
         db::{LeaseRow, NodeRow},
     },
+    services::cable,
 };
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use walt_core::firewall;
 use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
 
 /// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
-const MTU_DEFAULT: u32 = 1500;
+pub(super) const MTU_DEFAULT: u32 = 1500;
 
 /// Ethernet address of a bridge: a function of its name and its server, so that nodes' ARP caches stay valid when the
 /// bridge is created again.
@@ -45,6 +46,8 @@ fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
     firewall::Firewall {
         bridge: net.bridge.clone(),
         address: net.ip.addr,
+        mac: bridge_mac(config),
+        cable: cable::port_name(config),
         prefix: net.ip.prefix,
         container_network: config.containers.network.network(),
         container_prefix: config.containers.network.prefix,
@@ -113,6 +116,7 @@ pub fn up(base: &Base) -> Result<()> {
     let nodes = base.db().with(NodeRow::all)?;
     nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
     bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
+    cable::up(base)?;
     if let Some(previous) = sysctl::enable_forwarding()? {
         std::fs::write(FORWARDING_RECORD, serde_json::to_vec(&previous)?)
             .with_context(|| format!("cannot write {FORWARDING_RECORD}"))?;
@@ -187,6 +191,7 @@ pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
 
 /// Removes everything.
 pub fn down(config: &Config) -> Result<()> {
+    cable::down(config)?;
     bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
     nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;
     nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;

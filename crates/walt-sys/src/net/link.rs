@@ -2,7 +2,7 @@
 
 use super::{NetError, Result, except, netlink, refused};
 use futures_util::TryStreamExt;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec};
 
 /// What the kernel says about one interface.
@@ -24,6 +24,12 @@ pub struct Link {
     pub address: Vec<u8>,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it has a carrier: a cable with a station at its other end.
+    pub carrier: bool,
+    /// Whether it is the loopback interface.
+    pub is_loopback: bool,
+    /// Index of the interface that it is made on, as a VLAN is.
+    pub below: Option<u32>,
 }
 
 impl Link {
@@ -36,15 +42,19 @@ impl Link {
             mtu: 0,
             controller: None,
             address: Vec::new(),
-            up: message.header.flags.contains(rtnetlink::packet_route::link::LinkFlags::Up),
+            up: message.header.flags.contains(LinkFlags::Up),
+            carrier: message.header.flags.contains(LinkFlags::LowerUp),
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
+            below: None,
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::IfAlias(alias) => link.alias = alias.trim_end_matches('\0').to_owned(),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::Controller(index) => link.controller = Some(*index),
+                LinkAttribute::Controller(index) => link.controller = (*index != 0).then_some(*index),
                 LinkAttribute::Address(address) => link.address.clone_from(address),
+                LinkAttribute::Link(index) => link.below = Some(*index),
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         if let LinkInfo::Kind(kind) = info {

@@ -20,6 +20,8 @@
 pub mod bridge;
 pub mod container;
 pub mod link;
+pub mod member;
+pub mod monitor;
 pub mod neighbour;
 pub mod nft;
 pub mod packet;

@@ -6,6 +6,10 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
+/// Ethernet address of all stations.
+pub const BROADCAST: [u8; 6] = [0xff; 6];
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
 

@@ -4,7 +4,8 @@
 //!  DHCP ──▶ loader (TFTP) ──▶ bootstrap.ipxe ──▶ start.ipxe … ──▶ kernel, initrd (HTTP)
 //!    │                             └──────────── all of them by files::open ────────────┘
 //!    └─ a machine that says it is a node is registered
-//!  also: DNS for names of nodes, router advertisements for iPXE, which waits for one
+//!  also: DNS for names of nodes, router advertisements for iPXE, which waits for one, and a search for other DHCP
+//!  servers on the wire
 //! ```
 //! `walt-netboot` has the protocols; sockets, clock and database are here. Every socket is bound to the bridge. If
 //! another program holds a port, the server reports it, records it in `ports_missing`, and runs without it: virtual
@@ -17,6 +18,7 @@ pub mod dhcp;
 pub mod dns;
 pub mod files;
 pub mod http;
+pub mod other_dhcp;
 pub mod ra;
 pub mod tftp;
 
@@ -36,6 +38,7 @@ pub struct Sockets {
     tftp: Option<Socket>,
     dns: Option<crate::edge::dns::Sockets>,
     ra: Option<ra::Socket>,
+    other_dhcp: Option<other_dhcp::Socket>,
 }
 
 impl Sockets {
@@ -51,6 +54,7 @@ impl Sockets {
             tftp: udp(app, tftp::PORT, "TFTP", "machines that boot by their own firmware get no boot loader"),
             dns: crate::edge::dns::Sockets::bind_bridge(app),
             ra: ra::bind(app),
+            other_dhcp: other_dhcp::bind(app),
         }
     }
 
@@ -76,6 +80,9 @@ impl Sockets {
         }
         if let Some(socket) = self.ra {
             tasks.push(tokio::spawn(ra::serve(app.clone(), socket)));
+        }
+        if let Some(socket) = self.other_dhcp {
+            tasks.push(tokio::spawn(other_dhcp::search(app.clone(), socket)));
         }
         Ok(tasks)
     }
