@@ -21,6 +21,8 @@ const AAVMF_VARS: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 pub const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 /// Emulator of arm64 machines: Debian package `qemu-system-arm`.
 pub const QEMU_ARM64: &str = "/usr/bin/qemu-system-aarch64";
+/// Bridge of a switch at the other end of the server's cable.
+pub const SWITCH: &str = "switch";
 /// Lines of a machine's console that are shown when a test fails.
 const CONSOLE_LINES: usize = 60;
 /// A card that many PCs have, with a ROM for BIOS.

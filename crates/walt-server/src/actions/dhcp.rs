@@ -144,6 +144,8 @@ fn carry_out(
 fn model_of(request: &Request) -> Option<Model> {
     match boot::class(request) {
         Class::Node(model) => Some(model),
+        Class::Board(board) => board.model,
+        // Firmware that many models have says nothing about one that is registered.
         _ => None,
     }
 }
@@ -157,7 +159,7 @@ fn record(
     lease: &Lease,
 ) -> Result<Option<DeviceRow>> {
     let time = now() as i64;
-    let model = model_of(request);
+    let model = boot::model(request);
     let host_name = request.host_name.as_deref().unwrap_or_default();
     let latest = Told {
         vendor_class: told(&request.vendor_class),
