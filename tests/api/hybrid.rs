@@ -367,10 +367,11 @@ fn what_cannot_be_used_is_named_and_left_alone() {
     let (bad, good) = (disk("bad", 100, "echo x >walt_hybrid"), disk("good", 100, "mkdir walt_hybrid"));
     let out = room.boot(&[&none, &bad, &good], "true");
     assert!(out.contains("sdb is skipped") && out.ends_with("mode: hybrid-volatile\n"), "{out}");
-    // A view that is not granted.
+    // The view of another machine, which this one has not mounted.
     let other = Disk::new(server, "other", 100, "mkdir walt_hybrid");
-    let mut child = room.machine.boot_command("auto", &[&other], "true").spawn().unwrap();
-    let facts = room.machine.facts(server).replace("view='", "view='0").replacen("'\nimage", "'\nimage", 1);
+    let stranger = Machine::plug(server, 2);
+    let mut child = stranger.boot_command("auto", &[&other], "true").spawn().unwrap();
+    let facts = room.machine.facts(server);
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), facts.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     let out = String::from_utf8_lossy(&out.stdout);
