@@ -48,8 +48,7 @@ pub struct Switch {
     pub cable: String,
 }
 
-/// The switch's bridge, and its end of the cable.
-const SWITCH: &str = "switch";
+/// The switch's end of the cable.
 pub const UPLINK: &str = "uplink";
 
 impl Switch {
