@@ -28,12 +28,18 @@ fn packets(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Nobody is given the server's address, a node's, or one of another network.
 pub fn dhcp(bytes: &[u8]) {
     let loaders = dhcp::Loaders { bios: Some("pxe/bios".into()), uefi: Some("pxe/uefi".into()) };
-    let config =
-        dhcp::Config { server: SERVER, prefix: PREFIX, loaders, script: "http://192.168.183.1/x".into() };
+    let config = dhcp::Config {
+        server: SERVER,
+        prefix: PREFIX,
+        loaders,
+        script: "http://192.168.183.1/x".into(),
+        root: "http://192.168.183.1/".into(),
+    };
     let node = dhcp::Node {
         mac: Mac([0x52, 0x54, 0, 0, 0, 2]),
         ip: Ipv4Addr::new(192, 168, 183, 2),
         name: "vn1".into(),
+        secure: false,
     };
     let check = |given: Ipv4Addr| {
         assert!(given != SERVER && given != node.ip, "{given}");

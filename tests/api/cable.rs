@@ -1,7 +1,7 @@
 //! The physical interface of walt-net. A veth pair is the cable: one end is the server's `raw-device`, the other one is
 //! in a namespace that plays the switch, with machines behind it.
 
-use crate::isolation::{CABLE, Room, SWITCH, Wiring, plug_in, room, with_nodes};
+use crate::room::{CABLE, Room, SWITCH, Wiring, plug_in, room, with_nodes};
 use serde_json::Value;
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -35,7 +35,7 @@ fn ipv6_of(netns: &Netns, name: &str) -> String {
 #[test]
 fn an_interface_is_taken_followed_and_given_back() {
     let netns = Netns::new();
-    let switch = crate::isolation::switch(&netns);
+    let switch = crate::room::switch(&netns);
     // As many systems leave an unused interface: down.
     netns.run(&["ip", "link", "set", CABLE, "down"]);
     let options = Options { wrapper: netns.wrapper(), raw_device: Some(CABLE.into()), ..Options::default() };
@@ -94,7 +94,7 @@ fn an_interface_is_taken_followed_and_given_back() {
 #[test]
 fn an_interface_in_use_is_refused() {
     let netns = Netns::new();
-    let switch = crate::isolation::switch(&netns);
+    let switch = crate::room::switch(&netns);
     let options =
         || Options { wrapper: netns.wrapper(), raw_device: Some(CABLE.into()), ..Options::default() };
     let refused = |why: &str| {

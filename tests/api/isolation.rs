@@ -1,26 +1,17 @@
 //! Stations on walt-net that try to get what is not theirs: from the server, from nodes, through the server.
 //!
-//! The server runs in a network namespace of its own, so that its other addresses, its neighbours and foreign
-//! firewalls are the test's to choose:
-//!
-//! ```text
-//!  attacker ── bridge [ room: walt-server ] uplink ── outside
-//!  attacker ── switch ── cable ── bridge [ room: walt-server ] uplink ── outside
-//! ```
-//! The second wiring is that of a platform with real machines: the cable is a veth pair, whose end in the room is the
-//! server's `raw-device`.
+//! The wirings are drawn in [`crate::room`].
 
 use crate::nfs_call::Client;
+use crate::room::{ANN, Node, OTHER, OUTSIDE, Room, UPLINK, Wiring, room, with_machines, with_nodes};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
-use walt_testkit::{Netns, Options, Station, TestServer, User, images, scan, until};
+use walt_testkit::{Netns, Options, Station, TestServer, scan, until};
 
-const ANN: User = User::RootFor("ann");
 const SOON: Duration = Duration::from_secs(60);
 /// How long an answer that must not come is waited for.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -31,143 +22,6 @@ const LISTED_UDP: [u16; 4] = [53, 67, 69, 111];
 const REFUSED_TCP: u16 = 12345;
 /// Of the listed ones, those that always listen.
 const ALWAYS: [u16; 3] = [111, 2049, 12347];
-
-/// The server's machine, and what lies beyond it.
-pub struct Room {
-    pub server: TestServer,
-    outside: Netns,
-    pub netns: Netns,
-    /// The switch at the other end of the cable, if there is one.
-    pub switch: Option<Netns>,
-}
-
-/// How attackers reach the bridge.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wiring {
-    /// Each is a port of the bridge, as a virtual node is.
-    Ports,
-    /// All are behind one physical port.
-    Cable,
-}
-
-/// The room's end of the cable, and the bridge that plays the switch.
-pub const CABLE: &str = "cable0";
-pub const SWITCH: &str = "switch";
-
-/// Addresses of the room's uplink and of the machine beyond it.
-const UPLINK: &str = "198.51.100.1";
-const OUTSIDE: &str = "198.51.100.2";
-const UPLINK_V6: &str = "2001:db8::1";
-const OUTSIDE_V6: &str = "2001:db8::2";
-
-/// A switch, with a cable to the room.
-pub fn switch(netns: &Netns) -> Netns {
-    let switch = Netns::new();
-    switch.run(&["ip", "link", "add", SWITCH, "type", "bridge", "forward_delay", "0"]);
-    switch.run(&["ip", "link", "set", SWITCH, "up"]);
-    plug_in(netns, &switch);
-    switch
-}
-
-/// Connects the room with the switch.
-pub fn plug_in(netns: &Netns, switch: &Netns) {
-    netns.cable(switch, CABLE, "uplink");
-    switch.run(&["ip", "link", "set", "uplink", "master", SWITCH]);
-}
-
-/// Makes the room; `before` may put rules into it before the server starts.
-pub fn room(wiring: Wiring, before: impl FnOnce(&Netns)) -> Room {
-    let (netns, outside) = (Netns::new(), Netns::new());
-    netns.run(&["ip", "link", "set", "lo", "up"]);
-    netns.cable(&outside, "uplink", "eth0");
-    for (at, dev, v4, v6) in [(&netns, "uplink", UPLINK, UPLINK_V6), (&outside, "eth0", OUTSIDE, OUTSIDE_V6)]
-    {
-        at.run(&["ip", "addr", "add", &format!("{v4}/24"), "dev", dev]);
-        at.run(&["ip", "-6", "addr", "add", &format!("{v6}/64"), "dev", dev, "nodad"]);
-    }
-    netns.run(&["ip", "route", "add", "default", "via", OUTSIDE]);
-    before(&netns);
-    let switch = (wiring == Wiring::Cable).then(|| switch(&netns));
-    let raw_device = switch.as_ref().map(|_| CABLE.to_owned());
-    let options = Options { wrapper: netns.wrapper(), raw_device, ..Options::default() };
-    let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
-    Room { server, outside, netns, switch }
-}
-
-pub fn with_nodes(wiring: Wiring) -> Room {
-    let room = room(wiring, |_| ());
-    room.server.import(images::TINY, &images::tiny(room.server.dir()));
-    other_image(&room.server);
-    room.server.walt(ANN, &["node", "create", "vn1"]).ok();
-    room.server.walt(ANN, &["image", "clone", "walt:waltplatform/pc-x86-64-other"]).ok();
-    room.server.walt(ANN, &["node", "create", "vn2", "--image", OTHER]).ok();
-    room
-}
-
-/// Name under which a user has the second image.
-const OTHER: &str = "pc-x86-64-other";
-
-/// A second image, with one more file: other views than those of the first.
-fn other_image(server: &TestServer) {
-    let dir = server.dir().join("other");
-    let made = images::tiny(&dir);
-    std::fs::write(made.join("rootfs/secret"), "of the second image\n").unwrap();
-    let mut tar = Command::new("tar");
-    tar.arg("-C").arg(made.join("rootfs")).arg("-cf").arg(made.join("rootfs.tar")).arg(".");
-    assert!(tar.status().unwrap().success());
-    let config =
-        r#"{"Labels":{"walt.node.models":"pc-x86-64","walt.image.preferred-name":"pc-x86-64-other:latest"}}"#;
-    std::fs::write(made.join("config.json"), config).unwrap();
-    server.import(OTHER, &made);
-}
-
-impl Room {
-    /// The server's address on walt-net.
-    pub fn address(&self) -> Ipv4Addr {
-        self.on_net(1)
-    }
-
-    pub fn on_net(&self, last: u8) -> Ipv4Addr {
-        let number: u8 = self.server.bridge().trim_start_matches("wtest").parse().unwrap();
-        Ipv4Addr::new(10, 210, number, last)
-    }
-
-    pub fn node(&self, name: &str) -> Node {
-        let list = self.server.api(None).get("/api/v1/nodes").json();
-        let nodes = list["nodes"].as_array().unwrap().clone();
-        let node = nodes.iter().find(|n| n["name"] == name).unwrap_or_else(|| panic!("no {name}: {list}"));
-        Node {
-            mac: node["mac"].as_str().unwrap().to_owned(),
-            ip: node["ip"].as_str().unwrap().parse().unwrap(),
-        }
-    }
-
-    /// A station that is plugged into the bridge, or into the switch.
-    pub fn station(&self, mac: Option<&str>, ip: Ipv4Addr) -> Netns {
-        let station = Netns::new();
-        let identity = Station { mac, ip, prefix: 24 };
-        match &self.switch {
-            Some(switch) => station.plug(Some(switch), SWITCH, None, identity),
-            None => station.plug(Some(&self.netns), &self.server.bridge(), None, identity),
-        }
-        station
-    }
-}
-
-pub struct Node {
-    pub mac: String,
-    pub ip: Ipv4Addr,
-}
-
-impl Node {
-    pub fn paths(&self, name: &str) -> Vec<String> {
-        let dashed = self.mac.replace(':', "-");
-        [self.mac.as_str(), &dashed, &self.ip.to_string(), name]
-            .iter()
-            .flat_map(|n| ["fs", "persist"].map(|part| format!("/var/lib/walt/nodes/{n}/{part}")))
-            .collect()
-    }
-}
 
 /// A listener of the server's machine that nobody on walt-net may find.
 struct Decoy {
@@ -321,8 +175,12 @@ fn scoped(ip: IpAddr) -> SocketAddr {
 /// that is `vn1`'s, as SECURITY.md says, and nothing else.
 #[test]
 fn a_node_gets_its_own_things_only() {
-    let room = with_nodes(Wiring::Ports);
-    let (first, second) = (room.node("vn1"), room.node("vn2"));
+    own_things(&with_nodes(Wiring::Ports), ["vn1", "vn2"]);
+    own_things(&with_machines(), ["pc1", "pc2"]);
+}
+
+fn own_things(room: &Room, names: [&'static str; 2]) {
+    let (first, second) = (room.node(names[0]), room.node(names[1]));
     let one = room.station(Some(&first.mac), first.ip);
     let two = room.station(Some(&second.mac), second.ip);
     let server = room.address();
@@ -331,14 +189,14 @@ fn a_node_gets_its_own_things_only() {
     // What is the second one's own: it works for it.
     let theirs: Vec<Vec<u8>> = two.inside(|| {
         let mut client = connect();
-        let handles = second.paths("vn2").iter().map(|p| client.mount(p).unwrap()).collect::<Vec<_>>();
+        let handles = second.paths(names[1]).iter().map(|p| client.mount(p).unwrap()).collect::<Vec<_>>();
         handles.iter().for_each(|h| assert_eq!(client.getattr(h), 0));
         assert!(client.lookup(&handles[0], "secret") == 0, "it is the second image");
         handles
     });
     one.inside(|| {
         let mut client = connect();
-        for path in second.paths("vn2") {
+        for path in second.paths(names[1]) {
             let refused = client.mount(&path);
             assert!(refused.is_err(), "{path} is another node's, and was mounted");
         }
@@ -350,7 +208,7 @@ fn a_node_gets_its_own_things_only() {
             assert_ne!(client.lookup(handle, "secret"), 0, "another node's handle was taken");
             assert_ne!(client.mkdir(handle, "mine"), 0, "another node's handle was taken");
         }
-        for path in first.paths("vn1") {
+        for path in first.paths(names[0]) {
             let own = client.mount(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
             assert_eq!(client.getattr(&own), 0);
             for position in 0..own.len() {
@@ -365,7 +223,7 @@ fn a_node_gets_its_own_things_only() {
             }
         }
         let text = format!("{:?}", client.exports());
-        assert!(!text.contains("vn2") && !text.contains(&second.mac), "{text}");
+        assert!(!text.contains(names[1]) && !text.contains(&second.mac), "{text}");
     });
 }
 

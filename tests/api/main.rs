@@ -5,6 +5,7 @@
 mod bounds;
 mod cable;
 mod default_images;
+mod devices;
 mod disks;
 mod hybrid;
 mod images;
@@ -14,6 +15,7 @@ mod misuse;
 mod nfs_call;
 mod ownership;
 mod registries;
+mod room;
 mod search;
 mod start;
 mod status;

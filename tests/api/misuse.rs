@@ -56,6 +56,17 @@ fn names_that_cannot_be() {
 }
 
 #[test]
+fn settings_of_other_nodes() {
+    let server = TestServer::start_tiny();
+    server.walt(ANN, &["node", "create", "vn1"]).ok();
+    server
+        .walt(ANN, &["node", "config", "vn1", "ram=1G", "boot.secure=true"])
+        .fails(1, "'boot.secure' applies to physical nodes of model pc-x86-64 only, and vn1 is not one");
+    let config = server.walt(ANN, &["node", "config", "vn1"]).ok();
+    assert!(config.contains("\nram=512M\n") && !config.contains("boot.secure"), "{config}");
+}
+
+#[test]
 fn command_lines() {
     let server = TestServer::start();
     for (arguments, says) in [

@@ -33,6 +33,8 @@ fn leave(shell: &mut Terminal) {
 fn from_shell_to_node() {
     let server = TestServer::start_with_images(&[DEFAULT, MINI]);
     server.walt(USER, &["node", "create", "vn1"]).ok();
+    server.walt(USER, &["node", "config", "vn1", "disks=1G,2G"]).ok();
+    server.walt(USER, &["node", "reboot", "--hard", "vn1"]).ok();
     node_shell(&server);
     vlan(&server);
     node_save(&server);
@@ -54,6 +56,13 @@ fn node_shell(server: &TestServer) {
         assert!(ps.contains(process), "{process} is not in {ps}");
     }
     assert_eq!(shell.must("cat /proc/1/comm", SOON), "systemd\n");
+    // Whatever the kernel calls them.
+    for (disk, sectors) in [("sda", 1_953_125), ("sdb", 3_906_250)] {
+        let size = format!(
+            "cat /sys/class/block/$(basename $(readlink /dev/disk/by-id/scsi-0QEMU_QEMU-DISK_{disk}))/size"
+        );
+        assert_eq!(shell.must(&size, SOON), format!("{sectors}\n"), "{disk}");
+    }
     shell.must("touch /root/volatile && echo kept >/persist/kept", SOON);
     // A user's ping, by its capability; and one without, since every group may.
     assert_eq!(shell.must("getcap /bin/ping", SOON), "/bin/ping cap_net_raw=ep\n");

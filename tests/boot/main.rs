@@ -6,6 +6,7 @@ mod copy;
 mod crash;
 mod default;
 mod demo;
+mod firmware;
 mod full;
 mod hybrid;
 mod isolation;
@@ -14,6 +15,9 @@ mod machine;
 mod mini;
 mod nfs;
 mod road;
+mod secure;
+mod stages;
+mod station;
 mod upgrade;
 
 use std::time::Duration;

@@ -1,22 +1,16 @@
 //! The netboot road: firmware, DHCP, iPXE, HTTP. What is booted must not depend on the road.
 
 use super::{BOOT, SOON, USER, booted, on, wait};
+use crate::station::{self, OVMF_CODE, Station, Switch, UPLINK};
 use std::fmt::Write;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use walt_testkit::{Netns, Options, TestServer, images, until};
+use std::process::Command;
+use walt_testkit::{Options, TestServer, images, until};
 
 const MINI: &str = "pc-x86-64-mini";
 /// The image of machines that nobody has given one.
 const DEFAULT: &str = "pc-x86-64-default";
-/// Lines of a machine's console that are shown when a test fails.
-const CONSOLE_LINES: usize = 60;
-/// UEFI firmware: Debian package `ovmf`.
-const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE.fd";
-/// Its variables.
-const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS.fd";
 /// Loader for UEFI: Debian package `ipxe`.
-const UEFI_LOADER: &str = "/usr/lib/ipxe/snponly.efi";
+pub const UEFI_LOADER: &str = "/usr/lib/ipxe/ipxe.efi";
 
 fn set_road(server: &TestServer, road: &str) {
     server.walt(USER, &["node", "config", "vn1", &format!("boot.road={road}")]).ok();
@@ -87,101 +81,6 @@ fn an_image_made_the_stock_way_boots() {
     );
 }
 
-/// A machine that the server did not start, on a cable of its own in the server's bridge. It ends with the test, and
-/// so does its cable.
-struct Station {
-    qemu: Child,
-    mac: String,
-    console: PathBuf,
-}
-
-impl Station {
-    /// Plugs it in and switches it on; `firmware` are the arguments of qemu that choose it. A node whose `maker` is
-    /// QEMU is virtual in its own eyes.
-    fn start(server: &TestServer, number: u8, maker: &str, firmware: &[&str]) -> Self {
-        Self::start_at(server, None, number, maker, firmware)
-    }
-
-    /// The same, plugged into the switch at the other end of the server's cable if one is given.
-    fn start_at(
-        server: &TestServer,
-        switch: Option<&Netns>,
-        number: u8,
-        maker: &str,
-        firmware: &[&str],
-    ) -> Self {
-        let path = |name: &str| server.dir().join(format!("station{number}.{name}"));
-        let script = path("sh");
-        let plug = format!(
-            "#!/bin/sh\nexec ip link set \"$1\" master {} up\n",
-            match switch {
-                Some(_) => SWITCH.to_owned(),
-                None => server.bridge(),
-            }
-        );
-        std::fs::write(&script, plug).unwrap();
-        let executable = Command::new("chmod").arg("755").arg(&script).status().unwrap();
-        assert!(executable.success());
-        let mac = format!("52:54:00:0a:0b:{number:02x}");
-        let tap = format!("{}-{number}", server.bridge());
-        let netdev = format!("tap,id=net0,ifname={tap},script={},downscript=no", script.display());
-        let (console, messages) = (path("console"), std::fs::File::create(path("qemu")).unwrap());
-        // The kernel ends it when this thread ends, however that comes.
-        let mut words = switch.map_or_else(Vec::new, Netns::wrapper);
-        words.push("setpriv".into());
-        let qemu = Command::new(&words[0])
-            .args(&words[1..])
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
-            .args(["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "512M", "-display", "none"])
-            .args([
-                "-smbios",
-                &format!("type=1,manufacturer={maker},product=Standard PC (i440FX + PIIX,, 1996)"),
-            ])
-            .args(["-netdev", &netdev, "-boot", "reboot-timeout=5000", "-serial"])
-            .arg(format!("file:{}", console.display()))
-            .args(firmware)
-            .args(["-device", &format!("{},netdev=net0,mac={mac},bootindex=1", card(firmware))])
-            .stdin(Stdio::null())
-            .stdout(messages.try_clone().unwrap())
-            .stderr(messages)
-            .spawn()
-            .expect("qemu can be started");
-        Self { qemu, mac, console }
-    }
-
-    /// Waits until the server knows it, and it has booted; its name.
-    fn booted(&self, server: &TestServer) -> String {
-        let node = until("the machine to become a node", BOOT, || {
-            let list = server.api(None).get("/api/v1/nodes").json();
-            list["nodes"].as_array().unwrap().iter().find(|n| n["mac"] == self.mac.as_str()).cloned()
-        });
-        let name = node["name"].as_str().unwrap().to_owned();
-        assert_eq!((&node["virtual"], node["model"].as_str()), (&false.into(), Some("pc-x86-64")), "{node}");
-        wait(server, &name);
-        name
-    }
-}
-
-/// A card that many PCs have, with a ROM for BIOS; for UEFI one that the firmware itself can drive, so that its own PXE
-/// is seen.
-fn card(firmware: &[&str]) -> &'static str {
-    if firmware.contains(&"q35") { "virtio-net-pci,romfile=" } else { "e1000" }
-}
-
-impl Drop for Station {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-        if std::thread::panicking() {
-            let text =
-                String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned();
-            let lines: Vec<&str> = text.lines().collect();
-            eprintln!("--- console of {}", self.mac);
-            lines[lines.len().saturating_sub(CONSOLE_LINES)..].iter().for_each(|line| eprintln!("{line}"));
-        }
-    }
-}
-
 /// Adds hooks to the small image. Each keeps what it was started with; that for reboots does what it is told.
 const HOOKS: &str = r#"
 set -e
@@ -213,10 +112,9 @@ fn login(arguments: &str) -> String {
     )
 }
 
-/// A server with a cable, whose default image for PCs is the small one, with [`HOOKS`].
-fn server_with_default(raw_device: &str) -> TestServer {
+/// A server whose default image for PCs is the small one, with [`HOOKS`].
+pub fn server_with_default(options: Options) -> TestServer {
     let mini = images::built(MINI);
-    let options = Options { raw_device: Some(raw_device.into()), ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     let image = server.dir().join("image");
     std::fs::create_dir(&image).unwrap();
@@ -264,45 +162,6 @@ fn hooks(server: &TestServer, name: &str) {
     assert_eq!(on(server, name, "cat /run/hook-walt-network-reboot"), login(""));
 }
 
-/// A bridge in a namespace of its own, and a cable from it to an interface of this machine.
-struct Switch {
-    netns: Netns,
-    cable: String,
-}
-
-/// The switch's bridge, and its end of the cable.
-const SWITCH: &str = "switch";
-const UPLINK: &str = "uplink";
-
-impl Switch {
-    fn new() -> Self {
-        let netns = Netns::new();
-        netns.run(&["ip", "link", "add", SWITCH, "type", "bridge", "forward_delay", "0"]);
-        netns.run(&["ip", "link", "set", SWITCH, "up"]);
-        let switch = Self { netns, cable: format!("wc{}", std::process::id()) };
-        switch.connect();
-        switch
-    }
-
-    /// Plugs in the adapter with the cable.
-    fn connect(&self) {
-        let name = self.netns.path();
-        let name = name.file_name().unwrap().to_str().unwrap();
-        let made = Command::new("ip")
-            .args(["link", "add", &self.cable, "type", "veth", "peer", "name", UPLINK, "netns", name])
-            .status()
-            .unwrap();
-        assert!(made.success());
-        self.netns.run(&["ip", "link", "set", UPLINK, "master", SWITCH, "up"]);
-    }
-
-    /// Pulls out the adapter.
-    fn disconnect(&self) {
-        let gone = Command::new("ip").args(["link", "delete", &self.cable]).status().unwrap();
-        assert!(gone.success());
-    }
-}
-
 /// What a node does without pause: reads of its image and of `/persist`, and writes that must reach the server.
 const LOAD: &str = r#"
     rm -f /tmp/stop /tmp/load /tmp/turns
@@ -344,10 +203,10 @@ fn pulled_cable(server: &TestServer, switch: &Switch, name: &str) {
 #[test]
 fn a_machine_that_is_plugged_in_becomes_a_node() {
     let switch = Switch::new();
-    let server = server_with_default(&switch.cable);
-    let firmware = ["-machine", "pc,graphics=off"];
-    let station = Station::start_at(&server, Some(&switch.netns), 1, "ACME", &firmware);
-    let name = station.booted(&server);
+    let server =
+        server_with_default(Options { raw_device: Some(switch.cable.clone()), ..Options::default() });
+    let station = Station::with_bios(&server, Some(&switch), 1, "ACME");
+    let name = station.booted(&server, station::PC);
     let line = on(&server, &name, "cat /proc/cmdline");
     assert!(line.contains(&format!("/var/lib/walt/nodes/{}/fs", station.mac)), "{line}");
     assert!(line.contains(&format!(":{name}::off BOOTIF=01-{}", station.mac.replace(':', "-"))), "{line}");
@@ -365,24 +224,30 @@ fn a_machine_that_is_plugged_in_becomes_a_node() {
     let told = "the node reboots by force: /bin/walt-network-reboot failed (status 5)";
     let status = server.server_command(&["status"]).output().unwrap();
     assert!(String::from_utf8_lossy(&status.stdout).contains(told), "{status:?}");
+    forgotten_and_restored(&server, &station, &name);
+}
+
+/// A node that is forgotten while it runs reboots, as a new one; restored, it reboots as the one that it was.
+fn forgotten_and_restored(server: &TestServer, station: &Station, name: &str) {
+    on(server, name, "echo kept >/persist/kept && sync");
+    server.walt(USER, &["node", "rename", name, "apu1"]).ok();
+    server.walt(USER, &["node", "forget", "-y", "apu1"]).ok();
+    let new = station.booted(server);
+    assert_eq!((new.as_str(), on(server, &new, "ls /persist").as_str()), (name, ""));
+    server.walt(USER, &["device", "restore", "-y", "apu1"]).ok();
+    assert_ne!(booted(server, "apu1"), "yes", "the node has still to boot");
+    wait(server, "apu1");
+    assert_eq!(on(server, "apu1", "uname -n; cat /persist/kept"), "apu1\nkept\n");
 }
 
 #[test]
 fn a_machine_with_uefi_becomes_a_node() {
-    for (file, package) in [(OVMF_CODE, "ovmf"), (UEFI_LOADER, "ipxe")] {
-        if !std::path::Path::new(file).exists() {
-            eprintln!("skipped: {file} is not there (Debian package {package})");
-            return;
-        }
+    if !station::has(&[(OVMF_CODE, "ovmf"), (UEFI_LOADER, "ipxe")]) {
+        return;
     }
     // The whole Debian: firmware, loader, kernel, systemd.
     let server = TestServer::start_with_images(&[DEFAULT]);
-    let variables = server.dir().join("ovmf-variables");
-    std::fs::copy(OVMF_VARS, &variables).unwrap();
-    let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}");
-    let variables = format!("if=pflash,format=raw,unit=1,file={}", variables.display());
-    let firmware = ["-machine", "q35", "-drive", &code, "-drive", &variables];
-    let station = Station::start(&server, 2, "QEMU", &firmware);
-    let name = station.booted(&server);
+    let station = Station::with_uefi(&server, 2, &[]);
+    let name = station.booted(&server, station::PC);
     assert_eq!(on(&server, &name, "ls -d /sys/firmware/efi"), "/sys/firmware/efi\n");
 }

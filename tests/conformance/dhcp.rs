@@ -4,7 +4,7 @@ use crate::leases::{register, udhcpc};
 use crate::ok;
 use serde_json::Value;
 use std::process::Command;
-use walt_testkit::{Newcomer, TestServer, User, until};
+use walt_testkit::{Newcomer, Options, TestServer, User, until};
 
 fn nodes(server: &TestServer) -> Vec<Value> {
     let text = server.walt(User::RootFor("ann"), &["node", "show", "--all", "--json"]).ok();
@@ -75,7 +75,8 @@ fn a_machine_that_says_so_becomes_a_physical_node() {
 
 #[test]
 fn a_model_without_image_is_told_to_the_admin() {
-    let server = TestServer::start_tiny();
+    let options = Options { config: "registries: []\n".into(), ..Options::default() };
+    let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     let station = Newcomer::plug(&server, 1);
     let told = udhcpc(&station, &["-V", "walt.node.rpi-4-b"]);
     assert_eq!(told.get("hostname"), "");
@@ -83,7 +84,18 @@ fn a_model_without_image_is_told_to_the_admin() {
     let log = until("the server to name the image", std::time::Duration::from_secs(30), || {
         Some(server.log()).filter(|log| log.contains("rpi-4-b"))
     });
-    assert!(log.contains("waltplatform/rpi-4-b-default") && log.contains("default-image build"), "{log}");
+    assert!(log.contains("Device unknown-574c01 is a walt node of type 'rpi-4-b'."), "{log}");
+    let log = until("the server to say what to do", std::time::Duration::from_secs(30), || {
+        Some(server.log()).filter(|log| log.contains("is not a node yet"))
+    });
+    // It is the recipe of 64-bit boards that makes it.
+    for part in
+        ["waltplatform/rpi-4-b-default", "default-image build rpi64-default", "no registry is configured"]
+    {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    let shown = server.walt(User::RootFor("ann"), &["device", "show"]);
+    assert!(shown.err.contains("says that it is a node of model 'rpi-4-b'"), "{shown:?}");
 }
 
 /// An address from elsewhere is refused, so that the client does not go on with it.

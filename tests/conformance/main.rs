@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod devices;
 mod dhcp;
 mod dns;
+mod firmware;
 mod leases;
 mod router;
 mod servers;

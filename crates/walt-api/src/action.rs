@@ -1,8 +1,9 @@
-//! Actions on nodes, on images, on sessions, and on the server itself.
+//! Actions on nodes, on devices, on images, on sessions, and on the server itself.
 
 use crate::RegistryCredentials;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
+use walt_types::Mac;
 
 /// Actions on nodes. `nodes` is a set: names and keywords separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,11 @@ pub enum NodeAction {
     },
     /// Stops and removes a virtual node.
     Remove {
+        /// The node.
+        name: String,
+    },
+    /// Removes a physical node; what belongs to it goes to the trash.
+    Forget {
         /// The node.
         name: String,
     },
@@ -78,6 +84,40 @@ pub enum NodeAction {
     Config {
         /// Set of nodes.
         nodes: String,
+        /// Settings to change.
+        #[serde(default)]
+        settings: Vec<String>,
+    },
+}
+
+/// Actions on devices of any type. `devices` is a set: names and keywords separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum DeviceAction {
+    /// Gives a device another name.
+    Rename {
+        /// Current name.
+        name: String,
+        /// New name.
+        new_name: String,
+    },
+    /// Removes a device from the record; what belongs to a physical node goes to the trash. An unknown name is a note.
+    Forget {
+        /// The device.
+        name: String,
+        /// Do not ask.
+        #[serde(default)]
+        force: bool,
+    },
+    /// Makes a forgotten physical node a node again, with its settings and `/persist`.
+    Restore {
+        /// Its name when it was forgotten.
+        name: String,
+    },
+    /// Reads (empty `settings`) or changes settings, `key=value` each.
+    Config {
+        /// Set of devices.
+        devices: String,
         /// Settings to change.
         #[serde(default)]
         settings: Vec<String>,
@@ -229,6 +269,22 @@ pub enum AdminAction {
         name: String,
         /// Directory on the server that holds `rootfs.tar` and `config.json`.
         dir: String,
+    },
+    /// Registers a device as if it had just got this address by DHCP.
+    DhcpCommit {
+        /// Vendor class (option 60).
+        vendor_class: String,
+        /// User class (option 77).
+        user_class: String,
+        /// The address.
+        ip: Ipv4Addr,
+        /// The device.
+        mac: Mac,
+        /// Host name (option 12); empty if it has none.
+        host_name: String,
+        /// Make `host_name` the name of the device as it is.
+        #[serde(default)]
+        force_name: bool,
     },
     /// Stops nodes and sessions, removes bridge and rules, and ends the server.
     Down,

@@ -3,7 +3,7 @@
 //! HTTP/1.1 with JSON over `<run-dir>/walt.sock`. The user is the account of the peer
 //! (`SO_PEERCRED`, unix(7)); root may act for another user with the header [`HEADER_USER`].
 //!
-//! * **Lists** are plain `GET`s with one JSON answer ([`NodeList`], [`ImageList`]).
+//! * **Lists** are plain `GET`s with one JSON answer ([`NodeList`], [`DeviceList`], [`ImageList`]).
 //! * **Actions** are `POST`s. The answer to a refused action is a 4xx status and an [`ApiError`]. If an action would disturb
 //!   others, the answer is `409` and an [`ApiError`] with a [`Confirmation`]: the client asks its user and repeats the request
 //!   with the token in [`HEADER_CONFIRM`]. If the state has changed since, the token is refused by another 409. If the action
@@ -14,6 +14,7 @@
 
 pub mod action;
 pub mod build;
+pub mod device;
 pub mod event;
 pub mod registries;
 pub mod status;
@@ -22,7 +23,8 @@ pub mod term;
 pub mod transfer;
 pub mod versions;
 
-pub use action::{AdminAction, ImageAction, NodeAction, SessionAction};
+pub use action::{AdminAction, DeviceAction, ImageAction, NodeAction, SessionAction};
+pub use device::{Device, DeviceList, TrashedNode};
 pub use event::{ApiError, Confirmation, ErrorCode, Event};
 pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 pub use status::{
@@ -51,6 +53,8 @@ pub mod route {
     pub const INFO: &str = "/api/v1/info";
     /// `GET`: [`super::NodeList`].
     pub const NODES: &str = "/api/v1/nodes";
+    /// `GET`: [`super::DeviceList`].
+    pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
     pub const IMAGES: &str = "/api/v1/images";
     /// `GET`: [`super::RegistryList`].
@@ -59,6 +63,8 @@ pub mod route {
     pub const REGISTRY_TOKEN: &str = "/api/v1/registry-token";
     /// `POST` an [`super::NodeAction`]: a stream of events.
     pub const NODE_ACTIONS: &str = "/api/v1/actions/node";
+    /// `POST` a [`super::DeviceAction`]: a stream of events.
+    pub const DEVICE_ACTIONS: &str = "/api/v1/actions/device";
     /// `POST` an [`super::ImageAction`]: a stream of events.
     pub const IMAGE_ACTIONS: &str = "/api/v1/actions/image";
     /// `GET`, query `image=NAME`: [`super::versions::ImageHistory`] of an image of the caller.
@@ -140,6 +146,9 @@ pub struct Node {
     pub boot_seconds: Option<f64>,
     /// Last console line of a node whose boot failed.
     pub last_console_line: Option<String>,
+    /// The model that it claims to be, if that is another one than `model`: its board was swapped.
+    #[serde(default)]
+    pub claimed_model: Option<String>,
 }
 
 impl Candidate for Node {

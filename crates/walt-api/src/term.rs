@@ -72,6 +72,8 @@ pub enum NodeTerminal {
     Console,
     /// `ping` from the server.
     Ping,
+    /// The same, of a device of any type.
+    PingDevice,
 }
 
 /// Text messages of the client.

@@ -1,6 +1,6 @@
 //! Actions: requests to the server that change something.
 
-use walt_api::{ImageAction, NodeAction, SessionAction};
+use walt_api::{DeviceAction, ImageAction, NodeAction, SessionAction};
 use walt_client::{Client, Reply};
 
 /// An action of any kind.
@@ -8,6 +8,8 @@ use walt_client::{Client, Reply};
 pub enum Action {
     /// On nodes.
     Node(NodeAction),
+    /// On devices.
+    Device(DeviceAction),
     /// On images.
     Image(ImageAction),
     /// On an image shell's session.
@@ -19,6 +21,7 @@ impl Action {
     pub async fn send(&self, client: &mut Client, token: Option<&str>) -> walt_client::Result<Reply> {
         match self {
             Self::Node(action) => client.node_action(action, token).await,
+            Self::Device(action) => client.device_action(action, token).await,
             Self::Image(action) => client.image_action(action, token).await,
             Self::Session(action) => client.session_action(action, token).await,
         }
@@ -28,6 +31,12 @@ impl Action {
 impl From<NodeAction> for Action {
     fn from(action: NodeAction) -> Self {
         Self::Node(action)
+    }
+}
+
+impl From<DeviceAction> for Action {
+    fn from(action: DeviceAction) -> Self {
+        Self::Device(action)
     }
 }
 

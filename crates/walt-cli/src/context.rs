@@ -34,7 +34,7 @@ impl Context {
     /// Carries out an action and prints what it says; `yes` confirms without asking.
     pub async fn action(&mut self, action: impl Into<Action>, yes: bool) -> Result<(), Failure> {
         let action = action.into();
-        let subject = "the nodes or images concerned";
+        let subject = "the nodes, devices or images concerned";
         let events = confirmed(self, yes, subject, async |context, token| {
             context.attempt(&action, token.as_deref()).await
         })

@@ -17,8 +17,9 @@ use walt_api::term::{OpenImageShell, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
-    AdminAction, Confirmation, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER, ImageAction, ImageList, Info,
-    NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction, Status, StoreLook, route,
+    AdminAction, Confirmation, DeviceAction, DeviceList, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER,
+    ImageAction, ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction,
+    Status, StoreLook, route,
 };
 
 /// Largest event, in bytes.
@@ -93,6 +94,14 @@ impl Client {
         self.get(route::NODES).await
     }
 
+    /// All devices, sorted by type and name, and the trash.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn devices(&mut self) -> Result<DeviceList> {
+        self.get(route::DEVICES).await
+    }
+
     /// All images of all users. `mine` makes the first images of a new user who has none.
     ///
     /// # Errors
@@ -160,6 +169,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn node_action(&mut self, action: &NodeAction, token: Option<&str>) -> Result<Reply> {
         self.action(route::NODE_ACTIONS, action, token).await
+    }
+
+    /// Carries out an action on devices; see [`Client::node_action`].
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn device_action(&mut self, action: &DeviceAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::DEVICE_ACTIONS, action, token).await
     }
 
     /// Carries out an action on images; see [`Client::node_action`].

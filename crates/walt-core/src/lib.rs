@@ -7,12 +7,14 @@
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
-//! | [`registration`] | the name of a machine that registers itself |
+//! | [`registration`] | type and name of a machine that shows up by DHCP |
+//! | [`image_search`] | when the missing image of a model is looked for |
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
 pub mod confirm;
 pub mod firewall;
+pub mod image_search;
 pub mod life;
 pub mod ownership;
 pub mod registration;

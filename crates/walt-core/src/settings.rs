@@ -1,5 +1,6 @@
 //! Settings of nodes: keys, grammars, defaults. One row per setting.
 
+use crate::NodeFacts;
 use crate::life::BootMode;
 use std::collections::BTreeMap;
 use walt_types::Disks;
@@ -17,6 +18,10 @@ pub struct Setting {
     check: fn(&str) -> bool,
 }
 
+/// Key of whether a PC boots by Secure Boot.
+pub const BOOT_SECURE: &str = "boot.secure";
+/// Models whose nodes have [`BOOT_SECURE`].
+const SECURE_MODELS: [&str; 1] = ["pc-x86-64"];
 /// Key of the disks of a virtual node.
 pub const DISKS: &str = "disks";
 /// Key of the setting that says where a node has its root file system.
@@ -43,6 +48,13 @@ pub const SETTINGS: &[Setting] = &[
         physical: false,
         grammar: "'direct' or 'pxe'",
         check: |v| v == "direct" || v == "pxe",
+    },
+    Setting {
+        key: BOOT_SECURE,
+        default: "false",
+        physical: true,
+        grammar: "'true' or 'false'",
+        check: |v| v == "true" || v == "false",
     },
     Setting {
         key: "boot.timeout",
@@ -109,6 +121,16 @@ pub enum SettingError {
         /// The node.
         node: String,
     },
+    /// A key for physical nodes, of models that this one is not.
+    #[error("'{key}' applies to physical nodes of model {model} only, and {node} is not one")]
+    NotSecurable {
+        /// The key.
+        key: &'static str,
+        /// The model.
+        model: &'static str,
+        /// The node.
+        node: String,
+    },
     /// A value outside the grammar.
     #[error("'{value}' is not a value of '{key}': it must be {grammar}")]
     Value {
@@ -148,11 +170,32 @@ pub fn parse(text: &str) -> Result<(&'static Setting, &str), SettingError> {
     Ok((setting, value))
 }
 
+/// Checks that a node can have a setting.
+///
+/// # Errors
+/// It cannot; the error says which nodes can.
+pub fn applies(setting: &Setting, node: &NodeFacts) -> Result<(), SettingError> {
+    let name = node.name.to_string();
+    if setting.key == BOOT_SECURE && (node.is_virtual || !SECURE_MODELS.contains(&node.model.as_str())) {
+        let [model] = SECURE_MODELS;
+        return Err(SettingError::NotSecurable { key: BOOT_SECURE, model, node: name });
+    }
+    if !setting.physical && !node.is_virtual {
+        return Err(SettingError::NotApplicable { key: setting.key.to_owned(), node: name });
+    }
+    Ok(())
+}
+
+/// Whether a node's firmware runs signed programs only, by its settings that were changed.
+pub fn is_secure(stored: &BTreeMap<String, String>) -> bool {
+    stored.get(BOOT_SECURE).is_some_and(|value| value == "true")
+}
+
 /// All settings of a node with their values, defaults included.
 pub fn effective(stored: &BTreeMap<String, String>, is_virtual: bool) -> BTreeMap<&'static str, String> {
     SETTINGS
         .iter()
-        .filter(|s| s.physical || is_virtual)
+        .filter(|s| if is_virtual { s.key != BOOT_SECURE } else { s.physical })
         .map(|s| (s.key, stored.get(s.key).cloned().unwrap_or_else(|| s.default.to_owned())))
         .collect()
 }
@@ -174,7 +217,36 @@ mod tests {
             "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
         );
         // A key of an older version is not shown, and a physical node has no memory to choose.
-        assert_eq!(shown(false), "boot.mode=auto boot.timeout=180 mount.persist=true");
+        assert_eq!(shown(false), "boot.mode=auto boot.secure=false boot.timeout=180 mount.persist=true");
+    }
+
+    #[test]
+    fn which_nodes_have_a_setting() {
+        let node = |model: &str, is_virtual| NodeFacts {
+            name: "n1".parse().unwrap(),
+            model: model.parse().unwrap(),
+            image: "alice/x".parse().unwrap(),
+            is_virtual,
+        };
+        let can =
+            |text: &str, node: &NodeFacts| applies(parse(text).unwrap().0, node).map_err(|e| e.to_string());
+        let (machine, machine_of_board, vm) =
+            (node("pc-x86-64", false), node("rpi-4-b", false), node("pc-x86-64", true));
+        for all in [&machine, &machine_of_board, &vm] {
+            assert_eq!(can("boot.timeout=60", all), Ok(()));
+        }
+        assert_eq!(can("ram=1G", &vm), Ok(()));
+        assert_eq!(
+            can("ram=1G", &machine),
+            Err("'ram' applies to virtual nodes only, and n1 is a physical one".into())
+        );
+        assert_eq!(can("boot.secure=true", &machine), Ok(()));
+        for other in [&machine_of_board, &vm] {
+            let why = "'boot.secure' applies to physical nodes of model pc-x86-64 only, and n1 is not one";
+            assert_eq!(can("boot.secure=true", other), Err(why.into()));
+        }
+        let stored = |value: &str| BTreeMap::from([("boot.secure".to_owned(), value.to_owned())]);
+        assert!(is_secure(&stored("true")) && !is_secure(&stored("false")) && !is_secure(&BTreeMap::new()));
     }
 
     #[test]
@@ -186,6 +258,7 @@ mod tests {
             "mount.persist=false",
             "boot.timeout=none",
             "boot.road=pxe",
+            "boot.secure=true",
             "boot.mode=auto",
             "boot.mode=network",
             "disks=8G,1T[template=ext4]",
@@ -204,6 +277,7 @@ mod tests {
             "boot.road=PXE",
             "boot.mode=hybrid",
             "disks=8M",
+            "boot.secure=yes",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
@@ -219,7 +293,7 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.mode, boot.road, boot.timeout, cpu.cores, disks, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
         );
         let why = parse("disks=0G").err().expect("not a value").to_string();
         assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");

@@ -2,7 +2,13 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use walt_api::AdminAction;
 use walt_server::{
     actions::{admin, build, check_store, status},
     base::{config::Config, failure},
@@ -12,7 +18,10 @@ use walt_server::{
         sessions,
     },
 };
+use walt_types::Mac;
 
+/// Another name of this program.
+const DHCP_EVENT: &str = "walt-dhcp-event";
 /// Widths of columns: names of recipes, and of CPUs.
 const NAME_WIDTH: usize = 17;
 const CPU_WIDTH: usize = 5;
@@ -56,6 +65,9 @@ enum Command {
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
+    /// Register a device as an event of a DHCP server would (also: this program by the name walt-dhcp-event)
+    #[command(subcommand, hide = true)]
+    DhcpEvent(DhcpEvent),
     /// Hold one session of an image shell (started by the server)
     #[command(hide = true)]
     Hold { session: PathBuf },
@@ -80,8 +92,45 @@ enum DefaultImage {
     Make { name: String, dir: PathBuf },
 }
 
+/// Arguments as tools of existing installations give them, by position.
+#[derive(Subcommand)]
+enum DhcpEvent {
+    /// A device got an address
+    Commit {
+        /// Make NAME the device's name, as it is
+        #[arg(long)]
+        force_name: bool,
+        /// Vendor class
+        vci: String,
+        /// User class
+        uci: String,
+        /// Address
+        ip: Ipv4Addr,
+        /// Ethernet address
+        mac: Mac,
+        /// Host name; may be empty
+        name: String,
+        /// Whether the caller knows the device: 0 or 1; the server finds out by itself
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=1))]
+        known: u8,
+        /// Type that the caller knows; the server finds out by itself
+        r#type: String,
+    },
+}
+
+/// The command line; called as walt-dhcp-event, this program has that subcommand only.
+fn arguments() -> Arguments {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = words.first().map(Path::new).and_then(Path::file_name);
+    if name.is_some_and(|name| name == DHCP_EVENT) {
+        let rest = words.into_iter().skip(1);
+        return Arguments::parse_from(["walt-server".into(), "dhcp-event".into()].into_iter().chain(rest));
+    }
+    Arguments::parse_from(words)
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = arguments();
     if let Command::Hold { session } = &arguments.command {
         // Before any thread exists, since the holder changes its mount namespace.
         return ExitCode::from(u8::try_from(sessions::hold(session)).unwrap_or(1));
@@ -118,6 +167,17 @@ fn change(command: Command, config: Config) -> Result<()> {
         Command::Down => admin::down(config),
         Command::CheckConfig => admin::check_config(&config),
         Command::DefaultImage(DefaultImage::Build { name }) => admin::build_default_image(config, &name),
+        Command::DhcpEvent(DhcpEvent::Commit { force_name, vci, uci, ip, mac, name, .. }) => {
+            let action = AdminAction::DhcpCommit {
+                vendor_class: vci,
+                user_class: uci,
+                ip,
+                mac,
+                host_name: name,
+                force_name,
+            };
+            admin::dhcp_commit(&config, &action)
+        }
         Command::DefaultImage(DefaultImage::List) => {
             for name in default_image::names() {
                 let recipe = default_image::recipe_config(&name)?;

@@ -16,7 +16,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use socket2::Type;
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{io::IsTerminal, net::TcpListener, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
@@ -38,7 +38,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 pub fn run(config: Config) -> Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WALT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let said = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let colours = std::io::stderr().is_terminal();
+    let said =
+        tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);
     tracing_subscriber::registry().with(said).with(recent_log::Layer.with_filter(LevelFilter::WARN)).init();
     let lock = StateLock::take(&config.state_dir)?;
     let _set_once = crate::edge::api::answer::STATE_DIR.set(config.state_dir.clone());
@@ -83,6 +85,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = listen(app.config(), link::PORT, "the node link")?;
     actions::session_save::recover(&app).await.context("recovery of sessions")?;
     actions::build::sweep(&app).await;
+    blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);

@@ -6,6 +6,7 @@
 //! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
 //! image names and tags 1 to 128 (OCI distribution specification).
 
+mod device;
 mod digest;
 mod disks;
 mod image_ref;
@@ -14,6 +15,7 @@ mod names;
 pub mod node_set;
 pub mod patterns;
 
+pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};

@@ -47,6 +47,11 @@ fn check_node_name(s: &str) -> Result<(), ParseError> {
 
 crate::string_type!(NodeName, check_node_name);
 
+impl NodeName {
+    /// Longest name, in bytes.
+    pub const MAX: usize = NODE_NAME_MAX;
+}
+
 /// A user: an operating-system account of the server whose name fits the grammar of references.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UserName(String);

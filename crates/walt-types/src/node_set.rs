@@ -1,16 +1,17 @@
-//! Sets of nodes as users write them: names and keywords separated by commas. Server and client
+//! Sets of nodes and of devices as users write them: names and keywords separated by commas. Server and client
 //! share this parser.
 //!
 //! ```text
 //! set     = [ item ] *( "," [ item ] )
 //! item    = "my-nodes" / "free-nodes" / "all-nodes" / name of a node
+//! in sets of devices also: "server" / "all-switches" / "all-devices" / name of a device
 //! ```
 //!
 //! * Names and keywords are case-insensitive: the names of two nodes cannot differ in case only.
 //! * Empty items are skipped: `vn1,` is the same as `vn1`. (Completion proposes items with a comma after them.)
 //! * Duplicates are merged. Members are sorted by name.
 
-use crate::{PLATFORM_USER, UserName};
+use crate::{DeviceType, PLATFORM_USER, UserName};
 
 /// Longest set text that is read, in bytes.
 const SET_TEXT_MAX: usize = 16 << 10;
@@ -21,12 +22,24 @@ enum Item<'a> {
     Mine,
     Free,
     All,
+    Server,
+    Switches,
+    Devices,
     Named(&'a str),
 }
 
-/// The keywords, in lower case.
-const KEYWORDS: [(&str, Item<'static>); 3] =
-    [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
+/// A keyword, in lower case, and what it means.
+type Keyword = (&'static str, Item<'static>);
+
+/// The keywords of sets of nodes.
+const NODES: [Keyword; 3] = [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
+/// The keywords that sets of devices have in addition.
+const DEVICES: [Keyword; 4] = [
+    ("server", Item::Server),
+    ("walt-server", Item::Server),
+    ("all-switches", Item::Switches),
+    ("all-devices", Item::Devices),
+];
 
 /// A node that may be a member of a set.
 pub trait Candidate {
@@ -34,6 +47,12 @@ pub trait Candidate {
     fn name(&self) -> &str;
     /// The user part of its image's reference.
     fn owner(&self) -> &str;
+}
+
+/// A device that may be a member of a set. [`Candidate::owner`] counts for nodes only.
+pub trait Device: Candidate {
+    /// Its type.
+    fn device_type(&self) -> DeviceType;
 }
 
 /// Why a set cannot be resolved.
@@ -60,16 +79,50 @@ impl SetError {
     }
 }
 
-fn items(text: &str) -> impl Iterator<Item = Item<'_>> {
+fn items<'a>(text: &'a str, keywords: &[Keyword]) -> impl Iterator<Item = Item<'a>> {
     text.split(',').filter(|item| !item.is_empty()).map(|item| {
-        let keyword = KEYWORDS.iter().find(|(word, _)| item.eq_ignore_ascii_case(word));
+        let keyword = keywords.iter().find(|(word, _)| item.eq_ignore_ascii_case(word));
         keyword.map_or(Item::Named(item), |(_, meaning)| *meaning)
     })
 }
 
 /// Whether the text can mean anything but a single node of this name.
 pub fn is_set(text: &str) -> bool {
-    text.contains(',') || items(text).any(|item| !matches!(item, Item::Named(_)))
+    text.contains(',') || items(text, &NODES).any(|item| !matches!(item, Item::Named(_)))
+}
+
+/// Indexes of the candidates that `belongs` says an item means, sorted by name, without duplicates.
+fn members<C: Candidate>(
+    text: &str,
+    keywords: &[Keyword],
+    candidates: &[C],
+    belongs: impl Fn(&C, Item<'_>) -> bool,
+) -> Result<Vec<usize>, SetError> {
+    if text.len() > SET_TEXT_MAX {
+        return Err(SetError::TooLong);
+    }
+    let mut members = Vec::new();
+    for item in items(text, keywords) {
+        let before = members.len();
+        members.extend((0..candidates.len()).filter(|&i| belongs(&candidates[i], item)));
+        if let Item::Named(name) = item
+            && members.len() == before
+        {
+            return Err(SetError::Unknown(name.to_owned()));
+        }
+    }
+    members.sort_by_cached_key(|&i| candidates[i].name().to_ascii_lowercase());
+    members.dedup();
+    if members.is_empty() { Err(SetError::Empty) } else { Ok(members) }
+}
+
+fn is_node_of(node: &impl Candidate, item: Item<'_>, caller: &UserName) -> bool {
+    match item {
+        Item::All => true,
+        Item::Mine => node.owner() == caller.as_str(),
+        Item::Free => node.owner() == PLATFORM_USER,
+        _ => false,
+    }
 }
 
 /// Indexes into `nodes` of the members of the set, sorted by name, without duplicates.
@@ -77,28 +130,29 @@ pub fn is_set(text: &str) -> bool {
 /// # Errors
 /// [`SetError`], never [`SetError::NotOne`].
 pub fn resolve<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Result<Vec<usize>, SetError> {
-    if text.len() > SET_TEXT_MAX {
-        return Err(SetError::TooLong);
-    }
-    let mut members = Vec::new();
-    for item in items(text) {
-        let belongs = |node: &N| match item {
-            Item::All => true,
-            Item::Mine => node.owner() == caller.as_str(),
-            Item::Free => node.owner() == PLATFORM_USER,
-            Item::Named(name) => node.name().eq_ignore_ascii_case(name),
-        };
-        let before = members.len();
-        members.extend((0..nodes.len()).filter(|&i| belongs(&nodes[i])));
-        if let Item::Named(name) = item
-            && members.len() == before
-        {
-            return Err(SetError::Unknown(name.to_owned()));
-        }
-    }
-    members.sort_by_cached_key(|&i| nodes[i].name().to_ascii_lowercase());
-    members.dedup();
-    if members.is_empty() { Err(SetError::Empty) } else { Ok(members) }
+    members(text, &NODES, nodes, |node, item| match item {
+        Item::Named(name) => node.name().eq_ignore_ascii_case(name),
+        other => is_node_of(node, other, caller),
+    })
+}
+
+/// Indexes into `devices` of the members of a set of devices, sorted by name, without duplicates.
+///
+/// # Errors
+/// [`SetError`], never [`SetError::NotOne`].
+pub fn resolve_devices<D: Device>(
+    text: &str,
+    devices: &[D],
+    caller: &UserName,
+) -> Result<Vec<usize>, SetError> {
+    let keywords = [NODES.as_slice(), DEVICES.as_slice()].concat();
+    members(text, &keywords, devices, |device, item| match item {
+        Item::Named(name) => device.name().eq_ignore_ascii_case(name),
+        Item::Devices => true,
+        Item::Server => device.device_type() == DeviceType::Server,
+        Item::Switches => device.device_type() == DeviceType::Switch,
+        other => device.device_type() == DeviceType::Node && is_node_of(device, other, caller),
+    })
 }
 
 /// The member of a set that must have exactly one.
@@ -128,7 +182,7 @@ mod tests {
         }
     }
 
-    const NODES: [Node; 4] =
+    const FOUR: [Node; 4] =
         [Node("va1", "alice"), Node("vb1", "bob"), Node("Va3", PLATFORM_USER), Node("va2", "alice")];
 
     fn user(name: &str) -> UserName {
@@ -136,8 +190,8 @@ mod tests {
     }
 
     fn names(text: &str) -> Result<String, SetError> {
-        let members = resolve(text, &NODES, &user("alice"))?;
-        Ok(members.iter().map(|&i| NODES[i].0).collect::<Vec<_>>().join(" "))
+        let members = resolve(text, &FOUR, &user("alice"))?;
+        Ok(members.iter().map(|&i| FOUR[i].0).collect::<Vec<_>>().join(" "))
     }
 
     #[test]
@@ -151,6 +205,59 @@ mod tests {
         ] {
             assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    /// Name, owner and type.
+    struct Thing(&'static str, &'static str, DeviceType);
+
+    impl Candidate for Thing {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn owner(&self) -> &str {
+            self.1
+        }
+    }
+
+    impl Device for Thing {
+        fn device_type(&self) -> DeviceType {
+            self.2
+        }
+    }
+
+    #[test]
+    fn sets_of_devices() {
+        use DeviceType as T;
+        // The names of owners of what is not a node must not count.
+        let devices = [
+            Thing("walt-server", PLATFORM_USER, T::Server),
+            Thing("vn1", "alice", T::Node),
+            Thing("vn2", PLATFORM_USER, T::Node),
+            Thing("sw1", "alice", T::Switch),
+            Thing("unknown-1", PLATFORM_USER, T::Unknown),
+        ];
+        let names = |text: &str| {
+            let members = resolve_devices(text, &devices, &user("alice"))?;
+            Ok(members.iter().map(|&i| devices[i].0).collect::<Vec<_>>().join(" "))
+        };
+        for (text, expected) in [
+            ("all-devices", "sw1 unknown-1 vn1 vn2 walt-server"),
+            ("server", "walt-server"),
+            ("Walt-Server,SERVER", "walt-server"),
+            ("all-switches,unknown-1", "sw1 unknown-1"),
+            ("all-nodes", "vn1 vn2"),
+            ("my-nodes", "vn1"),
+            ("free-nodes,SW1", "sw1 vn2"),
+        ] {
+            assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
+        }
+        assert_eq!(names("vn1,nope"), Err(SetError::Unknown("nope".into())));
+        assert_eq!(names(","), Err(SetError::Empty));
+        // In a set of nodes, these words are names.
+        assert_eq!(
+            resolve("all-devices", &FOUR, &user("alice")),
+            Err(SetError::Unknown("all-devices".into()))
+        );
     }
 
     #[test]
@@ -173,7 +280,7 @@ mod tests {
         for empty in ["", ",", ",,"] {
             assert_eq!(names(empty), Err(SetError::Empty), "{empty}");
         }
-        assert_eq!(resolve("my-nodes", &NODES, &user("carol")), Err(SetError::Empty));
+        assert_eq!(resolve("my-nodes", &FOUR, &user("carol")), Err(SetError::Empty));
         let long = "va1,".repeat(SET_TEXT_MAX / 4);
         assert_eq!(names(&long).as_deref(), Ok("va1"));
         assert_eq!(names(&(long + ",")), Err(SetError::TooLong));
@@ -191,7 +298,7 @@ mod tests {
 
     #[test]
     fn one_node() {
-        let one = |text| resolve_one(text, &NODES, &user("alice"));
+        let one = |text| resolve_one(text, &FOUR, &user("alice"));
         assert_eq!(one("VB1,vb1"), Ok(1));
         assert_eq!(one("free-nodes"), Ok(2));
         assert_eq!(one("my-nodes"), Err(SetError::NotOne));

@@ -2,6 +2,7 @@
 
 mod advanced;
 mod cp;
+mod device;
 mod help;
 mod image;
 mod node;
@@ -21,6 +22,9 @@ pub enum Category {
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
+    /// management of devices: switches, nodes, and what else has an address
+    #[command(subcommand, disable_help_subcommand = true)]
+    Device(device::Command),
     /// access to the server as an image registry
     #[command(subcommand, disable_help_subcommand = true)]
     Registry(registry::Command),
@@ -44,6 +48,7 @@ impl Category {
         match self {
             Self::Image(command) => command.run(&mut Context::new()?).await,
             Self::Node(command) => command.run(&mut Context::new()?).await,
+            Self::Device(command) => command.run(&mut Context::new()?).await,
             Self::Registry(command) => command.run(&mut Context::new()?).await,
             Self::Advanced(command) => command.run(&mut Context::new()?).await,
             Self::Help(command) => command.run(),

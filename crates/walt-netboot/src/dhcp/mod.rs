@@ -8,7 +8,8 @@
 //! ```
 //! A **node** has its address for ever. Any other station is an **unknown device**: it gets a lease from what
 //! is left of the network, and keeps it as long as it comes back. A node is a machine whose user class or
-//! vendor class is `walt.node.<model>`; [`boot`] decides what each of them should load.
+//! vendor class is `walt.node.<model>`, or whose firmware tells a model; [`boot`] decides that, and what each of them
+//! should load.
 //!
 //! Limits: [`wire::PACKET_MAX`] bytes in, [`leases::OFFERS_MAX`] offers that wait for their request,
 //! [`leases::DECLINED_MAX`] addresses set aside; leases are bounded by the size of the network.

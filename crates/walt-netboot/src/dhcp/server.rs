@@ -3,7 +3,7 @@
 use super::{
     Request,
     boot::{self, Advice, Class, Loaders},
-    leases::{Lease, Leases},
+    leases::{Lease, Leases, OFFER_S, OFFERS_MAX},
     wire::OPTION_IPXE,
 };
 use dhcproto::{
@@ -40,6 +40,8 @@ pub struct Config {
     pub loaders: Loaders,
     /// URL of the script for stock iPXE, of at most [`FILE_MAX`] bytes.
     pub script: String,
+    /// URL of the boot files, with a slash at its end.
+    pub root: String,
 }
 
 /// A registered node.
@@ -51,9 +53,11 @@ pub struct Node {
     pub ip: Ipv4Addr,
     /// Its name.
     pub name: String,
+    /// Whether its firmware runs signed programs only.
+    pub secure: bool,
 }
 
-/// A machine that says it is a node, and is not registered.
+/// A machine that says it is a node, or whose firmware can only be a node's, and is not registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// Its boot address.
@@ -98,6 +102,13 @@ pub struct Reply {
     pub ip: Ipv4Addr,
 }
 
+impl Reply {
+    /// Whether it confirms that the station has this address.
+    pub fn gives(&self, ip: Ipv4Addr) -> bool {
+        self.kind == MessageType::Ack && self.ip == ip
+    }
+}
+
 /// What comes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -127,6 +138,18 @@ pub enum Plan {
 pub struct Server {
     config: Config,
     leases: Leases,
+    /// What firmware said when it looked for a server.
+    told: HashMap<Mac, Told>,
+}
+
+/// What a station said of itself in a discover. Some firmware leaves it out when it asks for the address: early EEPROMs
+/// of the Raspberry Pi 4 (<https://github.com/raspberrypi/rpi-eeprom/issues/87>).
+#[derive(Debug)]
+struct Told {
+    vendor_class: String,
+    arch: Option<u16>,
+    machine_id: Option<Vec<u8>>,
+    ends: u64,
 }
 
 /// What one request is decided on.
@@ -148,7 +171,7 @@ impl<'a> Facts<'a> {
 impl Server {
     /// A server that knows these leases.
     pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>) -> Self {
-        Self { config, leases: Leases::restore(leases) }
+        Self { config, leases: Leases::restore(leases), told: HashMap::new() }
     }
 
     /// What does not change.
@@ -159,6 +182,8 @@ impl Server {
     /// What is to be done about a request. `now` is in seconds since the epoch; `nodes` are all that are registered at
     /// that time.
     pub fn plan(&mut self, request: &Request, now: u64, nodes: &[Node]) -> Plan {
+        self.listen(request, now);
+        let request = &self.completed(request, now);
         let facts = Facts::new(request, now, nodes);
         if facts.own.is_some() {
             // What it had before it was a node.
@@ -176,11 +201,12 @@ impl Server {
         })
     }
 
-    /// The node that the sender of a request would be: it says that it is one, is not registered, and may have the
-    /// address that it asks for.
+    /// The node that the sender of a request would be: it says that it is one, or its firmware can only be a node's; it is
+    /// not registered, and may have the address that it asks for.
     pub fn registration(&self, request: &Request, now: u64, nodes: &[Node]) -> Option<Registration> {
+        let request = &self.completed(request, now);
         let facts = Facts::new(request, now, nodes);
-        let Class::Node(model) = boot::class(request) else { return None };
+        let model = boot::model(request)?;
         let ip = requested(request).filter(|_| request.kind == MessageType::Request)?;
         let is_ours = request.server.is_none_or(|s| s == self.config.server);
         let is_new = facts.own.is_none() && is_ours && self.is_due(&facts, ip);
@@ -189,6 +215,7 @@ impl Server {
 
     /// The outcome of a request that [`Plan::NeedsLock`], with what holds while nobody else gives addresses away.
     pub fn settle(&mut self, request: &Request, now: u64, nodes: &[Node]) -> Outcome {
+        let request = &self.completed(request, now);
         let facts = Facts::new(request, now, nodes);
         if facts.own.is_some() {
             self.leases.remove(request.mac);
@@ -204,6 +231,46 @@ impl Server {
             },
             _ => Outcome::Ignore("it gives no address away"),
         }
+    }
+
+    /// Remembers what a station says of itself while it looks for a server; what runs on it later says something else.
+    fn listen(&mut self, request: &Request, now: u64) {
+        if request.kind != MessageType::Discover {
+            return;
+        }
+        self.told.remove(&request.mac);
+        if !matches!(boot::class(request), Class::Board(_) | Class::Firmware(..)) {
+            return;
+        }
+        if self.told.len() >= OFFERS_MAX
+            && let Some(oldest) = self.told.iter().min_by_key(|(_, t)| t.ends).map(|(mac, _)| *mac)
+        {
+            self.told.remove(&oldest);
+        }
+        let Request { vendor_class, arch, machine_id, .. } = request.clone();
+        self.told.insert(request.mac, Told { vendor_class, arch, machine_id, ends: now + OFFER_S });
+    }
+
+    /// The request, with what its station said of itself before where the request says nothing.
+    fn completed(&self, request: &Request, now: u64) -> Request {
+        let mut request = request.clone();
+        let says_nothing = request.kind == MessageType::Request
+            && request.vendor_class.is_empty()
+            && request.user_class.is_empty()
+            && !request.is_ipxe;
+        if let Some(told) = self.told.get(&request.mac).filter(|t| says_nothing && t.ends > now) {
+            request.vendor_class.clone_from(&told.vendor_class);
+            request.arch = request.arch.or(told.arch);
+            request.machine_id = request.machine_id.or_else(|| told.machine_id.clone());
+        }
+        request
+    }
+
+    /// Forgets a station that is not a node: its lease, and what it was offered.
+    pub fn forget(&mut self, mac: Mac) {
+        self.leases.drop_offer(mac);
+        self.leases.remove(mac);
+        self.told.remove(&mac);
     }
 
     fn discover(&mut self, facts: &Facts<'_>) -> Outcome {
@@ -367,8 +434,13 @@ impl Server {
         if is_inform || !request.ciaddr.is_unspecified() {
             message.set_ciaddr(request.ciaddr);
         }
-        let advice = boot::advice(request, &self.config.script, &self.config.loaders);
-        if let Some(file) = advice.file.as_ref().filter(|f| f.len() <= FILE_MAX) {
+        let config = &self.config;
+        let mut advice = boot::advice(request, &config.script, &config.root, &config.loaders);
+        if facts.own.is_some_and(|node| node.secure) && boot::is_uefi_pc(request) {
+            advice.file = Some(boot::SECURE_LOADER.to_owned());
+        }
+        let file = advice.file.as_deref().filter(|f| f.len() <= FILE_MAX);
+        if let Some(file) = file {
             message.set_fname(file.as_bytes());
         }
         let options = message.opts_mut();
@@ -389,6 +461,10 @@ impl Server {
             options.insert(DhcpOption::Hostname(node.name.clone()));
         }
         boot_options(options, request, &advice);
+        if let Some(file) = file.filter(|_| request.wants_file_option) {
+            // Old ROMs of Intel read on beyond the option until they find a NUL; others cut it off.
+            options.insert(DhcpOption::BootfileName([file.as_bytes(), &[0]].concat()));
+        }
         if !is_inform {
             message.set_yiaddr(ip);
         }

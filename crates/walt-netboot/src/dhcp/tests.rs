@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use walt_types::Mac;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 183, 1);
+const ROOT: &str = "http://192.168.183.1/boot/";
 const SCRIPT: &str = "http://192.168.183.1/boot/bootstrap.ipxe";
 
 fn ip(last: u8) -> Ipv4Addr {
@@ -79,12 +80,12 @@ impl Client {
 
 fn server_of(prefix: u8, leases: &[Lease]) -> Server {
     let loaders = Loaders { bios: Some("pxe/bios".into()), uefi: Some("pxe/uefi".into()) };
-    let config = Config { server: SERVER, prefix, loaders, script: SCRIPT.into() };
+    let config = Config { server: SERVER, prefix, loaders, script: SCRIPT.into(), root: ROOT.into() };
     Server::new(config, leases.iter().copied())
 }
 
 fn nodes() -> Vec<Node> {
-    vec![Node { mac: mac(2), ip: ip(2), name: "vn1".into() }]
+    vec![Node { mac: mac(2), ip: ip(2), name: "vn1".into(), secure: false }]
 }
 
 /// The reply, with what is to be kept.
@@ -244,7 +245,7 @@ fn what_is_not_leased_cannot_be_released() {
 #[test]
 fn offers_are_broadcast_to_stations_without_an_address() {
     let lease = Lease { mac: mac(9), ip: ip(40), ends: 1000 };
-    let taken = vec![Node { mac: mac(2), ip: ip(40), name: "vn1".into() }];
+    let taken = vec![Node { mac: mac(2), ip: ip(40), name: "vn1".into(), secure: false }];
     for (now, nodes, offered, expected) in [
         (999, vec![], ip(40), Destination::Station(ip(40))),
         (1000, vec![], ip(40), Destination::Broadcast),
@@ -397,7 +398,7 @@ fn a_machine_that_says_it_is_a_node_is_registered() {
         assert_eq!(server.registration(&device, 100, &nodes()), None, "it does not say that it is a node");
         // It could be registered …
         let mut all = nodes();
-        all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into() });
+        all.push(Node { mac: mac(9), ip: ip(3), name: "apu-000009".into(), secure: false });
         assert_eq!(server.registration(&request, 100, &all), None, "it is one");
         let (ack, ..) = reply(server.settle(&request, 100, &all));
         assert_eq!(option(&ack, 12), Some(DhcpOption::Hostname("apu-000009".into())));
@@ -416,6 +417,36 @@ fn a_machine_that_says_it_is_a_node_is_registered() {
 }
 
 /// What busybox 1.35 udhcpc and the iPXE of qemu 7.2 (virtio-net) sent.
+#[test]
+fn a_station_is_forgotten_with_its_lease_and_its_offer() {
+    let mut server = server_of(30, &[Lease { mac: mac(1), ip: ip(2), ends: 1000 }]);
+    let discover = |server: &mut Server, station: u8| {
+        handle(server, &Client::new(station).discovers(), 10, &[])
+            != Outcome::Ignore("no address is left in the network")
+    };
+    assert!(!discover(&mut server, 2), "a network of one station");
+    server.forget(mac(1));
+    assert!(discover(&mut server, 2) && !discover(&mut server, 3));
+    server.forget(mac(2));
+    assert!(discover(&mut server, 3));
+}
+
+#[test]
+fn a_request_to_keep_an_address() {
+    let (mut server, nodes) = (server_of(24, &[]), nodes());
+    let made = Request::to_keep(mac(9), ip(9));
+    let sent = Client::new(9).reboots_with(ip(9));
+    assert_eq!(made, Request { xid: made.xid, secs: made.secs, ..sent });
+    let answer = |server: &mut Server, request: &Request| match handle(server, request, 10, &nodes) {
+        Outcome::Answer { reply: Some(reply), .. } => reply,
+        other => panic!("{other:?}"),
+    };
+    let given = answer(&mut server, &made);
+    assert!(given.gives(ip(9)) && !given.gives(ip(8)));
+    let refused = answer(&mut server, &Request::to_keep(mac(8), ip(9)));
+    assert!(!refused.gives(ip(9)), "{refused:?}");
+}
+
 #[test]
 fn captured() {
     let udhcpc = parse(include_bytes!("samples/udhcpc-discover.bin")).unwrap();

@@ -20,6 +20,9 @@ const CLIENT_ID: std::ops::RangeInclusive<usize> = 2..=255;
 /// Option of iPXE's own settings: <https://ipxe.org/howto/dhcpd>.
 pub const OPTION_IPXE: u8 = 175;
 
+/// Option with the name of the boot file (RFC 2132 §9.5).
+const OPTION_FILE: u8 = 67;
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -53,6 +56,33 @@ pub struct Request {
     pub machine_id: Option<Vec<u8>>,
     /// Whether it is iPXE: option 175 is there.
     pub is_ipxe: bool,
+    /// Whether it wants the name of the boot file as an option (67), too: its option 55 lists it.
+    pub wants_file_option: bool,
+}
+
+impl Request {
+    /// The request of a station that wants to keep an address, as one does after its start (RFC 2131 §4.3.2,
+    /// INIT-REBOOT).
+    pub fn to_keep(mac: Mac, ip: Ipv4Addr) -> Self {
+        Self {
+            kind: MessageType::Request,
+            xid: 0,
+            secs: 0,
+            broadcast: false,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            mac,
+            requested: Some(ip),
+            server: None,
+            host_name: None,
+            client_id: None,
+            vendor_class: String::new(),
+            user_class: String::new(),
+            arch: None,
+            machine_id: None,
+            is_ipxe: false,
+            wants_file_option: false,
+        }
+    }
 }
 
 /// Why a packet is not a request.
@@ -132,6 +162,7 @@ pub fn parse(packet: &[u8]) -> Result<Request, WireError> {
         arch: options.get(&93).and_then(|b| b.first_chunk()).map(|b| u16::from_be_bytes(*b)),
         machine_id: options.get(&97).filter(|b| b.len() == 17).cloned(),
         is_ipxe: options.contains_key(&OPTION_IPXE),
+        wants_file_option: options.get(&55).is_some_and(|wanted| wanted.contains(&OPTION_FILE)),
     })
 }
 

@@ -1,12 +1,15 @@
-//! Actions of root on the server: import default images, take everything down.
+//! Actions of root on the server: import default images, register devices, take everything down.
 
 use crate::{
-    actions::app::App,
+    actions::{
+        app::App,
+        dhcp::{self, Known},
+    },
     base::{
         config::Config,
         db::blocking,
         events::Events,
-        failure::{Outcome, unusable},
+        failure::{Outcome, bad_request, unusable},
         state_lock::StateLock,
     },
     services::{
@@ -23,6 +26,8 @@ use std::{
 };
 use walt_api::{AdminAction, Event};
 use walt_client::{Client, Reply, Target};
+use walt_netboot::dhcp::Request;
+use walt_types::NodeName;
 
 /// How long `down` waits for a running server to end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,6 +43,19 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
             let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
             Ok(true)
+        }
+        AdminAction::DhcpCommit { vendor_class, user_class, ip, mac, host_name, force_name } => {
+            let name = match force_name {
+                true => Some(host_name.parse::<NodeName>().map_err(|e| bad_request(format!("{e}.")))?),
+                false => None,
+            };
+            let request = Request {
+                vendor_class,
+                user_class,
+                host_name: Some(host_name).filter(|name| !name.is_empty()),
+                ..Request::to_keep(mac, ip)
+            };
+            dhcp::commit(app, &request, &Known { name: name.as_ref() }).await
         }
         AdminAction::Down => {
             app.process().take_down();
@@ -75,6 +93,17 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// `walt-dhcp-event commit`: registers a device as if it had just got an address by DHCP.
+///
+/// # Errors
+/// No server runs, or the device cannot have the address.
+pub fn dhcp_commit(config: &Config, action: &AdminAction) -> Result<()> {
+    if runtime()?.block_on(ask_server(config, action))? {
+        return Ok(());
+    }
+    bail!("no server runs at {}: start 'walt-server run'", config.socket().display())
 }
 
 /// `walt-server default-image build NAME`: imports through a running server, else under the lock of the state.

@@ -8,7 +8,10 @@ use crate::{
         state::Base,
         state_lock::StateLock,
     },
-    services::{images::Images, nodes::Nodes, process::Process, registries::Registries, sessions::Sessions},
+    services::{
+        devices::Devices, images::Images, nodes::Nodes, process::Process, registries::Registries,
+        sessions::Sessions,
+    },
 };
 use anyhow::Result;
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use walt_types::UserName;
 /// The services of one server. A service takes the services it needs, never this.
 pub struct App {
     base: Arc<Base>,
+    devices: Devices,
     images: Arc<Images>,
     nodes: Arc<Nodes>,
     sessions: Arc<Sessions>,
@@ -34,6 +38,7 @@ impl App {
         let base = Arc::new(Base::open(config, held)?);
         let images = Arc::new(Images::open(base.clone())?);
         Ok(Self {
+            devices: Devices::new(base.clone()),
             nodes: Arc::new(Nodes::new(base.clone(), images.clone())),
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
             registries: Arc::new(Registries::new(base.clone())),
@@ -66,6 +71,11 @@ impl App {
     /// Images.
     pub fn images(&self) -> &Arc<Images> {
         &self.images
+    }
+
+    /// Devices that show up by DHCP.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// Nodes.

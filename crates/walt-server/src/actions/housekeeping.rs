@@ -1,8 +1,8 @@
-//! Housekeeping: ends old sessions, drops stale pushes, and removes unused objects from the store.
+//! Housekeeping: ends old sessions, drops stale pushes, removes unused objects from the store, and empties the trash.
 
 use crate::{
     actions::app::App,
-    services::{images::garbage, sessions},
+    services::{images::garbage, nodes::trash, sessions},
 };
 use anyhow::Result;
 use std::{sync::Arc, time::Duration};
@@ -18,6 +18,14 @@ async fn pass(app: &App) -> Result<()> {
     garbage::collect(app.images(), &exclusive)
 }
 
+async fn empty_trash(app: &App) -> Result<()> {
+    let expired = {
+        let decision = app.base().decide().await;
+        trash::expire(app.nodes(), app.config().limits.trash_keep, &decision)?
+    };
+    trash::remove(&expired)
+}
+
 /// Runs passes for ever: at the start, for what a killed server left; after changes; and once an hour.
 pub async fn run(app: Arc<App>) {
     loop {
@@ -26,6 +34,9 @@ pub async fn run(app: Arc<App>) {
         }
         if let Err(e) = pass(&app).await {
             tracing::warn!("housekeeping failed: {e:#}");
+        }
+        if let Err(e) = empty_trash(&app).await {
+            tracing::warn!("cannot empty the trash: {e:#}");
         }
         let _ = tokio::time::timeout(INTERVAL, app.images().housekeeping_requested()).await;
         tokio::time::sleep(DELAY).await;

@@ -1,4 +1,4 @@
-//! Actions on nodes: dispatch; remove, rename, reboot, wait.
+//! Actions on nodes: dispatch; remove, rename, reboot, wait. `forget` is in [`super::device_forget`].
 //!
 //! Every change is decided and made with a [`Decision`] and in one transaction, so that what a user confirmed is what
 //! happens.
@@ -12,9 +12,9 @@ use crate::{
         reboot::{reboot_nodes, wait_booted},
     },
     base::{
-        db::NodeRow,
+        db::{NodeRow, names_taken},
         events::Events,
-        failure::{Outcome, bad_request, refused},
+        failure::{Outcome, bad_request, refused, refused_hint},
         state::Decision,
     },
 };
@@ -35,6 +35,7 @@ pub async fn act(
     match action {
         NodeAction::Create { name, image, force } => request.create(&name, image.as_deref(), force).await,
         NodeAction::Remove { name } => request.remove(&name).await,
+        NodeAction::Forget { name } => request.forget_node(&name, false).await,
         NodeAction::Rename { name, new_name } => request.rename(&name, &new_name).await,
         NodeAction::Boot { nodes, image } => request.boot(&nodes, &image).await,
         NodeAction::Acquire { nodes } => request.acquire(&nodes).await,
@@ -72,14 +73,16 @@ impl Request<'_> {
     /// Resolves a set of nodes, for operations that everybody may do.
     pub(super) fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
         let rows = self.app.db().with(NodeRow::all)?;
-        let members = node_set::resolve(set, &facts_of(&rows), self.caller).map_err(set_error)?;
+        let members =
+            node_set::resolve(set, &facts_of(&rows), self.caller).map_err(|e| set_error(self.app, e))?;
         Ok(members.into_iter().map(|i| rows[i].clone()).collect())
     }
 
     pub(super) fn name_is_free(&self, name: &NodeName, _decision: &Decision<'_>) -> Outcome<()> {
-        match self.app.db().with(|c| NodeRow::by_name(c, name.as_str()))? {
-            None => Ok(()),
-            Some(_) => Err(refused(format!("Failed: a device with name '{name}' already exists."))),
+        let taken = self.app.db().with(names_taken)?;
+        match taken.contains(&name.as_str().to_ascii_lowercase()) {
+            false => Ok(()),
+            true => Err(refused(format!("Failed: a device with name '{name}' already exists."))),
         }
     }
 
@@ -88,13 +91,14 @@ impl Request<'_> {
         let operation = format!("remove {name}");
         let node = owned_node(self.app, self.caller, name, Demand::OwnedOrFree, &operation, self.confirm)?;
         if !node.facts.is_virtual {
-            return Err(refused(format!("FAILED: {} is a real node (not virtual).", node.facts.name)));
+            let text = format!("FAILED: {} is a real node (not virtual).", node.facts.name);
+            return Err(refused_hint(text, "use 'walt node forget'"));
         }
         self.app.nodes().forget(&node, &decision).await?;
         Ok(true)
     }
 
-    async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
+    pub(super) async fn rename(&self, name: &str, new_name: &str) -> Outcome<bool> {
         let new_name: NodeName = new_name.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let decision = self.app.base().decide().await;
         let operation = format!("rename {name} {new_name}");
@@ -139,7 +143,8 @@ impl Request<'_> {
         let save = {
             let decision = self.app.base().decide().await;
             let rows = self.app.db().with(NodeRow::all)?;
-            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller).map_err(set_error)?;
+            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller)
+                .map_err(|e| set_error(self.app, e))?;
             let row = rows[index].clone();
             let target = Target::plan(self.app, self.caller, image, &decision)?;
             // One question for both: the node belongs to somebody else, and an image is overwritten.

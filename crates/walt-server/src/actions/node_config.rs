@@ -7,7 +7,7 @@ use crate::{
         failure::{Outcome, bad_request},
         state::Decision,
     },
-    services::nodes::vnode,
+    services::nodes::{secure, vnode},
 };
 use std::collections::BTreeMap;
 use walt_core::{life::BootMode, ownership::Demand, sentences, settings};
@@ -23,11 +23,13 @@ impl Request<'_> {
         let mut changes = Vec::new();
         for text in assignments {
             let (setting, value) = settings::parse(text).map_err(bad_request)?;
-            if let Some(node) = nodes.iter().find(|n| !setting.physical && !n.facts.is_virtual) {
-                let (key, node) = (setting.key.to_owned(), node.facts.name.to_string());
-                return Err(bad_request(settings::SettingError::NotApplicable { key, node }));
+            for node in &nodes {
+                settings::applies(setting, &node.facts).map_err(bad_request)?;
             }
             changes.push((setting.key, value));
+        }
+        if changes.contains(&(settings::BOOT_SECURE, "true")) {
+            secure::check_loaders()?;
         }
         self.ask(set, assignments, &nodes, &changes, &decision)?;
         self.app.db().transaction(|tx| -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! Which nodes a caller named, and whether the caller may use them.
 
 use crate::{
-    actions::app::App,
+    actions::{app::App, device_list},
     base::{
         db::NodeRow,
         failure::{Failure, Outcome, bad_request, not_found, refused_hint},
@@ -13,7 +13,7 @@ use walt_core::{
 };
 use walt_types::{
     UserName,
-    node_set::{self, SetError},
+    node_set::{self, Candidate, Device, SetError},
 };
 
 /// One node that the caller may use for `operation`. A token confirms one operation only.
@@ -27,7 +27,7 @@ pub fn owned_node(
 ) -> Outcome<NodeRow> {
     let rows = app.db().with(NodeRow::all)?;
     let facts = facts_of(&rows);
-    let index = node_set::resolve_one(node, &facts, caller).map_err(set_error)?;
+    let index = node_set::resolve_one(node, &facts, caller).map_err(|e| set_error(app, e))?;
     check_ownership(app, caller, demand, &[&rows[index]], operation, confirm)?;
     // Invariant: `index` comes from a set over these rows.
     Ok(rows.into_iter().nth(index).expect("resolved index"))
@@ -37,7 +37,19 @@ pub(super) fn facts_of(rows: &[NodeRow]) -> Vec<NodeFacts> {
     rows.iter().map(|r| r.facts.clone()).collect()
 }
 
-pub(super) fn set_error(error: SetError) -> Failure {
+/// The failure for a set of nodes that cannot be resolved.
+pub(super) fn set_error(app: &App, error: SetError) -> Failure {
+    if let SetError::Unknown(name) = &error {
+        match device_list::find(app, name) {
+            Ok(Some(device)) => {
+                let what = device.device_type().with_article();
+                return bad_request(format!("{} is not a node, it is {what}.", device.name()))
+                    .hint("see 'walt device show'");
+            }
+            Ok(None) => {}
+            Err(e) => return e.into(),
+        }
+    }
     match error {
         SetError::Unknown(_) | SetError::Empty => match error.hint() {
             Some(hint) => not_found(&error).hint(hint),

@@ -1,9 +1,8 @@
-//! `walt node ping`: sends ten ICMP echo requests (RFC 792) from the server and prints the replies as ping(8) does.
+//! `walt node ping`, `walt device ping`: sends ten ICMP echo requests (RFC 792) from the server and prints the replies as ping(8) does.
 
 use crate::{
     actions::app::App,
     base::{
-        db::NodeRow,
         failure::Outcome,
         terminal::{FromClient, Input, ToClient},
     },
@@ -57,19 +56,27 @@ fn answers(packet: &[u8], id: u16, sequence: u16) -> bool {
 }
 
 /// Runs until all replies have arrived, the time is over, or the client disconnects; 0 if there was a reply.
-pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {
-    let socket = open(app.config().bridge()).context("cannot open an ICMP socket")?;
+pub async fn serve(
+    app: &App,
+    name: &str,
+    ip: Ipv4Addr,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<i32> {
+    // The server's own answers do not come by the bridge.
+    let bridge = Some(app.config().bridge()).filter(|_| ip != app.config().server_ip());
+    let socket = open(bridge).context("cannot open an ICMP socket")?;
     let id = u16::from_ne_bytes(crate::base::random::random());
     let print = async |text: String| to.output(STDOUT, text.as_bytes()).await;
-    print(format!("PING {} ({}) {DATA} bytes of data.\r\n", node.facts.name, node.ip)).await;
+    print(format!("PING {name} ({ip}) {DATA} bytes of data.\r\n")).await;
     let mut received = 0;
     for sequence in 1..=COUNT {
         let turn = tokio::time::sleep(INTERVAL);
         tokio::pin!(turn);
         let start = Instant::now();
-        let sent = socket.send_to(&request(id, sequence), SocketAddr::new(node.ip.into(), 0)).await;
+        let sent = socket.send_to(&request(id, sequence), SocketAddr::new(ip.into(), 0)).await;
         if let Err(e) = sent {
-            print(format!("{}: {e}\r\n", node.ip)).await;
+            print(format!("{ip}: {e}\r\n")).await;
         }
         let mut answered = false;
         let mut buffer = [0; 1500];
@@ -84,12 +91,12 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
                 },
                 packet = socket.recv_from(&mut buffer), if !answered => {
                     let Ok((length, peer)) = packet else { continue };
-                    if peer.ip() == node.ip && answers(&buffer[..length], id, sequence) {
+                    if peer.ip() == ip && answers(&buffer[..length], id, sequence) {
                         answered = true;
                         received += 1;
                         let ms = start.elapsed().as_secs_f64() * 1000.0;
                         let bytes = DATA + HEADER;
-                        print(format!("{bytes} bytes from {}: icmp_seq={sequence} time={ms:.3} ms\r\n", node.ip)).await;
+                        print(format!("{bytes} bytes from {ip}: icmp_seq={sequence} time={ms:.3} ms\r\n")).await;
                         if sequence == COUNT {
                             break;
                         }
@@ -103,9 +110,9 @@ pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClie
     Ok(i32::from(received == 0))
 }
 
-fn open(bridge: &str) -> anyhow::Result<UdpSocket> {
+fn open(interface: Option<&str>) -> anyhow::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
-    socket.bind_device(Some(bridge.as_bytes()))?;
+    socket.bind_device(interface.map(str::as_bytes))?;
     socket.bind(&SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0).into())?;
     socket.set_nonblocking(true)?;
     // Tokio has no type for raw sockets; they are read and written like UDP sockets.

@@ -2,46 +2,83 @@
 
 use crate::{
     actions::app::App,
-    base::{db::NodeRow, random::random_uuid, state::Decision},
+    base::{
+        db::{DeviceRow, NodeRow, RefRow, names_taken},
+        random::random_uuid,
+        state::Decision,
+    },
 };
-use anyhow::{Context, Result, anyhow};
-use walt_core::{NodeFacts, life::Life, registration};
+use anyhow::{Result, bail};
+use walt_core::{
+    NodeFacts, default_image_of,
+    life::Life,
+    registration::{automatic_name, clear_name},
+};
 use walt_netboot::dhcp::Registration;
-use walt_types::{ImageRef, Model, NodeName};
+use walt_types::{DeviceType, NodeName};
 
-/// Makes a machine a node, with the default image of its model.
+/// What came of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    /// The machine is a node.
+    Node,
+    /// There is no default image of its model here.
+    WithoutImage,
+}
+
+/// Makes a machine a node, with the default image of its model. `name` is for one that is new.
 ///
 /// # Errors
-/// There is no image for its model, or the node cannot be made.
-pub fn register_node(app: &App, registration: &Registration, decision: &Decision<'_>) -> Result<()> {
+/// The image is not for its model, it is recorded as a switch, or the node cannot be made.
+pub fn register_node(
+    app: &App,
+    registration: &Registration,
+    name: Option<&NodeName>,
+    decision: &Decision<'_>,
+) -> Result<Registered> {
     let Registration { mac, ip, model, host_name } = registration;
-    let image = default_image(app, model)?;
-    let rows = app.db().with(NodeRow::all)?;
-    let is_taken =
-        |name: &NodeName| rows.iter().any(|r| r.facts.name.as_str().eq_ignore_ascii_case(name.as_str()));
-    let name = registration::automatic_name(host_name.as_deref(), *mac, is_taken);
+    let image = default_image_of(model);
+    let (device, taken, found) =
+        app.db().with(|c| Ok((DeviceRow::by_mac(c, *mac)?, names_taken(c)?, RefRow::get(c, &image)?)))?;
+    if let Some(switch) = device.as_ref().filter(|d| d.device_type == DeviceType::Switch) {
+        bail!(
+            "it says that it is a node of model '{model}', but {} is recorded as a switch: 'walt device forget {}' \
+             makes room for the node",
+            switch.name,
+            switch.name
+        );
+    }
+    if found.is_none() {
+        return Ok(Registered::WithoutImage);
+    }
+    if !app.images().models(&image)?.contains(model) {
+        bail!("the image {image} is not made for its model '{model}'");
+    }
+    let is_taken = |name: &NodeName| taken.contains(&name.as_str().to_ascii_lowercase());
+    let host_name = host_name.as_deref();
+    let chosen = match (&device, name) {
+        (Some(device), _) => clear_name(&device.name, DeviceType::Node, host_name, *mac, is_taken)
+            .unwrap_or_else(|| device.name.clone()),
+        (None, Some(name)) if !is_taken(name) => name.clone(),
+        (None, _) => automatic_name(DeviceType::Node, host_name, *mac, is_taken),
+    };
     let node = NodeRow {
         mac: *mac,
-        facts: NodeFacts { name, model: model.clone(), image, is_virtual: false },
+        facts: NodeFacts { name: chosen, model: model.clone(), image, is_virtual: false },
         ip: *ip,
         uuid: random_uuid(),
         life: Life::default(),
     };
     app.nodes().add(&node, decision)?;
-    tracing::info!(name = %node.facts.name, %model, %mac, %ip, "new node");
-    Ok(())
-}
-
-fn default_image(app: &App, model: &Model) -> Result<ImageRef> {
-    let image = walt_core::default_image_of(model);
-    app.images().find(&image).map_err(|_| {
-        anyhow!(
-            "there is no image {image}: make it with 'walt-server default-image build {model}-default', then restart the machine"
-        )
-    })?;
-    let models = app.images().models(&image)?;
-    models
-        .contains(model)
-        .then_some(image.clone())
-        .with_context(|| format!("the image {image} is not for it"))
+    let name = &node.facts.name;
+    match device {
+        None => tracing::info!(%name, %model, %mac, %ip, "new node"),
+        Some(device) => {
+            if device.name != *name {
+                tracing::info!("device {} was renamed to {name} for clarity", device.name);
+            }
+            tracing::info!(%name, %model, %mac, %ip, "new node (device type previously unknown)");
+        }
+    }
+    Ok(Registered::Node)
 }

@@ -166,6 +166,8 @@ pub struct Limits {
     pub session_keep: Span,
     /// How long earlier versions of images are kept; if absent, until `walt image prune`.
     pub history_keep: Option<Span>,
+    /// How long what belongs to a forgotten physical node is kept, for `walt device restore`.
+    pub trash_keep: Span,
 }
 
 /// Access to the API.
@@ -215,7 +217,7 @@ impl Default for Containers {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { session_keep: Span(7 * 86400), history_keep: None }
+        Self { session_keep: Span(7 * 86400), history_keep: None, trash_keep: Span(30 * 86400) }
     }
 }
 
@@ -417,11 +419,12 @@ mod tests {
         let text = "network:\n  walt-net: {raw-device: null, ip: 192.168.184.1/24, bridge: wn2}\n\
                     state-dir: /srv/w\nrun-dir: /run/w\ncontainers: {runtime: runc, network: 10.189.0.0/24, \
                     user-namespaces: false, first-user: 1900000000}\n\
-                    virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d, history-keep: 90d}\n";
+                    virtual-nodes: {acceleration: tcg}\nlimits: {session-keep: 7d, history-keep: 90d, trash-keep: 14d}\n";
         let config = Config::parse(text).unwrap();
         assert_eq!(config.bridge(), "wn2");
         assert_eq!(config.limits.session_keep, Span(604_800));
         assert_eq!(config.limits.history_keep, Some(Span(7_776_000)));
+        assert_eq!(config.limits.trash_keep, Span(1_209_600));
         assert_eq!((config.containers.user_namespaces, config.containers.first_user), (false, 1_900_000_000));
         assert_eq!(config.container_gateway(), Ipv4Addr::new(10, 189, 0, 1));
         assert_eq!(config.network.walt_net.ip.stations().next(), Some(Ipv4Addr::new(192, 168, 184, 2)));

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 /// Environment variable of crash tests: the name of the point at which the process is killed.
 const VARIABLE: &str = "WALT_FAIL_STORE";
 
-/// All points, in the order in which a store's operations reach them.
+/// All points, in the order in which operations reach them.
 pub const POINTS: &[&str] = &[
     // Import of a default image: the layer is in the store; its configuration too.
     "import-layer",
@@ -31,6 +31,14 @@ pub const POINTS: &[&str] = &[
     "build-config",
     // The end of a session without a save: its record is gone.
     "discard-deleted",
+    // A physical node is forgotten: it is on record in the trash; its data is there too.
+    "trash-recorded",
+    "trash-moved",
+    // It is restored: that is on record; its data is where nodes have it.
+    "restore-begun",
+    "restore-moved",
+    // It has expired: its record in the trash is gone.
+    "trash-expired",
 ];
 
 /// Marks a point, one of [`POINTS`].

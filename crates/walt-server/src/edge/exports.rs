@@ -79,6 +79,8 @@ impl Exports for NodeExports {
         what: MountKind,
     ) -> std::result::Result<walt_nfsd::Export, MountError> {
         let node = self.node(peer, node)?;
+        let part = if matches!(what, MountKind::View) { "its image" } else { "its /persist" };
+        tracing::debug!(node = %node.facts.name, %peer, "the node mounts {part}");
         let export = match what {
             MountKind::View => {
                 let view = self.view_of(&node).map_err(|e| MountError::Failed(format!("{e:?}")))?;

@@ -311,7 +311,10 @@ fn handle_line(
             // The text comes from the node and may be printed on a terminal.
             let reason = reason.escape_debug();
             match what {
-                Reboot::Forced => tracing::warn!(node, "the node reboots by force: {reason}"),
+                Reboot::Forced => {
+                    tracing::warn!(node, "the node reboots by force: {reason}");
+                    app.nodes().hub().leaves(mac);
+                }
                 Reboot::Failed => tracing::warn!(node, "the node failed to reboot: {reason}"),
             }
         }

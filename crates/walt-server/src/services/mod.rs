@@ -2,6 +2,7 @@
 //! network.
 
 pub mod cable;
+pub mod devices;
 pub mod images;
 pub mod network;
 pub mod nodes;

@@ -6,7 +6,8 @@ mod boot;
 mod config;
 mod console;
 mod create;
-mod ping;
+mod forget;
+pub(in crate::commands) mod ping;
 mod reboot;
 mod release;
 mod remove;
@@ -48,6 +49,8 @@ pub enum Command {
     Create(create::Create),
     /// remove a virtual node
     Remove(remove::Remove),
+    /// remove a physical node from the platform; it can be restored for some time
+    Forget(forget::Forget),
     /// rename a node
     Rename(rename::Rename),
     /// check that a node answers on the network
@@ -76,6 +79,7 @@ impl Command {
             Self::Config(command) => command.run(context).await,
             Self::Create(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
+            Self::Forget(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,

@@ -1,6 +1,7 @@
 //! `walt node show`
 
 use crate::{
+    commands::device::other_model,
     context::Context,
     error::Failure,
     ui::{
@@ -105,8 +106,14 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
     cells
 }
 
+/// Nodes that claim to be of another model than they were registered with.
+fn swapped(nodes: &[Node]) -> Vec<String> {
+    let note = |node: &Node| Some(other_model(&node.name, &node.model, node.claimed_model.as_ref()?));
+    nodes.iter().filter_map(note).collect()
+}
+
 fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = swapped(shown);
     if total == 0 {
         notes.push("No nodes were detected on this platform.".to_owned());
         notes.push("Tip: 'walt node create <name>' creates a virtual node.".to_owned());
@@ -143,6 +150,7 @@ mod tests {
             copied_percent: None,
             boot_seconds: Some(3.5),
             last_console_line: None,
+            claimed_model: None,
         }
     }
 

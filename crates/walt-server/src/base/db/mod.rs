@@ -4,6 +4,7 @@
 
 mod bases;
 mod blobs;
+mod devices;
 mod history;
 mod images;
 mod indexes;
@@ -12,9 +13,11 @@ mod manifests;
 mod nodes;
 mod schema;
 mod sessions;
+mod trash;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
+pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};
 pub use crate::base::db::indexes::{Document, IndexRow, PushRow};
@@ -22,6 +25,7 @@ pub use crate::base::db::leases::LeaseRow;
 pub use crate::base::db::manifests::ManifestRow;
 pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
+pub use crate::base::db::trash::TrashRow;
 
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};

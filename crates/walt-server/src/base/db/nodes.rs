@@ -207,6 +207,13 @@ impl NodeRow {
             .collect::<Result<_, _>>()?)
     }
 
+    /// Restores a directory of `/persist` with the number that it had: file handles that nodes keep stay valid.
+    pub fn put_persist(c: &Connection, mac: Mac, id: u64, owner: &str) -> Result<()> {
+        let id = i64::try_from(id)?;
+        c.execute("INSERT INTO persists (id, mac, owner) VALUES (?1, ?2, ?3)", (id, mac.to_string(), owner))?;
+        Ok(())
+    }
+
     /// All grants: which node may read which view.
     pub fn all_grants(c: &Connection) -> Result<Vec<(Mac, ViewId)>> {
         let mut query = c.prepare_cached("SELECT mac, view FROM grants")?;

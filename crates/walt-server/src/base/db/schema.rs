@@ -176,6 +176,43 @@ const STEPS: &[&str] = &[
     CREATE INDEX build_bases_used ON build_bases (used);
 ",
     "
+    -- Stations that got an address by DHCP and are not nodes.
+    CREATE TABLE devices (
+        mac TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+        ip TEXT UNIQUE,                     -- its last one; null once another station has it
+        type TEXT NOT NULL,                 -- unknown or switch
+        named INTEGER NOT NULL,             -- whether a user gave it its name or its type
+        vendor_class TEXT NOT NULL,         -- what it said by DHCP; empty if it said nothing
+        user_class TEXT NOT NULL,
+        host_name TEXT NOT NULL,
+        model TEXT,                         -- of which it said it is a node
+        first_seen INTEGER NOT NULL,        -- seconds since the epoch
+        last_seen INTEGER NOT NULL
+    ) STRICT;
+    -- Nodes that say that they are of another model than they were when they were registered.
+    CREATE TABLE model_claims (
+        mac TEXT PRIMARY KEY REFERENCES nodes (mac) ON DELETE CASCADE,
+        model TEXT NOT NULL,
+        since INTEGER NOT NULL              -- seconds since the epoch
+    ) STRICT;
+    -- Physical nodes that were forgotten, and can be restored.
+    CREATE TABLE trash (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        mac TEXT NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        ip TEXT NOT NULL,
+        model TEXT NOT NULL,
+        image TEXT NOT NULL,
+        uuid TEXT NOT NULL,
+        settings TEXT NOT NULL,             -- JSON: value by key
+        persists TEXT NOT NULL,             -- JSON: owner by number
+        forgotten INTEGER NOT NULL,         -- seconds since the epoch
+        user TEXT NOT NULL,                 -- by whom
+        moved INTEGER NOT NULL              -- whether its /persist is in trash/<id>, not in persist/<mac>
+    ) STRICT;
+",
+    "
     -- The mode of a node's present boot, and how far the copy of its image to its disk is.
     ALTER TABLE nodes ADD COLUMN boot_mode TEXT;
     ALTER TABLE nodes ADD COLUMN copied_at REAL;

@@ -40,8 +40,8 @@ use std::{
 };
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 use walt_api::{
-    AdminAction, Event, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL, SessionAction,
-    route,
+    AdminAction, DeviceAction, Event, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
+    SessionAction, route,
 };
 use walt_types::UserName;
 
@@ -77,6 +77,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
     let router = Router::new()
         .route(route::INFO, get(info))
         .route(route::NODES, get(list_nodes))
+        .route(route::DEVICES, get(list_devices))
         .route(route::IMAGES, get(list_images))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
@@ -86,6 +87,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route("/v2/", any(registry::serve))
         .route("/v2/{*path}", any(registry::serve))
         .route(route::NODE_ACTIONS, node_actions())
+        .route(route::DEVICE_ACTIONS, device_actions())
         .route(route::IMAGE_ACTIONS, image_actions())
         .route(route::SESSION_ACTIONS, session_actions())
         .merge(for_root)
@@ -131,6 +133,10 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
     answer(nodes::list(app.nodes()).map_err(Into::into))
+}
+
+async fn list_devices(State(app): State<Arc<App>>) -> Response {
+    answer(actions::device_list::list(&app).map_err(Into::into))
 }
 
 async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
@@ -217,6 +223,12 @@ where
 fn node_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<NodeAction>| {
         actions::node_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
+    })
+}
+
+fn device_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<DeviceAction>| {
+        actions::device_actions::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
     })
 }
 

@@ -4,13 +4,13 @@ use crate::{
     actions::{
         self,
         app::App,
-        console,
+        console, device_actions,
         ownership::owned_node,
         ping,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
     base::{
-        failure::Outcome,
+        failure::{Outcome, refused},
         programs::cannot_start,
         terminal::{FromClient, Input, ToClient},
     },
@@ -46,6 +46,7 @@ use walt_api::term::{
     ServerMessage, Tty,
 };
 use walt_core::ownership::Demand;
+use walt_types::node_set::Candidate;
 
 /// Bytes read from a program at once.
 const CHUNK: usize = 16 << 10;
@@ -119,18 +120,26 @@ async fn node(
     to: ToClient,
     mut from: FromClient,
 ) -> Outcome<i32> {
+    if let NodeTerminal::PingDevice = open.what {
+        let device = device_actions::named(app, &open.node)?;
+        let ip = device.ip().ok_or_else(|| {
+            refused(format!("{} has no address now: another device has got it.", device.name()))
+        })?;
+        to.message(&ServerMessage::Started { session: None, os: false }).await;
+        return ping::serve(app, device.name(), ip, &to, &mut from).await;
+    }
     let demand = match open.what {
         NodeTerminal::Ping => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
     let row = owned_node(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
-        NodeTerminal::Shell => None,
+        NodeTerminal::Shell | NodeTerminal::PingDevice => None,
         NodeTerminal::Run { command } => Some(command.as_str()),
         NodeTerminal::Console => return console::serve(app, &row, &to, &mut from).await,
         NodeTerminal::Ping => {
             to.message(&ServerMessage::Started { session: None, os: false }).await;
-            return ping::serve(app, &row, &to, &mut from).await;
+            return ping::serve(app, row.facts.name.as_str(), row.ip, &to, &mut from).await;
         }
     };
     if !wait_for_boot(app, row.mac, &to, &mut from).await? {

@@ -5,6 +5,8 @@
 //! every published loader: at `start.ipxe`, by TFTP, since images name their next script by a path from the root of
 //! TFTP.
 //!
+//! An iPXE for arm64, as some cards have it, goes on at `start.efi` instead, as UEFI firmware does.
+//!
 //! iPXE: <https://ipxe.org/cmd>. `cpuid --ext 29` is the long-mode bit of a 64-bit CPU. `netX` is the network card
 //! that loaded this script. `ifconf` uses DHCP only, whereas `dhcp` would also wait for IPv6. DHCP sets the current
 //! URI to the root of TFTP, so the next script has a full URI.
@@ -22,12 +24,19 @@ const READING_S: u32 = 10;
 pub fn script(server: Ipv4Addr) -> String {
     let mut text = format!(
         "#!ipxe
-# RecipeRun by the WalT server {server}: tells the model of this machine, then boots its image.
+# Made by the WalT server {server}: tells the model of this machine, then boots its image.
+iseq ${{buildarch}} arm64 && goto arm64 ||
+set start start.ipxe
 cpuid --ext 29 && set user-class walt.node.pc-x86-64 || set user-class walt.node.pc-x86-32
+goto begin
+:arm64
+set start start.efi
+set user-class walt.node.uefi-arm64
+:begin
 set next try-1
 :try
 ifconf --configurator dhcp netX || goto ${{next}}
-chain --autofree tftp://{server}/start.ipxe || goto ${{next}}
+chain --autofree tftp://{server}/${{start}} || goto ${{next}}
 goto ${{next}}
 "
     );

@@ -11,8 +11,9 @@ use crate::{
     actions::app::App,
     edge::{
         netboot::{
+            boot_file::BootFile,
             copies,
-            files::{self, BootFile, FileError},
+            files::{self, FileError},
         },
         peers::LimitedListener,
     },

@@ -13,6 +13,7 @@
 //!
 //! Limits: see each module.
 
+pub mod boot_file;
 pub mod bootstrap;
 pub mod copies;
 pub mod dhcp;
@@ -45,6 +46,7 @@ pub struct Sockets {
 impl Sockets {
     /// Binds the sockets on the bridge; a failure is a warning.
     pub fn bind(app: &App) -> Self {
+        dhcp::prepare(app);
         let http = listen(app.config(), http::PORT, "HTTP boot").inspect_err(|_| {
             let effect = "nodes cannot load kernels over the network";
             app.base().ports_missing().add("HTTP boot", "tcp", http::PORT, effect);

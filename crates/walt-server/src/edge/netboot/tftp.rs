@@ -118,6 +118,7 @@ pub async fn serve(app: Arc<App>, socket: tokio::net::UdpSocket) {
         let (app, all, own) = (app.clone(), transfers.clone(), running.clone());
         let thread = std::thread::Builder::new().name("tftp".into()).spawn(move || {
             let path = String::from_utf8_lossy(&request.path).into_owned();
+            tracing::debug!(%peer, path, "TFTP: asked for");
             match transfer(&app, ip, peer, &request, &own) {
                 Ok(text) => tracing::debug!(%peer, path, "TFTP: {text}"),
                 Err(e) => tracing::warn!(%peer, path, "TFTP: {e:#}"),

@@ -175,7 +175,15 @@ impl Images {
     /// # Errors
     /// The image is missing, or the store fails.
     pub fn view_for(&self, node: &NodeRow, writing: &Writing<'_>) -> Result<Arc<View>> {
-        let image = self.find(&node.facts.image)?;
+        self.view_of(&node.facts.image, writing)
+    }
+
+    /// The tree that a node with this image would boot. Blocks as [`Self::view_for`].
+    ///
+    /// # Errors
+    /// As [`Self::view_for`].
+    pub fn view_of(&self, reference: &ImageRef, writing: &Writing<'_>) -> Result<Arc<View>> {
+        let image = self.find(reference)?;
         Ok(platform::make(self, &image.image_id, writing)?.view)
     }
 

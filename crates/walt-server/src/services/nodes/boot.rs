@@ -13,7 +13,7 @@ use walt_netboot::ipxe::{self, Machine, Outcome};
 
 pub use walt_vnode::{MANUFACTURER, PRODUCT};
 /// First script of every image.
-pub const START: &str = "start.ipxe";
+const START: &str = "start.ipxe";
 
 /// What to boot.
 pub struct Boot {
@@ -34,30 +34,8 @@ pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
         let writing = nodes.images().writing_now().await;
         blocking(|| nodes.images().view_for(node, &writing))?
     };
-    let net = nodes.config().network.walt_net.ip;
-    let machine = Machine {
-        mac: node.mac,
-        ip: node.ip,
-        netmask: net.mask(),
-        gateway: None,
-        hostname: node.facts.name.to_string(),
-        next_server: net.addr,
-        manufacturer: MANUFACTURER.into(),
-        product: PRODUCT.into(),
-        model: node.facts.model.to_string(),
-    };
     let files = BootTree::new(view, &node.facts.model);
-    let report = ipxe::run(&machine, START, &files);
-    let boot = match report.outcome {
-        Ok(Outcome::Boot(boot)) => boot,
-        Ok(Outcome::Reboot) => {
-            bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim())
-        }
-        Ok(Outcome::Shell) => {
-            bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim())
-        }
-        Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
-    };
+    let boot = scripts(node, &files, &machine(nodes, node, MANUFACTURER, PRODUCT))?;
     let open = |path: &String| {
         files.open(path.as_bytes()).with_context(|| format!("cannot read the boot file {path}"))
     };
@@ -66,6 +44,40 @@ pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
         initrds: boot.initrds.iter().map(open).collect::<Result<_>>()?,
         command_line: boot.command_line,
     })
+}
+
+/// What iPXE would know of a node, on a machine of this make.
+pub fn machine(nodes: &Nodes, node: &NodeRow, manufacturer: &str, product: &str) -> Machine {
+    let net = nodes.config().network.walt_net.ip;
+    Machine {
+        mac: node.mac,
+        ip: node.ip,
+        netmask: net.mask(),
+        gateway: None,
+        hostname: node.facts.name.to_string(),
+        next_server: net.addr,
+        manufacturer: manufacturer.into(),
+        product: product.into(),
+        model: node.facts.model.to_string(),
+    }
+}
+
+/// Runs the boot scripts of a node's image.
+///
+/// # Errors
+/// They boot nothing; the error says why.
+pub fn scripts(node: &NodeRow, files: &BootTree, machine: &Machine) -> Result<ipxe::Boot> {
+    let report = ipxe::run(machine, START, files);
+    match report.outcome {
+        Ok(Outcome::Boot(boot)) => Ok(boot),
+        Ok(Outcome::Reboot) => {
+            bail!("the boot scripts of {} end in a reboot: {}", node.facts.image, report.console.trim())
+        }
+        Ok(Outcome::Shell) => {
+            bail!("the boot scripts of {} end in a shell: {}", node.facts.image, report.console.trim())
+        }
+        Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
+    }
 }
 
 /// Opens the tap of a node, on the bridge.

@@ -18,6 +18,14 @@ pub enum Error {
     /// A program that makes file systems is not installed.
     #[error("the program '{name}' is missing on the server.", name = .0.name)]
     NoMkfs(walt_vnode::disks::Program),
+    /// A loader for Secure Boot is not installed.
+    #[error("the file {file} is missing on the server.")]
+    NoLoader {
+        /// The file.
+        file: &'static str,
+        /// The Debian package that it is in.
+        package: &'static str,
+    },
     /// The server failed.
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
@@ -32,6 +40,7 @@ impl Error {
         match self {
             Self::NoQemu => Some("install it there (Debian package qemu-system-x86)".into()),
             Self::NoMkfs(program) => Some(format!("install it there (Debian package {})", program.package)),
+            Self::NoLoader { package, .. } => Some(format!("install it there (Debian package {package})")),
             Self::NoAccount { account } => Some(format!(
                 "create it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
             )),

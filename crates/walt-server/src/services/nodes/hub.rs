@@ -29,6 +29,8 @@ struct Link {
     serial: u64,
     boot_id: String,
     commands: mpsc::Sender<LinkCommand>,
+    /// Whether the node says that it is rebooting by force: its end of the connection is not closed then.
+    is_leaving: bool,
 }
 
 /// Live links by node, and the signal.
@@ -57,7 +59,8 @@ impl Hub {
     pub fn register(&self, mac: Mac, boot_id: &str) -> Registered {
         let serial = self.serials.fetch_add(1, Ordering::Relaxed);
         let (tx, commands) = mpsc::channel(LINK_QUEUE);
-        self.lock().insert(mac, Link { serial, boot_id: boot_id.to_owned(), commands: tx });
+        self.lock()
+            .insert(mac, Link { serial, boot_id: boot_id.to_owned(), commands: tx, is_leaving: false });
         Registered { serial, commands }
     }
 
@@ -69,6 +72,24 @@ impl Hub {
             links.remove(&mac);
         }
         newest
+    }
+
+    /// Whether a node has a link, and is not leaving.
+    pub fn is_linked(&self, mac: Mac) -> bool {
+        self.lock().get(&mac).is_some_and(|link| !link.is_leaving)
+    }
+
+    /// Records that a node is rebooting by force.
+    pub fn leaves(&self, mac: Mac) {
+        if let Some(link) = self.lock().get_mut(&mac) {
+            link.is_leaving = true;
+        }
+        self.signal();
+    }
+
+    /// Closes the link of a node whose record is gone.
+    pub fn close(&self, mac: Mac) {
+        self.lock().remove(&mac);
     }
 
     fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, Link>> {
@@ -156,10 +177,18 @@ mod tests {
         for command in commands {
             assert_eq!(command.await.unwrap(), Ok(()));
         }
+        assert!(hub.is_linked(mac));
         // A newer link closes the queue of the older one.
         let newer = hub.register(mac, "boot");
         assert!(link.commands.recv().await.is_none());
         assert!(!hub.unregister(mac, link.serial) && hub.unregister(mac, newer.serial));
         assert_eq!(hub.command(mac, None, "PING").await, Err("its node link is down".into()));
+        let mut last = hub.register(mac, "boot");
+        hub.leaves(mac);
+        assert!(!hub.is_linked(mac) && last.commands.try_recv().is_err());
+        let mut last = hub.register(mac, "boot 2");
+        assert!(hub.is_linked(mac));
+        hub.close(mac);
+        assert!(!hub.is_linked(mac) && last.commands.recv().await.is_none());
     }
 }

@@ -1,18 +1,22 @@
-//! Nodes: their records, what they may read, their links, and how virtual nodes run ([`vnode`]).
+//! Nodes: their records, what they may read, their links, how virtual nodes run ([`vnode`]), and what is kept of
+//! forgotten ones ([`trash`]).
 
+pub mod boards;
 pub mod boot;
 pub mod boot_tree;
 pub mod error;
 pub mod grants;
 pub mod hub;
+pub mod secure;
 pub mod ssh;
 pub mod sweep;
+pub mod trash;
 pub mod vnode;
 
 use crate::{
     base::{
         config::Config,
-        db::{Db, LeaseRow, NodeRow, blocking},
+        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, blocking},
         files::remove_tree,
         state::{Base, Decision},
         time::now,
@@ -21,6 +25,7 @@ use crate::{
         images::Images,
         network,
         nodes::{
+            boards::Boards,
             grants::GrantCache,
             hub::{Hub, update_life},
             sweep::Sweeps,
@@ -29,6 +34,7 @@ use crate::{
     },
 };
 use anyhow::Result;
+use rusqlite::Connection;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -46,6 +52,7 @@ pub struct Nodes {
     base: Arc<Base>,
     images: Arc<Images>,
     hub: Hub,
+    boards: Boards,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
@@ -59,6 +66,7 @@ impl Nodes {
             base,
             images,
             hub: Hub::default(),
+            boards: Boards::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
@@ -69,6 +77,11 @@ impl Nodes {
     /// The state below the services.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// Raspberry Pis that are not nodes yet.
+    pub fn boards(&self) -> &Boards {
+        &self.boards
     }
 
     /// Database.
@@ -136,12 +149,9 @@ impl Nodes {
     ///
     /// # Errors
     /// The database or the kernel fails.
-    pub fn add(self: &Arc<Self>, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
-        self.db().transaction(|tx| -> Result<()> {
-            // The node takes over the address that it had leased as a device.
-            LeaseRow::delete(tx, node.mac)?;
-            node.insert(tx)
-        })?;
+    pub fn add(self: &Arc<Self>, node: &NodeRow, decision: &Decision<'_>) -> Result<()> {
+        trash::finish_of(self, node.mac, decision)?;
+        self.db().transaction(|tx| insert(tx, node))?;
         if node.facts.is_virtual {
             network::add_tap(self.config(), node)?;
             self.start_supervisor(node.mac);
@@ -155,29 +165,42 @@ impl Nodes {
         Ok(())
     }
 
-    /// Removes a node: its virtual machine, its record, its neighbour, its grants, its console log, its disks and
-    /// `/persist`.
+    /// Removes a virtual node: its virtual machine, its record, its neighbour, its grants, its console log, its
+    /// disks and `/persist`. A physical one goes to the trash instead: [`trash::forget`].
     ///
     /// # Errors
     /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.
     pub async fn forget(&self, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
-        if node.facts.is_virtual {
-            self.stop_supervisor(node.mac).await?;
-        }
+        self.stop_supervisor(node.mac).await?;
         self.db().with(|c| NodeRow::delete(c, node.mac))?;
+        self.close(node)?;
+        remove_tree(&self.persist_root(node.mac))?;
+        self.hub.signal();
+        Ok(())
+    }
+
+    /// Ends the access of a node whose record is gone, and removes its run-time files.
+    fn close(&self, node: &NodeRow) -> Result<()> {
         if node.facts.is_virtual {
             network::remove_tap(self.config(), node)?;
         } else {
             network::remove_neighbour(self.config(), node)?;
         }
+        self.hub.close(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);
         }
-        [self.node_dir(node.mac), self.persist_root(node.mac)].iter().try_for_each(|dir| remove_tree(dir))?;
-        self.hub.signal();
-        Ok(())
+        remove_tree(&self.node_dir(node.mac))
     }
+}
+
+/// Adds the record of a node. It takes over the address that it had leased as a device, and is no device any more.
+fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+    LeaseRow::delete(c, node.mac)?;
+    DeviceRow::delete(c, node.mac)?;
+    DeviceRow::give_up(c, node.ip)?;
+    node.insert(c)
 }
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
@@ -201,10 +224,14 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
 
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
-    let (rows, settings) = nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
+    let (rows, settings, claims) =
+        nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?)))?;
     let none = BTreeMap::new();
-    let nodes: Vec<Node> =
-        rows.iter().map(|row| describe(nodes, row, settings.get(&row.mac).unwrap_or(&none))).collect();
+    let one = |row: &NodeRow| {
+        let claimed_model = claims.get(&row.mac).map(ToString::to_string);
+        Node { claimed_model, ..describe(nodes, row, settings.get(&row.mac).unwrap_or(&none)) }
+    };
+    let nodes: Vec<Node> = rows.iter().map(one).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
 }
 
@@ -235,6 +262,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
+        claimed_model: None,
         last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),
     }
 }
