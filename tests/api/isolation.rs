@@ -3,7 +3,7 @@
 //! The wirings are drawn in [`crate::room`].
 
 use crate::nfs_call::Client;
-use crate::room::{ANN, Node, OTHER, OUTSIDE, Room, UPLINK, Wiring, room, with_machines, with_nodes};
+use crate::room::{Node, OUTSIDE, Room, UPLINK, Wiring, room, with_machines, with_nodes};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -175,6 +175,8 @@ pub fn with_machines() -> Room {
         let made = room.server.server_command(&event).output().unwrap();
         assert!(made.status.success(), "{made:?}");
     }
-    room.server.walt(ANN, &["node", "boot", "pc2", OTHER]).ok();
+    // No machine is there yet that could be rebooted.
+    let told = room.server.walt(ANN, &["node", "boot", "pc2", OTHER]);
+    assert!(told.out.contains("Node pc2 will now boot pc-x86-64-other."), "{told:?}");
     room
 }

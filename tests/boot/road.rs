@@ -232,7 +232,7 @@ fn forgotten_and_restored(server: &TestServer, station: &Station, name: &str) {
     on(server, name, "echo kept >/persist/kept && sync");
     server.walt(USER, &["node", "rename", name, "apu1"]).ok();
     server.walt(USER, &["node", "forget", "-y", "apu1"]).ok();
-    let new = station.booted(server);
+    let new = station.booted(server, station::PC);
     assert_eq!((new.as_str(), on(server, &new, "ls /persist").as_str()), (name, ""));
     server.walt(USER, &["device", "restore", "-y", "apu1"]).ok();
     assert_ne!(booted(server, "apu1"), "yes", "the node has still to boot");
