@@ -362,6 +362,10 @@ fn what_cannot_be_used_is_named_and_left_alone() {
     fs::copy(&source.file, server.dir().join("read-only")).unwrap();
     let read_only = Disk::empty(server, "read-only", 100, &["-r"]);
     room.falls_back(&read_only, "walt: booting in network mode: sda cannot be written to");
+    // Its file system is larger than the disk.
+    fs::copy(&source.file, server.dir().join("lies")).unwrap();
+    let lies = Disk::empty(server, "lies", 50, &[]);
+    room.falls_back(&lies, "walt: booting in network mode: cannot mount sda (ext4)");
     let none = disk("none", 100, "mkdir home");
     let out = room.boot(&[&none], "true");
     assert_eq!(out, "mode: network\n");
