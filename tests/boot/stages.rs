@@ -6,12 +6,10 @@ use crate::station::{self, Station};
 use walt_testkit::{Options, until};
 
 /// What the server logs in each stage of a boot by PXE, in their order: it is killed right after.
-const STAGES: [&str; 6] = [
+const STAGES: [&str; 5] = [
     // The firmware has an offer.
     "kind=Offer",
-    // It loads iPXE by TFTP.
-    "undionly.kpxe\"",
-    // iPXE loads the server's script by HTTP, is registered, and goes on with the image's.
+    // The iPXE of its card loads the server's script by HTTP, is registered, and goes on with the image's.
     "bootstrap.ipxe\"",
     "start.ipxe\"",
     // It loads the kernel.
