@@ -11,7 +11,6 @@ use crate::{
 use std::collections::BTreeMap;
 use walt_core::{
     registration::clear_name,
-    sentences,
     settings::{self, SettingError},
 };
 use walt_types::{
@@ -90,21 +89,7 @@ impl Request<'_> {
             };
             groups.entry(config).or_default().push(device.name());
         }
-        for (number, (config, names)) in groups.iter().enumerate() {
-            if number > 0 {
-                self.events.out("").await;
-            }
-            let subject = sentences::items("device", names);
-            let have = sentences::verb(names.len(), "has", "have");
-            if config.is_empty() {
-                self.events.out(format!("{subject} {have} no config option available.")).await;
-                continue;
-            }
-            self.events.out(format!("{subject} {have} the following config applied:")).await;
-            for (key, value) in config {
-                self.events.out(format!("{key}={value}")).await;
-            }
-        }
+        self.print_config("device", &groups).await;
         Ok(true)
     }
 }

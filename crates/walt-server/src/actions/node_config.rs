@@ -91,19 +91,27 @@ impl Request<'_> {
             let effective = settings::effective(settings, node.facts.is_virtual).into_iter().collect();
             groups.entry(effective).or_default().push(node.facts.name.as_str());
         }
+        self.print_config("node", &groups).await;
+        Ok(true)
+    }
+
+    /// Prints configurations, each with the nodes or devices that have it.
+    pub(super) async fn print_config(&self, noun: &str, groups: &BTreeMap<Vec<(&str, String)>, Vec<&str>>) {
         for (number, (config, names)) in groups.iter().enumerate() {
             if number > 0 {
                 self.events.out("").await;
             }
+            let subject = sentences::items(noun, names);
             let have = sentences::verb(names.len(), "has", "have");
-            self.events
-                .out(format!("{} {have} the following config applied:", sentences::items("node", names)))
-                .await;
+            if config.is_empty() {
+                self.events.out(format!("{subject} {have} no config option available.")).await;
+                continue;
+            }
+            self.events.out(format!("{subject} {have} the following config applied:")).await;
             for (key, value) in config {
                 self.events.out(format!("{key}={value}")).await;
             }
         }
-        Ok(true)
     }
 }
 
