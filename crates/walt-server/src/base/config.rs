@@ -464,7 +464,7 @@ mod tests {
         let ip = Cidr { addr: Ipv4Addr::new(10, 9, 0, 1), prefix: 24 };
         let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip: OtherAddress::Fixed(ip) };
         assert_eq!(network.others, BTreeMap::from([("walt-adm".into(), adm)]));
-        let network = parse("network: {walt-out: {raw-device: eth0, ip: dhcp}}").network;
+        let network = Config::parse("network: {walt-out: {raw-device: eth0, ip: dhcp}}").unwrap().network;
         assert_eq!(network.others["walt-out"].ip, OtherAddress::Dhcp);
     }
 
