@@ -13,7 +13,6 @@
 
 use crate::{
     base::{
-        config::Span,
         db::{NodeRow, TrashRow, blocking},
         fail_points,
         files::{make_dir, remove_tree},
@@ -32,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_core::{NodeFacts, life::Life};
-use walt_types::{Mac, UserName};
+use walt_types::{Mac, Span, UserName};
 
 /// Nodes in the trash; while it is full, no physical node can be forgotten.
 pub const TRASH_MAX: usize = 1024;
