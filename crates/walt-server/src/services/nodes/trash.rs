@@ -125,6 +125,7 @@ pub async fn forget(nodes: &Nodes, node: &NodeRow, by: &UserName, decision: &Dec
     nodes.close(node)?;
     blocking(|| finish(nodes, id, node.mac))?;
     nodes.hub().signal();
+    nodes.queue().signal();
     Ok(())
 }
 
@@ -165,7 +166,7 @@ pub fn node_of(row: &TrashRow) -> NodeRow {
         image: row.image.clone(),
         is_virtual: false,
     };
-    NodeRow { mac: row.mac, facts, ip: row.ip, uuid: row.uuid.clone(), life: Life::default() }
+    NodeRow { mac: row.mac, facts, ip: row.ip, uuid: row.uuid.clone(), life: Life::default(), lease: None }
 }
 
 /// Finishes what a failed disk has left, before the Ethernet address is a node's again.
