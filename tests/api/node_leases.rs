@@ -255,6 +255,23 @@ fn the_queue_outlives_the_server() {
 }
 
 #[test]
+fn nodes_that_were_given_when_the_server_died_are_not_lost() {
+    let mut server = server_with(&["vn1"]);
+    server.kill();
+    server.launch_with(&[("WALT_FAIL_STORE", "node-granted")]).unwrap_or_else(|e| panic!("{}", e.log));
+    let mut bob = Running::start(&server, BOB, &["node", "acquire", "--queue", "--for", "1h", "vn1"]);
+    bob.says("You are number 1");
+    // The server dies while it does this, and may not say how it ended.
+    server.walt(ANN, &["node", "release", "vn1"]);
+    server.wait_for_end();
+    server.launch().unwrap_or_else(|e| panic!("{}", e.log));
+    assert!(bob.succeeds().contains("Node vn1 belongs to you now."), "{}", bob.text());
+    assert_eq!(image_of(&server, "vn1"), "bob/pc-x86-64:latest");
+    assert!(node(&server, "vn1")["lease"]["seconds_left"].as_u64().unwrap() > 3500);
+    assert!(waiting(&server, "vn1").is_empty());
+}
+
+#[test]
 fn a_holder_that_dies_is_missed() {
     let server = server_with(&["vn1"]);
     let holder = Running::start(&server, ANN, &["node", "lease", "--hold", "--grace", "4s", "vn1"]);
@@ -291,6 +308,14 @@ fn a_holder_that_ends_lets_go_at_once() {
     assert!(ran.status == Some(7) && ran.out.contains("works\n"), "{ran:?}");
     assert_eq!(node(&server, "vn2")["lease"]["expired"], true);
     assert_eq!(image_of(&server, "vn2"), "ann/pc-x86-64:latest");
+    // What is acquired may be held from the start.
+    let mut bob = Running::start(&server, BOB, &["node", "acquire", "--hold", "vn2"]);
+    bob.says("ctrl-C ends the lease.");
+    assert_eq!(node(&server, "vn2")["owner"], "bob");
+    assert_eq!(node(&server, "vn2")["lease"]["held"], true);
+    bob.signal(15);
+    assert_eq!(bob.end().code(), Some(128 + 15), "{}", bob.text());
+    assert_eq!(node(&server, "vn2")["lease"]["expired"], true);
 }
 
 #[test]
@@ -301,6 +326,8 @@ fn any_http_client_can_hold_nodes() {
     assert_eq!(ann.node(&json!({"action": "lease", "nodes": "vn1", "hold": hold}), None).status, 200);
     let beat = json!({"action": "beat", "hold": "job-7"});
     assert_eq!(bob.node(&beat, None).status, 412, "bob has no hold of this name");
+    bob.node(&json!({"action": "end-hold", "hold": "job-7"}), None);
+    assert_eq!(node(&server, "vn1")["lease"]["held"], true, "bob cannot end that of ann");
     // The server is away for longer than it tolerates silence: that is not the holder's fault.
     server.kill();
     std::thread::sleep(Duration::from_secs(5));

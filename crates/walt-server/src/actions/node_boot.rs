@@ -9,6 +9,7 @@ use crate::{
     },
     base::{
         db::{NodeLeaseRow, NodeRow, TakingRow},
+        fail_points,
         failure::{Outcome, bad_request, refused},
         state::Decision,
         time::now,
@@ -139,6 +140,9 @@ impl Request<'_> {
             }
             change.place.as_ref().map_or(Ok(()), |place| place.grant(tx))
         })?;
+        if change.place.is_some() {
+            fail_points::point("node-granted");
+        }
         drop((decision, change.place));
         self.app.nodes().queue().signal();
         for note in notes {
