@@ -11,7 +11,7 @@ use crate::{
         sockets::{bound, listen},
         state_lock::StateLock,
     },
-    edge::{api, dns, exports, link, netboot},
+    edge::{api, dhcp_client, dns, exports, link, netboot},
     services::{cable, images, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
@@ -100,6 +100,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(watch_firewalls(app.clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
+    services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
     nodes::vnode::start_all(app.nodes())?;
@@ -146,7 +147,13 @@ async fn watch_cable(app: Arc<App>) {
                 None => std::future::pending().await,
             }
         };
-        match tokio::time::timeout(CABLE_INTERVAL, change).await {
+        let news = async {
+            tokio::select! {
+                changed = change => changed,
+                () = app.base().wire().addressed() => Ok(()),
+            }
+        };
+        match tokio::time::timeout(CABLE_INTERVAL, news).await {
             Ok(Err(e)) => {
                 tracing::debug!("changes of interfaces: {e}");
                 tokio::time::sleep(CABLE_INTERVAL).await;

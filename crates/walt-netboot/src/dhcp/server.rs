@@ -313,11 +313,12 @@ impl Server {
         match facts.own {
             Some(node) => node.ip == ip,
             None => {
-                let offered = self.leases.offer_of(request.mac, facts.now) == Some(ip);
+                // Without an offer, a station may have an address that is nobody's: another server's, before this one,
+                // or one that was offered before the server was restarted. To refuse it costs a ROM half a minute.
+                let offer = self.leases.offer_of(request.mac, facts.now);
                 let had = self.leases.of(request.mac).is_some_and(|l| l.ip == ip);
-                // Without an offer, a station may come back with an address that is nobody's: another
-                // server's, before this one, or one that was forgotten.
-                (offered || had || request.server.is_none()) && self.may_have(facts, ip)
+                let is_as_offered = offer.is_none_or(|offered| offered == ip);
+                (is_as_offered || had || request.server.is_none()) && self.may_have(facts, ip)
             }
         }
     }

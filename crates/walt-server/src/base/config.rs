@@ -98,8 +98,27 @@ pub struct OtherNet {
     /// Its VLAN on that interface (IEEE 802.1Q).
     #[serde(default)]
     pub vlan: Option<u16>,
-    /// Address of the server, and prefix length.
-    pub ip: Cidr,
+    /// How the server gets its address there.
+    pub ip: OtherAddress,
+}
+
+/// How the server gets its address in a further network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherAddress {
+    /// Always this one.
+    Fixed(Cidr),
+    /// From a DHCP server there.
+    Dhcp,
+}
+
+impl<'de> Deserialize<'de> for OtherAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "dhcp" {
+            return Ok(Self::Dhcp);
+        }
+        text.parse().map(Self::Fixed).map_err(|e| serde::de::Error::custom(format!("{e}, or 'dhcp'")))
+    }
 }
 
 /// The network of the nodes, owned by the server.
@@ -256,21 +275,24 @@ impl Cidr {
     }
 }
 
-impl<'de> Deserialize<'de> for Cidr {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let bad = || {
-            serde::de::Error::custom(format!(
-                "'{text}' must be an address and prefix length, such as 192.168.183.1/24"
-            ))
-        };
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("'{text}' must be an address and prefix length, such as 192.168.183.1/24");
         let (addr, prefix) = text.split_once('/').ok_or_else(bad)?;
         let cidr =
             Self { addr: addr.parse().map_err(|_| bad())?, prefix: prefix.parse().map_err(|_| bad())? };
         if !PREFIX_RANGE.contains(&cidr.prefix) {
-            return Err(serde::de::Error::custom(format!("the prefix length of '{text}' must be 16 to 30")));
+            return Err(format!("the prefix length of '{text}' must be 16 to 30"));
         }
         Ok(cidr)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -420,8 +442,10 @@ mod tests {
             (Some("eth1"), Some(4094))
         );
         let ip = Cidr { addr: Ipv4Addr::new(10, 9, 0, 1), prefix: 24 };
-        let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip };
+        let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip: OtherAddress::Fixed(ip) };
         assert_eq!(network.others, BTreeMap::from([("walt-adm".into(), adm)]));
+        let network = Config::parse("network: {walt-out: {raw-device: eth0, ip: dhcp}}").unwrap().network;
+        assert_eq!(network.others["walt-out"].ip, OtherAddress::Dhcp);
     }
 
     #[test]
@@ -447,6 +471,8 @@ mod tests {
             "network: {walt-net: {raw-device: eth1, vlan: 5000}}",
             "network: {walt-net: {vlan: 12}}",
             "network: {walt-adm: {ip: 10.9.0.1/24}}",
+            "network: {walt-adm: {raw-device: eth1, ip: dhcpv6}}",
+            "network: {walt-net: {ip: dhcp}}",
             "network: {Lab 1: {raw-device: eth1, ip: 10.9.0.1/24}}",
             "network: {walt-net: {raw-device: eth1}, walt-adm: {raw-device: eth1, ip: 10.9.0.1/24}}",
             "containers: {network: 192.168.183.0/24}",
