@@ -13,6 +13,7 @@ mod isolation;
 mod lists;
 mod misuse;
 mod nfs_call;
+mod node_leases;
 mod ownership;
 mod registries;
 mod room;

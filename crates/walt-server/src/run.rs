@@ -87,6 +87,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     actions::build::sweep(&app).await;
     blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
+    app.nodes().queue().recover(app.db()).context("recovery of leases and of the queue for nodes")?;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -95,6 +96,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
+        tokio::spawn(actions::node_leases::watch(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];

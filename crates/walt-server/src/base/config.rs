@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_sys::{net::member::VLAN_MAX, userns};
+use walt_types::Span;
 
 /// The configuration file without `--config`; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
@@ -292,27 +293,6 @@ impl std::str::FromStr for Cidr {
 impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A time span in seconds, written with a unit: `30s`, `5m`, `12h`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub u64);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let bad =
-            || serde::de::Error::custom(format!("'{text}' must be a time span, such as 30s, 5m, 12h or 7d"));
-        let unit = match text.chars().last() {
-            Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3600,
-            Some('d') => 86400,
-            _ => return Err(bad()),
-        };
-        let count: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
-        count.checked_mul(unit).map(Span).ok_or_else(bad)
     }
 }
 

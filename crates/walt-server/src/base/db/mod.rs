@@ -10,6 +10,7 @@ mod images;
 mod indexes;
 mod leases;
 mod manifests;
+mod node_leases;
 mod nodes;
 mod schema;
 mod sessions;
@@ -23,6 +24,7 @@ pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, 
 pub use crate::base::db::indexes::{Document, IndexRow, PushRow};
 pub use crate::base::db::leases::LeaseRow;
 pub use crate::base::db::manifests::ManifestRow;
+pub use crate::base::db::node_leases::{NodeLeaseRow, NodeWaitRow, TakingRow, Waiting};
 pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
 pub use crate::base::db::trash::TrashRow;

@@ -220,8 +220,8 @@ impl Backoff {
 async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
     let mut backoff = Backoff(BACKOFF.0);
-    // The restart that waits for the next start.
-    let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
+    // The restarts that wait for the next start: a node can be given away while it restarts for its owner.
+    let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
     loop {
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
         let begun = Instant::now();
@@ -232,13 +232,13 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
         let pause = match running {
             Ok(vm) => {
                 nodes.supervisors().failures().remove(&mac);
-                if let Some(done) = waiting.take() {
+                for done in waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }
                 match watch(nodes, mac, &vm, &mut orders).await? {
                     Ended::ByItself => backoff.after(begun.elapsed()),
                     Ended::Restart(done) => {
-                        waiting = Some(done);
+                        waiting.push(done);
                         backoff.reset();
                         Duration::ZERO
                     }
@@ -252,8 +252,8 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
                     life.stop();
                     true
                 })?;
-                if let Some(done) = waiting.take() {
-                    let _ = done.send(Err(e));
+                for done in waiting.drain(..) {
+                    let _ = done.send(Err(anyhow!("{e:#}")));
                 }
                 backoff.after(Duration::ZERO)
             }
@@ -263,7 +263,7 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Restart { done, .. }) => {
-                    waiting = Some(done);
+                    waiting.push(done);
                     backoff.reset();
                 }
                 Some(Order::Stop { done }) => {
