@@ -16,6 +16,7 @@ pub mod action;
 pub mod build;
 pub mod device;
 pub mod event;
+pub mod link;
 pub mod registries;
 pub mod status;
 pub mod store;
@@ -26,6 +27,7 @@ pub mod versions;
 pub use action::{AdminAction, DeviceAction, ImageAction, NodeAction, SessionAction};
 pub use device::{Device, DeviceList, TrashedNode};
 pub use event::{ApiError, Confirmation, ErrorCode, Event};
+pub use link::{LinkCounters, LinkState};
 pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 pub use status::{
     Cable, DhcpServer, Disk, ForeignRule, ImageCounts, LogEntry, MissingPort, NodeCounts, SessionCounts,
@@ -53,6 +55,8 @@ pub mod route {
     pub const INFO: &str = "/api/v1/info";
     /// `GET`: [`super::NodeList`].
     pub const NODES: &str = "/api/v1/nodes";
+    /// `GET`: a list of [`super::LinkState`]. The query `nodes=SET` names nodes; without it, all of them.
+    pub const LINKS: &str = "/api/v1/links";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.

@@ -96,6 +96,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
+        tokio::spawn(nodes::links::watch(app.nodes().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));

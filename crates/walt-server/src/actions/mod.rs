@@ -27,6 +27,7 @@ pub mod node_boot;
 pub mod node_config;
 pub mod node_copy;
 pub mod node_create;
+pub mod node_link;
 pub mod node_program;
 pub mod node_save;
 pub mod ownership;

@@ -218,6 +218,16 @@ const STEPS: &[&str] = &[
     ALTER TABLE nodes ADD COLUMN copied_at REAL;
     ALTER TABLE nodes ADD COLUMN copied INTEGER;    -- percent
 ",
+    "
+    -- Shapes that links of nodes have for a while, instead of the configured ones.
+    CREATE TABLE passing_shapes (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        network TEXT NOT NULL,
+        shape TEXT NOT NULL,
+        until REAL NOT NULL,                -- seconds since the epoch
+        PRIMARY KEY (mac, network)
+    ) STRICT;
+",
 ];
 
 /// Migrates a database to the current version.
