@@ -233,7 +233,8 @@ fn a_further_network_leads_nowhere() {
     for node in ["vn1", "vn2"] {
         room.server.walt(ANN, &["node", "config", node, "networks=walt-net"]).ok();
     }
-    drop(stations);
+    // A socket keeps its namespace.
+    drop((heard, stations));
     // The kernel removes their ports a moment later.
     until("the ports of the nodes only", SOON, || {
         let ports = room.netns.run(&["ip", "-o", "link", "show", "master", &bridge]);
@@ -278,4 +279,28 @@ fn a_shaped_link_is_filtered_as_a_plain_one() {
     until("the node's own addresses to pass again", SOON, || passes(own).then_some(()));
     assert!(!connects(&attacker, UPLINK.parse().unwrap(), 111), "another address of the server");
     assert!(connects(&attacker, room.address(), NFS), "what walt-net offers");
+}
+
+/// The words of a command line, as a shell splits it.
+fn words(line: &str) -> Vec<String> {
+    let script = format!("printf '%s\\n' {line}");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_examples_of_the_page_work() {
+    let server = TestServer::start_tiny();
+    for node in ["vn1", "vn2"] {
+        server.walt(ANN, &["node", "create", node]).ok();
+    }
+    let page = include_str!("../../../docs/help/vnode-networks.md");
+    let lines: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("$ walt ")).collect();
+    assert!(lines.len() > 10, "{lines:?}");
+    for line in lines {
+        let words = words(line);
+        server.walt(ANN, &words.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+    }
+    assert_eq!(applied(&server, "lab").as_deref(), Some("link=down"), "for 20 seconds");
+    assert_eq!(link(&server, "lab")["configured"], "");
 }
