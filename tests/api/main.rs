@@ -10,6 +10,7 @@ mod disks;
 mod hybrid;
 mod images;
 mod isolation;
+mod links;
 mod lists;
 mod misuse;
 mod nfs_call;

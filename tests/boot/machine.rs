@@ -12,12 +12,17 @@ use walt_sys::net::bridge::{self, BridgeSpec};
 use walt_sys::net::{in_netns, link, mac_from_seed, new_netns, nft, tap};
 use walt_sys::process::Cgroup;
 use walt_testkit::{images, until};
+use walt_types::Mac;
 use walt_vnode::console::Keyboard;
 use walt_vnode::disks::provide;
-use walt_vnode::{Acceleration, Account, BootFiles, BootMethod, Launch, Vm, VmSpec, adopt, launch, probe};
+use walt_vnode::{
+    Acceleration, Account, BootFiles, BootMethod, Card, Launch, Vm, VmSpec, adopt, launch, probe,
+};
 
 /// Another account than root, which may not read our files.
 const NOBODY: Account = Account { uid: 65534, gid: 65534 };
+/// Ethernet address of the machine.
+const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 /// The tap that the reviewed rules name.
 const TAP: &str = "wt87c9-123456";
 
@@ -62,7 +67,6 @@ fn spec() -> VmSpec {
     VmSpec {
         name: "vn1".into(),
         uuid: walt_vnode::new_uuid().unwrap(),
-        mac: "52:54:00:12:34:56".parse().unwrap(),
         memory_mib: 256,
         cores: 1,
         manufacturer: walt_vnode::MANUFACTURER.into(),
@@ -90,8 +94,7 @@ fn a_machine_boots_is_adopted_and_ends() {
         let walt_net = BridgeSpec {
             name: "walt-net".into(),
             alias: "walt test".into(),
-            address: Ipv4Addr::new(192, 168, 183, 1),
-            prefix: 24,
+            address: Some((Ipv4Addr::new(192, 168, 183, 1), 24)),
             mac: mac_from_seed("test"),
         };
         bridge::ensure(&walt_net)?;
@@ -130,7 +133,7 @@ fn life_of_a_machine(dir: &Path, group: &str) {
             spec,
             directory: &node,
             files: Some(BootFiles { kernel: kernel(), initrds }),
-            tap: Some(tap),
+            cards: vec![Card { mac: MAC, tap }],
             disks: Vec::new(),
             account: NOBODY,
             cgroup: cgroup(),
@@ -197,7 +200,7 @@ fn a_start_that_fails_says_why_and_leaves_nothing() {
         spec: &spec,
         directory: dir.path(),
         files: Some(BootFiles { kernel: kernel(), initrds: Vec::new() }),
-        tap: None,
+        cards: Vec::new(),
         disks: Vec::new(),
         account: NOBODY,
         cgroup: None,
@@ -294,7 +297,7 @@ fn a_disk_gives_room_back_and_a_full_server_is_an_error_of_the_guest() {
         spec: &VmSpec { boot: BootMethod::Direct { command_line: "console=ttyS0".into() }, ..spec() },
         directory: &node,
         files: Some(BootFiles { kernel: kernel(), initrds: vec![disks_initrd(dir.path())] }),
-        tap: None,
+        cards: Vec::new(),
         disks,
         account: NOBODY,
         cgroup: None,

@@ -11,6 +11,7 @@ mod full;
 mod hybrid;
 mod isolation;
 mod journey;
+mod links;
 mod machine;
 mod mini;
 mod nfs;

@@ -112,6 +112,18 @@ pub enum NodeAction {
         #[serde(default)]
         dry_run: bool,
     },
+    /// Changes the links between virtual nodes and one of their networks.
+    Link {
+        /// Set of nodes.
+        nodes: String,
+        /// The network.
+        network: String,
+        /// Parameters, `key=value` each, or one of the words `down`, `up` and `reset`.
+        changes: Vec<String>,
+        /// After so many seconds the links get their configured shapes back; if absent, this is configured.
+        #[serde(default)]
+        seconds: Option<u64>,
+    },
     /// Reads (empty `settings`) or changes settings, `key=value` each.
     Config {
         /// Set of nodes.

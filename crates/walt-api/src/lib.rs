@@ -16,6 +16,7 @@ pub mod action;
 pub mod build;
 pub mod device;
 pub mod event;
+pub mod link;
 pub mod registries;
 pub mod status;
 pub mod store;
@@ -29,6 +30,7 @@ pub use action::{
 };
 pub use device::{Device, DeviceList, TrashedNode};
 pub use event::{ApiError, Confirmation, ErrorCode, Event};
+pub use link::{LinkCounters, LinkState};
 pub use registries::{FoundImage, RegistryCredentials, RegistryInfo, RegistryList, RegistryToken};
 pub use status::{
     Cable, DhcpServer, Disk, ForeignRule, ImageCounts, LogEntry, MissingPort, NodeCounts, SessionCounts,
@@ -56,6 +58,8 @@ pub mod route {
     pub const INFO: &str = "/api/v1/info";
     /// `GET`: [`super::NodeList`].
     pub const NODES: &str = "/api/v1/nodes";
+    /// `GET`: a list of [`super::LinkState`]. The query `nodes=SET` names nodes; without it, all of them.
+    pub const LINKS: &str = "/api/v1/links";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.

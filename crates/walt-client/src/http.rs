@@ -18,8 +18,8 @@ use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
     AdminAction, Confirmation, DeviceAction, DeviceList, ErrorCode, Event, HEADER_CONFIRM, HEADER_USER,
-    ImageAction, ImageList, Info, NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken, SessionAction,
-    Status, StoreLook, route,
+    ImageAction, ImageList, Info, LinkState, NodeAction, NodeList, PROTOCOL, RegistryList, RegistryToken,
+    SessionAction, Status, StoreLook, route,
 };
 
 /// Largest event, in bytes.
@@ -92,6 +92,17 @@ impl Client {
     /// All of [`Error`].
     pub async fn nodes(&mut self) -> Result<NodeList> {
         self.get(route::NODES).await
+    }
+
+    /// The links of a set of nodes, of all virtual ones without it.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn links(&mut self, nodes: Option<&str>) -> Result<Vec<LinkState>> {
+        match nodes {
+            Some(nodes) => self.get(&format!("{}?nodes={}", route::LINKS, query(nodes))).await,
+            None => self.get(route::LINKS).await,
+        }
     }
 
     /// All devices, sorted by type and name, and the trash.

@@ -10,6 +10,9 @@
 //!   node, or offer addresses or routes to one. Frames with a VLAN tag (IEEE 802.1Q) are not forwarded: walt-net is one
 //!   network, and the cable may carry others.
 //!
+//! Further networks of virtual nodes, and the bridges of shaped links ([`crate::segments`]), carry frames between their
+//! ports only: `inet` keeps their packets from this machine, which has no address on them and answers no ARP there.
+//!
 //! A drop here is final whatever other tables say. An accept is not: foreign tables may still drop.
 //!
 //! ```text
@@ -21,6 +24,7 @@
 //!
 //! Nodes come and go by elements of sets, so that a table is rebuilt only when the server starts.
 
+use crate::segments;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use walt_types::Mac;
@@ -91,12 +95,17 @@ pub fn table_name(bridge: &str) -> String {
 /// What the names of the container links of a server start with: 7 bytes, different for each bridge, so that 8 remain
 /// for the container.
 pub fn veth_prefix(bridge: &str) -> String {
-    format!("wc{:04x}-", name_hash(bridge))
+    format!("wc{}-", server_mark(bridge))
+}
+
+/// What makes names of a server's interfaces its own: 4 digits, a hash of the name of its bridge.
+pub fn server_mark(bridge: &str) -> String {
+    format!("{:04x}", name_hash(bridge))
 }
 
 /// The name of a tap: the same for the same server and node, and within the 15 bytes of an interface name.
 pub fn tap_name(bridge: &str, mac: &Mac) -> String {
-    format!("wt{:04x}-{}", name_hash(bridge), mac.tail())
+    format!("wt{}-{}", server_mark(bridge), mac.tail())
 }
 
 /// FNV-1a, folded to 16 bits: two servers' bridges must differ, nobody attacks their names.
@@ -166,6 +175,17 @@ fn elements<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     if items.is_empty() { String::new() } else { format!(" elements = {{ {} }};", items.join(", ")) }
 }
 
+/// In the same order, each one once.
+fn unique<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut all = Vec::new();
+    for item in items {
+        if !all.contains(&item) {
+            all.push(item);
+        }
+    }
+    all
+}
+
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -177,6 +197,7 @@ fn write_inet(text: &mut String, f: &Firewall) -> std::fmt::Result {
     let network = Ipv4Addr::from(bits & mask(f.prefix));
     let broadcast = Ipv4Addr::from(bits | !mask(f.prefix));
     let (net_prefix, containers) = (f.prefix, format!("{}/{}", f.container_network, f.container_prefix));
+    let (segments, links) = (segments::segment_prefix(bridge), segments::link_prefix(bridge));
     let (tcp, udp, nat) = (list(NODE_TCP_PORTS), list(NODE_UDP_PORTS), elements(&f.nat));
     write!(
         text,
@@ -205,11 +226,19 @@ table inet {table} {{
 		type filter hook input priority {FILTER_PRIORITY}; policy accept;
 		iifname "{bridge}" goto nodes
 		iifname "{veth}" goto containers
+		iifname "{segments}*" counter drop
+		iifname "{links}*" counter drop
 		iifname != "lo" ip daddr {gateway} counter drop
 	}}
 	chain through_server {{
 		type filter hook forward priority {FILTER_PRIORITY}; policy accept;
 		iifname "{bridge}" oifname "{bridge}" accept
+		iifname "{segments}*" oifname "{segments}*" accept
+		iifname "{links}*" oifname "{links}*" accept
+		iifname "{segments}*" counter drop
+		iifname "{links}*" counter drop
+		oifname "{segments}*" counter drop
+		oifname "{links}*" counter drop
 		iifname "{bridge}" oifname "{veth}" counter drop
 		iifname "{bridge}" ip saddr @nat accept
 		iifname "{bridge}" counter drop
@@ -229,7 +258,7 @@ table inet {table} {{
 	chain after_routing {{
 		type nat hook postrouting priority srcnat; policy accept;
 		ip saddr {containers} oifname != {{ "lo", "{bridge}", "{veth}" }} masquerade
-		ip saddr @nat ip daddr != {network}/{net_prefix} oifname != {{ "lo", "{bridge}" }} masquerade
+		ip saddr @nat ip daddr != {network}/{net_prefix} oifname != {{ "lo", "{bridge}", "{links}*" }} masquerade
 	}}
 }}
 "#
@@ -242,8 +271,9 @@ fn write_bridge(text: &mut String, f: &Firewall) -> std::fmt::Result {
     let stations = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.mac)));
     let addresses = elements(f.taps.iter().map(|t| format!("\"{}\" . {}", t.ifname, t.ip)));
     let clients = elements(f.taps.iter().map(dhcp_client));
-    let macs = elements(std::iter::once(f.mac).chain(f.taps.iter().map(|t| t.mac)));
-    let ips = elements(std::iter::once(f.address).chain(f.taps.iter().map(|t| t.ip)));
+    // A node may have two taps: that of a shaped link's process speaks for it as well.
+    let macs = elements(unique(std::iter::once(f.mac).chain(f.taps.iter().map(|t| t.mac))));
+    let ips = elements(unique(std::iter::once(f.address).chain(f.taps.iter().map(|t| t.ip))));
     let cables = elements(f.cable.iter().map(|name| format!("\"{name}\"")));
     write!(
         text,

@@ -9,6 +9,7 @@
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
+//! | [`segments`] | names of the interfaces of networks and links, addresses of cards |
 //! | [`registration`] | type and name of a machine that shows up by DHCP |
 //! | [`image_search`] | when the missing image of a model is looked for |
 //! | [`settings`] | keys, grammars and defaults of node settings |
@@ -22,6 +23,7 @@ pub mod node_leases;
 pub mod node_queue;
 pub mod ownership;
 pub mod registration;
+pub mod segments;
 pub mod sentences;
 pub mod settings;
 

@@ -3,7 +3,7 @@
 use crate::NodeFacts;
 use crate::life::BootMode;
 use std::collections::BTreeMap;
-use walt_types::Disks;
+use walt_types::{Disks, Networks};
 
 /// One setting.
 pub struct Setting {
@@ -24,6 +24,8 @@ pub const BOOT_SECURE: &str = "boot.secure";
 const SECURE_MODELS: [&str; 1] = ["pc-x86-64"];
 /// Key of the disks of a virtual node.
 pub const DISKS: &str = "disks";
+/// Key of the networks of a virtual node.
+pub const NETWORKS: &str = "networks";
 /// Key of the setting that says where a node has its root file system.
 pub const BOOT_MODE: &str = "boot.mode";
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
@@ -83,6 +85,13 @@ pub const SETTINGS: &[Setting] = &[
         physical: true,
         grammar: "'true' or 'false'",
         check: |v| v == "true" || v == "false",
+    },
+    Setting {
+        key: NETWORKS,
+        default: "walt-net",
+        physical: false,
+        grammar: "networks such as walt-net,lab[lat=10ms,bw=100Mbps]",
+        check: |v| v.parse::<Networks>().is_ok(),
     },
     Setting {
         key: "ram",
@@ -164,6 +173,11 @@ pub fn parse(text: &str) -> Result<(&'static Setting, &str), SettingError> {
     {
         return Err(SettingError::Detail { key: key.into(), why: why.to_string() });
     }
+    if setting.key == NETWORKS
+        && let Err(why) = value.parse::<Networks>()
+    {
+        return Err(SettingError::Detail { key: key.into(), why: why.to_string() });
+    }
     if !(setting.check)(value) {
         return Err(SettingError::Value { key: key.into(), value: value.into(), grammar: setting.grammar });
     }
@@ -214,7 +228,7 @@ mod tests {
         };
         assert_eq!(
             shown(true),
-            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
+            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true networks=walt-net ram=2G"
         );
         // A key of an older version is not shown, and a physical node has no memory to choose.
         assert_eq!(shown(false), "boot.mode=auto boot.secure=false boot.timeout=180 mount.persist=true");
@@ -262,6 +276,7 @@ mod tests {
             "boot.mode=auto",
             "boot.mode=network",
             "disks=8G,1T[template=ext4]",
+            "networks=lab[lat=10ms,loss.up=1%],walt-net",
         ] {
             assert!(parse(good).is_ok(), "{good}");
         }
@@ -293,10 +308,12 @@ mod tests {
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.mode, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, networks, ram"
         );
         let why = parse("disks=0G").err().expect("not a value").to_string();
         assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");
+        let why = parse("networks=walt-net,lab[lat=-1ms]").err().expect("not a value").to_string();
+        assert!(why.starts_with("cannot set 'networks': network lab: '-1ms' is not a time; "), "{why}");
         assert!(SETTINGS.iter().all(|s| (s.check)(s.default)));
         assert!(SETTINGS.is_sorted_by_key(|s| s.key));
     }

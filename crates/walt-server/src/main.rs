@@ -15,7 +15,7 @@ use walt_server::{
     run,
     services::{
         images::{LABEL_MODELS, default_image, recipe},
-        sessions,
+        nodes, sessions,
     },
 };
 use walt_types::Mac;
@@ -71,6 +71,9 @@ enum Command {
     /// Hold one session of an image shell (started by the server)
     #[command(hide = true)]
     Hold { session: PathBuf },
+    /// Forward the frames of a shaped link of a virtual node (started by the server)
+    #[command(hide = true)]
+    Link { dir: PathBuf },
     /// Run one command of an image build (started by the server)
     #[command(hide = true)]
     BuildStep { dir: PathBuf },
@@ -141,6 +144,9 @@ fn main() -> ExitCode {
     if let Command::BuildFetch = &arguments.command {
         return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
     }
+    if let Command::Link { dir } = &arguments.command {
+        return ExitCode::from(u8::try_from(nodes::links::forward(dir)).unwrap_or(1));
+    }
     match dispatch(arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -196,6 +202,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         }
         // The callers handle these.
         Command::Hold { .. }
+        | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
         | Command::CheckStore { .. }

@@ -98,6 +98,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
+        tokio::spawn(nodes::links::watch(app.nodes().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
     services.extend(dhcp_client::start(&app));

@@ -20,8 +20,7 @@ fn main() {
     let spec = BridgeSpec {
         name: name.clone(),
         alias: format!("walt example {name}"),
-        address,
-        prefix: 24,
+        address: Some((address, 24)),
         mac: mac_from_seed(name),
     };
     let done = if what == "up" { up(&spec, raw, vlan) } else { down(&spec, raw, vlan) };

@@ -43,8 +43,7 @@ fn spec() -> BridgeSpec {
     BridgeSpec {
         name: "walt-net".into(),
         alias: "walt /test".into(),
-        address: Ipv4Addr::new(192, 168, 183, 1),
-        prefix: 24,
+        address: Some((Ipv4Addr::new(192, 168, 183, 1), 24)),
         mac: mac_from_seed("test"),
     }
 }
@@ -67,7 +66,7 @@ fn a_bridge_is_made_adopted_and_removed() {
         assert_eq!(sysctl_of("ipv4/conf/walt-net/arp_ignore"), "1");
         assert_eq!(sysctl_of("ipv4/conf/walt-net/arp_announce"), "2");
 
-        let moved = BridgeSpec { address: Ipv4Addr::new(10, 9, 8, 1), prefix: 20, ..spec() };
+        let moved = BridgeSpec { address: Some((Ipv4Addr::new(10, 9, 8, 1), 20)), ..spec() };
         assert_eq!(bridge::ensure(&moved).unwrap(), Origin::Adopted);
         let addresses = run("ip addr show walt-net");
         assert!(addresses.contains("10.9.8.1/20") && !addresses.contains("192.168.183.1"), "{addresses}");

@@ -13,6 +13,7 @@ mod disks;
 mod image_ref;
 mod mac;
 mod names;
+pub mod networks;
 pub mod node_set;
 pub mod patterns;
 mod span;
@@ -24,6 +25,7 @@ pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, T
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};
+pub use networks::{NetworkName, Networks, Shape};
 pub use span::{LeaseChange, Span};
 
 /// Why a text could not be parsed. `Display` is a full sentence without a final stop.

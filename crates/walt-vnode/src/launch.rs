@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use walt_sys::process::{Cgroup, ProcessId, spawn_detached};
+use walt_types::Mac;
 
 /// Largest kernel, and largest sum of initrds, in bytes.
 const MAX_BOOT_FILE: u64 = 1024 * 1024 * 1024;
@@ -52,6 +53,15 @@ pub struct BootFiles {
     pub initrds: Vec<File>,
 }
 
+/// A network card.
+#[derive(Debug)]
+pub struct Card {
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its tap, already in a bridge.
+    pub tap: OwnedFd,
+}
+
 /// A machine to start.
 #[derive(Debug)]
 pub struct Launch<'a> {
@@ -61,8 +71,8 @@ pub struct Launch<'a> {
     pub directory: &'a Path,
     /// Kernel and initrds, for [`crate::BootMethod::Direct`].
     pub files: Option<BootFiles>,
-    /// The tap, already in the bridge.
-    pub tap: Option<OwnedFd>,
+    /// The network cards, in order; the machine boots from the first one.
+    pub cards: Vec<Card>,
     /// The disks, in order.
     pub disks: Vec<DiskFile>,
     /// qemu's account.
@@ -108,7 +118,7 @@ fn path_of(directory: &Path, name: &str) -> PathBuf {
 /// # Errors
 /// [`Error::NotStarted`] with qemu's own words when it gives up; nothing of it is left then.
 pub fn launch(launch: Launch<'_>) -> Result<Vm> {
-    let Launch { spec, directory, files, tap, disks, account, cgroup, program } = launch;
+    let Launch { spec, directory, files, cards, disks, account, cgroup, program } = launch;
     let mut builder = DirBuilder::new();
     builder
         .recursive(true)
@@ -137,7 +147,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
     let descriptors = Descriptors {
         kernel: kernel.as_ref().map(AsRawFd::as_raw_fd),
         initrd: initrd.as_ref().map(AsRawFd::as_raw_fd),
-        tap: tap.as_ref().map(AsRawFd::as_raw_fd),
+        cards: cards.iter().map(|card| (card.mac, card.tap.as_raw_fd())).collect(),
         log: log.as_raw_fd(),
         console: console.as_raw_fd(),
         qmp: qmp.as_raw_fd(),
@@ -154,9 +164,10 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .stdout(Stdio::null())
         .stderr(messages)
         .preserved_fds(
-            [kernel, initrd, tap, Some(log), Some(console), Some(qmp)]
+            [kernel, initrd, Some(log), Some(console), Some(qmp)]
                 .into_iter()
                 .flatten()
+                .chain(cards.into_iter().map(|card| card.tap))
                 .chain(disks.into_iter().map(|d| d.file.into()))
                 .collect(),
         );
@@ -164,7 +175,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         command.env("PATH", path);
     }
     let process = spawn_detached(&mut command)?;
-    // Closes our copies: the tap must disappear with qemu.
+    // Closes our copies: the taps must disappear with qemu.
     drop(command);
     let identity = Identity { pid: process.pid, start_time: process.start_time, uuid: spec.uuid.clone() };
     let pidfd = process.open().map_err(|e| {
@@ -296,10 +307,18 @@ fn clean(directory: &Path, cgroup: Option<&Cgroup>) -> Result<()> {
         // Files that cannot be removed are replaced by the next start.
         let _ = std::fs::remove_file(path_of(directory, name));
     }
+    cgroup.map_or(Ok(()), remove_group)
+}
+
+/// Removes a control group whose processes have ended; its absence is success.
+///
+/// # Errors
+/// It has processes for longer than [`STOP_TIMEOUT`], or the kernel refuses.
+pub fn remove_group(cgroup: &Cgroup) -> Result<()> {
     // A process that has ended leaves its group when its parent has taken note, which may be a moment later.
     let deadline = Instant::now() + STOP_TIMEOUT;
     loop {
-        match cgroup.map_or(Ok(()), Cgroup::remove) {
+        match cgroup.remove() {
             Err(e)
                 if e.errno() == Some(rustix::io::Errno::BUSY.raw_os_error()) && Instant::now() < deadline =>
             {

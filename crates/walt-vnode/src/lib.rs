@@ -22,18 +22,21 @@
 //!
 //! [`command_line`] is pure. [`probe`] finds out whether KVM works for a kernel, not only whether `/dev/kvm` exists.
 //!
-//! Limits: x86-64 guests on x86-64 hosts, one network card. Two boot methods ([`BootMethod`]): with a given kernel
+//! A node has a network card for each of its networks; [`link`] is what happens to frames on a shaped one.
+//!
+//! Limits: x86-64 guests on x86-64 hosts. Two boot methods ([`BootMethod`]): with a given kernel
 //! and initrds, where a guest's reboot ends qemu (`-no-reboot`) and the caller starts it again; and from the network
 //! card by iPXE, where qemu keeps running. All waits are bounded by the constants below.
 
 pub mod console;
 pub mod disks;
 mod launch;
+pub mod link;
 pub mod probe;
 mod qemu;
 pub mod qmp;
 
-pub use launch::{Account, BootFiles, Identity, Launch, Vm, adopt, launch};
+pub use launch::{Account, BootFiles, Card, Identity, Launch, Vm, adopt, launch, remove_group};
 pub use qemu::{
     Acceleration, BootMethod, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, VmSpec, command_line, version,
 };

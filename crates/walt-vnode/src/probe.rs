@@ -13,7 +13,6 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use walt_types::Mac;
 
 /// How long a kernel may take to panic. Under KVM it needs a second or two.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -68,7 +67,6 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
     let spec = VmSpec {
         name: "probe".into(),
         uuid: crate::new_uuid()?,
-        mac: Mac([0x02, 0, 0, 0, 0, 1]),
         memory_mib: PROBE_MEMORY,
         cores: 1,
         manufacturer: MANUFACTURER.into(),
@@ -89,7 +87,7 @@ pub fn run(kernel: &File, directory: &Path, account: Account, program: &str) -> 
         spec: &spec,
         directory,
         files,
-        tap: None,
+        cards: Vec::new(),
         disks: Vec::new(),
         account,
         cgroup: None,

@@ -53,8 +53,6 @@ pub struct VmSpec {
     pub name: String,
     /// Identity of this start of the machine; see [`crate::new_uuid`].
     pub uuid: String,
-    /// Ethernet address.
-    pub mac: Mac,
     /// Memory, in MiB.
     pub memory_mib: u32,
     /// Processors.
@@ -76,8 +74,8 @@ pub struct Descriptors {
     pub kernel: Option<i32>,
     /// The initrd, likewise.
     pub initrd: Option<i32>,
-    /// The tap; `None` for a machine without network.
-    pub tap: Option<i32>,
+    /// The taps of the network cards in order, each with its card's Ethernet address. The machine boots from the first.
+    pub cards: Vec<(Mac, i32)>,
     /// The console's log, open for appending.
     pub log: i32,
     /// A listening unix socket for typing.
@@ -121,14 +119,14 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add("-serial", "chardev:console".into());
     add("-chardev", format!("socket,id=qmp,fd={},server=on,wait=off", fds.qmp));
     add("-mon", "chardev=qmp,mode=control".into());
-    if let Some(tap) = fds.tap {
-        add("-netdev", format!("tap,id=net0,fd={tap}"));
+    for (number, (mac, tap)) in fds.cards.iter().enumerate() {
+        add("-netdev", format!("tap,id=net{number},fd={tap}"));
         let rom = match spec.boot {
-            // No option ROM: the kernel is given, nothing boots from the card.
-            BootMethod::Direct { .. } => "romfile=",
-            BootMethod::Pxe => "bootindex=1",
+            BootMethod::Pxe if number == 0 => "bootindex=1",
+            // No option ROM: the kernel is given, or nothing boots from this card.
+            _ => "romfile=",
         };
-        add("-device", format!("virtio-net-pci,netdev=net0,mac={},{rom}", spec.mac));
+        add("-device", format!("virtio-net-pci,netdev=net{number},mac={mac},{rom}"));
     }
     add_disks(&mut add, &fds.disks);
     add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
@@ -209,7 +207,6 @@ mod tests {
         VmSpec {
             name: "vn1".into(),
             uuid: "12345678-1234-4234-8234-123456789abc".into(),
-            mac: "52:54:00:12:34:56".parse().unwrap(),
             memory_mib: 512,
             cores: 2,
             manufacturer: MANUFACTURER.into(),
@@ -222,12 +219,18 @@ mod tests {
     const FDS: Descriptors = Descriptors {
         kernel: Some(10),
         initrd: Some(11),
-        tap: Some(12),
+        cards: Vec::new(),
         log: 13,
         console: 14,
         qmp: 15,
         disks: Vec::new(),
     };
+
+    const MAC: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+
+    fn fds() -> Descriptors {
+        Descriptors { cards: vec![(MAC, 12)], ..FDS }
+    }
 
     /// Options and values in pairs, one a line.
     fn shown(line: &[String]) -> String {
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn the_command_line_is_as_reviewed() {
         assert_eq!(
-            shown(&command_line(&spec(), &FDS)),
+            shown(&command_line(&spec(), &fds())),
             "-name guest=vn1
 -uuid 12345678-1234-4234-8234-123456789abc
 -machine pc,usb=off,vmport=off
@@ -274,11 +277,14 @@ mod tests {
 
     #[test]
     fn a_machine_that_boots_from_its_card() {
-        let fds = Descriptors { kernel: None, initrd: None, ..FDS };
+        let second = Mac([2, 0, 0, 0, 0, 1]);
+        let cards = vec![(MAC, 12), (second, 17)];
+        let fds = Descriptors { kernel: None, initrd: None, cards, ..FDS };
         let line = shown(&command_line(&VmSpec { boot: BootMethod::Pxe, ..spec() }, &fds));
         for part in [
             "-machine pc,usb=off,vmport=off,graphics=off\n",
             "mac=52:54:00:12:34:56,bootindex=1\n",
+            "\n-netdev tap,id=net1,fd=17\n-device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:01,romfile=\n",
             "-boot strict=on,reboot-timeout=5000\n",
         ] {
             assert!(line.contains(part), "{part:?} is not in {line}");
@@ -309,7 +315,7 @@ mod tests {
 
     #[test]
     fn kvm_and_a_machine_without_network() {
-        let fds = Descriptors { initrd: None, tap: None, ..FDS };
+        let fds = Descriptors { initrd: None, ..FDS };
         let line = shown(&command_line(&VmSpec { acceleration: Acceleration::Kvm, ..spec() }, &fds));
         assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
         assert!(!line.contains("-initrd") && !line.contains("net0"), "{line}");

@@ -28,6 +28,7 @@ pub mod node_config;
 pub mod node_copy;
 pub mod node_create;
 pub mod node_leases;
+pub mod node_link;
 pub mod node_program;
 pub mod node_queue;
 pub mod node_save;

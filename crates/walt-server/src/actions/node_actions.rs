@@ -53,6 +53,9 @@ pub async fn act(
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
         NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
+        NodeAction::Link { nodes, network, changes, seconds } => {
+            request.link(&nodes, &network, &changes, seconds).await
+        }
         NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
     }
 }

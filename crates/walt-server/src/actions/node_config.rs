@@ -3,15 +3,15 @@
 use crate::{
     actions::{node_actions::Request, ownership::ownership_warning},
     base::{
-        db::NodeRow,
+        db::{LinkRow, NodeRow, blocking},
         failure::{Outcome, bad_request},
         state::Decision,
     },
-    services::nodes::{secure, vnode},
+    services::nodes::{links, secure, vnode},
 };
 use std::collections::BTreeMap;
 use walt_core::{life::BootMode, ownership::Demand, sentences, settings};
-use walt_types::Disks;
+use walt_types::{Disks, Networks};
 
 impl Request<'_> {
     pub(super) async fn config(&self, set: &str, assignments: &[String]) -> Outcome<bool> {
@@ -34,6 +34,9 @@ impl Request<'_> {
         self.ask(set, assignments, &nodes, &changes, &decision)?;
         self.app.db().transaction(|tx| -> anyhow::Result<()> {
             for node in &nodes {
+                if changes.iter().any(|(key, _)| *key == settings::NETWORKS) {
+                    LinkRow::delete_of(tx, node.mac)?;
+                }
                 for (key, value) in &changes {
                     NodeRow::set_setting(tx, node.mac, key, value)?;
                 }
@@ -41,10 +44,30 @@ impl Request<'_> {
             Ok(())
         })?;
         self.app.nodes().hub().signal();
-        let at_once = changes.iter().all(|(key, _)| *key == "boot.timeout");
+        let links_changed = self.apply_networks(&nodes, &changes)?;
+        let at_once = changes
+            .iter()
+            .all(|(key, _)| *key == "boot.timeout" || (*key == settings::NETWORKS && links_changed));
         let rest = if at_once { "" } else { " Reboot node(s) to see new settings in effect." };
         self.events.out(format!("Done.{rest}")).await;
         Ok(true)
+    }
+
+    /// Gives the links of nodes the shapes of a changed setting `networks`. False if a node must be rebooted for it,
+    /// since it runs with other networks.
+    fn apply_networks(&self, nodes: &[NodeRow], changes: &[(&str, &str)]) -> Outcome<bool> {
+        let Some((_, value)) = changes.iter().rfind(|(key, _)| *key == settings::NETWORKS) else {
+            return Ok(false);
+        };
+        let wanted: Networks = value.parse().map_err(bad_request)?;
+        let mut at_once = true;
+        for node in nodes {
+            let mut cards = links::cards_of_running(self.app.nodes(), node.mac)?;
+            cards.sort();
+            at_once &= cards.iter().eq(wanted.names());
+            blocking(|| links::apply(self.app.nodes(), node.mac))?;
+        }
+        Ok(at_once)
     }
 
     /// One question for all: nodes of others, and data that is lost.

@@ -8,4 +8,5 @@ pub mod network;
 pub mod nodes;
 pub mod process;
 pub mod registries;
+pub mod segments;
 pub mod sessions;

@@ -11,8 +11,9 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use walt_core::firewall;
+use walt_core::{firewall, segments};
 use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
+use walt_types::NetworkName;
 
 /// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
 pub(super) const MTU_DEFAULT: u32 = 1500;
@@ -24,7 +25,7 @@ pub fn bridge_mac(config: &Config) -> walt_types::Mac {
 }
 
 /// The mark of this server's bridge, and of its rules in other programs' chains.
-fn alias(config: &Config) -> String {
+pub(super) fn alias(config: &Config) -> String {
     format!("{ALIAS_WORD}{} {}", config.state_dir.display(), config.bridge())
 }
 
@@ -33,8 +34,7 @@ fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
     bridge::BridgeSpec {
         name: net.bridge.clone(),
         alias: alias(config),
-        address: net.ip.addr,
-        prefix: net.ip.prefix,
+        address: Some((net.ip.addr, net.ip.prefix)),
         mac: bridge_mac(config).0,
     }
 }
@@ -42,7 +42,6 @@ fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
 /// The rules, with the taps of all virtual nodes, so that none is cut off when the server restarts.
 fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
     let net = &config.network.walt_net;
-    let tap = |node: &NodeRow| firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
     firewall::Firewall {
         bridge: net.bridge.clone(),
         address: net.ip.addr,
@@ -54,28 +53,27 @@ fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
         gateway: config.container_gateway(),
         veth_prefix: firewall::veth_prefix(&net.bridge),
         nat: Vec::new(),
-        taps: nodes.iter().filter(|n| n.facts.is_virtual).map(tap).collect(),
+        taps: nodes.iter().filter(|n| n.facts.is_virtual).flat_map(|node| taps(config, node)).collect(),
     }
 }
 
-/// Name of the tap of a virtual node.
-pub fn tap_name(config: &Config, node: &NodeRow) -> String {
-    firewall::tap_name(config.bridge(), &node.mac)
+/// The interfaces on which a virtual node speaks on walt-net: its tap, and while its link is shaped, that of the link.
+fn taps(config: &Config, node: &NodeRow) -> [firewall::Tap; 2] {
+    let names = segments::link_names(config.bridge(), node.mac, &NetworkName::walt_net());
+    [names.tap, names.network_end].map(|ifname| firewall::Tap { ifname, mac: node.mac, ip: node.ip })
 }
 
 /// Permits the traffic of a new virtual node on its tap.
 pub fn add_tap(config: &Config, node: &NodeRow) -> Result<()> {
-    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
-    nft::apply(&firewall::add_tap(config.bridge(), &tap))
-        .context("cannot add the packet filter rules of a node")?;
+    let add = taps(config, node).map(|tap| firewall::add_tap(config.bridge(), &tap));
+    nft::apply(&add.concat()).context("cannot add the packet filter rules of a node")?;
     neighbour::set(config.bridge(), node.ip, node.mac.0).context("cannot set the neighbour of a node")
 }
 
 /// Removes the permission for the tap of a removed node.
 pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
-    let tap = firewall::Tap { ifname: tap_name(config, node), mac: node.mac, ip: node.ip };
-    nft::apply(&firewall::remove_tap(config.bridge(), &tap))
-        .context("cannot remove the packet filter rules of a node")?;
+    let remove = taps(config, node).map(|tap| firewall::remove_tap(config.bridge(), &tap));
+    nft::apply(&remove.concat()).context("cannot remove the packet filter rules of a node")?;
     neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
 }
 
@@ -153,7 +151,11 @@ pub fn lease_neighbour(config: &Config, lease: &walt_netboot::dhcp::Lease) -> Re
 /// Adds accept rules to other programs' chains that would drop our traffic.
 pub fn beside_foreign_firewalls(config: &Config) -> Result<()> {
     let containers = format!("{}*", firewall::veth_prefix(config.bridge()));
-    let chains = nft::accept_in_foreign_chains(&alias(config), &[config.bridge(), &containers])
+    // What passes between ports of a bridge passes the chains of others too, on machines with br_netfilter.
+    let networks = format!("{}*", segments::segment_prefix(config.bridge()));
+    let links = format!("{}*", segments::link_prefix(config.bridge()));
+    let interfaces = [config.bridge(), &containers, &networks, &links];
+    let chains = nft::accept_in_foreign_chains(&alias(config), &interfaces)
         .context("cannot read the rules of other programs")?;
     for chain in chains {
         tracing::info!(
@@ -192,6 +194,7 @@ pub fn foreign_rules(config: &Config) -> Result<Vec<walt_api::ForeignRule>> {
 /// Removes everything.
 pub fn down(config: &Config) -> Result<()> {
     cable::down(config)?;
+    super::segments::down(config)?;
     bridge::remove(&bridge_spec(config)).context("cannot remove the bridge of walt-net")?;
     nft::apply(&firewall::remove(config.bridge())).context("cannot remove our packet filter")?;
     nft::remove_marked(&alias(config)).context("cannot remove our rules from other firewalls")?;

@@ -1,4 +1,5 @@
-//! The bridge that is walt-net: made if absent, adopted if it carries our alias, refused otherwise.
+//! The bridges that are walt-net and the networks of virtual nodes: made if absent, adopted if they carry our alias,
+//! refused otherwise.
 //!
 //! A bridge outlives the server that made it, because virtual nodes stay attached while the server is replaced. The
 //! alias says whose it is; the address comes from a seed, so that nodes' ARP caches stay valid if the bridge is made
@@ -19,10 +20,9 @@ pub struct BridgeSpec {
     pub name: String,
     /// Text that marks the bridge as belonging to this server: state directory and name.
     pub alias: String,
-    /// The server's address on it.
-    pub address: Ipv4Addr,
-    /// Length of the network's prefix, in bits.
-    pub prefix: u8,
+    /// The server's address on it, and the length of the network's prefix in bits. Without one, the bridge is for its
+    /// ports only: this machine has no part in it.
+    pub address: Option<(Ipv4Addr, u8)>,
     /// Ethernet address, see [`super::mac_from_seed`].
     pub mac: [u8; 6],
 }
@@ -55,28 +55,33 @@ pub fn ensure(spec: &BridgeSpec) -> Result<Origin> {
     })?;
     // Before the bridge is up: no link-local address must ever be reachable by a node.
     sysctl::set_interface("ipv6", &spec.name, "disable_ipv6", "1")?;
-    // A node may learn of the bridge's own address only, and only from it.
-    sysctl::set_interface("ipv4", &spec.name, "arp_ignore", "1")?;
+    // A node may learn of the bridge's own address only, and only from it; of none if it has none (8).
+    let ignore = if spec.address.is_some() { "1" } else { "8" };
+    sysctl::set_interface("ipv4", &spec.name, "arp_ignore", ignore)?;
     sysctl::set_interface("ipv4", &spec.name, "arp_announce", "2")?;
     netlink(&format!("bring up the bridge '{}'", spec.name), |handle| async move {
         let index = link::need(&handle, &spec.name).await?.index;
         addresses(&handle, spec, index).await?;
-        link::set(&handle, link::change(index).up().build(), format!("bring up the bridge '{}'", spec.name))
-            .await
+        // Without an address of its own, it has nothing to say by ARP, and nothing to hear.
+        let message = link::change(index).arp(spec.address.is_some()).up().build();
+        link::set(&handle, message, format!("bring up the bridge '{}'", spec.name)).await
     })?;
     Ok(origin)
 }
 
 fn check_ours(spec: &BridgeSpec, found: &Link) -> Result<()> {
+    // The name of a bridge without address is made of a hash, and nobody else's: this one was made a moment before its
+    // server was killed.
+    let is_unfinished = spec.address.is_none() && found.alias.is_empty();
     let other = if found.kind != "bridge" {
         let kind = if found.kind.is_empty() { "physical" } else { &found.kind };
         format!("it is a {kind} interface, not a bridge")
+    } else if found.alias == spec.alias || is_unfinished {
+        return Ok(());
     } else if found.alias.is_empty() {
         "a bridge without our alias".to_owned()
-    } else if found.alias != spec.alias {
-        format!("its alias is '{}', ours would be '{}'", found.alias, spec.alias)
     } else {
-        return Ok(());
+        format!("its alias is '{}', ours would be '{}'", found.alias, spec.alias)
     };
     Err(NetError::NotOurs { name: spec.name.clone(), found: other })
 }
@@ -99,6 +104,7 @@ async fn configure(handle: &Handle, spec: &BridgeSpec) -> Result<()> {
         LinkMessageBuilder::<LinkBridge>::new_with_info_kind(rtnetlink::packet_route::link::InfoKind::Bridge)
             .index(index)
             .address(spec.mac.to_vec())
+            .alias(spec.alias.clone())
             .set_info_data(InfoData::Bridge(vec![
                 InfoBridge::ForwardDelay(0),
                 InfoBridge::MulticastSnooping(false),
@@ -114,9 +120,12 @@ async fn configure(handle: &Handle, spec: &BridgeSpec) -> Result<()> {
 
 /// Gives the bridge its address, and takes away the ones of an earlier configuration.
 async fn addresses(handle: &Handle, spec: &BridgeSpec, index: u32) -> Result<()> {
-    let what = format!("give the address {}/{} to '{}'", spec.address, spec.prefix, spec.name);
-    let request = handle.address().add(index, IpAddr::V4(spec.address), spec.prefix);
-    except(libc::EEXIST, request.execute().await, what.clone())?;
+    let mut what = format!("list the addresses of '{}'", spec.name);
+    if let Some((address, prefix)) = spec.address {
+        what = format!("give the address {address}/{prefix} to '{}'", spec.name);
+        let request = handle.address().add(index, IpAddr::V4(address), prefix);
+        except(libc::EEXIST, request.execute().await, what.clone())?;
+    }
     let answers = handle.address().get().set_link_index_filter(index).execute();
     let found: Vec<AddressMessage> = answers.try_collect().await.map_err(refused(what))?;
     for message in found {
@@ -124,7 +133,7 @@ async fn addresses(handle: &Handle, spec: &BridgeSpec, index: u32) -> Result<()>
             AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
             _ => None,
         });
-        let stale = local.is_some_and(|ip| (ip, message.header.prefix_len) != (spec.address, spec.prefix));
+        let stale = local.is_some_and(|ip| Some((ip, message.header.prefix_len)) != spec.address);
         if stale && message.header.index == index {
             let what = format!("remove an old address from '{}'", spec.name);
             except(libc::EADDRNOTAVAIL, handle.address().del(message).execute().await, what)?;

@@ -18,26 +18,44 @@ use std::os::unix::fs::OpenOptionsExt;
 /// "Device or resource busy" if a tap of this name has an open descriptor, for example in the qemu of an earlier run
 /// that should have been adopted; [`super::NetError::NoLink`] if there is no such bridge.
 pub fn open(ifname: &str, bridge: &str, alias: &str) -> Result<OwnedFd> {
+    attached(ifname, bridge, alias, libc::IFF_VNET_HDR, None)
+}
+
+/// The same for a program that handles single frames: what it reads is as on a cable, with checksums and no longer than
+/// the MTU, since the kernel splits and completes it. Up to `queue` frames wait to be read.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_plain(ifname: &str, bridge: &str, alias: &str, queue: u32) -> Result<OwnedFd> {
+    attached(ifname, bridge, alias, 0, Some(queue))
+}
+
+fn attached(
+    ifname: &str,
+    bridge: &str,
+    alias: &str,
+    flags: libc::c_int,
+    queue: Option<u32>,
+) -> Result<OwnedFd> {
     check_ifname(ifname)?;
-    let fd = create(ifname)?;
+    let fd = create(ifname, flags)?;
     // The bridge is IPv4 only for the server; the port itself must have no address of its own at all.
     sysctl::set_interface("ipv6", ifname, "disable_ipv6", "1")?;
     netlink(&format!("attach '{ifname}' to the bridge '{bridge}'"), |handle| async move {
         let controller = link::need(&handle, bridge).await?;
         let tap = link::need(&handle, ifname).await?;
-        let message = link::change(tap.index)
-            .alias(alias)
-            .mtu(controller.mtu)
-            .controller(controller.index)
-            .up()
-            .build();
-        link::set(&handle, message, format!("attach '{ifname}' to the bridge '{bridge}'")).await
+        let mut message =
+            link::change(tap.index).alias(alias).mtu(controller.mtu).controller(controller.index).up();
+        if let Some(queue) = queue {
+            message = message.txqueuelen(queue);
+        }
+        link::set(&handle, message.build(), format!("attach '{ifname}' to the bridge '{bridge}'")).await
     })?;
     Ok(fd)
 }
 
 #[allow(unsafe_code)]
-fn create(ifname: &str) -> Result<OwnedFd> {
+fn create(ifname: &str, flags: libc::c_int) -> Result<OwnedFd> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -50,7 +68,7 @@ fn create(ifname: &str) -> Result<OwnedFd> {
     for (to, from) in request.ifr_name.iter_mut().zip(ifname.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | flags) as libc::c_short;
     // SAFETY: the descriptor is open, and the request is an initialised ifreq that outlives the call.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &mut request) };
     if result < 0 {

@@ -9,6 +9,7 @@ mod create;
 mod forget;
 mod hold;
 mod lease;
+mod link;
 pub(in crate::commands) mod ping;
 mod reboot;
 mod release;
@@ -49,6 +50,8 @@ pub enum Command {
     Reboot(reboot::Reboot),
     /// print or change the settings of nodes (such as ram=1G, boot.road=pxe, disks=8G)
     Config(config::Config),
+    /// show or change what happens to frames between virtual nodes and their networks (delay, loss, rate, …)
+    Link(link::Link),
     /// create a virtual node
     Create(create::Create),
     /// remove a virtual node
@@ -82,6 +85,7 @@ impl Command {
             Self::Save(command) => command.run(context).await,
             Self::Reboot(command) => command.run(context).await,
             Self::Config(command) => command.run(context).await,
+            Self::Link(command) => command.run(context).await,
             Self::Create(command) => command.run(context).await,
             Self::Remove(command) => command.run(context).await,
             Self::Forget(command) => command.run(context).await,

@@ -246,6 +246,16 @@ const STEPS: &[&str] = &[
         at INTEGER NOT NULL                 -- seconds since the epoch
     ) STRICT;
 ",
+    "
+    -- Shapes that links of nodes have for a while, instead of the configured ones.
+    CREATE TABLE passing_shapes (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        network TEXT NOT NULL,
+        shape TEXT NOT NULL,
+        until REAL NOT NULL,                -- seconds since the epoch
+        PRIMARY KEY (mac, network)
+    ) STRICT;
+",
 ];
 
 /// Migrates a database to the current version.

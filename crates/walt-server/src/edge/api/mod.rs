@@ -78,6 +78,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::INFO, get(info))
         .route(route::NODES, get(list_nodes))
         .route(route::DEVICES, get(list_devices))
+        .route(route::LINKS, get(list_links))
         .route(route::IMAGES, get(list_images))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
@@ -137,6 +138,19 @@ async fn list_nodes(State(app): State<Arc<App>>) -> Response {
 
 async fn list_devices(State(app): State<Arc<App>>) -> Response {
     answer(actions::device_list::list(&app).map_err(Into::into))
+}
+
+#[derive(Deserialize)]
+struct ListLinks {
+    nodes: Option<String>,
+}
+
+async fn list_links(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<ListLinks>,
+) -> Response {
+    answer(actions::node_link::states(&app, &caller.user, query.nodes.as_deref()))
 }
 
 async fn registry_token(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {

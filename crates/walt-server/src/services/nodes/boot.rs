@@ -2,10 +2,7 @@
 
 use crate::{
     base::db::{NodeRow, blocking},
-    services::{
-        network,
-        nodes::{Nodes, boot_tree::BootTree},
-    },
+    services::nodes::{Nodes, boot_tree::BootTree},
 };
 use anyhow::{Context, Result, bail};
 use std::{fs::File, sync::Arc};
@@ -78,15 +75,4 @@ pub fn scripts(node: &NodeRow, files: &BootTree, machine: &Machine) -> Result<ip
         }
         Err(e) => bail!("the boot scripts of {} fail: {e}", node.facts.image),
     }
-}
-
-/// Opens the tap of a node, on the bridge.
-///
-/// # Errors
-/// The kernel refuses.
-pub fn tap(nodes: &Nodes, node: &NodeRow) -> Result<std::os::fd::OwnedFd> {
-    let name = network::tap_name(nodes.config(), node);
-    let alias = format!("tap to {} of {}", nodes.config().bridge(), node.facts.name);
-    walt_sys::net::tap::open(&name, nodes.config().bridge(), &alias)
-        .with_context(|| format!("cannot open the tap of node {}", node.facts.name))
 }

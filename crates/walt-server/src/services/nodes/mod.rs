@@ -7,6 +7,7 @@ pub mod boot_tree;
 pub mod error;
 pub mod grants;
 pub mod hub;
+pub mod links;
 pub mod queue;
 pub mod secure;
 pub mod ssh;
@@ -29,6 +30,7 @@ use crate::{
             boards::Boards,
             grants::GrantCache,
             hub::{Hub, update_life},
+            links::Links,
             queue::Queue,
             sweep::Sweeps,
             vnode::Supervisors,
@@ -63,6 +65,7 @@ pub struct Nodes {
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
     supervisors: Supervisors,
+    links: Links,
 }
 
 impl Nodes {
@@ -78,6 +81,7 @@ impl Nodes {
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
             supervisors: Supervisors::default(),
+            links: Links::default(),
         }
     }
 
@@ -129,6 +133,11 @@ impl Nodes {
     /// Supervisors of virtual nodes.
     pub fn supervisors(&self) -> &Supervisors {
         &self.supervisors
+    }
+
+    /// Shaped links of virtual nodes.
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// The NFS server, once it serves.
@@ -184,6 +193,9 @@ impl Nodes {
     /// The virtual machine cannot be stopped, or the database, the kernel or the disk fails.
     pub async fn forget(&self, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
         self.stop_supervisor(node.mac).await?;
+        if node.facts.is_virtual {
+            blocking(|| links::remove(self, node.mac))?;
+        }
         self.db().with(|c| NodeRow::delete(c, node.mac))?;
         self.close(node)?;
         remove_tree(&self.persist_root(node.mac))?;

@@ -19,6 +19,7 @@ use crate::{
         Nodes, boot,
         error::{self, Error},
         hub::update_life,
+        links,
     },
 };
 use anyhow::{Context, Result, anyhow};
@@ -139,6 +140,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
             vm.stop()?;
             stopped += 1;
         }
+        links::remove(nodes, node.mac)?;
         // An empty cgroup may be left from a qemu that ended while no server was running.
         cgroup(nodes, node.mac).remove()?;
         update_life(nodes, node.mac, |life| {
@@ -219,6 +221,11 @@ impl Backoff {
 
 async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
+    if adopted.is_some()
+        && let Err(e) = blocking(|| links::apply(nodes, mac))
+    {
+        tracing::warn!(%mac, "a link of the node is not as it should be: {e:#}");
+    }
     let mut backoff = Backoff(BACKOFF.0);
     // The restarts that wait for the next start: a node can be given away while it restarts for its owner.
     let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
@@ -374,7 +381,6 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     let spec = VmSpec {
         name: node.facts.name.to_string(),
         uuid: node.uuid.clone(),
-        mac: node.mac,
         memory_mib: u32::try_from(memory).context("the setting 'ram' is damaged")?,
         // More threads than the host has cores make an emulated guest slower.
         cores: wanted.min(host),
@@ -383,7 +389,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         boot,
         acceleration,
     };
-    let tap = boot::tap(nodes, node)?;
+    let cards = blocking(|| links::cards(nodes, node))?;
     update_life(nodes, node.mac, |life| {
         life.start(time::now());
         true
@@ -392,7 +398,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         spec: &spec,
         directory: &dir,
         files,
-        tap: Some(tap),
+        cards,
         disks,
         account,
         cgroup: Some(cgroup(nodes, node.mac)),
