@@ -16,6 +16,7 @@ mod nfs_call;
 mod ownership;
 mod registries;
 mod room;
+mod run;
 mod search;
 mod start;
 mod status;

@@ -14,6 +14,7 @@ mod mac;
 mod names;
 pub mod node_set;
 pub mod patterns;
+pub mod shell;
 
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};

@@ -28,6 +28,7 @@ use crate::{
             boards::Boards,
             grants::GrantCache,
             hub::{Hub, update_life},
+            ssh::Masters,
             sweep::Sweeps,
             vnode::Supervisors,
         },
@@ -57,6 +58,7 @@ pub struct Nodes {
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
     supervisors: Supervisors,
+    masters: Masters,
 }
 
 impl Nodes {
@@ -71,6 +73,7 @@ impl Nodes {
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
             supervisors: Supervisors::default(),
+            masters: Masters::default(),
         }
     }
 
@@ -117,6 +120,11 @@ impl Nodes {
     /// Supervisors of virtual nodes.
     pub fn supervisors(&self) -> &Supervisors {
         &self.supervisors
+    }
+
+    /// Connections by ssh that programs on a node share.
+    pub fn masters(&self) -> &Masters {
+        &self.masters
     }
 
     /// The NFS server, once it serves.
@@ -187,6 +195,7 @@ impl Nodes {
             network::remove_neighbour(self.config(), node)?;
         }
         self.hub.close(node.mac);
+        ssh::end_others(self, node.mac, None);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);

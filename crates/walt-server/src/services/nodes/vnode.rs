@@ -19,6 +19,7 @@ use crate::{
         Nodes, boot,
         error::{self, Error},
         hub::update_life,
+        ssh,
     },
 };
 use anyhow::{Context, Result, anyhow};
@@ -384,6 +385,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         acceleration,
     };
     let tap = boot::tap(nodes, node)?;
+    ssh::end_others(nodes, node.mac, None);
     update_life(nodes, node.mac, |life| {
         life.start(time::now());
         true
