@@ -125,7 +125,12 @@ fn sorted(text: &str) -> Vec<&str> {
     lines
 }
 
-/// Whether a process with this argument runs here.
+/// Seconds to sleep that no other process here sleeps.
+fn unique(number: u32) -> String {
+    format!("{}", 1_000_000 * number + std::process::id())
+}
+
+/// Whether a process sleeps for so long here.
 fn runs(argument: &str) -> bool {
     Command::new("pgrep").args(["-fx", &format!("sleep {argument}")]).output().unwrap().status.success()
 }
@@ -162,7 +167,7 @@ fn a_command_on_several_nodes() {
 
     // The owner is asked about all nodes at once.
     server.walt(ANN, &["node", "acquire", "n11,n12"]).ok();
-    let warning = "Warning: n11 and n12 seem to be used by another user.";
+    let warning = "Warning: Nodes n11 and n12 seem to be used by another user.";
     server.walt(User::RootFor("bob"), &["node", "run", "all-nodes", "true"]).fails(1, warning);
 }
 
@@ -170,27 +175,30 @@ fn a_command_on_several_nodes() {
 fn ctrl_c_and_a_killed_client_end_the_command() {
     let room = Room::new(&[11, 12]);
     let server = &room.server;
-    let mut terminal =
-        server.terminal(ANN, &["node", "run", "n11,n12", "echo ready; sleep 7301; echo after"]);
+    let long = unique(1);
+    let command = format!("echo ready; sleep {long}; echo after");
+    let mut terminal = server.terminal(ANN, &["node", "run", "n11,n12", &command]);
     terminal.expect("| ready", SOON);
-    until("the command on both nodes", SOON, || runs("7301").then_some(()));
+    until("the command on both nodes", SOON, || runs(&long).then_some(()));
     terminal.send("\x03");
     let (status, text) = terminal.end(SOON);
     assert!(status.code() == Some(1) && text.contains("Aborted.") && !text.contains("after"), "{text}");
-    assert!(!runs("7301"));
+    assert!(!runs(&long));
     // What does not listen to it is ended all the same.
-    let mut terminal =
-        server.terminal(ANN, &["node", "run", "n11", "trap '' INT; echo ready; sleep 7302; sleep 7302"]);
+    let long = unique(2);
+    let command = format!("trap '' INT; echo ready; sleep {long}; sleep {long}");
+    let mut terminal = server.terminal(ANN, &["node", "run", "n11", &command]);
     terminal.expect("ready", SOON);
     terminal.send("\x03");
     assert_eq!(terminal.end(SOON).0.code(), Some(1));
-    assert!(!runs("7302"));
-    let command = ["node", "run", "n11,n12", "sleep 7303"];
+    assert!(!runs(&long));
+    let long = unique(3);
+    let command = ["node", "run", "n11,n12", &format!("sleep {long}")];
     let mut client = server.walt_command(ANN, &command).stdin(Stdio::null()).spawn().unwrap();
-    until("the command", SOON, || runs("7303").then_some(()));
+    until("the command", SOON, || runs(&long).then_some(()));
     client.kill().unwrap();
     client.wait().unwrap();
-    until("the end of the command", SOON, || (!runs("7303")).then_some(()));
+    until("the end of the command", SOON, || (!runs(&long)).then_some(()));
 }
 
 #[test]

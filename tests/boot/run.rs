@@ -31,7 +31,7 @@ fn sorted(text: &str) -> Vec<&str> {
 fn masters(server: &TestServer) -> Vec<String> {
     let path = server.dir().join("run/ssh");
     let found =
-        Command::new("pgrep").args(["-f", &format!("^ssh.*{}.*mux", path.display())]).output().unwrap();
+        Command::new("pgrep").args(["-f", &format!("^ssh .*{}/.* -N", path.display())]).output().unwrap();
     String::from_utf8_lossy(&found.stdout).lines().map(str::to_owned).collect()
 }
 

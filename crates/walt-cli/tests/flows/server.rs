@@ -216,7 +216,8 @@ async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
             _ => {}
         }
     }
-    let base: i32 = command.split_once("exit ").map_or(0, |(_, rest)| rest.parse().unwrap());
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let base: i32 = command.split_once("exit ").map_or(0, |(_, rest)| digits(rest).parse().unwrap());
     let mut worst = 0;
     for (node, name) in names.iter().enumerate() {
         let status = if *name == "gone" { 255 } else { base + i32::try_from(node).unwrap() };

@@ -149,7 +149,7 @@ mod tests {
             [("dash", true), ("dash", false), ("bash", true), ("busybox", true), ("busybox", false)]
         {
             let marker = Marker::new(9);
-            let line = marker.line("echo \"out $0\"; echo err >&2; (sleep 60; :); echo after");
+            let line = marker.line("echo \"out $0\"; (sleep 60 & echo err >&2; wait; :); echo after");
             let mut command = Command::new(name);
             if name == "busybox" {
                 command.arg("sh");
