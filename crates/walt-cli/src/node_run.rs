@@ -167,15 +167,13 @@ impl NodeRun {
             }
             ServerMessage::NodeFailed { node, reason, .. } => {
                 self.last_lines(ui, node).await?;
-                // Known: its last lines were just looked for.
-                let text =
-                    if self.names.len() > 1 { format!("{}: {reason}", self.names[node]) } else { reason };
-                let is_shown = !matches!(self.shown, Shown::Kept);
-                let report = self.known(node)?;
-                report.error = Some(text.clone());
-                if is_shown {
-                    ui::note(&format!("Error: {text}"));
+                match (&self.shown, self.names.len()) {
+                    (Shown::Kept, _) => {}
+                    (_, 1) => ui::note(&format!("Error: {reason}")),
+                    // Known: its last lines were just looked for.
+                    _ => ui::note(&format!("Error: {}: {reason}", self.names[node])),
                 }
+                self.known(node)?.error = Some(reason);
             }
             ServerMessage::Exited { status } => return Ok(Some(status)),
             ServerMessage::Error { error } => return Err(error.into()),

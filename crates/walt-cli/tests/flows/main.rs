@@ -144,7 +144,7 @@ fn refusals_and_unfulfilled_requests() {
 fn node_run_is_the_remote_program() {
     let server = Server::start();
     let ran = walt(&server.socket(), &["node", "run", "vn1", "sh", "-c", "exit 7"], "input\0\u{1}");
-    assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (0, "input\0\u{1}", "err 0\n"));
+    assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (7, "input\0\u{1}", "err 0\n"));
     assert!(server.seen()[0].contains(r#""command":"sh -c 'exit 7'""#), "{:?}", server.seen());
     // One argument is a command line.
     let ran = walt(&server.socket(), &["node", "run", "vn1", "a b; exit 7"], "");
@@ -191,9 +191,7 @@ fn lines_of_several_nodes_have_their_names() {
 fn ctrl_c_ends_the_command_on_the_nodes() {
     let server = Server::start();
     // Also behind input that nobody reads.
-    let command =
-        "sh -c 'trap : INT; yes | walt node run a,b wait'".replace("walt", env!("CARGO_BIN_EXE_walt"));
-    let ran = walt_on_terminal(&server.socket(), &command, &[("a | waiting", "\x03")]);
+    let ran = walt_on_terminal(&server.socket(), "node run a,b wait </dev/zero", &[("a | waiting", "\x03")]);
     assert_eq!(ran.status, 1, "{}", ran.out);
     assert!(ran.out.contains("Aborted."), "{}", ran.out);
     let seen = server.seen();
