@@ -18,6 +18,7 @@ mod node_leases;
 mod ownership;
 mod registries;
 mod room;
+mod run;
 mod search;
 mod start;
 mod status;

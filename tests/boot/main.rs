@@ -16,6 +16,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod road;
+mod run;
 mod secure;
 mod stages;
 mod station;

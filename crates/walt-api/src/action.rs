@@ -102,6 +102,13 @@ pub enum NodeAction {
         #[serde(default)]
         timeout: Option<u64>,
     },
+    /// Makes a node blink, so that it can be found; it stops when the action ends, however it does.
+    Blink {
+        /// One node.
+        node: String,
+        /// For so long.
+        seconds: u64,
+    },
     /// Saves the changes that a node made in RAM, on top of the image that it booted, as an image.
     Save {
         /// One node.

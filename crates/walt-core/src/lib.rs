@@ -27,7 +27,6 @@ pub mod segments;
 pub mod sentences;
 pub mod settings;
 
-use walt_types::node_set::Candidate;
 use walt_types::{ImageRef, Model, NodeName};
 
 /// What decisions need to know about a node.
@@ -54,15 +53,6 @@ impl NodeFacts {
     }
 }
 
-impl Candidate for NodeFacts {
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-    fn owner(&self) -> &str {
-        self.owner()
-    }
-}
-
 /// The reference of the default image of a model.
 pub fn default_image_of(model: &Model) -> ImageRef {
     let name = format!("{model}-default");
@@ -81,21 +71,4 @@ fn test_nodes() -> Vec<NodeFacts> {
             is_virtual: true,
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use walt_types::node_set;
-
-    #[test]
-    fn sets_are_of_names_and_owners() {
-        let (nodes, alice) = (test_nodes(), "alice".parse().unwrap());
-        let members = |set| {
-            let members = node_set::resolve(set, &nodes, &alice).unwrap();
-            members.iter().map(|&i| nodes[i].name.as_str()).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(members("my-nodes,VB1"), "va1 va2 vb1");
-        assert_eq!(members("free-nodes"), "free1");
-    }
 }

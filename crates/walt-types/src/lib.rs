@@ -16,6 +16,7 @@ mod names;
 pub mod networks;
 pub mod node_set;
 pub mod patterns;
+pub mod shell;
 mod span;
 
 pub use client_tag::ClientTag;

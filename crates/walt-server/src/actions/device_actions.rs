@@ -48,7 +48,7 @@ pub fn named(app: &App, name: &str) -> Outcome<AnyDevice> {
 pub(super) fn unknown(error: &SetError) -> Failure {
     match error {
         SetError::Unknown(_) | SetError::Empty => not_found(error).hint("see 'walt device show'"),
-        SetError::NotOne | SetError::TooLong => bad_request(error),
+        SetError::NotANode { .. } | SetError::NotOne | SetError::TooLong => bad_request(error),
     }
 }
 

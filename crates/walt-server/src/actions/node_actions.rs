@@ -8,7 +8,7 @@ use crate::{
         app::App,
         node_leases::Terms,
         node_save::{self, Save},
-        ownership::{check_ownership, facts_of, owned_node, ownership_warning, set_error},
+        ownership::{check_ownership, nodes_of, one_node, owned_node, ownership_warning},
         publish_ref::{Target, overwrite_warning},
         reboot::{reboot_nodes, wait_booted},
     },
@@ -22,7 +22,7 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use walt_api::NodeAction;
 use walt_core::ownership::Demand;
-use walt_types::{Mac, NodeName, UserName, node_set};
+use walt_types::{Mac, NodeName, UserName};
 
 /// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
@@ -52,6 +52,7 @@ pub async fn act(
         NodeAction::Release { nodes } => request.release(&nodes).await,
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
+        NodeAction::Blink { node, seconds } => request.blink(&node, seconds).await,
         NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
         NodeAction::Link { nodes, network, changes, seconds } => {
             request.link(&nodes, &network, &changes, seconds).await
@@ -85,10 +86,7 @@ impl Request<'_> {
 
     /// Resolves a set of nodes, for operations that everybody may do.
     pub(super) fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
-        let rows = self.app.db().with(NodeRow::all)?;
-        let members =
-            node_set::resolve(set, &facts_of(&rows), self.caller).map_err(|e| set_error(self.app, e))?;
-        Ok(members.into_iter().map(|i| rows[i].clone()).collect())
+        nodes_of(self.app, self.caller, set)
     }
 
     pub(super) fn name_is_free(&self, name: &NodeName, _decision: &Decision<'_>) -> Outcome<()> {
@@ -155,10 +153,7 @@ impl Request<'_> {
     async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
         let save = {
             let decision = self.app.base().decide().await;
-            let rows = self.app.db().with(NodeRow::all)?;
-            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller)
-                .map_err(|e| set_error(self.app, e))?;
-            let row = rows[index].clone();
+            let row = one_node(self.app, self.caller, node)?;
             let target = Target::plan(self.app, self.caller, image, &decision)?;
             // One question for both: the node belongs to somebody else, and an image is overwritten.
             let ownership = ownership_warning(Demand::OwnedOrFree, &[&row], self.caller)?;

@@ -27,7 +27,10 @@ use crate::{
     actions::app::App,
     base::{db::NodeRow, time},
     edge::peers::LimitedListener,
-    services::nodes::hub::{LinkCommand, update_life},
+    services::nodes::{
+        hub::{LinkCommand, update_life},
+        ssh,
+    },
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -236,6 +239,9 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     }
     let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), time::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
+    if current {
+        ssh::end_others(app.nodes(), mac, Some(&hello.boot_id));
+    }
     let mut link = app.nodes().hub().register(mac, &hello.boot_id);
     let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
     if app.nodes().hub().unregister(mac, link.serial) {

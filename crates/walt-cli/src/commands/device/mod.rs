@@ -5,6 +5,7 @@ mod forget;
 mod ping;
 mod rename;
 mod restore;
+mod shell;
 mod show;
 
 pub use show::other_model;
@@ -17,6 +18,8 @@ use clap::Subcommand;
 pub enum Command {
     /// show the devices of the platform
     Show(show::Show),
+    /// open a shell on a device, by ssh
+    Shell(shell::Shell),
     /// rename a device
     Rename(rename::Rename),
     /// print or change the settings of devices (such as type=switch)
@@ -34,6 +37,7 @@ impl Command {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
             Self::Show(command) => command.run(context).await,
+            Self::Shell(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
             Self::Config(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,

@@ -1,7 +1,8 @@
 //! `walt node …`.
 
-mod access;
+pub(in crate::commands) mod access;
 mod acquire;
+mod blink;
 mod boot;
 mod config;
 mod console;
@@ -17,7 +18,7 @@ mod remove;
 mod rename;
 mod run;
 mod save;
-mod shell;
+pub(in crate::commands) mod shell;
 mod show;
 mod wait;
 
@@ -64,6 +65,8 @@ pub enum Command {
     Ping(ping::Ping),
     /// connect to the console of a node
     Console(console::Console),
+    /// make a node blink for a number of seconds (60), so that you find it
+    Blink(blink::Blink),
     /// wait until nodes have booted
     Wait(wait::Wait),
     /// the same as 'boot'
@@ -92,6 +95,7 @@ impl Command {
             Self::Rename(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,
+            Self::Blink(command) => command.run(context).await,
             Self::Wait(command) => command.run(context).await,
         }
     }

@@ -95,6 +95,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::TRANSFER, get(transfers::transfer))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
+        .route(route::NODE_RUN, get(terminals::node_run))
         .route(route::IMAGE_BUILD, get(terminals::image_build))
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))

@@ -32,6 +32,7 @@ use crate::{
             hub::{Hub, update_life},
             links::Links,
             queue::Queue,
+            ssh::Masters,
             sweep::Sweeps,
             vnode::Supervisors,
         },
@@ -66,6 +67,7 @@ pub struct Nodes {
     sweeps: Sweeps,
     supervisors: Supervisors,
     links: Links,
+    masters: Masters,
 }
 
 impl Nodes {
@@ -82,6 +84,7 @@ impl Nodes {
             sweeps: Sweeps::default(),
             supervisors: Supervisors::default(),
             links: Links::default(),
+            masters: Masters::default(),
         }
     }
 
@@ -138,6 +141,11 @@ impl Nodes {
     /// Shaped links of virtual nodes.
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Connections by ssh that programs on a node share.
+    pub fn masters(&self) -> &Masters {
+        &self.masters
     }
 
     /// The NFS server, once it serves.
@@ -212,6 +220,7 @@ impl Nodes {
             network::remove_neighbour(self.config(), node)?;
         }
         self.hub.close(node.mac);
+        ssh::end_others(self, node.mac, None);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);

@@ -19,7 +19,7 @@ use crate::{
         Nodes, boot,
         error::{self, Error},
         hub::update_life,
-        links,
+        links, ssh,
     },
 };
 use anyhow::{Context, Result, anyhow};
@@ -390,6 +390,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         acceleration,
     };
     let cards = blocking(|| links::cards(nodes, node))?;
+    ssh::end_others(nodes, node.mac, None);
     update_life(nodes, node.mac, |life| {
         life.start(time::now());
         true
