@@ -14,6 +14,7 @@ mod journey;
 mod machine;
 mod mini;
 mod nfs;
+mod outside;
 mod road;
 mod secure;
 mod stages;

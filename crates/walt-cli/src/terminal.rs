@@ -247,8 +247,8 @@ impl Local {
             }
             ServerMessage::Exited { status } => return Ok(Some(self.outcome(End::Exited(status)))),
             ServerMessage::Error { error } => return Err(error.into()),
-            // The first is shown by the caller, the second is sent by builds only.
-            ServerMessage::Busy { .. } | ServerMessage::Credentials { .. } => {}
+            // The first is shown by the caller, the others are sent by builds and by connections only.
+            ServerMessage::Busy { .. } | ServerMessage::Credentials { .. } | ServerMessage::Eof => {}
         }
         Ok(None)
     }

@@ -9,18 +9,22 @@
 mod device;
 mod digest;
 mod disks;
+mod expose;
 mod image_ref;
 mod mac;
 mod names;
+mod net_setup;
 pub mod node_set;
 pub mod patterns;
 
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
+pub use expose::{EXPOSES_MAX, Expose, Exposes};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};
+pub use net_setup::NetSetup;
 
 /// Why a text could not be parsed. `Display` is a full sentence without a final stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

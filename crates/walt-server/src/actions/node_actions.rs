@@ -12,7 +12,7 @@ use crate::{
         reboot::{reboot_nodes, wait_booted},
     },
     base::{
-        db::{NodeRow, names_taken},
+        db::{NodeRow, blocking, names_taken},
         events::Events,
         failure::{Outcome, bad_request, refused, refused_hint},
         state::Decision,
@@ -43,7 +43,7 @@ pub async fn act(
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
         NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
-        NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
+        NodeAction::Config { nodes, settings, json } => request.config(&nodes, &settings, json).await,
     }
 }
 
@@ -95,6 +95,7 @@ impl Request<'_> {
             return Err(refused_hint(text, "use 'walt node forget'"));
         }
         self.app.nodes().forget(&node, &decision).await?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         Ok(true)
     }
 

@@ -271,6 +271,7 @@ impl Build {
                     ServerMessage::Exited { status: 0 } => return Ok(()),
                     ServerMessage::Exited { .. } => return Err(Failure::reported()),
                     ServerMessage::Error { error } => return Err(error.into()),
+                    ServerMessage::Eof => {}
                 },
             }
         }

@@ -6,6 +6,7 @@ mod boot;
 mod config;
 mod console;
 mod create;
+pub(in crate::commands) mod expose;
 mod forget;
 pub(in crate::commands) mod ping;
 mod reboot;
@@ -43,7 +44,7 @@ pub enum Command {
     Save(save::Save),
     /// reboot nodes
     Reboot(reboot::Reboot),
-    /// print or change the settings of nodes (such as ram=1G, boot.road=pxe, disks=8G)
+    /// print or change the settings of nodes (such as ram=1G, netsetup=NAT, disks=8G)
     Config(config::Config),
     /// create a virtual node
     Create(create::Create),
@@ -55,6 +56,8 @@ pub enum Command {
     Rename(rename::Rename),
     /// check that a node answers on the network
     Ping(ping::Ping),
+    /// expose a network port of a node on the local machine
+    Expose(expose::Expose),
     /// connect to the console of a node
     Console(console::Console),
     /// wait until nodes have booted
@@ -82,6 +85,7 @@ impl Command {
             Self::Forget(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
+            Self::Expose(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,
             Self::Wait(command) => command.run(context).await,
         }

@@ -13,6 +13,7 @@ mod manifests;
 mod nodes;
 mod schema;
 mod sessions;
+mod settings;
 mod trash;
 
 pub use crate::base::db::bases::BaseRow;
@@ -25,6 +26,9 @@ pub use crate::base::db::leases::LeaseRow;
 pub use crate::base::db::manifests::ManifestRow;
 pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
+pub use crate::base::db::settings::{
+    Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
+};
 pub use crate::base::db::trash::TrashRow;
 
 use anyhow::{Context, Result};

@@ -218,6 +218,22 @@ const STEPS: &[&str] = &[
     ALTER TABLE nodes ADD COLUMN copied_at REAL;
     ALTER TABLE nodes ADD COLUMN copied INTEGER;    -- percent
 ",
+    "
+    -- Settings of devices that are not nodes.
+    CREATE TABLE device_settings (
+        mac TEXT NOT NULL REFERENCES devices (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+    -- What running nodes have booted with, of the settings that were changed since.
+    CREATE TABLE booted_with (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+",
 ];
 
 /// Migrates a database to the current version.

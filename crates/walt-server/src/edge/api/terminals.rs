@@ -4,7 +4,8 @@ use crate::{
     actions::{
         self,
         app::App,
-        console, device_actions,
+        connect, console, device_actions,
+        device_list::AnyDevice,
         ownership::owned_node,
         ping,
         reboot::{WaitingClient, wait_booted_or_skip},
@@ -128,13 +129,26 @@ async fn node(
         to.message(&ServerMessage::Started { session: None, os: false }).await;
         return ping::serve(app, device.name(), ip, &to, &mut from).await;
     }
+    if let NodeTerminal::Connect { port } = open.what {
+        return connect::serve(app, &open.node, port, &to, &mut from).await;
+    }
+    if let NodeTerminal::ReachDevice = open.what {
+        match device_actions::named(app, &open.node)? {
+            AnyDevice::Node(_) => {}
+            AnyDevice::Server(_) => return Err(refused(connect::NOT_THE_SERVER)),
+            AnyDevice::Other(_) => return Ok(0),
+        }
+    }
     let demand = match open.what {
-        NodeTerminal::Ping => Demand::Nothing,
+        NodeTerminal::Ping | NodeTerminal::Reach => Demand::Nothing,
         _ => Demand::OwnedOrFree,
     };
     let row = owned_node(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
     let remote = match &open.what {
-        NodeTerminal::Shell | NodeTerminal::PingDevice => None,
+        NodeTerminal::Shell | NodeTerminal::PingDevice | NodeTerminal::Connect { .. } => None,
+        NodeTerminal::Reach | NodeTerminal::ReachDevice => {
+            return Ok(i32::from(!wait_for_boot(app, row.mac, &to, &mut from).await?));
+        }
         NodeTerminal::Run { command } => Some(command.as_str()),
         NodeTerminal::Console => return console::serve(app, &row, &to, &mut from).await,
         NodeTerminal::Ping => {

@@ -16,7 +16,7 @@ pub mod vnode;
 use crate::{
     base::{
         config::Config,
-        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, blocking},
+        db::{self, ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, Settings, blocking},
         files::remove_tree,
         state::{Base, Decision},
         time::now,
@@ -195,12 +195,15 @@ impl Nodes {
     }
 }
 
-/// Adds the record of a node. It takes over the address that it had leased as a device, and is no device any more.
+/// Adds the record of a node. It takes over the address that it had leased as a device, and its settings, and is no
+/// device any more.
 fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+    let settings = db::of_devices(c)?.remove(&node.mac).unwrap_or_default();
     LeaseRow::delete(c, node.mac)?;
     DeviceRow::delete(c, node.mac)?;
     DeviceRow::give_up(c, node.ip)?;
-    node.insert(c)
+    node.insert(c)?;
+    settings.iter().try_for_each(|(key, value)| NodeRow::set_setting(c, node.mac, key, value))
 }
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
@@ -224,15 +227,40 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
 
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
-    let (rows, settings, claims) =
-        nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?)))?;
+    let (rows, settings, claims, booted_with) = nodes.db().with(|c| {
+        Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?, db::booted_with(c)?))
+    })?;
     let none = BTreeMap::new();
     let one = |row: &NodeRow| {
         let claimed_model = claims.get(&row.mac).map(ToString::to_string);
-        Node { claimed_model, ..describe(nodes, row, settings.get(&row.mac).unwrap_or(&none)) }
+        let of = |all: &BTreeMap<Mac, Settings>| all.get(&row.mac).cloned().unwrap_or_default();
+        let waiting = waiting_for_boot(row, &of(&settings), &of(&booted_with));
+        let reboot_needed = waiting.into_iter().map(str::to_owned).collect();
+        let described = describe(nodes, row, settings.get(&row.mac).unwrap_or(&none));
+        Node { claimed_model, reboot_needed, ..described }
     };
     let nodes: Vec<Node> = rows.iter().map(one).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
+}
+
+/// Settings of a node that take effect only when it boots, and have not: one that is off has none.
+pub fn waiting_for_boot(row: &NodeRow, stored: &Settings, booted_with: &Settings) -> Vec<&'static str> {
+    match row.life.started {
+        Some(_) => {
+            settings::waiting_for_boot(booted_with, &settings::effective(stored, row.facts.is_virtual))
+        }
+        None => Vec::new(),
+    }
+}
+
+/// The words of the command that reboots a node: by its setting `kexec.allow`.
+///
+/// # Errors
+/// The database failed.
+pub fn reboot_command(nodes: &Nodes, mac: Mac) -> Result<&'static str> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+    let is_forbidden = stored.get(settings::KEXEC_ALLOW).is_some_and(|value| value == "false");
+    Ok(if is_forbidden { "REBOOT firmware" } else { "REBOOT" })
 }
 
 fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node {
@@ -256,6 +284,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
             .into_iter()
             .map(|(key, value)| (key.to_owned(), typed(&value)))
             .collect(),
+        reboot_needed: Vec::new(),
         owner: row.facts.owner().to_owned(),
         state,
         booted_text: phase.text(),
@@ -268,7 +297,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
 }
 
 /// The value of a setting as JSON: a number, a boolean, null or a string.
-fn typed(value: &str) -> serde_json::Value {
+pub fn typed(value: &str) -> serde_json::Value {
     match value {
         "none" => serde_json::Value::Null,
         "true" => true.into(),
