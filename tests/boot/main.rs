@@ -15,6 +15,7 @@ mod links;
 mod machine;
 mod mini;
 mod nfs;
+mod outside;
 mod road;
 mod run;
 mod secure;

@@ -160,6 +160,15 @@ fn hooks(server: &TestServer, name: &str) {
         assert_eq!(told, format!("/bin/walt-network-reboot {reason}\n"));
     }
     assert_eq!(on(server, name, "cat /run/hook-walt-network-reboot"), login(""));
+    // With kexec.allow=false, the server's order has one more word, and no hook runs.
+    let told = in_node_link(
+        server,
+        name,
+        "virtual=0 boot_mode=network
+        note() { :; }; force_reboot() { echo forced; }; run_reboot_hook() { echo $1; }
+        do_reboot; do_reboot firmware",
+    );
+    assert_eq!(told, "/bin/walt-network-reboot\nforced\nforced\n");
 }
 
 /// What a node does without pause: reads of its image and of `/persist`, and writes that must reach the server.

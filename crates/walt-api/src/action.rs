@@ -138,6 +138,9 @@ pub enum NodeAction {
         /// Settings to change.
         #[serde(default)]
         settings: Vec<String>,
+        /// The settings that are read are printed as JSON.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        json: bool,
     },
 }
 
@@ -202,6 +205,9 @@ pub enum DeviceAction {
         /// Settings to change.
         #[serde(default)]
         settings: Vec<String>,
+        /// The settings that are read are printed as JSON.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        json: bool,
     },
 }
 

@@ -9,7 +9,7 @@
 //!   with the token in [`HEADER_CONFIRM`]. If the state has changed since, the token is refused by another 409. If the action
 //!   runs, the answer is `200` and a stream of [`Event`]s, one JSON object per line, that ends with [`Event::Done`] or
 //!   [`Event::Error`]. Closing the connection cancels the action.
-//! * **Terminals** (shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
+//! * **Terminals** (shells, `run`, `console`, `ping`, `expose`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
 pub mod action;
@@ -138,6 +138,9 @@ pub struct Node {
     pub mac: Mac,
     /// Settings by key, defaults included.
     pub config: BTreeMap<String, serde_json::Value>,
+    /// Settings that a running node does not have in effect before it reboots.
+    #[serde(default)]
+    pub reboot_needed: Vec<String>,
     /// Owner, derived from the image; `waltplatform` if the node is free.
     pub owner: String,
     /// State in its life cycle.

@@ -1,4 +1,4 @@
-//! Terminals over WebSocket: the messages of all shells, `node run`, `node console` and `node ping`.
+//! Terminals over WebSocket: the messages of all shells, `node run`, `node console`, `node ping` and `node expose`.
 //!
 //! The client sends one text message that opens the terminal. Then binary messages carry bytes, the
 //! first byte naming the channel ([`STDIN`], [`STDOUT`], [`STDERR`]), and text messages carry a
@@ -82,6 +82,16 @@ pub enum NodeTerminal {
     DeviceShell {
         /// The account there.
         user: String,
+    },
+    /// Nothing runs: waits for the end of the boot.
+    Reach,
+    /// The same, for a device of any type; another user's node needs a confirmation.
+    ReachDevice,
+    /// A TCP connection to a node or another device. `Started` means that it is open; both directions end by themselves
+    /// ([`ClientMessage::Eof`], [`ServerMessage::Eof`]).
+    Connect {
+        /// The port.
+        port: u16,
     },
 }
 
@@ -178,6 +188,8 @@ pub enum ServerMessage {
         /// Bytes.
         bytes: usize,
     },
+    /// The other side of a connection sends nothing any more.
+    Eof,
     /// The program ended.
     Exited {
         /// Its exit status; 128 + n if signal n ended it.

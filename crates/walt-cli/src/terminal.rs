@@ -250,13 +250,14 @@ impl Local {
             }
             ServerMessage::Exited { status } => return Ok(Some(self.outcome(End::Exited(status)))),
             ServerMessage::Error { error } => return Err(error.into()),
-            // The first is shown by the caller; the others are sent by builds, and by commands on several nodes.
+            // The first is shown by the caller; the others are sent by builds, by commands on several nodes, and by connections.
             ServerMessage::Busy { .. }
             | ServerMessage::Credentials { .. }
             | ServerMessage::Nodes { .. }
             | ServerMessage::NodeExited { .. }
             | ServerMessage::NodeFailed { .. }
-            | ServerMessage::Consumed { .. } => {}
+            | ServerMessage::Consumed { .. }
+            | ServerMessage::Eof => {}
         }
         Ok(None)
     }

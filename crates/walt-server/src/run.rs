@@ -104,6 +104,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
+    blocking(|| app.outside().follow(Vec::new()))?;
     nodes::vnode::start_all(app.nodes())?;
     let ending = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -126,6 +127,10 @@ async fn watch_firewalls(app: Arc<App>) {
     loop {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
         if let Err(e) = blocking(|| network::beside_foreign_firewalls(app.config())) {
+            tracing::warn!("{e:#}");
+        }
+        // A port that another program held may be free now.
+        if let Err(e) = blocking(|| app.outside().follow(Vec::new())) {
             tracing::warn!("{e:#}");
         }
     }

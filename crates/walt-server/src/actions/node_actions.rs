@@ -13,7 +13,7 @@ use crate::{
         reboot::{reboot_nodes, wait_booted},
     },
     base::{
-        db::{NodeRow, names_taken},
+        db::{NodeRow, blocking, names_taken},
         events::Events,
         failure::{Outcome, bad_request, refused, refused_hint},
         state::Decision,
@@ -57,7 +57,7 @@ pub async fn act(
         NodeAction::Link { nodes, network, changes, seconds } => {
             request.link(&nodes, &network, &changes, seconds).await
         }
-        NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
+        NodeAction::Config { nodes, settings, json } => request.config(&nodes, &settings, json).await,
     }
 }
 
@@ -106,6 +106,7 @@ impl Request<'_> {
             return Err(refused_hint(text, "use 'walt node forget'"));
         }
         self.app.nodes().forget(&node, &decision).await?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         Ok(true)
     }
 

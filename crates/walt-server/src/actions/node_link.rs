@@ -54,7 +54,7 @@ impl Request<'_> {
                     }
                     None => {
                         let value = networks.clone().with_shape(network, *shape).to_string();
-                        NodeRow::set_setting(tx, node.mac, settings::NETWORKS, &value)?;
+                        NodeRow::put_setting(tx, node.mac, settings::NETWORKS, Some(&value))?;
                     }
                 }
             }

@@ -8,7 +8,7 @@ use crate::{
         failure::{Failure, Outcome, not_found},
         time,
     },
-    services::nodes::{boot_timeout, hub::update_life},
+    services::nodes::{boot_timeout, hub::update_life, reboot_command},
 };
 use futures_util::{StreamExt, stream};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -93,7 +93,8 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
     if hard {
         return Err("this version cannot power-cycle physical nodes".into());
     }
-    app.nodes().hub().command(node.mac, None, "REBOOT").await?;
+    let command = reboot_command(app.nodes(), node.mac).map_err(|e| format!("{e:#}"))?;
+    app.nodes().hub().command(node.mac, None, command).await?;
     update_life(app.nodes(), node.mac, |life| {
         life.start(time::now());
         true

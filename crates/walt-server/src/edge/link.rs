@@ -8,7 +8,7 @@
 //!                                                                  that from us)
 //! ↔ BEAT                          each <beat> seconds; three missed end the link
 //! → BOOTED                        once the image's sshd answers on the node itself
-//! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
+//! ← CMD <id> PING|REBOOT|REBOOT firmware|BLINK 0|BLINK 1
 //! → ACK <id> OK                   or   → ACK <id> KO <reason>
 //! → REBOOT FORCED <reason>        the image's hook did not reboot the node: the node reboots by force
 //! → REBOOT FAILED <reason>        that failed too: the node keeps running
@@ -18,6 +18,7 @@
 //! → REQ_BOOT_PROGRESS
 //! → PROGRESS boot_id=<uuid> mode=<boot mode> percent=<0 to 100>
 //! ```
+//! `REBOOT firmware` reboots without the image's hook, which may start a kernel by kexec: the setting `kexec.allow`.
 //! The acknowledgement of `REBOOT` means that the reboot has begun. It is complete when the node sends `HELLO` with
 //! another boot id; a failure of either step is reported by the node once.
 //!

@@ -1,6 +1,7 @@
 //! `walt device …`.
 
 mod config;
+mod expose;
 mod forget;
 mod ping;
 mod rename;
@@ -22,10 +23,12 @@ pub enum Command {
     Shell(shell::Shell),
     /// rename a device
     Rename(rename::Rename),
-    /// print or change the settings of devices (such as type=switch)
+    /// print or change the settings of devices (such as netsetup=NAT, type=switch)
     Config(config::Config),
     /// check that a device answers on the network
     Ping(ping::Ping),
+    /// expose a network port of a device on the local machine
+    Expose(expose::Expose),
     /// remove an obsolete device from the record; a physical node can be restored for some time
     Forget(forget::Forget),
     /// restore a physical node that was forgotten
@@ -41,6 +44,7 @@ impl Command {
             Self::Rename(command) => command.run(context).await,
             Self::Config(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
+            Self::Expose(command) => command.run(context).await,
             Self::Forget(command) => command.run(context).await,
             Self::Restore(command) => command.run(context).await,
         }

@@ -276,7 +276,8 @@ impl Build {
                     ServerMessage::Nodes { .. }
                     | ServerMessage::NodeExited { .. }
                     | ServerMessage::NodeFailed { .. }
-                    | ServerMessage::Consumed { .. } => {}
+                    | ServerMessage::Consumed { .. }
+                    | ServerMessage::Eof => {}
                 },
             }
         }

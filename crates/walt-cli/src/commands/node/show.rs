@@ -89,6 +89,9 @@ fn text(nodes: &[Node], user: &str) -> String {
             leased(n, cells(n, Some(vec![n.owner.clone(), link])))
         }),
     );
+    for node in nodes.iter().filter(|n| !n.reboot_needed.is_empty()) {
+        text += &format!("{}: reboot needed for {}\n", node.name, node.reboot_needed.join(", "));
+    }
     for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
         if let Some(line) = &node.last_console_line {
             let clean: String = line.chars().filter(|c| !c.is_control()).collect();
@@ -108,7 +111,8 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
         (Some(mode), None) => mode.clone(),
         (Some(mode), Some(percent)) => format!("{mode} (copied {percent}%)"),
     };
-    cells.extend([node.ip.clone(), netsetup.to_owned(), mode, node.booted_text.clone()]);
+    let booted = if node.reboot_needed.is_empty() { "" } else { ", reboot needed" };
+    cells.extend([node.ip.clone(), netsetup.to_owned(), mode, format!("{}{booted}", node.booted_text)]);
     cells
 }
 
@@ -196,6 +200,7 @@ mod tests {
             ip: "192.168.183.2".into(),
             mac: "52:54:00:00:00:01".parse().unwrap(),
             config: BTreeMap::from([("netsetup".into(), "LAN".into())]),
+            reboot_needed: Vec::new(),
             owner: image.split('/').next().unwrap().into(),
             state: NodeState::Booted,
             booted_text: "yes".into(),
@@ -221,6 +226,7 @@ mod tests {
         failed.booted_text = "NO".into();
         failed.last_console_line = Some("Kernel panic\u{1b}".into());
         failed.boot_mode = None;
+        failed.reboot_needed = vec!["netsetup".into(), "ram".into()];
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
         copies.lease = lease(Some(7199), false, false);
@@ -238,10 +244,11 @@ name  type     model      ip             netsetup  boot-mode  booted
 vn22  virtual  pc-x86-64  192.168.183.2  LAN       network    yes   
 
 Nodes of other users:
-name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted  lease
-----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------  -----
-vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO      -    
+name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted             lease
+----  -------  ---------  -----------  -------------------  -------------  --------  ---------  -----------------  -----
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO, reboot needed  -    
 
+vn3: reboot needed for netsetup, ram
 Last console line of vn3: Kernel panic
 "
         );

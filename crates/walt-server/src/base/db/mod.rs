@@ -15,6 +15,7 @@ mod node_leases;
 mod nodes;
 mod schema;
 mod sessions;
+mod settings;
 mod trash;
 
 pub use crate::base::db::bases::BaseRow;
@@ -29,6 +30,9 @@ pub use crate::base::db::manifests::ManifestRow;
 pub use crate::base::db::node_leases::{NodeLeaseRow, NodeWaitRow, TakingRow, Waiting};
 pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
+pub use crate::base::db::settings::{
+    Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
+};
 pub use crate::base::db::trash::TrashRow;
 
 use anyhow::{Context, Result};

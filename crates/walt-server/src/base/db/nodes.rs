@@ -182,6 +182,17 @@ impl NodeRow {
         Ok(())
     }
 
+    /// Sets one setting, or takes it back to its default.
+    pub fn put_setting(c: &Connection, mac: Mac, key: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => Self::set_setting(c, mac, key, value),
+            None => {
+                c.execute("DELETE FROM settings WHERE mac = ?1 AND key = ?2", (mac.to_string(), key))?;
+                Ok(())
+            }
+        }
+    }
+
     /// Grants access to a view.
     pub fn grant(c: &Connection, mac: Mac, view: &ViewId, now: i64) -> Result<()> {
         c.execute(

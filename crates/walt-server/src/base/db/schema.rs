@@ -256,6 +256,22 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (mac, network)
     ) STRICT;
 ",
+    "
+    -- Settings of devices that are not nodes.
+    CREATE TABLE device_settings (
+        mac TEXT NOT NULL REFERENCES devices (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+    -- What running nodes have booted with, of the settings that were changed since.
+    CREATE TABLE booted_with (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+",
 ];
 
 /// Migrates a database to the current version.

@@ -4,14 +4,16 @@ use crate::{
     actions::{
         self,
         app::App,
-        console, device_actions, device_shell, node_run,
+        connect, console, device_actions,
+        device_list::AnyDevice,
+        device_shell, node_run,
         ownership::{one_node, owned_node},
         ping,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
     base::{
         db::NodeRow,
-        failure::Outcome,
+        failure::{Outcome, refused},
         programs::{SSH_FAILED, cannot_start, exit_status, on_pty},
         terminal::{FromClient, Input, ToClient},
     },
@@ -123,6 +125,22 @@ async fn node(
             let ip = device.ip().ok_or_else(|| device_shell::no_address(&device))?;
             to.message(&started).await;
             return ping::serve(app, device.name(), ip, &to, &mut from).await;
+        }
+        NodeTerminal::Connect { port } => {
+            return connect::serve(app, &open.node, *port, &to, &mut from).await;
+        }
+        NodeTerminal::Reach => {
+            let row = one_node(app, &caller.user, &open.node)?;
+            return Ok(i32::from(!wait_for_boot(app, row.mac, &to, &mut from).await?));
+        }
+        NodeTerminal::ReachDevice => {
+            match device_actions::named(app, &open.node)? {
+                AnyDevice::Node(_) => {}
+                AnyDevice::Server(_) => return Err(refused(connect::NOT_THE_SERVER)),
+                AnyDevice::Other(_) => return Ok(0),
+            }
+            let row = owned_node(app, &caller.user, &open.node, Demand::OwnedOrFree, "terminal", confirm)?;
+            return Ok(i32::from(!wait_for_boot(app, row.mac, &to, &mut from).await?));
         }
         NodeTerminal::Ping => {
             let row = one_node(app, &caller.user, &open.node)?;

@@ -6,7 +6,9 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use std::{fs::File, sync::Arc};
+use walt_core::settings;
 use walt_netboot::ipxe::{self, Machine, Outcome};
+use walt_types::NetSetup;
 
 pub use walt_vnode::{MANUFACTURER, PRODUCT};
 /// First script of every image.
@@ -32,7 +34,7 @@ pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
         blocking(|| nodes.images().view_for(node, &writing))?
     };
     let files = BootTree::new(view, &node.facts.model);
-    let boot = scripts(node, &files, &machine(nodes, node, MANUFACTURER, PRODUCT))?;
+    let boot = scripts(node, &files, &machine(nodes, node, MANUFACTURER, PRODUCT)?)?;
     let open = |path: &String| {
         files.open(path.as_bytes()).with_context(|| format!("cannot read the boot file {path}"))
     };
@@ -44,19 +46,23 @@ pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
 }
 
 /// What iPXE would know of a node, on a machine of this make.
-pub fn machine(nodes: &Nodes, node: &NodeRow, manufacturer: &str, product: &str) -> Machine {
+///
+/// # Errors
+/// The database failed.
+pub fn machine(nodes: &Nodes, node: &NodeRow, manufacturer: &str, product: &str) -> Result<Machine> {
     let net = nodes.config().network.walt_net.ip;
-    Machine {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
+    Ok(Machine {
         mac: node.mac,
         ip: node.ip,
         netmask: net.mask(),
-        gateway: None,
+        gateway: (settings::net_setup(&stored) == NetSetup::Nat).then_some(net.addr),
         hostname: node.facts.name.to_string(),
         next_server: net.addr,
         manufacturer: manufacturer.into(),
         product: product.into(),
         model: node.facts.model.to_string(),
-    }
+    })
 }
 
 /// Runs the boot scripts of a node's image.

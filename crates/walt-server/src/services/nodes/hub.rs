@@ -1,6 +1,9 @@
 //! The node links at run time, and a signal that the state of some node changed.
 
-use crate::{base::db::NodeRow, services::nodes::Nodes};
+use crate::{
+    base::db::{self, NodeRow},
+    services::nodes::Nodes,
+};
 use anyhow::Result;
 use parking_lot::Mutex;
 use std::{
@@ -9,7 +12,10 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use walt_core::life::Life;
+use walt_core::{
+    life::Life,
+    settings::{self, Effect},
+};
 use walt_types::Mac;
 
 /// Commands that may wait in a node's link.
@@ -133,12 +139,16 @@ impl Hub {
 }
 
 /// Changes the life of a node in one transaction; the result of `change`. A node that was removed meanwhile is
-/// ignored.
+/// ignored. A node that starts a boot has its settings in effect then.
 pub fn update_life(nodes: &Nodes, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
     let changed = nodes.db().transaction(|tx| -> Result<bool> {
         let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(false) };
+        let before = row.life.started;
         let changed = change(&mut row.life);
         NodeRow::set_life(tx, mac, &row.life)?;
+        if row.life.started.is_some() && row.life.started != before {
+            db::booted(tx, mac, settings::keys_of(Effect::Boot))?;
+        }
         Ok(changed)
     })?;
     nodes.hub().signal();

@@ -18,7 +18,7 @@ pub mod vnode;
 use crate::{
     base::{
         config::Config,
-        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, TakingRow, blocking},
+        db::{self, ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, Settings, TakingRow, blocking},
         files::remove_tree,
         state::{Base, Decision},
         time::{now, rfc3339},
@@ -229,12 +229,15 @@ impl Nodes {
     }
 }
 
-/// Adds the record of a node. It takes over the address that it had leased as a device, and is no device any more.
+/// Adds the record of a node. It takes over the address that it had leased as a device, and its settings, and is no
+/// device any more.
 fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+    let settings = db::of_devices(c)?.remove(&node.mac).unwrap_or_default();
     LeaseRow::delete(c, node.mac)?;
     DeviceRow::delete(c, node.mac)?;
     DeviceRow::give_up(c, node.ip)?;
-    node.insert(c)
+    node.insert(c)?;
+    settings.iter().try_for_each(|(key, value)| NodeRow::set_setting(c, node.mac, key, value))
 }
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
@@ -258,9 +261,10 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
 
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
-    let (rows, settings, claims, takings) = nodes.db().with(|c| {
+    let (rows, settings, claims, takings, booted_with) = nodes.db().with(|c| {
         let takings = TakingRow::since(c, now() as i64 - TAKEN_SHOWN)?;
-        Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?, takings))
+        let (settings, booted_with) = (NodeRow::all_settings(c)?, db::booted_with(c)?);
+        Ok((NodeRow::all(c)?, settings, ClaimRow::all(c)?, takings, booted_with))
     })?;
     let (none, waits) = (BTreeMap::new(), nodes.queue().waits());
     let one = |row: &NodeRow| {
@@ -273,11 +277,34 @@ pub fn list(nodes: &Nodes) -> Result<NodeList> {
             by: taking.user.clone(),
             at: rfc3339(taking.at),
         });
+        let of = |all: &BTreeMap<Mac, Settings>| all.get(&row.mac).cloned().unwrap_or_default();
+        let reboot_needed = waiting_for_boot(row, &of(&settings), &of(&booted_with));
+        let reboot_needed = reboot_needed.into_iter().map(str::to_owned).collect();
         let node = describe(nodes, row, settings.get(&row.mac).unwrap_or(&none));
-        Node { claimed_model, waiting, taken, ..node }
+        Node { claimed_model, waiting, taken, reboot_needed, ..node }
     };
     let nodes: Vec<Node> = rows.iter().map(one).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
+}
+
+/// Settings of a node that take effect only when it boots, and have not: one that is off has none.
+pub fn waiting_for_boot(row: &NodeRow, stored: &Settings, booted_with: &Settings) -> Vec<&'static str> {
+    match row.life.started {
+        Some(_) => {
+            settings::waiting_for_boot(booted_with, &settings::effective(stored, row.facts.is_virtual))
+        }
+        None => Vec::new(),
+    }
+}
+
+/// The words of the command that reboots a node: by its setting `kexec.allow`.
+///
+/// # Errors
+/// The database failed.
+pub fn reboot_command(nodes: &Nodes, mac: Mac) -> Result<&'static str> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+    let is_forbidden = stored.get(settings::KEXEC_ALLOW).is_some_and(|value| value == "false");
+    Ok(if is_forbidden { "REBOOT firmware" } else { "REBOOT" })
 }
 
 fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node {
@@ -301,6 +328,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
             .into_iter()
             .map(|(key, value)| (key.to_owned(), typed(&value)))
             .collect(),
+        reboot_needed: Vec::new(),
         owner: row.facts.owner().to_owned(),
         state,
         booted_text: phase.text(),
@@ -329,7 +357,7 @@ fn lease_of(lease: &node_leases::NodeLease) -> NodeLease {
 }
 
 /// The value of a setting as JSON: a number, a boolean, null or a string.
-fn typed(value: &str) -> serde_json::Value {
+pub fn typed(value: &str) -> serde_json::Value {
     match value {
         "none" => serde_json::Value::Null,
         "true" => true.into(),

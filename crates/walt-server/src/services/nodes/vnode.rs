@@ -5,14 +5,14 @@
 //!                         │ order: restart ──▶ ask the system, or kill ──▶ start again
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
-//! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, a
+//! Before a start, the task waits as long as `boot.delay` says. The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, a
 //! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
 //! settings and image are read when it starts.
 
 use crate::{
     base::{
         config::Acceleration,
-        db::{NodeRow, blocking},
+        db::{self, NodeRow, blocking},
         time,
     },
     services::nodes::{
@@ -24,7 +24,13 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow};
 use parking_lot::Mutex;
-use std::{collections::HashMap, fs::File, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, oneshot},
@@ -231,11 +237,14 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
     let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
     loop {
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
-        let begun = Instant::now();
         let running = match adopted.take() {
             Some(vm) => Ok(vm),
-            None => start(nodes, &node).await,
+            None => match delay(nodes, mac, &mut orders, &mut waiting).await? {
+                Delayed::Over => start(nodes, &node).await,
+                Delayed::Stopped => return Ok(()),
+            },
         };
+        let begun = Instant::now();
         let pause = match running {
             Ok(vm) => {
                 nodes.supervisors().failures().remove(&mac);
@@ -276,6 +285,47 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
                 Some(Order::Stop { done }) => {
                     let _ = done.send(Ok(()));
                     return Ok(());
+                }
+            },
+        }
+    }
+}
+
+/// How the pause of the setting `boot.delay` ended.
+enum Delayed {
+    Over,
+    Stopped,
+}
+
+/// Waits before a start, as long as the setting `boot.delay` says. Nothing of the node runs meanwhile, and it shows as
+/// off. A restart that is ordered meanwhile waits for the same start.
+async fn delay(
+    nodes: &Nodes,
+    mac: Mac,
+    orders: &mut mpsc::Receiver<Order>,
+    waiting: &mut Vec<oneshot::Sender<Result<()>>>,
+) -> Result<Delayed> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+    let value = stored.get(settings::BOOT_DELAY).map_or("0", String::as_str);
+    let range = settings::boot_delay(value).context("the setting 'boot.delay' is damaged")?;
+    let seconds = crate::base::random::among(range);
+    if seconds == 0 {
+        return Ok(Delayed::Over);
+    }
+    update_life(nodes, mac, |life| {
+        life.stop();
+        true
+    })?;
+    let until = Instant::now() + Duration::from_secs(seconds.into());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => return Ok(Delayed::Over),
+            order = orders.recv() => match order {
+                None => return Ok(Delayed::Stopped),
+                Some(Order::Restart { done, .. }) => waiting.push(done),
+                Some(Order::Stop { done }) => {
+                    let _ = done.send(Ok(()));
+                    return Ok(Delayed::Stopped);
                 }
             },
         }
@@ -395,6 +445,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         life.start(time::now());
         true
     })?;
+    record_start(nodes, node.mac, &effective)?;
     let launch = Launch {
         spec: &spec,
         directory: &dir,
@@ -408,6 +459,16 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     let vm = blocking(|| walt_vnode::launch(launch))?;
     tracing::info!(node = %node.facts.name, pid = vm.identity().pid, "started");
     Ok(vm)
+}
+
+/// Records with which settings a virtual machine starts. They may have been changed since they were read.
+fn record_start(nodes: &Nodes, mac: Mac, used: &BTreeMap<&'static str, String>) -> Result<()> {
+    nodes.db().transaction(|tx| {
+        db::booted(tx, mac, used.keys().copied())?;
+        let now = settings::effective(&NodeRow::settings(tx, mac)?, true);
+        let changed = used.iter().filter(|(key, value)| now.get(*key) != Some(value));
+        changed.into_iter().try_for_each(|(key, value)| db::keep_booted_with(tx, mac, key, value))
+    })
 }
 
 /// The acceleration for this kernel: as configured, or probed once per kernel and qemu.
