@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`ownership`] | whether an operation on them is allowed, refused, or must be asked |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
+//! | [`boots`] | what a boot's record says, and which boot was slow |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
 //! | [`registration`] | type and name of a machine that shows up by DHCP |
@@ -12,6 +13,7 @@
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
+pub mod boots;
 pub mod confirm;
 pub mod firewall;
 pub mod image_search;

@@ -26,6 +26,10 @@ const SECURE_MODELS: [&str; 1] = ["pc-x86-64"];
 pub const DISKS: &str = "disks";
 /// Key of the setting that says where a node has its root file system.
 pub const BOOT_MODE: &str = "boot.mode";
+/// Key of how often a boot that has failed is tried again.
+pub const BOOT_RETRIES: &str = "boot.retries";
+/// Most retries: days of them.
+const RETRIES_MAX: u32 = 1000;
 /// Most cores that a virtual node may have; qemu's pc machine takes 255.
 const CORES_MAX: u32 = 64;
 /// Least memory in MiB in which the default image boots.
@@ -41,6 +45,13 @@ pub const SETTINGS: &[Setting] = &[
         physical: true,
         grammar: "'auto', 'network', 'hybrid-volatile' or 'hybrid-persistent'",
         check: |v| v == "auto" || BootMode::from_name(v).is_some(),
+    },
+    Setting {
+        key: BOOT_RETRIES,
+        default: "9",
+        physical: true,
+        grammar: "a number of tries from 0 to 1000",
+        check: |v| v.bytes().all(|b| b.is_ascii_digit()) && v.parse().is_ok_and(|n: u32| n <= RETRIES_MAX),
     },
     Setting {
         key: "boot.road",
@@ -214,10 +225,13 @@ mod tests {
         };
         assert_eq!(
             shown(true),
-            "boot.mode=auto boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
+            "boot.mode=auto boot.retries=9 boot.road=direct boot.timeout=180 cpu.cores=4 disks=none mount.persist=true ram=2G"
         );
         // A key of an older version is not shown, and a physical node has no memory to choose.
-        assert_eq!(shown(false), "boot.mode=auto boot.secure=false boot.timeout=180 mount.persist=true");
+        assert_eq!(
+            shown(false),
+            "boot.mode=auto boot.retries=9 boot.secure=false boot.timeout=180 mount.persist=true"
+        );
     }
 
     #[test]
@@ -257,6 +271,7 @@ mod tests {
             "cpu.cores=1",
             "mount.persist=false",
             "boot.timeout=none",
+            "boot.retries=0",
             "boot.road=pxe",
             "boot.secure=true",
             "boot.mode=auto",
@@ -274,6 +289,8 @@ mod tests {
             "cpu.cores=0",
             "x=1",
             "boot.timeout=5",
+            "boot.retries=",
+            "boot.retries=+1",
             "boot.road=PXE",
             "boot.mode=hybrid",
             "disks=8M",
@@ -287,13 +304,14 @@ mod tests {
             ("ram=4096G", "ram=4097G"),
             ("cpu.cores=64", "cpu.cores=65"),
             ("boot.timeout=60", "boot.timeout=59"),
+            ("boot.retries=1000", "boot.retries=1001"),
         ] {
             assert!(parse(good).is_ok() && parse(bad).is_err(), "{good}, {bad}");
         }
         let why = parse("x=1").err().expect("not a setting").to_string();
         assert_eq!(
             why,
-            "no setting is called 'x'; there are: boot.mode, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
+            "no setting is called 'x'; there are: boot.mode, boot.retries, boot.road, boot.secure, boot.timeout, cpu.cores, disks, mount.persist, ram"
         );
         let why = parse("disks=0G").err().expect("not a value").to_string();
         assert_eq!(why, "cannot set 'disks': the disk '0G' is too small; a disk has at least 1G");

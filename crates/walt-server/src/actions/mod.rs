@@ -24,6 +24,7 @@ pub mod image_squash;
 pub mod image_versions;
 pub mod node_actions;
 pub mod node_boot;
+pub mod node_boots;
 pub mod node_config;
 pub mod node_copy;
 pub mod node_create;

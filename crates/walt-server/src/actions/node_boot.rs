@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
-use walt_core::{ownership::Demand, sentences};
+use walt_core::{boots::Cause, ownership::Demand, sentences};
 use walt_types::{ImageName, ImageRef, Model};
 
 impl Request<'_> {
@@ -29,7 +29,7 @@ impl Request<'_> {
         if image == "default" {
             let decision = self.app.base().decide().await;
             let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
-            return self.boot_default(decision, nodes).await;
+            return self.boot_default(decision, nodes, "boot").await;
         }
         let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let decision = self.app.base().decide().await;
@@ -50,10 +50,10 @@ impl Request<'_> {
         if !changed.is_empty() {
             self.events.out(format!("{} will now boot {}.", names(&changed), reference.image())).await;
         }
-        self.associate(decision, nodes, |_| reference.clone()).await
+        self.associate(decision, nodes, "boot", |_| reference.clone()).await
     }
 
-    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>) -> Outcome<bool> {
+    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>, why: &str) -> Outcome<bool> {
         for node in &nodes {
             self.app.images().find(&walt_core::default_image_of(&node.facts.model))?;
         }
@@ -66,7 +66,7 @@ impl Request<'_> {
                 sentences::verb(names.len(), "it is", "they are"),
             ))
             .await;
-        self.associate(decision, nodes, |n| walt_core::default_image_of(&n.facts.model)).await
+        self.associate(decision, nodes, why, |n| walt_core::default_image_of(&n.facts.model)).await
     }
 
     pub(super) async fn acquire(&self, set: &str) -> Outcome<bool> {
@@ -86,20 +86,21 @@ impl Request<'_> {
             let image = own[&node.facts.model].image().to_string();
             self.events.out(format!("Node {} will now boot {image}.", node.facts.name)).await;
         }
-        self.associate(decision, nodes, |n| own[&n.facts.model].clone()).await
+        self.associate(decision, nodes, "acquire", |n| own[&n.facts.model].clone()).await
     }
 
     pub(super) async fn release(&self, set: &str) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"), &decision)?;
-        self.boot_default(decision, nodes).await
+        self.boot_default(decision, nodes, "release").await
     }
 
-    /// Changes the image of nodes in one transaction, then reboots them.
+    /// Changes the image of nodes in one transaction, then reboots them; `why` is for their records.
     async fn associate(
         &self,
         decision: Decision<'_>,
         nodes: Vec<NodeRow>,
+        why: &str,
         image: impl Fn(&NodeRow) -> ImageRef,
     ) -> Outcome<bool> {
         self.app.db().transaction(|tx| -> anyhow::Result<()> {
@@ -109,6 +110,6 @@ impl Request<'_> {
             Ok(())
         })?;
         drop(decision);
-        reboot_nodes(self.app, nodes, false, self.events).await
+        reboot_nodes(self.app, nodes, false, &Cause::user(self.caller.as_str(), why), self.events).await
     }
 }

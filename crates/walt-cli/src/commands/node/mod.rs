@@ -3,6 +3,7 @@
 mod access;
 mod acquire;
 mod boot;
+mod boots;
 mod config;
 mod console;
 mod create;
@@ -57,6 +58,8 @@ pub enum Command {
     Ping(ping::Ping),
     /// connect to the console of a node
     Console(console::Console),
+    /// show the last boots of a node: how long each stage took, and how they ended
+    Boots(boots::Boots),
     /// wait until nodes have booted
     Wait(wait::Wait),
     /// the same as 'boot'
@@ -83,6 +86,7 @@ impl Command {
             Self::Rename(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,
+            Self::Boots(command) => command.run(context).await,
             Self::Wait(command) => command.run(context).await,
         }
     }

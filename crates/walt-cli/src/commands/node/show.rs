@@ -83,9 +83,13 @@ fn text(nodes: &[Node], user: &str) -> String {
             cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
         }),
     );
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
+        if let Some(reason) = &node.needs_look {
+            text += &format!("Node {} needs a look: {}\n", node.name, clean(reason));
+        }
         if let Some(line) = &node.last_console_line {
-            let clean: String = line.chars().filter(|c| !c.is_control()).collect();
+            let clean = clean(line);
             text += &format!("Last console line of {}: {clean}\n", node.name);
         }
     }
@@ -149,6 +153,7 @@ mod tests {
             boot_mode: Some("network".into()),
             copied_percent: None,
             boot_seconds: Some(3.5),
+            needs_look: None,
             last_console_line: None,
             claimed_model: None,
         }
@@ -161,6 +166,7 @@ mod tests {
         failed.booted_text = "NO".into();
         failed.last_console_line = Some("Kernel panic\u{1b}".into());
         failed.boot_mode = None;
+        failed.needs_look = Some("boot timeout reached, last stage: root (tried 10 times)".into());
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
         let nodes = [copies, node("vn22", "waltplatform/pc-x86-64-default:latest"), failed];
@@ -181,6 +187,7 @@ name  type     model      image-owner  clonable-image-link  ip             netse
 ----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------
 vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO    
 
+Node vn3 needs a look: boot timeout reached, last stage: root (tried 10 times)
 Last console line of vn3: Kernel panic
 "
         );

@@ -4,6 +4,7 @@
 pub mod boards;
 pub mod boot;
 pub mod boot_tree;
+pub mod boots;
 pub mod error;
 pub mod grants;
 pub mod hub;
@@ -11,6 +12,7 @@ pub mod secure;
 pub mod ssh;
 pub mod sweep;
 pub mod trash;
+pub mod tries;
 pub mod vnode;
 
 use crate::{
@@ -26,6 +28,7 @@ use crate::{
         network,
         nodes::{
             boards::Boards,
+            boots::Boots,
             grants::GrantCache,
             hub::{Hub, update_life},
             sweep::Sweeps,
@@ -42,6 +45,7 @@ use std::{
 };
 use walt_api::{Node, NodeList, NodeState};
 use walt_core::{
+    boots::Cause,
     life::{BootMode, Phase},
     settings,
 };
@@ -53,6 +57,7 @@ pub struct Nodes {
     images: Arc<Images>,
     hub: Hub,
     boards: Boards,
+    boots: Boots,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
@@ -67,6 +72,7 @@ impl Nodes {
             images,
             hub: Hub::default(),
             boards: Boards::default(),
+            boots: Boots::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
@@ -102,6 +108,11 @@ impl Nodes {
     /// Live links of nodes, and the signal of changes.
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// The last boots of nodes, in memory.
+    pub fn boots(&self) -> &Boots {
+        &self.boots
     }
 
     /// What nodes may read, in memory.
@@ -154,7 +165,7 @@ impl Nodes {
         self.db().transaction(|tx| insert(tx, node))?;
         if node.facts.is_virtual {
             network::add_tap(self.config(), node)?;
-            self.start_supervisor(node.mac);
+            self.start_supervisor(node.mac, Cause::user(node.facts.owner(), "creation"));
             return Ok(());
         }
         blocking(|| network::node_neighbour(self.config(), node))?;
@@ -187,6 +198,7 @@ impl Nodes {
             network::remove_neighbour(self.config(), node)?;
         }
         self.hub.close(node.mac);
+        self.boots.forget(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);
@@ -206,6 +218,12 @@ fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
 pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
+}
+
+/// How often a failed boot is tried again, from the setting `boot.retries`.
+pub fn boot_retries(stored: &BTreeMap<String, String>) -> u32 {
+    let effective = settings::effective(stored, true);
+    effective.get(settings::BOOT_RETRIES).and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
 /// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
@@ -262,6 +280,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
+        needs_look: row.life.needs_look.clone(),
         claimed_model: None,
         last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),
     }

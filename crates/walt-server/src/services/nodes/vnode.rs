@@ -2,9 +2,14 @@
 //!
 //! ```text
 //!   adopt or start ──▶ running ──qemu ends (the guest rebooted, panicked)──▶ start again, with back-off
+//!                         │ │                          └ no try is left ──▶ wait for an order
+//!                         │ └ a panic while it boots  ──▶ kill ──▶ start again
 //!                         │ order: restart ──▶ ask the system, or kill ──▶ start again
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
+//! What the server itself cannot start is tried for ever: the node needs a look when its tries are used up, and starts
+//! once the reason is gone.
+//!
 //! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, a
 //! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
 //! settings and image are read when it starts.
@@ -16,9 +21,9 @@ use crate::{
         time,
     },
     services::nodes::{
-        Nodes, boot,
+        Nodes, boot, boots,
         error::{self, Error},
-        hub::update_life,
+        hub::{failed, update_life, update_life_for},
     },
 };
 use anyhow::{Context, Result, anyhow};
@@ -29,7 +34,11 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use walt_core::{life::BootMode, settings};
+use walt_core::{
+    boots::{Cause, End, Stage, clean},
+    life::{BootMode, Next},
+    settings,
+};
 use walt_sys::process::Cgroup;
 use walt_types::{Disks, Mac};
 use walt_vnode::{Account, BootFiles, BootMethod, Launch, Vm, VmSpec, console};
@@ -49,9 +58,15 @@ const REBOOT_TIMEOUT: Duration = Duration::from_secs(30);
 const REBOOT_TIMEOUT_HYBRID: Duration = Duration::from_secs(75);
 /// How often the size of the console log is checked.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the console is searched for a panic.
+const PANIC_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a kernel that has panicked while it booted may write to the console before it is stopped.
+const PANIC_GRACE: Duration = Duration::from_secs(2);
+/// Cause of a boot at the start of the server.
+const START_CAUSE: &str = "start of the server";
 
 enum Order {
-    Restart { hard: bool, done: oneshot::Sender<Result<()>> },
+    Restart { hard: bool, cause: Cause, done: oneshot::Sender<Result<()>> },
     Stop { done: oneshot::Sender<Result<()>> },
 }
 
@@ -78,13 +93,13 @@ impl Supervisors {
 }
 
 impl Nodes {
-    /// Starts the task of a virtual node; it starts or adopts the node's qemu.
-    pub fn start_supervisor(self: &Arc<Self>, mac: Mac) {
+    /// Starts the task of a virtual node; it starts or adopts the node's qemu. `cause` is why it would be started.
+    pub fn start_supervisor(self: &Arc<Self>, mac: Mac, cause: Cause) {
         let (tx, rx) = mpsc::channel(ORDERS);
         self.supervisors().orders().insert(mac, tx);
         let nodes = self.clone();
         tokio::spawn(async move {
-            if let Err(e) = supervise(&nodes, mac, rx).await {
+            if let Err(e) = supervise(&nodes, mac, cause, rx).await {
                 tracing::error!(%mac, "giving up on the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
             }
@@ -110,10 +125,14 @@ impl Nodes {
     ///
     /// # Errors
     /// The node does not run; the error says why.
-    pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
+    pub async fn restart_vnode(&self, mac: Mac, hard: bool, cause: Cause) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = || anyhow!("the node is being removed");
-        self.supervisors().orders_to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
+        self.supervisors()
+            .orders_to(mac)?
+            .send(Order::Restart { hard, cause, done })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -122,7 +141,7 @@ impl Nodes {
 pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
     for node in nodes.db().with(NodeRow::all)? {
         if node.facts.is_virtual {
-            nodes.start_supervisor(node.mac);
+            nodes.start_supervisor(node.mac, Cause::server(START_CAUSE));
         }
     }
     Ok(())
@@ -134,6 +153,7 @@ pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
 /// One cannot be stopped.
 pub fn stop_all(nodes: &Nodes) -> Result<usize> {
     let mut stopped = 0;
+    boots::load(nodes)?;
     for node in nodes.db().with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
         if let Some(vm) = adopt(nodes, node.mac)? {
             vm.stop()?;
@@ -146,6 +166,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
             true
         })?;
     }
+    boots::flush(nodes)?;
     cgroup(nodes, Mac([0; 6])).remove_empty_parents()?;
     Ok(stopped)
 }
@@ -217,30 +238,55 @@ impl Backoff {
     }
 }
 
-async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+async fn supervise(
+    nodes: &Arc<Nodes>,
+    mac: Mac,
+    mut cause: Cause,
+    mut orders: mpsc::Receiver<Order>,
+) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
     let mut backoff = Backoff(BACKOFF.0);
     // The restart that waits for the next start.
     let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
+    let mut pause = Some(Duration::ZERO);
+    if adopted.is_none() {
+        // Whatever ran has ended together with the machine of the server, or while no server ran.
+        boots::note(nodes, mac, |record| record.close(End::Stopped(String::new()), time::now()));
+        let life = nodes.db().with(|c| NodeRow::by_mac(c, mac))?.map(|node| node.life);
+        // A system that has failed does not boot better; the reason why none could be started may be gone.
+        let is_hopeless = life.is_some_and(|life| life.needs_look.is_some() && life.started.is_some());
+        pause = pause.filter(|_| !is_hopeless);
+    }
     loop {
+        match next_order(&mut orders, pause).await {
+            Waited::Long => {}
+            Waited::Restart(wanted, done) => {
+                (cause, waiting) = (wanted, Some(done));
+                backoff.reset();
+            }
+            Waited::Stopped => return Ok(()),
+        }
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
-        let begun = Instant::now();
+        let begun = (Instant::now(), time::now());
         let running = match adopted.take() {
             Some(vm) => Ok(vm),
-            None => start(nodes, &node).await,
+            None => start(nodes, &node, begun.1, &cause).await,
         };
-        let pause = match running {
+        match running {
             Ok(vm) => {
                 nodes.supervisors().failures().remove(&mac);
                 if let Some(done) = waiting.take() {
                     let _ = done.send(Ok(()));
                 }
                 match watch(nodes, mac, &vm, &mut orders).await? {
-                    Ended::ByItself => backoff.after(begun.elapsed()),
-                    Ended::Restart(done) => {
-                        waiting = Some(done);
+                    Ended::ByItself(end) => {
+                        let again;
+                        (cause, again) = after_end(nodes, mac, end)?;
+                        pause = Some(backoff.after(begun.0.elapsed())).filter(|_| again);
+                    }
+                    Ended::Restart(wanted, done) => {
+                        (cause, waiting, pause) = (wanted, Some(done), Some(Duration::ZERO));
                         backoff.reset();
-                        Duration::ZERO
                     }
                     Ended::Stopped => return Ok(()),
                 }
@@ -248,36 +294,79 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
             Err(e) => {
                 tracing::warn!(node = %node.facts.name, "cannot start the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
-                update_life(nodes, mac, |life| {
-                    life.stop();
-                    true
-                })?;
+                not_started(nodes, &node, begun.1, &cause, &format!("{e:#}"))?;
+                cause = Cause::server("another try");
                 if let Some(done) = waiting.take() {
                     let _ = done.send(Err(e));
                 }
-                backoff.after(Duration::ZERO)
+                pause = Some(backoff.after(Duration::ZERO));
             }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            order = orders.recv() => match order {
-                None => return Ok(()),
-                Some(Order::Restart { done, .. }) => {
-                    waiting = Some(done);
-                    backoff.reset();
-                }
-                Some(Order::Stop { done }) => {
-                    let _ = done.send(Ok(()));
-                    return Ok(());
-                }
-            },
         }
     }
 }
 
+enum Waited {
+    Long,
+    Restart(Cause, oneshot::Sender<Result<()>>),
+    Stopped,
+}
+
+/// Waits for an order while nothing runs, at most for this long.
+async fn next_order(orders: &mut mpsc::Receiver<Order>, pause: Option<Duration>) -> Waited {
+    let long = async {
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        order = orders.recv() => match order {
+            // The server ends.
+            None => Waited::Stopped,
+            Some(Order::Restart { cause, done, .. }) => Waited::Restart(cause, done),
+            Some(Order::Stop { done }) => {
+                let _ = done.send(Ok(()));
+                Waited::Stopped
+            }
+        },
+        () = long => Waited::Long,
+    }
+}
+
+/// What follows when qemu has ended without an order: the cause of the next boot, and whether there is one.
+fn after_end(nodes: &Nodes, mac: Mac, end: End) -> Result<(Cause, bool)> {
+    boots::note(nodes, mac, |record| record.close(end.clone(), time::now()));
+    let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok((Cause::node(), true)) };
+    if node.life.booted.is_some() {
+        return Ok((Cause::node(), true));
+    }
+    let why = match end {
+        End::Panic(_) => "kernel panic",
+        _ => "it stopped by itself",
+    };
+    // A boot that was overdue at last needs a look already.
+    let again = node.life.needs_look.is_none() && failed(nodes, &node, &end)? != Some(Next::Look);
+    Ok((Cause::server(why), again))
+}
+
+fn not_started(nodes: &Nodes, node: &NodeRow, started: f64, cause: &Cause, reason: &str) -> Result<()> {
+    boots::not_started(nodes, node, started, cause, reason);
+    let mut is_known = false;
+    update_life(nodes, node.mac, |life| {
+        life.not_started();
+        is_known = life.needs_look.is_some();
+        true
+    })?;
+    if !is_known && let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, node.mac))? {
+        failed(nodes, &node, &End::NotStarted(clean(reason)))?;
+    }
+    Ok(())
+}
+
 enum Ended {
-    ByItself,
-    Restart(oneshot::Sender<Result<()>>),
+    ByItself(End),
+    Restart(Cause, oneshot::Sender<Result<()>>),
     Stopped,
 }
 
@@ -285,12 +374,30 @@ enum Ended {
 async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
     let pidfd = walt_sys::async_fd(vm.pidfd().try_clone()?)?;
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    let mut search = tokio::time::interval(PANIC_INTERVAL);
+    let mut panics = vm.console().panics_from(boots::console_from(nodes, mac));
     loop {
         tokio::select! {
             _ = pidfd.readable() => {
+                let panic = blocking(|| panics.look()).ok().flatten();
                 // It has ended already; this removes its files.
                 blocking(|| vm.stop())?;
-                return Ok(Ended::ByItself);
+                let line = blocking(|| vm.console().last_line()).ok().flatten().unwrap_or_default();
+                return Ok(Ended::ByItself(panic.map_or_else(|| End::Stopped(clean(&line)), End::Panic)));
+            }
+            _ = search.tick() => {
+                if let Ok(Some(line)) = blocking(|| panics.look()) {
+                    boots::note(nodes, mac, |record| {
+                        record.panic.get_or_insert_with(|| line.clone());
+                        true
+                    });
+                    // A system that had booted does what its command line says (panic=).
+                    if !is_booted(nodes, mac)? {
+                        tokio::time::sleep(PANIC_GRACE).await;
+                        blocking(|| vm.stop())?;
+                        return Ok(Ended::ByItself(End::Panic(line)));
+                    }
+                }
             }
             _ = trim.tick() => {
                 if let Err(e) = blocking(|| vm.console().trim(console::LOG_CAP, console::LOG_KEEP)) {
@@ -300,12 +407,12 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
             order = orders.recv() => match order {
                 // The server ends; qemu stays.
                 None => return Ok(Ended::Stopped),
-                Some(Order::Restart { hard, done }) => {
+                Some(Order::Restart { hard, cause, done }) => {
                     if !hard {
                         ask_to_reboot(nodes, mac, vm, &pidfd).await;
                     }
                     blocking(|| vm.stop())?;
-                    return Ok(Ended::Restart(done));
+                    return Ok(Ended::Restart(cause, done));
                 }
                 Some(Order::Stop { done }) => {
                     let _ = done.send(blocking(|| vm.stop()).map_err(Into::into));
@@ -314,6 +421,10 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
             },
         }
     }
+}
+
+fn is_booted(nodes: &Nodes, mac: Mac) -> Result<bool> {
+    Ok(nodes.db().with(|c| NodeRow::by_mac(c, mac))?.is_some_and(|node| node.life.booted.is_some()))
 }
 
 /// Reboots the running system, so that it can write its data. A system that does not answer is stopped anyway.
@@ -337,7 +448,7 @@ async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl As
     }
 }
 
-async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
+async fn start(nodes: &Arc<Nodes>, node: &NodeRow, begun: f64, cause: &Cause) -> Result<Vm> {
     check_programs()?;
     let account = account()?;
     let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
@@ -351,9 +462,11 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let plan = boot::plan(nodes, node).await;
     let is_pxe = value("boot.road") == "pxe";
+    let mut planned = boot::Planned::default();
     let (acceleration, boot, files) = match plan {
         Ok(mut plan) => {
             let acceleration = blocking(|| acceleration(nodes, &mut plan.kernel, &dir, account))?;
+            planned = plan.planned;
             if is_pxe {
                 (acceleration, BootMethod::Pxe, None)
             } else {
@@ -384,10 +497,11 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         acceleration,
     };
     let tap = boot::tap(nodes, node)?;
-    update_life(nodes, node.mac, |life| {
-        life.start(time::now());
+    update_life_for(nodes, node.mac, cause, |life| {
+        life.start(begun);
         true
     })?;
+    boots::planned(nodes, node.mac, &planned, begun, !is_pxe);
     let launch = Launch {
         spec: &spec,
         directory: &dir,
@@ -399,6 +513,7 @@ async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
         program: walt_vnode::PROGRAM,
     };
     let vm = blocking(|| walt_vnode::launch(launch))?;
+    boots::note(nodes, node.mac, |record| record.reach_once(Stage::Start, time::now()));
     tracing::info!(node = %node.facts.name, pid = vm.identity().pid, "started");
     Ok(vm)
 }
