@@ -68,7 +68,7 @@ pub async fn plan(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Boot> {
     let initrds: Vec<File> = boot.initrds.iter().map(open).collect::<Result<_>>()?;
     let size = |file: &File| file.metadata().map_or(0, |metadata| metadata.len());
     let planned = Planned {
-        image_id: Some(image.to_string()),
+        image_id: Some(image.oci()),
         view: Some(id.to_string()),
         command_line: Some(boot.command_line.clone()),
         kernel_bytes: size(&kernel),
