@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod boots;
 mod bounds;
 mod cable;
 mod default_images;

@@ -13,6 +13,7 @@
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
 pub mod action;
+pub mod boots;
 pub mod build;
 pub mod device;
 pub mod event;
@@ -59,6 +60,8 @@ pub mod route {
     pub const NODES: &str = "/api/v1/nodes";
     /// `GET`: a list of [`super::LinkState`]. The query `nodes=SET` names nodes; without it, all of them.
     pub const LINKS: &str = "/api/v1/links";
+    /// `GET`, query `node=NAME`: [`super::boots::BootList`].
+    pub const NODE_BOOTS: &str = "/api/v1/nodes/boots";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
@@ -155,6 +158,9 @@ pub struct Node {
     pub copied_percent: Option<u8>,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
+    /// Why the server has given up on its boot: it needs a look. Null otherwise.
+    #[serde(default)]
+    pub needs_look: Option<String>,
     /// Last console line of a node whose boot failed.
     pub last_console_line: Option<String>,
     /// The model that it claims to be, if that is another one than `model`: its board was swapped.

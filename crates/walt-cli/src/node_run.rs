@@ -179,7 +179,8 @@ impl NodeRun {
             ServerMessage::Error { error } => return Err(error.into()),
             ServerMessage::Nodes { .. }
             | ServerMessage::Started { .. }
-            | ServerMessage::Credentials { .. } => {}
+            | ServerMessage::Credentials { .. }
+            | ServerMessage::Eof => {}
         }
         Ok(None)
     }

@@ -12,6 +12,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
@@ -103,6 +104,14 @@ impl Client {
             Some(nodes) => self.get(&format!("{}?nodes={}", route::LINKS, query(nodes))).await,
             None => self.get(route::LINKS).await,
         }
+    }
+
+    /// The boots of a node that are kept.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn node_boots(&mut self, node: &str) -> Result<BootList> {
+        self.get(&format!("{}?node={}", route::NODE_BOOTS, query(node))).await
     }
 
     /// All devices, sorted by type and name, and the trash.

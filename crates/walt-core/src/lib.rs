@@ -7,6 +7,7 @@
 //! | [`node_leases`] | when a lease of a node is over, and how its end changes |
 //! | [`node_queue`] | whose turn it is of those who wait for nodes |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
+//! | [`boots`] | what a boot's record says, and which boot was slow |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
 //! | [`segments`] | names of the interfaces of networks and links, addresses of cards |
@@ -15,6 +16,7 @@
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
+pub mod boots;
 pub mod confirm;
 pub mod firewall;
 pub mod image_search;

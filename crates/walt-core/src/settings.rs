@@ -132,7 +132,8 @@ pub const SETTINGS: &[Setting] = &[
         holders: Holders::Nodes,
         effect: Effect::AtOnce,
         grammar: "a number, 0 or more",
-        help: "How often a node that did not boot in time is rebooted.",
+        help: "How often a boot that has failed is tried again, before the node needs a look: see [walt help show \
+               node-bootup](node-bootup.md).",
         read: |v| plain(v, is_number(v) && v.parse::<u32>().is_ok()),
     },
     Setting {

@@ -88,6 +88,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
     blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
     app.nodes().queue().recover(app.db()).context("recovery of leases and of the queue for nodes")?;
+    nodes::boots::load(app.nodes()).context("records of boots")?;
+    nodes::tries::resume(app.nodes())?;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -97,6 +99,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
+        tokio::spawn(nodes::boots::run(app.nodes().clone())),
+        tokio::spawn(nodes::tries::run(app.nodes().clone())),
         tokio::spawn(watch_firewalls(app.clone())),
         tokio::spawn(nodes::links::watch(app.nodes().clone())),
         tokio::spawn(watch_cable(app.clone())),
@@ -119,6 +123,9 @@ async fn serve(app: Arc<App>) -> Result<()> {
     };
     tracing::info!("leaving: nodes and open shells go on");
     services.iter().for_each(tokio::task::JoinHandle::abort);
+    if let Err(e) = nodes::boots::flush(app.nodes()) {
+        tracing::warn!("{e:#}");
+    }
     let _ = std::fs::remove_file(app.config().socket());
     outcome
 }

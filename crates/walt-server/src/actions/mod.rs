@@ -27,6 +27,7 @@ pub mod image_versions;
 pub mod node_actions;
 pub mod node_blink;
 pub mod node_boot;
+pub mod node_boots;
 pub mod node_copy;
 pub mod node_create;
 pub mod node_leases;

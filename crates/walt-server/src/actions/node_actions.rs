@@ -21,7 +21,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use walt_api::NodeAction;
-use walt_core::ownership::Demand;
+use walt_core::{boots::Cause, ownership::Demand};
 use walt_types::{Mac, NodeName, UserName};
 
 /// Carries out an action; false if part of it failed (the events say why).
@@ -128,7 +128,8 @@ impl Request<'_> {
         let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"), &decision)?;
         drop(decision);
-        reboot_nodes(self.app, nodes, hard, self.events).await
+        let why = if hard { "hard reboot requested" } else { "reboot requested" };
+        reboot_nodes(self.app, nodes, hard, &Cause::user(self.caller.as_str(), why), self.events).await
     }
 
     async fn wait(&self, set: &str, timeout: Option<u64>) -> Outcome<bool> {

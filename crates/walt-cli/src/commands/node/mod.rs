@@ -4,6 +4,7 @@ pub(in crate::commands) mod access;
 mod acquire;
 mod blink;
 mod boot;
+mod boots;
 mod config;
 mod console;
 mod create;
@@ -70,6 +71,8 @@ pub enum Command {
     Console(console::Console),
     /// make a node blink for a number of seconds (60), so that you find it
     Blink(blink::Blink),
+    /// show the last boots of a node: how long each stage took, and how they ended
+    Boots(boots::Boots),
     /// wait until nodes have booted
     Wait(wait::Wait),
     /// the same as 'boot'
@@ -100,6 +103,7 @@ impl Command {
             Self::Expose(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,
             Self::Blink(command) => command.run(context).await,
+            Self::Boots(command) => command.run(context).await,
             Self::Wait(command) => command.run(context).await,
         }
     }

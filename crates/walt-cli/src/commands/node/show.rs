@@ -92,9 +92,13 @@ fn text(nodes: &[Node], user: &str) -> String {
     for node in nodes.iter().filter(|n| !n.reboot_needed.is_empty()) {
         text += &format!("{}: reboot needed for {}\n", node.name, node.reboot_needed.join(", "));
     }
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
+        if let Some(reason) = &node.needs_look {
+            text += &format!("Node {} needs a look: {}\n", node.name, clean(reason));
+        }
         if let Some(line) = &node.last_console_line {
-            let clean: String = line.chars().filter(|c| !c.is_control()).collect();
+            let clean = clean(line);
             text += &format!("Last console line of {}: {clean}\n", node.name);
         }
     }
@@ -207,6 +211,7 @@ mod tests {
             boot_mode: Some("network".into()),
             copied_percent: None,
             boot_seconds: Some(3.5),
+            needs_look: None,
             last_console_line: None,
             claimed_model: None,
             lease: None,
@@ -227,6 +232,7 @@ mod tests {
         failed.last_console_line = Some("Kernel panic\u{1b}".into());
         failed.boot_mode = None;
         failed.reboot_needed = vec!["netsetup".into(), "ram".into()];
+        failed.needs_look = Some("boot timeout reached, last stage: root (tried 10 times)".into());
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
         copies.lease = lease(Some(7199), false, false);
@@ -249,6 +255,7 @@ name  type     model      image-owner  clonable-image-link  ip             netse
 vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO, reboot needed  -    
 
 vn3: reboot needed for netsetup, ram
+Node vn3 needs a look: boot timeout reached, last stage: root (tried 10 times)
 Last console line of vn3: Kernel panic
 "
         );

@@ -272,6 +272,19 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (mac, key)
     ) STRICT;
 ",
+    "
+    -- The last boots of each node, see walt-core::boots.
+    CREATE TABLE boots (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        number INTEGER NOT NULL,            -- 1, 2, … of this node
+        record TEXT NOT NULL,               -- JSON
+        PRIMARY KEY (mac, number)
+    ) STRICT;
+    -- Failed boots: from when the clock runs, how often was tried again, and why nothing more is tried.
+    ALTER TABLE nodes ADD COLUMN clock_from REAL;
+    ALTER TABLE nodes ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE nodes ADD COLUMN needs_look TEXT;
+",
 ];
 
 /// Migrates a database to the current version.

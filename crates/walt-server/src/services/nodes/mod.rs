@@ -4,6 +4,7 @@
 pub mod boards;
 pub mod boot;
 pub mod boot_tree;
+pub mod boots;
 pub mod error;
 pub mod grants;
 pub mod hub;
@@ -13,6 +14,7 @@ pub mod secure;
 pub mod ssh;
 pub mod sweep;
 pub mod trash;
+pub mod tries;
 pub mod vnode;
 
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
         network,
         nodes::{
             boards::Boards,
+            boots::Boots,
             grants::GrantCache,
             hub::{Hub, update_life},
             links::Links,
@@ -47,6 +50,7 @@ use std::{
 };
 use walt_api::{Node, NodeLease, NodeList, NodeState, NodeTaken, NodeWaiter};
 use walt_core::{
+    boots::Cause,
     life::{BootMode, Phase},
     node_leases, node_queue, settings,
 };
@@ -62,6 +66,7 @@ pub struct Nodes {
     hub: Hub,
     queue: Arc<Queue>,
     boards: Boards,
+    boots: Boots,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
@@ -79,6 +84,7 @@ impl Nodes {
             hub: Hub::default(),
             queue: Arc::default(),
             boards: Boards::default(),
+            boots: Boots::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
@@ -121,6 +127,11 @@ impl Nodes {
     /// Who waits for nodes.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// The last boots of nodes, in memory.
+    pub fn boots(&self) -> &Boots {
+        &self.boots
     }
 
     /// What nodes may read, in memory.
@@ -183,7 +194,7 @@ impl Nodes {
         self.db().transaction(|tx| insert(tx, node))?;
         if node.facts.is_virtual {
             network::add_tap(self.config(), node)?;
-            self.start_supervisor(node.mac);
+            self.start_supervisor(node.mac, Cause::user(node.facts.owner(), "creation"));
             return Ok(());
         }
         blocking(|| network::node_neighbour(self.config(), node))?;
@@ -221,6 +232,7 @@ impl Nodes {
         }
         self.hub.close(node.mac);
         ssh::end_others(self, node.mac, None);
+        self.boots.forget(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);
@@ -243,6 +255,12 @@ fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
 pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
+}
+
+/// How often a failed boot is tried again, from the setting `boot.retries`.
+pub fn boot_retries(stored: &BTreeMap<String, String>) -> u32 {
+    let effective = settings::effective(stored, true);
+    effective.get(settings::BOOT_RETRIES).and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
 /// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
@@ -335,6 +353,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
+        needs_look: row.life.needs_look.clone(),
         claimed_model: None,
         lease: row.lease.as_ref().map(lease_of),
         waiting: Vec::new(),
