@@ -72,7 +72,7 @@ pub fn check(demand: Demand, nodes: &[Standing<'_>], caller: &UserName) -> Verdi
     let mine = names(&is_mine);
     let not_mine = names(&|n| !is_mine(n));
     let takes = matches!(demand, Demand::Takes | Demand::FreeOrNotOwned);
-    let others = names(&|n| !n.node.is_free() && !is_mine(n) && !(takes && n.is_over));
+    let others = names(&|n| !(n.node.is_free() || is_mine(n) || (takes && n.is_over)));
     let hint = "see 'walt help show node-ownership'";
     match demand {
         Demand::FreeOrNotOwned if !mine.is_empty() => {

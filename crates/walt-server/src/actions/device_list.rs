@@ -26,7 +26,7 @@ pub enum AnyDevice {
     /// The server.
     Server(Ipv4Addr),
     /// A node.
-    Node(NodeRow),
+    Node(Box<NodeRow>),
     /// A switch, or a device of unknown type.
     Other(DeviceRow),
 }
@@ -94,7 +94,7 @@ impl node_set::Device for AnyDevice {
 pub fn all(app: &App) -> Result<Vec<AnyDevice>> {
     let (nodes, others) = app.db().with(|c| Ok((NodeRow::all(c)?, DeviceRow::all(c)?)))?;
     let server = AnyDevice::Server(app.config().server_ip());
-    let nodes = nodes.into_iter().map(AnyDevice::Node);
+    let nodes = nodes.into_iter().map(|row| AnyDevice::Node(Box::new(row)));
     Ok([server].into_iter().chain(nodes).chain(others.into_iter().map(AnyDevice::Other)).collect())
 }
 

@@ -210,7 +210,7 @@ impl Request<'_> {
         let held = self.held(tag, now, &decision)?;
         if held.is_empty() {
             return Err(refused_hint(
-                format!("no node is held by '{tag}' any more."),
+                format!("'{tag}' does not hold a node any more."),
                 "'walt node show' says whose the nodes are",
             ));
         }
