@@ -195,14 +195,15 @@ async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
     if command.contains("wait") {
         let _ = socket.send(frame(3, 0, b"waiting\n")).await;
     }
-    let mut input = 0;
+    let (mut input, mut echo) = (0, Vec::new());
     while let Some(Ok(message)) = socket.next().await {
         match message {
             Message::Binary(bytes) => {
                 assert_eq!(bytes[0], 0);
                 input += bytes.len() - 1;
                 if !command.contains("wait") {
-                    let _ = socket.send(frame(3, 0, &bytes[1..])).await;
+                    // At the end: the test writes all of it before it reads.
+                    echo.extend_from_slice(&bytes[1..]);
                     let consumed = json!({"message": "consumed", "bytes": bytes.len() - 1});
                     let _ = socket.send(text(consumed)).await;
                 }
@@ -215,6 +216,9 @@ async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
             Message::Text(message) => log.lock().unwrap().push(message.to_string()),
             _ => {}
         }
+    }
+    for part in echo.chunks(32 << 10) {
+        let _ = socket.send(frame(3, 0, part)).await;
     }
     let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
     let base: i32 = command.split_once("exit ").map_or(0, |(_, rest)| digits(rest).parse().unwrap());

@@ -14,7 +14,7 @@ use crate::{
     base::{
         db::NodeRow,
         failure::{Outcome, refused},
-        programs::{SSH_FAILED, cannot_start, exit_status, on_pty},
+        programs::{cannot_start, exit_status, on_pty},
         terminal::{FromClient, Input, ToClient},
     },
     edge::api::{
@@ -149,7 +149,7 @@ async fn node(
         }
         NodeTerminal::DeviceShell { user } => {
             let shell = device_shell::command(app, &open.node, user, open.tty.is_some())?;
-            return program(shell, open.tty, None, &to, &mut from).await;
+            return program(shell, open.tty, |_| None, &to, &mut from).await;
         }
         NodeTerminal::Shell | NodeTerminal::Console => {
             owned_node(app, &caller.user, &open.node, Demand::OwnedOrFree, "terminal", confirm)?
@@ -191,8 +191,8 @@ async fn on_node(
         return Ok(1);
     }
     let remote = command.map(str::as_bytes);
-    let Session { command, lease: _lease } = ssh::open(app.nodes(), row.mac, remote, tty.is_some()).await?;
-    program(command, tty, Some(ssh::farewell(row.ip)), to, from).await
+    let Session { command, lease } = ssh::open(app.nodes(), row.mac, remote, tty.is_some()).await?;
+    program(command, tty, |status| ssh::farewell(row.ip, lease.is_some(), status), to, from).await
 }
 
 /// Waits until the node is booted, or the client wants to proceed; false if the client has disconnected.
@@ -216,11 +216,11 @@ async fn wait_for_boot(
 }
 
 /// Runs a program on the server for a client, on a pseudo-terminal or with pipes, until the program ends or the
-/// client disconnects. On a terminal, `farewell` is the last that the client reads, unless ssh failed itself.
+/// client disconnects. On a terminal, `farewell(status)` is the last that the client reads.
 async fn program(
     mut command: std::process::Command,
     tty: Option<Tty>,
-    farewell: Option<String>,
+    farewell: impl Fn(i32) -> Option<String>,
     to: &ToClient,
     from: &mut FromClient,
 ) -> Outcome<i32> {
@@ -259,7 +259,7 @@ async fn program(
         }
     }
     let status = exit_status(child.wait().await?);
-    if let Some(farewell) = farewell.filter(|_| status != SSH_FAILED) {
+    if let Some(farewell) = farewell(status) {
         to.output(STDOUT, farewell.as_bytes()).await;
     }
     Ok(status)

@@ -16,6 +16,7 @@ use crate::{
     base::{
         db::NodeRow,
         files::{make_dir, remove_tree},
+        programs::SSH_FAILED,
     },
     services::nodes::{
         Nodes,
@@ -121,9 +122,10 @@ pub async fn open(nodes: &Nodes, mac: Mac, remote: Option<&[u8]>, tty: bool) -> 
     Ok(Session { command: ssh, lease })
 }
 
-/// What is printed at the end of a session with a terminal.
-pub fn farewell(ip: Ipv4Addr) -> String {
-    format!("Connection to {ip} closed.\r\n")
+/// What is printed at the end of a session with a terminal, by the exit status of ssh: nothing if there was no connection.
+/// (Without a shared one, a program that a signal ended has the same status as ssh that failed.)
+pub fn farewell(ip: Ipv4Addr, is_shared: bool, status: i32) -> Option<String> {
+    (is_shared || status != SSH_FAILED).then(|| format!("Connection to {ip} closed.\r\n"))
 }
 
 /// ssh with what holds for every connection to a node.
@@ -303,6 +305,13 @@ mod tests {
         assert_eq!(sockets(dir.path(), Some(one), None).len(), 2);
         assert_eq!(sockets(dir.path(), None, None).len(), 3);
         assert!(sockets(&dir.path().join("none"), None, None).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_was_there_has_an_end() {
+        let said = |is_shared, status| farewell(Ipv4Addr::LOCALHOST, is_shared, status);
+        assert_eq!(said(false, 0).as_deref(), Some("Connection to 127.0.0.1 closed.\r\n"));
+        assert!(said(true, SSH_FAILED).is_some() && said(false, SSH_FAILED).is_none());
     }
 
     #[test]
