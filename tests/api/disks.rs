@@ -113,7 +113,7 @@ fn bad_disks() {
         ("3T[template=ext4]", "a disk with a template has at most 2T"),
         ("8G[template=xfs]", "there is no template 'xfs'; there are: none, ext4, fat32, hybrid-boot-v"),
         (&["1G"; 17].join(","), "17 disks are too many; a node has at most 16"),
-        ("", "'' is not a disk"),
+        ("8G,", "'' is not a disk"),
     ] {
         let ran = server.walt(ANN, &["node", "config", "vn1", "ram=1G", &format!("disks={value}")]);
         assert!(ran.err.starts_with("Error: cannot set 'disks': "), "{ran:?}");

@@ -220,13 +220,18 @@ impl Request<'_> {
 fn change_node(c: &Connection, row: &NodeRow, changes: &[Change]) -> anyhow::Result<bool> {
     let before = NodeRow::settings(c, row.mac)?;
     let effective = settings::effective(&before, row.facts.is_virtual);
+    let mut waits = false;
     for change in changes {
         let (key, value) = (change.setting.key, change.value.as_deref());
-        if row.life.started.is_some()
-            && change.setting.effect != Effect::AtOnce
+        if change.setting.effect != Effect::AtOnce
             && let Some(old) = effective.get(key)
         {
-            db::keep_booted_with(c, row.mac, key, old)?;
+            if row.life.started.is_some() {
+                db::keep_booted_with(c, row.mac, key, old)?;
+            } else {
+                // It may be starting this moment, with the settings as they were.
+                waits |= old != change.effective();
+            }
         }
         if key == settings::NETWORKS {
             // What links have for a while ends with a new configuration.
@@ -236,7 +241,7 @@ fn change_node(c: &Connection, row: &NodeRow, changes: &[Change]) -> anyhow::Res
     }
     let booted_with = db::booted_with(c)?.remove(&row.mac).unwrap_or_default();
     let waiting = nodes::waiting_for_boot(row, &NodeRow::settings(c, row.mac)?, &booted_with);
-    Ok(changes.iter().any(|change| waiting.contains(&change.setting.key)))
+    Ok(waits || changes.iter().any(|change| waiting.contains(&change.setting.key)))
 }
 
 /// Changes the settings of a device that is not a node; whether one of them waits for its next boot. When it last booted
