@@ -180,9 +180,13 @@ pub fn apply(nodes: &Nodes, mac: Mac) -> Result<()> {
     let networks = configured(nodes, mac)?;
     let passing = passing(nodes, mac)?;
     for network in cards_of_running(nodes, mac)? {
-        let Some(configured) = networks.shape(network.as_str()) else { continue };
-        let shape = passing.get(&network).map_or(*configured, |(shape, _)| *shape);
         let key = (mac, network);
+        let Some(configured) = networks.shape(key.1.as_str()) else {
+            // The node has it until its next reboot; the link stays as it is.
+            state.adopt(nodes, &key)?;
+            continue;
+        };
+        let shape = passing.get(&key.1).map_or(*configured, |(shape, _)| *shape);
         let names = names(nodes, &key);
         // Without a machine there is no tap: its next start opens it on the right bridge.
         let tap = link::get(&names.tap)?;
@@ -222,6 +226,16 @@ pub fn remove(nodes: &Nodes, mac: Mac) -> Result<()> {
 }
 
 impl State {
+    /// Finds the process of a link that an earlier server started, if there is one.
+    fn adopt(&mut self, nodes: &Nodes, key: &Key) -> Result<()> {
+        if !self.processes.contains_key(key)
+            && let Some(link) = shaped::adopt(&directory(nodes, key))?
+        {
+            self.processes.insert(key.clone(), Arc::new(link));
+        }
+        Ok(())
+    }
+
     /// Lets the process of a link, which is started unless it runs, do this to frames.
     fn shape(&mut self, nodes: &Nodes, key: &Key, node: &str, shape: Shape) -> Result<()> {
         let names = names(nodes, key);
