@@ -158,6 +158,65 @@ fn networks_of_another_configuration_are_given_back() {
     assert_eq!(cable(&server), Value::Null);
 }
 
+/// Ends with the test.
+struct Background(std::process::Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = (self.0.kill(), self.0.wait());
+    }
+}
+
+/// A further network with a DHCP server of its own: the interface gets the address, keeps it while the server is
+/// restarted, follows the DHCP server, and is given back.
+#[test]
+fn a_further_network_gets_its_address_by_dhcp() {
+    let (netns, other) = (Netns::new(), Netns::new());
+    netns.cable(&other, "adm0", "eth1");
+    other.run(&["ip", "addr", "add", "198.51.100.1/24", "dev", "eth1"]);
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let serve = |address: &str| {
+        let (conf, leases) = (dir.path().join("udhcpd.conf"), dir.path().join("leases"));
+        std::fs::write(&leases, "").unwrap();
+        let text = format!(
+            "start {address}\nend {address}\ninterface eth1\nlease_file {}\noption subnet 255.255.255.0\n\
+             option router 198.51.100.1\noption lease 3600\n",
+            leases.display()
+        );
+        std::fs::write(&conf, text).unwrap();
+        let wrapper = other.wrapper();
+        let mut command = std::process::Command::new(&wrapper[0]);
+        command.args(&wrapper[1..]).args(["busybox", "udhcpd", "-f"]).arg(conf);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        Background(command.spawn().unwrap())
+    };
+    let first = serve("198.51.100.7");
+    let networks = "  walt-out: {raw-device: adm0, ip: dhcp}\n".to_owned();
+    let options = Options { wrapper: netns.wrapper(), networks, ..Options::default() };
+    let mut server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
+    let addresses = || -> Vec<String> {
+        let link = link(&netns, "adm0");
+        let all = link["addr_info"].as_array().unwrap().iter().filter(|a| a["family"] == "inet");
+        all.map(|a| format!("{}/{}", a["local"].as_str().unwrap(), a["prefixlen"])).collect()
+    };
+    let become_ = |wanted: &[&str]| {
+        until(&format!("the addresses {wanted:?}"), SOON, || (addresses() == wanted).then_some(()));
+    };
+    become_(&["198.51.100.7/24"]);
+    assert!(netns.run(&["ip", "route", "show", "default"]).is_empty());
+    drop(first);
+    server.kill();
+    server.launch().unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(addresses(), ["198.51.100.7/24"], "it stays until a DHCP server has answered");
+    let _second = serve("198.51.100.8");
+    become_(&["198.51.100.8/24"]);
+    let text = std::fs::read_to_string(server.config()).unwrap();
+    std::fs::write(server.config(), text.replace("  walt-out: {raw-device: adm0, ip: dhcp}\n", "")).unwrap();
+    server.kill();
+    server.launch().unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(addresses().is_empty(), "{:?}", addresses());
+}
+
 /// Two servers on one wire: each names the other.
 #[test]
 fn another_dhcp_server_is_named() {

@@ -14,6 +14,7 @@ mod links;
 mod lists;
 mod misuse;
 mod nfs_call;
+mod node_leases;
 mod ownership;
 mod registries;
 mod room;

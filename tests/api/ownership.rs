@@ -96,7 +96,8 @@ fn an_image_in_use_stays() {
     }
 }
 
-fn image_of(server: &TestServer, node: &str) -> String {
+/// The image of a node.
+pub fn image_of(server: &TestServer, node: &str) -> String {
     let list = server.api(None).get("/api/v1/nodes").json();
     let nodes = list["nodes"].as_array().unwrap();
     let node = nodes.iter().find(|n| n["name"] == node);

@@ -3,7 +3,7 @@
 use crate::RegistryCredentials;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::Ipv4Addr};
-use walt_types::Mac;
+use walt_types::{ClientTag, LeaseChange, Mac, Span};
 
 /// Actions on nodes. `nodes` is a set: names and keywords separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,38 @@ pub enum NodeAction {
     Acquire {
         /// Set of nodes.
         nodes: String,
+        /// How long the caller wants them; by default without an end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lease: Option<Span>,
+        /// Keep them by heartbeat: see [`Hold`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
+        /// If others have them, wait in the queue until all of them are available. The caller's place in it has this name:
+        /// a client whose connection breaks because the server restarts gets its place back if it asks again with the same
+        /// name within [`QUEUE_RETURN_SECONDS`]. A client that disconnects while the server runs leaves the queue.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queue: Option<ClientTag>,
+    },
+    /// Prints the leases of nodes and who waits for them, or changes the leases of nodes of the caller.
+    Lease {
+        /// Set of nodes.
+        nodes: String,
+        /// How their end changes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        change: Option<LeaseChange>,
+        /// Keep them by heartbeat: see [`Hold`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hold: Option<Hold>,
+    },
+    /// Says that the holder is still there; the names of the nodes that it holds are results. Refused (412) if there are none.
+    Beat {
+        /// [`Hold::name`].
+        hold: ClientTag,
+    },
+    /// Ends the leases that the holder keeps, at once.
+    EndHold {
+        /// [`Hold::name`].
+        hold: ClientTag,
     },
     /// Gives ownership back: boots the default image.
     Release {
@@ -100,6 +132,36 @@ pub enum NodeAction {
         #[serde(default)]
         settings: Vec<String>,
     },
+}
+
+/// A client that keeps the leases of nodes by heartbeat: it repeats [`NodeAction::Beat`] more often than `silence`, for
+/// example every third of it, and ends with [`NodeAction::EndHold`]. If nothing is heard for longer, their leases end.
+/// After a restart of the server, the time begins again. Any HTTP client can do this, a shell script too:
+///
+/// ```text
+/// walt() { curl --fail-with-body -s --unix-socket /run/walt/walt.sock -d "$1" http://walt/api/v1/actions/node; }
+/// walt '{"action": "lease", "nodes": "vn1", "hold": {"name": "job-7"}}'
+/// while sleep 20; do walt '{"action": "beat", "hold": "job-7"}' || break; done
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// What the client calls it. Two clients of one user that hold at the same time need two names.
+    pub name: ClientTag,
+    /// How long it may be silent; [`HOLD_SILENCE`] by default, at most [`HOLD_SILENCE_MAX`].
+    #[serde(default = "default_silence")]
+    pub silence: Span,
+}
+
+/// How long a holder of nodes may be silent, unless it says something else.
+pub const HOLD_SILENCE: Span = Span(60);
+/// How long it may be silent at most.
+pub const HOLD_SILENCE_MAX: Span = Span(600);
+/// For how many seconds after its start the server keeps places in the queue for clients that were in it.
+pub const QUEUE_RETURN_SECONDS: u64 = 15;
+
+fn default_silence() -> Span {
+    HOLD_SILENCE
 }
 
 /// Actions on devices of any type. `devices` is a set: names and keywords separated by commas.
@@ -312,5 +374,12 @@ mod tests {
             serde_json::from_str(r#"{"action":"boot","nodes":"vn1","image":"x"}"#).unwrap();
         assert_eq!(action, NodeAction::Boot { nodes: "vn1".into(), image: "x".into() });
         assert!(serde_json::from_str::<NodeAction>(r#"{"action":"boot","nodes":"vn1","imag":"x"}"#).is_err());
+        // As clients wrote it before there were leases.
+        let action: NodeAction = serde_json::from_str(r#"{"action":"acquire","nodes":"vn1"}"#).unwrap();
+        assert_eq!(action, NodeAction::Acquire { nodes: "vn1".into(), lease: None, hold: None, queue: None });
+        let action = r#"{"action":"lease","nodes":"vn1","change":"+1h","hold":{"name":"job-7"}}"#;
+        let NodeAction::Lease { change, hold, .. } = serde_json::from_str(action).unwrap() else { panic!() };
+        assert_eq!(change, Some(LeaseChange::Later(Span(3600))));
+        assert_eq!(hold, Some(Hold { name: "job-7".parse().unwrap(), silence: Span(60) }));
     }
 }

@@ -24,7 +24,10 @@ pub mod term;
 pub mod transfer;
 pub mod versions;
 
-pub use action::{AdminAction, DeviceAction, ImageAction, NodeAction, SessionAction};
+pub use action::{
+    AdminAction, DeviceAction, HOLD_SILENCE, HOLD_SILENCE_MAX, Hold, ImageAction, NodeAction,
+    QUEUE_RETURN_SECONDS, SessionAction,
+};
 pub use device::{Device, DeviceList, TrashedNode};
 pub use event::{ApiError, Confirmation, ErrorCode, Event};
 pub use link::{LinkCounters, LinkState};
@@ -153,6 +156,50 @@ pub struct Node {
     /// The model that it claims to be, if that is another one than `model`: its board was swapped.
     #[serde(default)]
     pub claimed_model: Option<String>,
+    /// Until when its owner wants it.
+    #[serde(default)]
+    pub lease: Option<NodeLease>,
+    /// Who waits for it in the queue, in order.
+    #[serde(default)]
+    pub waiting: Vec<NodeWaiter>,
+    /// How it was last taken from its owner by another user.
+    #[serde(default)]
+    pub taken: Option<NodeTaken>,
+}
+
+/// The lease of a node, which its owner has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLease {
+    /// When it ends, or ended, in RFC 3339 format; absent if it has no end other than that of its holder.
+    #[serde(default)]
+    pub ends: Option<String>,
+    /// Seconds until then; 0 if it is over.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
+    /// Whether it is over: others may take the node without being asked.
+    pub expired: bool,
+    /// Whether a client keeps it by heartbeat ([`Hold`]).
+    pub held: bool,
+}
+
+/// Somebody who waits for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeWaiter {
+    /// Who.
+    pub user: String,
+    /// Since when, in RFC 3339 format.
+    pub since: String,
+}
+
+/// How a node was taken from its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTaken {
+    /// The owner before.
+    pub from: String,
+    /// Who took it.
+    pub by: String,
+    /// When, in RFC 3339 format.
+    pub at: String,
 }
 
 impl Candidate for Node {

@@ -176,3 +176,33 @@ pub fn bytes(count: u64) -> String {
     }
     if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") }
 }
+
+/// A time for people, by its two largest units: `45s`, `12m 3s`, `1h 59m`, `3d 4h`.
+pub fn time_left(seconds: u64) -> String {
+    let parts =
+        [(seconds / 86400, 'd'), (seconds / 3600 % 24, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(parts.len() - 1);
+    let shown = parts[first..].iter().take(2).filter(|(count, _)| *count > 0 || seconds == 0);
+    shown.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (45, "45s"),
+            (60, "1m"),
+            (723, "12m 3s"),
+            (7199, "1h 59m"),
+            (7200, "2h"),
+            (3 * 86400 + 4 * 3600 + 59, "3d 4h"),
+            (86400 + 59, "1d"),
+        ] {
+            assert_eq!(time_left(seconds), text);
+        }
+    }
+}

@@ -4,6 +4,8 @@
 //! | module | decides |
 //! |---|---|
 //! | [`ownership`] | whether an operation on them is allowed, refused, or must be asked |
+//! | [`node_leases`] | when a lease of a node is over, and how its end changes |
+//! | [`node_queue`] | whose turn it is of those who wait for nodes |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
@@ -17,6 +19,8 @@ pub mod confirm;
 pub mod firewall;
 pub mod image_search;
 pub mod life;
+pub mod node_leases;
+pub mod node_queue;
 pub mod ownership;
 pub mod registration;
 pub mod segments;

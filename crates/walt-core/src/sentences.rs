@@ -18,6 +18,16 @@ pub fn items<S: AsRef<str>>(singular: &str, names: &[S]) -> String {
     }
 }
 
+/// `a`, `a and b` or `a, b and c`, in the given order; nothing for an empty list.
+pub fn and<S: AsRef<str>>(names: &[S]) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
+        [] => None,
+        [one] => Some((*one).to_owned()),
+        [start @ .., last] => Some(format!("{} and {last}", start.join(", "))),
+    }
+}
+
 /// The form of a verb for `count` subjects: `verb(1, "is", "are")`.
 pub fn verb<'a>(count: usize, one: &'a str, many: &'a str) -> &'a str {
     if count == 1 { one } else { many }
@@ -38,6 +48,9 @@ mod tests {
         assert_eq!(items("node", &["b"]), "Node b");
         assert_eq!(items("node", &["b", "a", "c"]), "Nodes a, b and c");
         assert_eq!(items("node", &["a", "b", "c", "d", "e", "f"]), "6 nodes");
+        assert_eq!(and::<&str>(&[]), None);
+        assert_eq!(and(&["b"]).as_deref(), Some("b"));
+        assert_eq!(and(&["b", "c", "a"]).as_deref(), Some("b, c and a"));
         assert_eq!(capitalise("node A OK"), "Node A OK");
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         sockets::{bound, listen},
         state_lock::StateLock,
     },
-    edge::{api, dns, exports, link, netboot},
+    edge::{api, dhcp_client, dns, exports, link, netboot},
     services::{cable, images, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
@@ -87,6 +87,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     actions::build::sweep(&app).await;
     blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
+    app.nodes().queue().recover(app.db()).context("recovery of leases and of the queue for nodes")?;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -95,10 +96,12 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
+        tokio::spawn(actions::node_leases::watch(app.clone())),
         tokio::spawn(watch_firewalls(app.clone())),
         tokio::spawn(nodes::links::watch(app.nodes().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
+    services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
     nodes::vnode::start_all(app.nodes())?;
@@ -145,7 +148,13 @@ async fn watch_cable(app: Arc<App>) {
                 None => std::future::pending().await,
             }
         };
-        match tokio::time::timeout(CABLE_INTERVAL, change).await {
+        let news = async {
+            tokio::select! {
+                changed = change => changed,
+                () = app.base().wire().addressed() => Ok(()),
+            }
+        };
+        match tokio::time::timeout(CABLE_INTERVAL, news).await {
             Ok(Err(e)) => {
                 tracing::debug!("changes of interfaces: {e}");
                 tokio::time::sleep(CABLE_INTERVAL).await;

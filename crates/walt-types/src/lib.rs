@@ -4,8 +4,9 @@
 //! every parser is one sentence that can be shown to users.
 //!
 //! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
-//! image names and tags 1 to 128 (OCI distribution specification).
+//! image names and tags 1 to 128 (OCI distribution specification), tags of clients 1 to 64.
 
+mod client_tag;
 mod device;
 mod digest;
 mod disks;
@@ -15,7 +16,9 @@ mod names;
 pub mod networks;
 pub mod node_set;
 pub mod patterns;
+mod span;
 
+pub use client_tag::ClientTag;
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
@@ -23,6 +26,7 @@ pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};
 pub use networks::{NetworkName, Networks, Shape};
+pub use span::{LeaseChange, Span};
 
 /// Why a text could not be parsed. `Display` is a full sentence without a final stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -313,11 +313,14 @@ impl Server {
         match facts.own {
             Some(node) => node.ip == ip,
             None => {
-                let offered = self.leases.offer_of(request.mac, facts.now) == Some(ip);
-                let had = self.leases.of(request.mac).is_some_and(|l| l.ip == ip);
-                // Without an offer, a station may come back with an address that is nobody's: another
-                // server's, before this one, or one that was forgotten.
-                (offered || had || request.server.is_none()) && self.may_have(facts, ip)
+                let offered = self.leases.offer_of(request.mac, facts.now);
+                let held = self.leases.of(request.mac).map(|lease| lease.ip);
+                let mut known = [offered, held].into_iter().flatten().peekable();
+                // A station of which nothing is known may have an address that is nobody's: another server's, before
+                // this one, or one that was offered before the server was restarted. To refuse it costs a ROM half a
+                // minute.
+                let is_known = known.peek().is_none() || known.any(|known| known == ip);
+                (is_known || request.server.is_none()) && self.may_have(facts, ip)
             }
         }
     }

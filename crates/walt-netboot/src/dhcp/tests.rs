@@ -284,9 +284,16 @@ fn what_is_not_ours_is_refused_or_ignored() {
     }
     let other = Client::new(9).with(54, &ip(77).octets()).with(50, &ip(3).octets()).asks(3);
     assert!(matches!(handle(&mut server, &other, 100, &nodes()), Outcome::Ignore(_)));
-    // Not offered, but asked for as if: the server was restarted meanwhile.
-    let (nak, ..) = reply(handle(&mut server, &Client::new(9).selects(ip(3)), 100, &nodes()));
+    // Not what was offered.
+    let (offer, ..) = reply(handle(&mut server, &Client::new(9).discovers(), 100, &nodes()));
+    assert_ne!(offer.yiaddr(), ip(77));
+    let (nak, ..) = reply(handle(&mut server, &Client::new(9).selects(ip(77)), 100, &nodes()));
     assert_eq!(kind(&nak), MessageType::Nak);
+    // Offered before the server was restarted: it does not know, and nobody else has it.
+    let (ack, ..) = reply(handle(&mut server, &Client::new(10).selects(ip(78)), 100, &nodes()));
+    assert_eq!((kind(&ack), ack.yiaddr()), (MessageType::Ack, ip(78)));
+    let (nak, ..) = reply(handle(&mut server, &Client::new(11).selects(ip(78)), 100, &nodes()));
+    assert_eq!(kind(&nak), MessageType::Nak, "somebody has it");
     for kind in [2, 5, 6, 99] {
         assert!(matches!(handle(&mut server, &Client::new(9).asks(kind), 100, &nodes()), Outcome::Ignore(_)));
     }

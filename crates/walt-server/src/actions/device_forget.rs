@@ -7,7 +7,6 @@ use crate::{
         ownership::ownership_warning,
     },
     base::{
-        config::Span,
         db::{DeviceRow, LeaseRow, NodeRow, TrashRow, blocking, names_taken},
         failure::{Outcome, not_found, refused, refused_hint},
         state::Decision,
@@ -17,7 +16,7 @@ use crate::{
 };
 use std::{net::Ipv4Addr, time::Duration};
 use walt_core::{default_image_of, life::Phase, ownership::Demand, registration::free_name};
-use walt_types::{DeviceType, NodeName, node_set::SetError};
+use walt_types::{DeviceType, NodeName, Span, node_set::SetError};
 
 /// How long the end of a node's system is waited for after it acknowledged a reboot: what it writes to `/persist` later is
 /// lost.

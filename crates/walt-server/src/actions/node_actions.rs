@@ -6,6 +6,7 @@
 use crate::{
     actions::{
         app::App,
+        node_leases::Terms,
         node_save::{self, Save},
         ownership::{check_ownership, facts_of, owned_node, ownership_warning, set_error},
         publish_ref::{Target, overwrite_warning},
@@ -38,7 +39,16 @@ pub async fn act(
         NodeAction::Forget { name } => request.forget_node(&name, false).await,
         NodeAction::Rename { name, new_name } => request.rename(&name, &new_name).await,
         NodeAction::Boot { nodes, image } => request.boot(&nodes, &image).await,
-        NodeAction::Acquire { nodes } => request.acquire(&nodes).await,
+        NodeAction::Acquire { nodes, lease, hold, queue } => {
+            let terms = Terms::new(lease, hold)?;
+            match queue {
+                None => request.acquire(&nodes, &terms).await,
+                Some(tag) => request.acquire_in_turn(&nodes, &terms, &tag).await,
+            }
+        }
+        NodeAction::Lease { nodes, change, hold } => request.lease(&nodes, change, hold).await,
+        NodeAction::Beat { hold } => request.beat(&hold).await,
+        NodeAction::EndHold { hold } => request.end_hold(&hold).await,
         NodeAction::Release { nodes } => request.release(&nodes).await,
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,

@@ -3,14 +3,18 @@
 use crate::{
     actions::{
         node_actions::{Request, names_of},
+        node_leases::{self, Terms},
         publish_ref::incompatible,
         reboot::reboot_nodes,
     },
     base::{
-        db::NodeRow,
+        db::{NodeLeaseRow, NodeRow, TakingRow},
+        fail_points,
         failure::{Outcome, bad_request, refused},
         state::Decision,
+        time::now,
     },
+    services::nodes::queue::Place,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use walt_core::{ownership::Demand, sentences};
@@ -28,7 +32,7 @@ impl Request<'_> {
     pub(super) async fn boot(&self, set: &str, image: &str) -> Outcome<bool> {
         if image == "default" {
             let decision = self.app.base().decide().await;
-            let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
+            let nodes = self.nodes(set, Demand::Takes, &format!("boot {set} {image}"), &decision)?;
             return self.boot_default(decision, nodes).await;
         }
         let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
@@ -38,7 +42,7 @@ impl Request<'_> {
         }
         let reference = ImageRef::of(self.caller, name);
         self.app.images().find(&reference)?;
-        let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("boot {set} {image}"), &decision)?;
+        let nodes = self.nodes(set, Demand::Takes, &format!("boot {set} {image}"), &decision)?;
         let models: Vec<Model> = nodes.iter().map(|n| n.facts.model.clone()).collect();
         self.compatible(&reference, &models)?;
         let (same, changed): (Vec<&NodeRow>, Vec<&NodeRow>) =
@@ -50,7 +54,7 @@ impl Request<'_> {
         if !changed.is_empty() {
             self.events.out(format!("{} will now boot {}.", names(&changed), reference.image())).await;
         }
-        self.associate(decision, nodes, |_| reference.clone()).await
+        self.associate(decision, nodes, |_| reference.clone(), Change::default()).await
     }
 
     async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>) -> Outcome<bool> {
@@ -66,12 +70,24 @@ impl Request<'_> {
                 sentences::verb(names.len(), "it is", "they are"),
             ))
             .await;
-        self.associate(decision, nodes, |n| walt_core::default_image_of(&n.facts.model)).await
+        let image = |n: &NodeRow| walt_core::default_image_of(&n.facts.model);
+        self.associate(decision, nodes, image, Change::default()).await
     }
 
-    pub(super) async fn acquire(&self, set: &str) -> Outcome<bool> {
+    pub(super) async fn acquire(&self, set: &str, terms: &Terms) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::FreeOrNotOwned, &format!("acquire {set}"), &decision)?;
+        self.acquire_nodes(decision, nodes, terms, None).await
+    }
+
+    /// Gives nodes to the caller, whatever they were. `place` is the one in the queue that ends thereby.
+    pub(super) async fn acquire_nodes(
+        &self,
+        decision: Decision<'_>,
+        nodes: Vec<NodeRow>,
+        terms: &Terms,
+        place: Option<Place>,
+    ) -> Outcome<bool> {
         for note in self.app.images().first_images(self.caller, &decision)? {
             self.events.note(note).await;
         }
@@ -86,7 +102,8 @@ impl Request<'_> {
             let image = own[&node.facts.model].image().to_string();
             self.events.out(format!("Node {} will now boot {image}.", node.facts.name)).await;
         }
-        self.associate(decision, nodes, |n| own[&n.facts.model].clone()).await
+        let change = Change { terms: Some(terms), place };
+        self.associate(decision, nodes, |n| own[&n.facts.model].clone(), change).await
     }
 
     pub(super) async fn release(&self, set: &str) -> Outcome<bool> {
@@ -95,20 +112,51 @@ impl Request<'_> {
         self.boot_default(decision, nodes).await
     }
 
-    /// Changes the image of nodes in one transaction, then reboots them.
+    /// Changes the image of nodes in one transaction, and with their owner their lease; then reboots them.
     async fn associate(
         &self,
         decision: Decision<'_>,
         nodes: Vec<NodeRow>,
         image: impl Fn(&NodeRow) -> ImageRef,
+        change: Change<'_>,
     ) -> Outcome<bool> {
+        let now = now();
+        let mut notes = Vec::new();
         self.app.db().transaction(|tx| -> anyhow::Result<()> {
             for node in &nodes {
-                NodeRow::set_image(tx, node.mac, &image(node))?;
+                let image = image(node);
+                NodeRow::set_image(tx, node.mac, &image)?;
+                let changes_owner = image.user() != node.facts.owner();
+                if changes_owner || change.terms.is_some() {
+                    NodeLeaseRow::delete(tx, node.mac)?;
+                }
+                if let Some(lease) = change.terms.and_then(|terms| terms.lease(self.caller, now)) {
+                    NodeLeaseRow::put(tx, node.mac, &lease)?;
+                }
+                if changes_owner {
+                    TakingRow::delete_of(tx, node.mac, image.user())?;
+                    notes.extend(node_leases::take(tx, node, self.caller, now)?);
+                }
             }
-            Ok(())
+            change.place.as_ref().map_or(Ok(()), |place| place.grant(tx))
         })?;
-        drop(decision);
+        if change.place.is_some() {
+            fail_points::point("node-granted");
+        }
+        drop((decision, change.place));
+        self.app.nodes().queue().signal();
+        for note in notes {
+            self.events.note(note).await;
+        }
         reboot_nodes(self.app, nodes, false, self.events).await
     }
+}
+
+/// What changes with the owner of nodes.
+#[derive(Default)]
+struct Change<'a> {
+    /// For how long the caller wants them; absent if a lease that the caller has stays as it is.
+    terms: Option<&'a Terms>,
+    /// The place in the queue that ends.
+    place: Option<Place>,
 }

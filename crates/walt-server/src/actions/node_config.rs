@@ -147,10 +147,11 @@ fn disk_is_prepared(names: &[&str], mode: BootMode) -> Option<String> {
         }
         BootMode::HybridPersistent => "",
     };
+    let use_it = sentences::verb(names.len(), "uses", "use");
     Some(format!(
-        "Warning: from its next boot on, {} uses the first disk with a directory walt_hybrid.\nIf none has, it makes a \
-         file system on the first internal disk that is empty: no partitions, nothing but zeros at its start and end.\n\
-         A disk with anything else on it is not touched.{erased}",
+        "Warning: {} {use_it} the first disk with a directory walt_hybrid, from the next boot on.\nWithout such a disk, a \
+         file system is made on the first internal disk that is empty: no partitions, nothing but zeros at its start \
+         and end.\nA disk with anything else on it is not touched.{erased}",
         sentences::items("node", names)
     ))
 }

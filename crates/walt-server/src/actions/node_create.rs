@@ -94,7 +94,7 @@ impl Request<'_> {
             if rows.iter().all(|r| r.mac != mac) {
                 let facts = NodeFacts { name, model, image, is_virtual: true };
                 let life = walt_core::life::Life::default();
-                return Ok(NodeRow { mac, facts, ip, uuid: random_uuid(), life });
+                return Ok(NodeRow { mac, facts, ip, uuid: random_uuid(), life, lease: None });
             }
         }
         Err(refused("found no free Ethernet address; try again"))

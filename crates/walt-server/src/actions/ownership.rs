@@ -5,11 +5,12 @@ use crate::{
     base::{
         db::NodeRow,
         failure::{Failure, Outcome, bad_request, not_found, refused_hint},
+        time::{local_time, now},
     },
 };
 use walt_core::{
     NodeFacts,
-    ownership::{self, Demand, Verdict},
+    ownership::{self, Demand, Standing, Verdict},
 };
 use walt_types::{
     UserName,
@@ -65,12 +66,43 @@ pub(super) fn ownership_warning(
     nodes: &[&NodeRow],
     caller: &UserName,
 ) -> Outcome<Option<String>> {
-    let facts: Vec<&NodeFacts> = nodes.iter().map(|r| &r.facts).collect();
-    match ownership::check(demand, &facts, caller) {
+    warning(demand, nodes, caller, |_| Vec::new())
+}
+
+/// A node, and what else counts for those who want to use it.
+pub(super) fn standing(row: &NodeRow, waiting: Vec<UserName>, now: f64) -> Standing<'_> {
+    let is_over = row.lease.as_ref().is_some_and(|lease| lease.is_over(now));
+    Standing { is_over, waiting, ..Standing::plain(&row.facts) }
+}
+
+fn warning(
+    demand: Demand,
+    nodes: &[&NodeRow],
+    caller: &UserName,
+    waiting: impl Fn(&NodeRow) -> Vec<UserName>,
+) -> Outcome<Option<String>> {
+    let now = now();
+    let standings: Vec<Standing<'_>> = nodes.iter().map(|row| standing(row, waiting(row), now)).collect();
+    match ownership::check(demand, &standings, caller) {
         Verdict::Allowed => Ok(None),
         Verdict::Refused { message, hint } => Err(refused_hint(message, hint)),
-        Verdict::Ask(warning) => Ok(Some(warning)),
+        Verdict::Ask(mut warning) => {
+            for row in nodes.iter().filter(|row| row.facts.owner() != caller.as_str()) {
+                warning.extend(leased(row, now).map(|text| format!("\n{text}")));
+            }
+            Ok(Some(warning))
+        }
     }
+}
+
+/// Until when a node is leased, if it is.
+fn leased(row: &NodeRow, now: f64) -> Option<String> {
+    let lease = row.lease.as_ref().filter(|lease| !lease.is_over(now))?;
+    let until = match lease.ends {
+        Some(ends) => format!("until {}", local_time(ends as i64)),
+        None => "as long as a program of this user runs".to_owned(),
+    };
+    Some(format!("Node {} is leased to {} {until}.", row.facts.name, lease.user))
 }
 
 pub(super) fn check_ownership(
@@ -81,7 +113,8 @@ pub(super) fn check_ownership(
     operation: &str,
     confirm: Option<&str>,
 ) -> Outcome<()> {
-    let warnings: Vec<String> = ownership_warning(demand, nodes, caller)?.into_iter().collect();
+    let waiting = |row: &NodeRow| app.nodes().queue().waiting_for(row.mac);
+    let warnings: Vec<String> = warning(demand, nodes, caller, waiting)?.into_iter().collect();
     let state: Vec<String> = nodes.iter().map(|r| format!("{}={}", r.mac, r.facts.image.full())).collect();
     app.confirmed(caller, operation, &state.join(" "), confirm, warnings)
 }

@@ -68,6 +68,7 @@ pub fn register_node(
         ip: *ip,
         uuid: random_uuid(),
         life: Life::default(),
+        lease: None,
     };
     app.nodes().add(&node, decision)?;
     let name = &node.facts.name;

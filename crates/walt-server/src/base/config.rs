@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_sys::{net::member::VLAN_MAX, userns};
+use walt_types::Span;
 
 /// The configuration file without `--config`; it may be absent.
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
@@ -97,8 +98,27 @@ pub struct OtherNet {
     /// Its VLAN on that interface (IEEE 802.1Q).
     #[serde(default)]
     pub vlan: Option<u16>,
-    /// Address of the server, and prefix length.
-    pub ip: Cidr,
+    /// How the server gets its address there.
+    pub ip: OtherAddress,
+}
+
+/// How the server gets its address in a further network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherAddress {
+    /// Always this one.
+    Fixed(Cidr),
+    /// From a DHCP server there.
+    Dhcp,
+}
+
+impl<'de> Deserialize<'de> for OtherAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        if text == "dhcp" {
+            return Ok(Self::Dhcp);
+        }
+        text.parse().map(Self::Fixed).map_err(|e| serde::de::Error::custom(format!("{e}, or 'dhcp'")))
+    }
 }
 
 /// The network of the nodes, owned by the server.
@@ -255,42 +275,24 @@ impl Cidr {
     }
 }
 
-impl<'de> Deserialize<'de> for Cidr {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let bad = || {
-            serde::de::Error::custom(format!(
-                "'{text}' must be an address and prefix length, such as 192.168.183.1/24"
-            ))
-        };
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("'{text}' must be an address and prefix length, such as 192.168.183.1/24");
         let (addr, prefix) = text.split_once('/').ok_or_else(bad)?;
         let cidr =
             Self { addr: addr.parse().map_err(|_| bad())?, prefix: prefix.parse().map_err(|_| bad())? };
         if !PREFIX_RANGE.contains(&cidr.prefix) {
-            return Err(serde::de::Error::custom(format!("the prefix length of '{text}' must be 16 to 30")));
+            return Err(format!("the prefix length of '{text}' must be 16 to 30"));
         }
         Ok(cidr)
     }
 }
 
-/// A time span in seconds, written with a unit: `30s`, `5m`, `12h`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub u64);
-
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        let bad =
-            || serde::de::Error::custom(format!("'{text}' must be a time span, such as 30s, 5m, 12h or 7d"));
-        let unit = match text.chars().last() {
-            Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3600,
-            Some('d') => 86400,
-            _ => return Err(bad()),
-        };
-        let count: u64 = text[..text.len() - 1].parse().map_err(|_| bad())?;
-        count.checked_mul(unit).map(Span).ok_or_else(bad)
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -440,8 +442,10 @@ mod tests {
             (Some("eth1"), Some(4094))
         );
         let ip = Cidr { addr: Ipv4Addr::new(10, 9, 0, 1), prefix: 24 };
-        let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip };
+        let adm = OtherNet { raw_device: "eth1".into(), vlan: Some(12), ip: OtherAddress::Fixed(ip) };
         assert_eq!(network.others, BTreeMap::from([("walt-adm".into(), adm)]));
+        let network = Config::parse("network: {walt-out: {raw-device: eth0, ip: dhcp}}").unwrap().network;
+        assert_eq!(network.others["walt-out"].ip, OtherAddress::Dhcp);
     }
 
     #[test]
@@ -467,6 +471,8 @@ mod tests {
             "network: {walt-net: {raw-device: eth1, vlan: 5000}}",
             "network: {walt-net: {vlan: 12}}",
             "network: {walt-adm: {ip: 10.9.0.1/24}}",
+            "network: {walt-adm: {raw-device: eth1, ip: dhcpv6}}",
+            "network: {walt-net: {ip: dhcp}}",
             "network: {Lab 1: {raw-device: eth1, ip: 10.9.0.1/24}}",
             "network: {walt-net: {raw-device: eth1}, walt-adm: {raw-device: eth1, ip: 10.9.0.1/24}}",
             "containers: {network: 192.168.183.0/24}",

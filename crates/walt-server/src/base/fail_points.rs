@@ -39,6 +39,8 @@ pub const POINTS: &[&str] = &[
     "restore-moved",
     // It has expired: its record in the trash is gone.
     "trash-expired",
+    // Somebody in the queue for nodes has got them, and was not told.
+    "node-granted",
 ];
 
 /// Marks a point, one of [`POINTS`].

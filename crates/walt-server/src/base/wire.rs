@@ -1,6 +1,7 @@
-//! What is known about the cable of walt-net while the server runs, for its status.
+//! What is known about the cable of walt-net and the addresses of further networks while the server runs.
 
 use parking_lot::Mutex;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 use tokio::sync::Notify;
 use walt_api::DhcpServer;
 
@@ -11,6 +12,8 @@ pub struct Wire {
     carrier: Mutex<Option<bool>>,
     servers: Mutex<Vec<DhcpServer>>,
     connected: Notify,
+    addresses: Mutex<BTreeMap<String, Option<(Ipv4Addr, u8)>>>,
+    addressed: Notify,
 }
 
 impl Wire {
@@ -46,6 +49,26 @@ impl Wire {
         self.servers.lock().clone()
     }
 
+    /// What a DHCP server of a further network has said: nothing yet, that it gives no address any more (`Some(None)`), or
+    /// an address with the length of its prefix.
+    pub fn address(&self, network: &str) -> Option<Option<(Ipv4Addr, u8)>> {
+        self.addresses.lock().get(network).copied()
+    }
+
+    /// Records what a DHCP server of a further network says; whether that is news.
+    pub fn set_address(&self, network: &str, address: Option<(Ipv4Addr, u8)>) -> bool {
+        let changed = self.addresses.lock().insert(network.to_owned(), address) != Some(address);
+        if changed {
+            self.addressed.notify_one();
+        }
+        changed
+    }
+
+    /// Waits until an address has changed.
+    pub async fn addressed(&self) {
+        self.addressed.notified().await;
+    }
+
     /// Replaces the list of other DHCP servers; the list before.
     pub fn set_servers(&self, servers: Vec<DhcpServer>) -> Vec<DhcpServer> {
         std::mem::replace(&mut self.servers.lock(), servers)
@@ -62,6 +85,11 @@ mod tests {
         assert!(!wire.set_problem(None));
         assert!(wire.set_problem(Some("gone".into())) && !wire.set_problem(Some("gone".into())));
         assert!(wire.set_problem(None));
+        assert_eq!(wire.address("walt-adm"), None);
+        let address = Some((Ipv4Addr::new(10, 9, 0, 7), 24));
+        assert!(wire.set_address("walt-adm", address) && !wire.set_address("walt-adm", address));
+        assert!(wire.set_address("walt-adm", None));
+        assert_eq!(wire.address("walt-adm"), Some(None));
         assert!(wire.set_carrier(false) && !wire.set_carrier(false) && wire.set_carrier(true));
     }
 }

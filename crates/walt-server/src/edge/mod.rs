@@ -1,6 +1,7 @@
 //! Sockets and protocols: reads and writes bytes, makes no decisions.
 
 pub mod api;
+pub mod dhcp_client;
 pub mod dns;
 pub mod exports;
 pub mod link;

@@ -10,8 +10,9 @@
 //! server died. A record of an earlier boot of the machine counts for nothing: the kernel has forgotten our changes.
 
 use crate::base::{
-    config::{Config, OtherNet},
+    config::{Config, OtherAddress, OtherNet},
     state::Base,
+    wire::Wire,
 };
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -112,10 +113,8 @@ impl Record {
                 _ => Ok(()),
             };
         }
-        let new = path.with_extension("new");
-        let bytes = serde_json::to_vec_pretty(self)?;
-        let written = std::fs::write(&new, bytes).and_then(|()| std::fs::rename(&new, &path));
-        written.with_context(|| format!("cannot write {}", path.display()))
+        walt_sys::file::replace(&path, &serde_json::to_vec_pretty(self)?)
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Adds an interface. If it is known already, what it was like before stays.
@@ -130,6 +129,26 @@ impl Record {
             Some(known) => *known = found,
             None => self.found.push(found),
         }
+        self.save(config)
+    }
+
+    /// Notes the address that an interface gets from us.
+    fn note_address(&mut self, config: &Config, link: &link::Link, address: (IpAddr, u8)) -> Result<()> {
+        match self.found.iter_mut().find(|f| f.made && f.device == link.name) {
+            Some(made) => {
+                made.address = Some(address);
+                self.save(config)
+            }
+            None => self.add(config, Found { address: Some(address), ..Found::of(link) }),
+        }
+    }
+
+    /// Removes the address that an interface got from us, unless it is the one that is wanted.
+    fn drop_address(&mut self, config: &Config, device: &str, wanted: Option<(IpAddr, u8)>) -> Result<()> {
+        let Some(known) = self.found.iter_mut().find(|f| f.device == device) else { return Ok(()) };
+        let Some((ip, prefix)) = known.address.filter(|a| Some(*a) != wanted) else { return Ok(()) };
+        member::remove_address(device, ip, prefix)?;
+        known.address = None;
         self.save(config)
     }
 }
@@ -267,16 +286,40 @@ fn connect(config: &Config, record: &mut Record) -> Result<(), CableError> {
     member::attach(&port.link.name, &net.bridge).map_err(kernel(NETWORK))
 }
 
-/// Gives the interface of a further network its address.
-fn address(config: &Config, record: &mut Record, name: &str, net: &OtherNet) -> Result<(), CableError> {
+/// Gives the interface of a further network its address: the fixed one, or what a DHCP server there has said.
+fn address(
+    config: &Config,
+    record: &mut Record,
+    wire: &Wire,
+    name: &str,
+    net: &OtherNet,
+) -> Result<(), CableError> {
     let device = device(config, record, name, &net.raw_device, net.vlan)?;
-    let is_made = record.found.iter().any(|f| f.made && f.device == device.link.name);
-    let (ip, prefix) = (IpAddr::V4(net.ip.addr), net.ip.prefix);
-    if !is_made && !device.addresses.contains(&format!("{ip}/{prefix}")) {
-        let found = Found { address: Some((ip, prefix)), ..Found::of(&device.link) };
-        record.add(config, found).map_err(CableError::Record)?;
+    let wanted = match net.ip {
+        OtherAddress::Fixed(ip) => Some((IpAddr::V4(ip.addr), ip.prefix)),
+        OtherAddress::Dhcp => match wire.address(name) {
+            Some(given) => given.map(|(ip, prefix)| (IpAddr::V4(ip), prefix)),
+            // An address from before the server was restarted stays until the DHCP server has answered.
+            None => return set_up(config, record, name, &device),
+        },
+    };
+    record.drop_address(config, &device.link.name, wanted).map_err(CableError::Record)?;
+    let Some((ip, prefix)) = wanted else { return Ok(()) };
+    if !device.addresses.contains(&format!("{ip}/{prefix}")) {
+        record.note_address(config, &device.link, (ip, prefix)).map_err(CableError::Record)?;
     }
     member::add_address(&device.link.name, ip, prefix).map_err(kernel(name))
+}
+
+/// Brings an interface up, so that a DHCP client can ask on it.
+fn set_up(config: &Config, record: &mut Record, name: &str, device: &Member) -> Result<(), CableError> {
+    if device.link.up {
+        return Ok(());
+    }
+    if !record.found.iter().any(|f| f.device == device.link.name) {
+        record.add(config, Found::of(&device.link)).map_err(CableError::Record)?;
+    }
+    member::set_up(&device.link.name).map_err(kernel(name))
 }
 
 /// Takes over the interfaces at the start of the server, and gives back those of an earlier configuration.
@@ -292,7 +335,7 @@ pub fn up(base: &Base) -> Result<()> {
     record.found = keep;
     record.save(config)?;
     for (name, net) in &config.network.others {
-        match address(config, &mut record, name, net) {
+        match address(config, &mut record, base.wire(), name, net) {
             Err(e @ CableError::Absent { .. }) => tracing::error!("{e}"),
             other => other?,
         }
@@ -328,7 +371,7 @@ pub fn follow(base: &Base) -> Result<()> {
     let config = base.config();
     let mut record = Record::load(config)?;
     for (name, net) in &config.network.others {
-        if let Err(e) = address(config, &mut record, name, net) {
+        if let Err(e) = address(config, &mut record, base.wire(), name, net) {
             tracing::debug!("{e}");
         }
     }

@@ -135,6 +135,14 @@ pub fn detach(name: &str) -> Result<()> {
     change(name, format!("take '{name}' out of its bridge"), |message| message.nocontroller())
 }
 
+/// Brings an interface up. Its absence is success.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn set_up(name: &str) -> Result<()> {
+    change(name, format!("bring up '{name}'"), |message| message.up())
+}
+
 /// Brings an interface down. Its absence is success.
 ///
 /// # Errors

@@ -7,6 +7,8 @@ mod config;
 mod console;
 mod create;
 mod forget;
+mod hold;
+mod lease;
 mod link;
 pub(in crate::commands) mod ping;
 mod reboot;
@@ -32,6 +34,8 @@ pub enum Command {
     Acquire(acquire::Acquire),
     /// give up ownership of nodes; they boot their default image
     Release(release::Release),
+    /// print or change until when you want nodes
+    Lease(lease::Lease),
     /// boot nodes with an image
     Boot(boot::Boot),
     /// open a shell on a node
@@ -73,6 +77,7 @@ impl Command {
             Self::Show(command) => command.run(context).await,
             Self::Acquire(command) => command.run(context).await,
             Self::Release(command) => command.run(context).await,
+            Self::Lease(command) => command.run(context).await,
             Self::Boot(command) | Self::Deploy(command) => command.run(context).await,
             Self::Shell(command) => command.run(context).await,
             Self::Cp(command) => command.run(context, Entity::Node).await,

@@ -10,8 +10,11 @@ use crate::{
     },
 };
 use clap::Args;
-use walt_api::{Node, NodeList, NodeState};
+use walt_api::{Node, NodeLease, NodeList, NodeState};
 use walt_types::PLATFORM_USER;
+
+/// Seconds before the end of a lease from which on its owner is reminded.
+const ENDS_SOON: u64 = 15 * 60;
 
 /// `walt node show`
 #[derive(Debug, Args)]
@@ -34,6 +37,7 @@ impl Show {
         let mut list = context.ui.watch(context.client.nodes()).await?;
         list.nodes.sort_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
         let total = list.nodes.len();
+        let taken = taken(&list.nodes, user.as_str());
         if !self.all {
             list.nodes.retain(|node| node.owner == user.as_str());
         }
@@ -45,7 +49,7 @@ impl Show {
             return Ok(ui::out_text(&names)?);
         }
         ui::out_text(&text(&list.nodes, user.as_str()))?;
-        for line in footnotes(&list.nodes, total, user.as_str(), self.all) {
+        for line in taken.into_iter().chain(footnotes(&list.nodes, total, user.as_str(), self.all)) {
             ui::note(&line);
         }
         Ok(())
@@ -58,8 +62,8 @@ fn text(nodes: &[Node], user: &str) -> String {
     };
     let mut text = section(
         "Nodes you own:",
-        &["name", "type", "model", "image", "ip", "netsetup", "boot_mode", "booted"],
-        &rows(&|n| n.owner == user, &|n| cells(n, Some(vec![own_name(&n.image).to_owned()]))),
+        &["name", "type", "model", "image", "ip", "netsetup", "boot_mode", "booted", "lease"],
+        &rows(&|n| n.owner == user, &|n| leased(n, cells(n, Some(vec![own_name(&n.image).to_owned()])))),
     );
     text += &section(
         "Free nodes:",
@@ -78,9 +82,11 @@ fn text(nodes: &[Node], user: &str) -> String {
             "netsetup",
             "boot_mode",
             "booted",
+            "lease",
         ],
         &rows(&|n| n.owner != PLATFORM_USER && n.owner != user, &|n| {
-            cells(n, Some(vec![n.owner.clone(), format!("walt:{}", n.image.trim_end_matches(":latest"))]))
+            let link = format!("walt:{}", n.image.trim_end_matches(":latest"));
+            leased(n, cells(n, Some(vec![n.owner.clone(), link])))
         }),
     );
     for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
@@ -106,6 +112,52 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
     cells
 }
 
+/// The cells of an owned node, with the one of its lease.
+fn leased(node: &Node, mut cells: Vec<String>) -> Vec<String> {
+    cells.push(match &node.lease {
+        None => "-".to_owned(),
+        Some(lease) if lease.expired => "expired".to_owned(),
+        Some(NodeLease { seconds_left: Some(left), held, .. }) => {
+            format!("{} left{}", ui::time_left(*left), if *held { ", held" } else { "" })
+        }
+        Some(_) => "held".to_owned(),
+    });
+    cells
+}
+
+/// Nodes that others have taken from the user.
+fn taken(nodes: &[Node], user: &str) -> Vec<String> {
+    let note = |node: &Node| {
+        let taken = node.taken.as_ref().filter(|taken| taken.from == user && node.owner != user)?;
+        Some(format!("Node {} was yours until {}, when {} took it.", node.name, taken.at, taken.by))
+    };
+    nodes.iter().filter_map(note).collect()
+}
+
+/// Leases of the user that end soon or have ended, and who waits.
+fn leases(nodes: &[Node], user: &str) -> Vec<String> {
+    let mut notes = Vec::new();
+    for node in nodes {
+        let name = &node.name;
+        match node.lease.as_ref().filter(|_| node.owner == user) {
+            Some(lease) if lease.expired => notes.push(format!(
+                "Your lease of node {name} has ended: others may acquire it without being asked. 'walt node lease {name} +1h' \
+                 extends it."
+            )),
+            Some(NodeLease { seconds_left: Some(left), .. }) if *left <= ENDS_SOON => notes.push(format!(
+                "Your lease of node {name} ends in {}. 'walt node lease {name} +1h' extends it.",
+                ui::time_left(*left)
+            )),
+            _ => {}
+        }
+        if !node.waiting.is_empty() {
+            let users: Vec<&str> = node.waiting.iter().map(|wait| wait.user.as_str()).collect();
+            notes.push(format!("In the queue for node {name}: {}.", users.join(", ")));
+        }
+    }
+    notes
+}
+
 /// Nodes that claim to be of another model than they were registered with.
 fn swapped(nodes: &[Node]) -> Vec<String> {
     let note = |node: &Node| Some(other_model(&node.name, &node.model, node.claimed_model.as_ref()?));
@@ -114,6 +166,7 @@ fn swapped(nodes: &[Node]) -> Vec<String> {
 
 fn footnotes(shown: &[Node], total: usize, user: &str, all: bool) -> Vec<String> {
     let mut notes = swapped(shown);
+    notes.extend(leases(shown, user));
     if total == 0 {
         notes.push("No nodes were detected on this platform.".to_owned());
         notes.push("Tip: 'walt node create <name>' creates a virtual node.".to_owned());
@@ -151,7 +204,14 @@ mod tests {
             boot_seconds: Some(3.5),
             last_console_line: None,
             claimed_model: None,
+            lease: None,
+            waiting: Vec::new(),
+            taken: None,
         }
+    }
+
+    fn lease(seconds_left: Option<u64>, expired: bool, held: bool) -> Option<NodeLease> {
+        Some(NodeLease { ends: None, seconds_left, expired, held })
     }
 
     #[test]
@@ -163,13 +223,14 @@ mod tests {
         failed.boot_mode = None;
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
+        copies.lease = lease(Some(7199), false, false);
         let nodes = [copies, node("vn22", "waltplatform/pc-x86-64-default:latest"), failed];
         assert_eq!(
             text(&nodes, "ann"),
             "Nodes you own:
-name  type     model      image      ip             netsetup  boot-mode                     booted
-----  -------  ---------  ---------  -------------  --------  ----------------------------  ------
-vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       hybrid-volatile (copied 40%)  yes   
+name  type     model      image      ip             netsetup  boot-mode                     booted  lease      
+----  -------  ---------  ---------  -------------  --------  ----------------------------  ------  -----------
+vn1   virtual  pc-x86-64  pc-x86-64  192.168.183.2  LAN       hybrid-volatile (copied 40%)  yes     1h 59m left
 
 Free nodes:
 name  type     model      ip             netsetup  boot-mode  booted
@@ -177,13 +238,43 @@ name  type     model      ip             netsetup  boot-mode  booted
 vn22  virtual  pc-x86-64  192.168.183.2  LAN       network    yes   
 
 Nodes of other users:
-name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted
-----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------
-vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO    
+name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted  lease
+----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------  -----
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO      -    
 
 Last console line of vn3: Kernel panic
 "
         );
+    }
+
+    #[test]
+    fn leases_in_the_table_and_in_notes() {
+        let mut node = node("vn1", "ann/x:latest");
+        for (lease, cell, note) in [
+            (None, "-", None),
+            (lease(None, false, true), "held", None),
+            (lease(Some(7200), false, true), "2h left, held", None),
+            (lease(Some(901), false, false), "15m 1s left", None),
+            (lease(Some(900), false, false), "15m left", Some("Your lease of node vn1 ends in 15m. ")),
+            (lease(Some(0), true, false), "expired", Some("Your lease of node vn1 has ended: ")),
+        ] {
+            node.lease = lease;
+            assert_eq!(leased(&node, Vec::new()), [cell]);
+            let notes = leases(std::slice::from_ref(&node), "ann");
+            assert_eq!(notes.len(), usize::from(note.is_some()));
+            assert!(notes.iter().zip(note).all(|(text, start)| text.starts_with(start)), "{notes:?}");
+            assert!(leases(std::slice::from_ref(&node), "bob").is_empty(), "not another user's");
+        }
+        node.lease = None;
+        node.waiting = ["bob", "eve"]
+            .map(|user| walt_api::NodeWaiter { user: user.into(), since: String::new() })
+            .into();
+        assert_eq!(leases(std::slice::from_ref(&node), "eve"), ["In the queue for node vn1: bob, eve."]);
+        let at = "2026-11-30T10:00:00Z".to_owned();
+        node.taken = Some(walt_api::NodeTaken { from: "bob".into(), by: "ann".into(), at });
+        let text = "Node vn1 was yours until 2026-11-30T10:00:00Z, when ann took it.";
+        assert_eq!(taken(std::slice::from_ref(&node), "bob"), [text]);
+        assert!(taken(std::slice::from_ref(&node), "ann").is_empty());
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! Nodes, their settings and grants.
 
-use crate::base::db::parsed;
+use crate::base::db::{
+    node_leases::{LEASE_COLUMNS, lease},
+    parsed,
+};
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Row};
 use std::{collections::BTreeMap, net::Ipv4Addr};
 use walt_core::{
     NodeFacts,
     life::{BootMode, Life},
+    node_leases::NodeLease,
 };
 use walt_types::{ImageRef, Mac, NodeName, ViewId};
 
@@ -23,20 +27,30 @@ pub struct NodeRow {
     pub uuid: String,
     /// Its life cycle.
     pub life: Life,
+    /// The lease that its owner has; recorded by `NodeLeaseRow`.
+    pub lease: Option<NodeLease>,
 }
 
 const COLUMNS: &str = "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost, boot_mode, copied_at, \
      copied";
 
+/// The query of nodes, with a condition or an order.
+fn select(rest: &str) -> String {
+    format!("SELECT {COLUMNS}, {LEASE_COLUMNS} FROM nodes LEFT JOIN node_leases USING (mac) {rest}")
+}
+
 fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
+    let facts = NodeFacts {
+        name: parsed(r.get(1)?, 1)?,
+        model: parsed(r.get(3)?, 3)?,
+        image: parsed(r.get(4)?, 4)?,
+        is_virtual: r.get(5)?,
+    };
     Ok(NodeRow {
         mac: parsed(r.get(0)?, 0)?,
-        facts: NodeFacts {
-            name: parsed(r.get(1)?, 1)?,
-            model: parsed(r.get(3)?, 3)?,
-            image: parsed(r.get(4)?, 4)?,
-            is_virtual: r.get(5)?,
-        },
+        // That of a former owner does not count.
+        lease: lease(r)?.filter(|lease| lease.user.as_str() == facts.owner()),
+        facts,
         ip: parsed(r.get(2)?, 2)?,
         uuid: r.get(6)?,
         life: Life {
@@ -63,25 +77,25 @@ impl NodeRow {
 
     /// All nodes by name.
     pub fn all(c: &Connection) -> Result<Vec<Self>> {
-        let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes ORDER BY name"))?;
+        let mut query = c.prepare_cached(&select("ORDER BY name"))?;
         Ok(query.query_map([], row)?.collect::<Result<_, _>>()?)
     }
 
     /// The node with this Ethernet address.
     pub fn by_mac(c: &Connection, mac: Mac) -> Result<Option<Self>> {
-        let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes WHERE mac = ?1"))?;
+        let mut query = c.prepare_cached(&select("WHERE mac = ?1"))?;
         Ok(query.query_row([mac.to_string()], row).optional()?)
     }
 
     /// The node with this IP address.
     pub fn by_ip(c: &Connection, ip: Ipv4Addr) -> Result<Option<Self>> {
-        let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes WHERE ip = ?1"))?;
+        let mut query = c.prepare_cached(&select("WHERE ip = ?1"))?;
         Ok(query.query_row([ip.to_string()], row).optional()?)
     }
 
     /// The node with this name, regardless of case.
     pub fn by_name(c: &Connection, name: &str) -> Result<Option<Self>> {
-        let mut query = c.prepare_cached(&format!("SELECT {COLUMNS} FROM nodes WHERE name = ?1"))?;
+        let mut query = c.prepare_cached(&select("WHERE name = ?1"))?;
         Ok(query.query_row([name], row).optional()?)
     }
 

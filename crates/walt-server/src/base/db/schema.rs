@@ -219,6 +219,34 @@ const STEPS: &[&str] = &[
     ALTER TABLE nodes ADD COLUMN copied INTEGER;    -- percent
 ",
     "
+    -- Leases of nodes: until when their owners want them. (The table leases has those of addresses.)
+    CREATE TABLE node_leases (
+        mac TEXT PRIMARY KEY REFERENCES nodes (mac) ON DELETE CASCADE,
+        user TEXT NOT NULL,                 -- the owner; it counts while that user owns the node
+        ends REAL,                          -- seconds since the epoch; null: never
+        hold TEXT,                          -- name of the client that keeps it by heartbeat; null: none
+        silence REAL,                       -- seconds that this client may be silent
+        heard REAL                          -- when it was heard last
+    ) STRICT;
+    -- Who waits for nodes, in the order of id.
+    CREATE TABLE node_waits (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user TEXT NOT NULL,
+        tag TEXT NOT NULL,                  -- the client's name for its place
+        since INTEGER NOT NULL,             -- seconds since the epoch
+        macs TEXT NOT NULL,                 -- JSON
+        granted INTEGER,                    -- when it got the nodes
+        UNIQUE (user, tag)
+    ) STRICT;
+    -- By whom nodes were last taken from their owners.
+    CREATE TABLE node_takings (
+        mac TEXT PRIMARY KEY REFERENCES nodes (mac) ON DELETE CASCADE,
+        owner TEXT NOT NULL,                -- before
+        user TEXT NOT NULL,
+        at INTEGER NOT NULL                 -- seconds since the epoch
+    ) STRICT;
+",
+    "
     -- Shapes that links of nodes have for a while, instead of the configured ones.
     CREATE TABLE passing_shapes (
         mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,

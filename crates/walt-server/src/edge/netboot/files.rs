@@ -334,6 +334,7 @@ pub(super) mod tests {
             ip,
             uuid: String::new(),
             life: Life::default(),
+            lease: None,
         };
         app.db()
             .with(|c| {

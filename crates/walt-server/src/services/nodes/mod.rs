@@ -8,6 +8,7 @@ pub mod error;
 pub mod grants;
 pub mod hub;
 pub mod links;
+pub mod queue;
 pub mod secure;
 pub mod ssh;
 pub mod sweep;
@@ -17,10 +18,10 @@ pub mod vnode;
 use crate::{
     base::{
         config::Config,
-        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, blocking},
+        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, TakingRow, blocking},
         files::remove_tree,
         state::{Base, Decision},
-        time::now,
+        time::{now, rfc3339},
     },
     services::{
         images::Images,
@@ -30,6 +31,7 @@ use crate::{
             grants::GrantCache,
             hub::{Hub, update_life},
             links::Links,
+            queue::Queue,
             sweep::Sweeps,
             vnode::Supervisors,
         },
@@ -42,18 +44,22 @@ use std::{
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
-use walt_api::{Node, NodeList, NodeState};
+use walt_api::{Node, NodeLease, NodeList, NodeState, NodeTaken, NodeWaiter};
 use walt_core::{
     life::{BootMode, Phase},
-    settings,
+    node_leases, node_queue, settings,
 };
 use walt_types::Mac;
+
+/// How long `walt node show` mentions that a node was taken from its owner, in seconds.
+const TAKEN_SHOWN: i64 = 7 * 86400;
 
 /// The nodes at run time: links, grants, and virtual nodes that this server supervises.
 pub struct Nodes {
     base: Arc<Base>,
     images: Arc<Images>,
     hub: Hub,
+    queue: Arc<Queue>,
     boards: Boards,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
@@ -69,6 +75,7 @@ impl Nodes {
             base,
             images,
             hub: Hub::default(),
+            queue: Arc::default(),
             boards: Boards::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
@@ -106,6 +113,11 @@ impl Nodes {
     /// Live links of nodes, and the signal of changes.
     pub fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// Who waits for nodes.
+    pub fn queue(&self) -> &Arc<Queue> {
+        &self.queue
     }
 
     /// What nodes may read, in memory.
@@ -188,6 +200,7 @@ impl Nodes {
         self.close(node)?;
         remove_tree(&self.persist_root(node.mac))?;
         self.hub.signal();
+        self.queue.signal();
         Ok(())
     }
 
@@ -236,12 +249,23 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
 
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
-    let (rows, settings, claims) =
-        nodes.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?)))?;
-    let none = BTreeMap::new();
+    let (rows, settings, claims, takings) = nodes.db().with(|c| {
+        let takings = TakingRow::since(c, now() as i64 - TAKEN_SHOWN)?;
+        Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?, takings))
+    })?;
+    let (none, waits) = (BTreeMap::new(), nodes.queue().waits());
     let one = |row: &NodeRow| {
         let claimed_model = claims.get(&row.mac).map(ToString::to_string);
-        Node { claimed_model, ..describe(nodes, row, settings.get(&row.mac).unwrap_or(&none)) }
+        let waiting = node_queue::waiting_for(&waits, row.mac)
+            .map(|wait| NodeWaiter { user: wait.user.to_string(), since: rfc3339(wait.since) })
+            .collect();
+        let taken = takings.get(&row.mac).map(|taking| NodeTaken {
+            from: taking.owner.clone(),
+            by: taking.user.clone(),
+            at: rfc3339(taking.at),
+        });
+        let node = describe(nodes, row, settings.get(&row.mac).unwrap_or(&none));
+        Node { claimed_model, waiting, taken, ..node }
     };
     let nodes: Vec<Node> = rows.iter().map(one).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
@@ -275,7 +299,23 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
         claimed_model: None,
+        lease: row.lease.as_ref().map(lease_of),
+        waiting: Vec::new(),
+        taken: None,
         last_console_line: failed.then(|| vnode::last_console_line(nodes, row)).flatten(),
+    }
+}
+
+/// A lease as clients see it. A hold that is kept up has no end.
+fn lease_of(lease: &node_leases::NodeLease) -> NodeLease {
+    let now = now();
+    let expired = lease.is_over(now);
+    let ends = if expired { lease.end() } else { lease.ends };
+    NodeLease {
+        ends: ends.map(|end| rfc3339(end as i64)),
+        seconds_left: ends.map(|end| (end - now).max(0.0) as u64),
+        expired,
+        held: lease.hold.is_some() && !expired,
     }
 }
 

@@ -13,7 +13,6 @@
 
 use crate::{
     base::{
-        config::Span,
         db::{NodeRow, TrashRow, blocking},
         fail_points,
         files::{make_dir, remove_tree},
@@ -32,7 +31,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use walt_core::{NodeFacts, life::Life};
-use walt_types::{Mac, UserName};
+use walt_types::{Mac, Span, UserName};
 
 /// Nodes in the trash; while it is full, no physical node can be forgotten.
 pub const TRASH_MAX: usize = 1024;
@@ -126,6 +125,7 @@ pub async fn forget(nodes: &Nodes, node: &NodeRow, by: &UserName, decision: &Dec
     nodes.close(node)?;
     blocking(|| finish(nodes, id, node.mac))?;
     nodes.hub().signal();
+    nodes.queue().signal();
     Ok(())
 }
 
@@ -166,7 +166,7 @@ pub fn node_of(row: &TrashRow) -> NodeRow {
         image: row.image.clone(),
         is_virtual: false,
     };
-    NodeRow { mac: row.mac, facts, ip: row.ip, uuid: row.uuid.clone(), life: Life::default() }
+    NodeRow { mac: row.mac, facts, ip: row.ip, uuid: row.uuid.clone(), life: Life::default(), lease: None }
 }
 
 /// Finishes what a failed disk has left, before the Ethernet address is a node's again.

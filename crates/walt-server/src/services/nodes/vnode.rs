@@ -227,8 +227,8 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
         tracing::warn!(%mac, "a link of the node is not as it should be: {e:#}");
     }
     let mut backoff = Backoff(BACKOFF.0);
-    // The restart that waits for the next start.
-    let mut waiting: Option<oneshot::Sender<Result<()>>> = None;
+    // The restarts that wait for the next start: a node can be given away while it restarts for its owner.
+    let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
     loop {
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
         let begun = Instant::now();
@@ -239,13 +239,13 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
         let pause = match running {
             Ok(vm) => {
                 nodes.supervisors().failures().remove(&mac);
-                if let Some(done) = waiting.take() {
+                for done in waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }
                 match watch(nodes, mac, &vm, &mut orders).await? {
                     Ended::ByItself => backoff.after(begun.elapsed()),
                     Ended::Restart(done) => {
-                        waiting = Some(done);
+                        waiting.push(done);
                         backoff.reset();
                         Duration::ZERO
                     }
@@ -259,8 +259,8 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
                     life.stop();
                     true
                 })?;
-                if let Some(done) = waiting.take() {
-                    let _ = done.send(Err(e));
+                for done in waiting.drain(..) {
+                    let _ = done.send(Err(anyhow!("{e:#}")));
                 }
                 backoff.after(Duration::ZERO)
             }
@@ -270,7 +270,7 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
             order = orders.recv() => match order {
                 None => return Ok(()),
                 Some(Order::Restart { done, .. }) => {
-                    waiting = Some(done);
+                    waiting.push(done);
                     backoff.reset();
                 }
                 Some(Order::Stop { done }) => {
