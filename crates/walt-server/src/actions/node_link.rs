@@ -11,7 +11,7 @@ use crate::{
 };
 use walt_api::LinkState;
 use walt_core::{ownership::Demand, settings};
-use walt_types::{Networks, Shape, UserName};
+use walt_types::{Networks, Shape, Span, UserName};
 
 /// Longest time for which a link may have another shape, in seconds: 30 days.
 const PASSING_MAX: u64 = 30 * 24 * 3600;
@@ -28,7 +28,7 @@ impl Request<'_> {
         if let Some(seconds) = seconds
             && !(1..=PASSING_MAX).contains(&seconds)
         {
-            return Err(bad_request(format!("'--for' must be from 1 second to {PASSING_MAX} seconds")));
+            return Err(bad_request(format!("'--for' must be from 1s to {}", Span(PASSING_MAX))));
         }
         let decision = self.app.base().decide().await;
         let nodes = self.members(set)?;
@@ -65,7 +65,7 @@ impl Request<'_> {
             blocking(|| links::apply(self.app.nodes(), node.mac))?;
         }
         self.app.nodes().hub().signal();
-        let back = seconds.map(|s| format!(" In {s} s, each link gets its configured shape back."));
+        let back = seconds.map(|s| format!(" In {}, each link gets its configured shape back.", Span(s)));
         self.events.out(format!("Done.{}", back.unwrap_or_default())).await;
         Ok(true)
     }
