@@ -206,6 +206,19 @@ def memory(pid, field):
         return int(re.search(rf"^{field}:\s+(\d+) kB", file.read(), re.M)[1]) / 1024
 
 
+def memory_of(pid):
+    """Figures of /proc/<pid>/smaps_rollup in MB: resident, its proportional share, what only it has."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        text = file.read()
+    figure = lambda name: int(re.search(rf"^{name}:\s+(\d+) kB", text, re.M)[1]) / 1024
+    return figure("Rss"), figure("Pss"), figure("Private_Clean") + figure("Private_Dirty")
+
+
+def tell_memory(pids):
+    for name, figures in zip(("resident", "proportional", "private"), zip(*map(memory_of, pids))):
+        say(f"  memory per node, {name + ':':13} {spread(figures, 'MB', 1)}, together {sum(figures):,.0f} MB")
+
+
 class Many:
     """Seconds for all nodes to reach ssh together: after they were made, and after a reboot."""
 
@@ -214,6 +227,7 @@ class Many:
         self.names = [f"{NODE}-{n}" for n in range(MANY)]
         self.rival_lines = []
         self.server_seconds = []
+        self.memory = []
 
     def ours(self):
         walt, before = self.options.walt, processor_time(self.options.server_pid)
@@ -238,6 +252,7 @@ class Many:
             self.wait_another(name, first[name])
         list(map(wait_banner, addresses))
         rebooted = time.monotonic() - begin
+        self.memory = [memory_of(qemu_of(name))[1] for name in self.names]
         self.server_seconds.append(processor_time(self.options.server_pid) - before)
         self.remove()
         return booted + rebooted
@@ -279,8 +294,31 @@ def nodes(options):
     a, b = tell(ours, rival)
     say(f"  ours/rival {a / b:.2f}; limit 1.6, goal 1.2: {verdict(a <= 1.6 * b)}")
     say(f"  server: processor time {spread(many.server_seconds[1:], 's', 2)}")
+    say(f"  memory per node, proportional, after its second boot: {spread(many.memory, 'MB', 1)}")
     resident, most = (memory(options.server_pid, field) for field in ("VmRSS", "VmHWM"))
     say(f"  server: {resident:.0f} MB resident at the end, {most:.0f} MB at most")
+
+
+# Seconds after the boot for a node to become idle.
+SETTLE = 60
+
+
+def node_memory(options):
+    """Nodes of the default image, idle: what each of them takes on the server."""
+    names = [f"{NODE}-{n}" for n in range(MANY)]
+    remove_nodes(options, names)
+    for name in names:
+        run([options.walt, "node", "create", name, "--image", options.name])
+    run([options.walt, "node", "wait", "--timeout", str(10 * LIMIT), ",".join(names)])
+    time.sleep(SETTLE)
+    say(f"\nmemory: {MANY} nodes of {options.name}, idle {SETTLE} s after their boot, load {load()}")
+    tell_memory(list(map(qemu_of, names)))
+    with open("/sys/kernel/mm/ksm/run") as file:
+        merging = file.read().strip() == "1"
+    with open("/sys/kernel/mm/ksm/pages_sharing") as file:
+        saved = int(file.read()) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    say(f"  same-page merging (KSM) is {'on' if merging else 'off'}: {saved:,.0f} MB saved")
+    remove_nodes(options, names)
 
 
 # --- image shells -------------------------------------------------------------------------------------
@@ -385,7 +423,7 @@ def add_nodes(options):
         )
 
 
-def remove_nodes(options):
+def remove_rows(options):
     with database(options) as db:
         db.execute("DELETE FROM nodes WHERE name LIKE 'bench-%'")
 
@@ -405,5 +443,5 @@ def list_nodes(options):
 
 run_part({
     "boot": boot, "first-boot": first_boot, "layers": layers, "shell": shell, "save": save,
-    "add-nodes": add_nodes, "remove-nodes": remove_nodes, "list": list_nodes, "nodes": nodes,
+    "add-nodes": add_nodes, "remove-nodes": remove_rows, "list": list_nodes, "nodes": nodes, "memory": node_memory,
 })  # fmt: skip

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod boots;
 mod bounds;
 mod cable;
 mod default_images;
@@ -15,10 +16,13 @@ mod lists;
 mod misuse;
 mod nfs_call;
 mod node_leases;
+mod outside;
 mod ownership;
 mod registries;
 mod room;
+mod run;
 mod search;
+mod settings;
 mod start;
 mod status;
 mod store;

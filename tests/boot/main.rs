@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod boots;
 mod copy;
 mod crash;
 mod default;
@@ -15,7 +16,9 @@ mod links;
 mod machine;
 mod mini;
 mod nfs;
+mod outside;
 mod road;
+mod run;
 mod secure;
 mod stages;
 mod station;
@@ -37,9 +40,10 @@ const BOOT_SECONDS: &str = "400";
 /// For a node that still boots, until its shell answers.
 const BOOT: Duration = Duration::from_secs(400);
 
-/// Waits for a node as a user does.
+/// Waits for a node as a user does. An emulated machine on a busy one gets all the time that there is.
 #[track_caller]
 fn wait(server: &TestServer, node: &str) {
+    let _allowed = server.walt(USER, &["node", "config", node, "boot.timeout=none"]);
     let out = server.walt(USER, &["node", "wait", "--timeout", BOOT_SECONDS, node]);
     if out.status != Some(0) {
         eprintln!("{}", server.walt(USER, &["node", "show"]).out);

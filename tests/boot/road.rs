@@ -1,6 +1,10 @@
 //! The netboot road: firmware, DHCP, iPXE, HTTP. What is booted must not depend on the road.
 
-use super::{BOOT, SOON, USER, booted, on, wait};
+use super::{
+    BOOT, SOON, USER, booted,
+    boots::{boots, loaded, stages},
+    on, wait,
+};
 use crate::station::{self, OVMF_CODE, Station, Switch, UPLINK};
 use std::fmt::Write;
 use std::process::Command;
@@ -47,6 +51,10 @@ fn both_roads_boot_the_same() {
 
     set_road(&server, "pxe");
     assert_eq!(on(&server, "vn1", "cat /proc/cmdline"), direct);
+    let record = boots(&server, "vn1").pop().unwrap();
+    let expected = ["start", "firmware", "dhcp", "script", "initrd", "kernel", "root", "init", "ssh"];
+    assert_eq!(stages(&record), expected, "{record}");
+    assert!(loaded(&record, "kernel") > 1_000_000 && loaded(&record, "initrd") > 100_000, "{record}");
 
     // What the system on the node does stays in its qemu, also while no server runs: the firmware tries again.
     let (machine, first) = (machines(&server), boot_id(&server, "vn1"));
@@ -160,6 +168,15 @@ fn hooks(server: &TestServer, name: &str) {
         assert_eq!(told, format!("/bin/walt-network-reboot {reason}\n"));
     }
     assert_eq!(on(server, name, "cat /run/hook-walt-network-reboot"), login(""));
+    // With kexec.allow=false, the server's order has one more word, and no hook runs.
+    let told = in_node_link(
+        server,
+        name,
+        "virtual=0 boot_mode=network
+        note() { :; }; force_reboot() { echo forced; }; run_reboot_hook() { echo $1; }
+        do_reboot; do_reboot firmware",
+    );
+    assert_eq!(told, "/bin/walt-network-reboot\nforced\nforced\n");
 }
 
 /// What a node does without pause: reads of its image and of `/persist`, and writes that must reach the server.

@@ -107,3 +107,36 @@ fn a_foreign_address_is_refused() {
     let told = udhcpc(&station, &["-r", &other.to_string()]);
     assert_eq!(told.ip().octets()[..3], server.address().octets()[..3]);
 }
+
+/// The server is the router of those with `netsetup=NAT`, whether they are nodes or not; others have none.
+#[test]
+fn the_router_is_for_those_who_reach_out() {
+    let server = TestServer::start_tiny();
+    let (device, node) = (Newcomer::plug(&server, 1), Newcomer::plug(&server, 0xab));
+    udhcpc(&device, &[]);
+    assert_eq!(register(&node).get("router"), "");
+    let ann = User::RootFor("ann");
+    let listed: Value = serde_json::from_str(&server.walt(ann, &["device", "show", "--json"]).ok()).unwrap();
+    let named = |mac: &str| {
+        let all = listed["devices"].as_array().unwrap();
+        all.iter().find(|d| d["mac"] == mac).unwrap()["name"].as_str().unwrap().to_owned()
+    };
+    let own = server.address().to_string();
+    for station in [&device, &node] {
+        let set = |value: &str| {
+            server.walt(ann, &["device", "config", &named(station.mac()), &format!("netsetup={value}")]).ok()
+        };
+        set("NAT");
+        assert_eq!(udhcpc(station, &[]).get("router"), own);
+        set("LAN");
+        assert_eq!(udhcpc(station, &[]).get("router"), "");
+    }
+    // The packet filter has the address of the device, which is a lease.
+    server.walt(ann, &["device", "config", &named(device.mac()), "netsetup=NAT"]).ok();
+    let set = ["list", "set", "inet", &format!("walt-{}", server.bridge()), "nat"];
+    let listed = ok(&Command::new("nft").args(set).output().unwrap());
+    assert!(listed.contains(&udhcpc(&device, &[]).ip().to_string()), "{listed}");
+    server.walt(ann, &["device", "forget", "-y", &named(device.mac())]).ok();
+    let listed = ok(&Command::new("nft").args(set).output().unwrap());
+    assert!(!listed.contains("elements"), "{listed}");
+}

@@ -102,6 +102,13 @@ pub enum NodeAction {
         #[serde(default)]
         timeout: Option<u64>,
     },
+    /// Makes a node blink, so that it can be found; it stops when the action ends, however it does.
+    Blink {
+        /// One node.
+        node: String,
+        /// For so long.
+        seconds: u64,
+    },
     /// Saves the changes that a node made in RAM, on top of the image that it booted, as an image.
     Save {
         /// One node.
@@ -131,6 +138,9 @@ pub enum NodeAction {
         /// Settings to change.
         #[serde(default)]
         settings: Vec<String>,
+        /// The settings that are read are printed as JSON.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        json: bool,
     },
 }
 
@@ -195,6 +205,9 @@ pub enum DeviceAction {
         /// Settings to change.
         #[serde(default)]
         settings: Vec<String>,
+        /// The settings that are read are printed as JSON.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        json: bool,
     },
 }
 

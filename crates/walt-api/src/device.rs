@@ -1,10 +1,11 @@
 //! Devices: the server, nodes, switches, and what else has an address on walt-net.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use walt_types::{DeviceType, Mac};
 
 /// Answer of [`route::DEVICES`](crate::route::DEVICES).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeviceList {
     /// Number of items in `devices`.
     pub num_devices: usize,
@@ -15,7 +16,7 @@ pub struct DeviceList {
 }
 
 /// One device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Device {
     /// Unique name.
     pub name: String,
@@ -45,6 +46,9 @@ pub struct Device {
     pub first_seen: Option<String>,
     /// When it last got or renewed its address, if it is not a node.
     pub last_seen: Option<String>,
+    /// Settings by key, defaults included.
+    #[serde(default)]
+    pub config: BTreeMap<String, serde_json::Value>,
 }
 
 /// A forgotten physical node.
@@ -73,7 +77,7 @@ mod tests {
     /// Scripts read these names.
     #[test]
     fn names_of_fields() {
-        let text = r#"{"name":"unknown-000001","ip":null,"mac":"52:54:00:00:00:01","type":"unknown","virtual":false,"model":null,"claimed_model":"rpi-4-b","searching":true,"vendor_class":"udhcp","user_class":null,"host_name":null,"first_seen":null,"last_seen":null}"#;
+        let text = r#"{"name":"unknown-000001","ip":null,"mac":"52:54:00:00:00:01","type":"unknown","virtual":false,"model":null,"claimed_model":"rpi-4-b","searching":true,"vendor_class":"udhcp","user_class":null,"host_name":null,"first_seen":null,"last_seen":null,"config":{"netsetup":"LAN"}}"#;
         let device: Device = serde_json::from_str(text).expect("a device");
         assert_eq!(device.device_type, DeviceType::Unknown);
         assert_eq!(serde_json::to_string(&device).expect("JSON"), text);

@@ -9,10 +9,11 @@
 //!   with the token in [`HEADER_CONFIRM`]. If the state has changed since, the token is refused by another 409. If the action
 //!   runs, the answer is `200` and a stream of [`Event`]s, one JSON object per line, that ends with [`Event::Done`] or
 //!   [`Event::Error`]. Closing the connection cancels the action.
-//! * **Terminals** (both shells, `run`, `console`, `ping`) are WebSockets: see [`term`].
+//! * **Terminals** (shells, `run`, `console`, `ping`, `expose`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
 pub mod action;
+pub mod boots;
 pub mod build;
 pub mod device;
 pub mod event;
@@ -40,7 +41,6 @@ pub use store::{StoreFault, StoreFinding, StoreLook};
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use walt_types::node_set::Candidate;
 use walt_types::{Mac, UserName};
 
 /// Version of this API; client and server must have the same.
@@ -60,6 +60,8 @@ pub mod route {
     pub const NODES: &str = "/api/v1/nodes";
     /// `GET`: a list of [`super::LinkState`]. The query `nodes=SET` names nodes; without it, all of them.
     pub const LINKS: &str = "/api/v1/links";
+    /// `GET`, query `node=NAME`: [`super::boots::BootList`].
+    pub const NODE_BOOTS: &str = "/api/v1/nodes/boots";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
@@ -95,6 +97,8 @@ pub mod route {
     pub const IMAGE_BUILD: &str = "/api/v1/terminals/image-build";
     /// WebSocket: a program on or about a node; the first message is [`super::term::OpenNodeTerminal`].
     pub const NODE_TERMINAL: &str = "/api/v1/terminals/node";
+    /// WebSocket: a command on a set of nodes; the first message is [`super::term::OpenNodeRun`].
+    pub const NODE_RUN: &str = "/api/v1/terminals/node-run";
 }
 
 /// The server, and the caller's name there.
@@ -137,6 +141,9 @@ pub struct Node {
     pub mac: Mac,
     /// Settings by key, defaults included.
     pub config: BTreeMap<String, serde_json::Value>,
+    /// Settings that a running node does not have in effect before it reboots.
+    #[serde(default)]
+    pub reboot_needed: Vec<String>,
     /// Owner, derived from the image; `waltplatform` if the node is free.
     pub owner: String,
     /// State in its life cycle.
@@ -151,6 +158,9 @@ pub struct Node {
     pub copied_percent: Option<u8>,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
+    /// Why the server has given up on its boot: it needs a look. Null otherwise.
+    #[serde(default)]
+    pub needs_look: Option<String>,
     /// Last console line of a node whose boot failed.
     pub last_console_line: Option<String>,
     /// The model that it claims to be, if that is another one than `model`: its board was swapped.
@@ -200,15 +210,6 @@ pub struct NodeTaken {
     pub by: String,
     /// When, in RFC 3339 format.
     pub at: String,
-}
-
-impl Candidate for Node {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn owner(&self) -> &str {
-        &self.owner
-    }
 }
 
 /// State of a node in its life cycle.
@@ -270,7 +271,6 @@ pub struct SessionInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use walt_types::node_set;
 
     /// Both sides must agree on them: an older client cuts what it sends at these sizes.
     #[test]
@@ -280,21 +280,6 @@ mod tests {
             (term::MAX_SCRIPT, build::MAX_DOCKERFILE, build::MAX_SECRET),
             (67_108_864, 1_048_576, 512_000)
         );
-    }
-
-    #[test]
-    fn a_list_of_nodes_resolves_sets() {
-        let node = |name: &str, owner: &str| {
-            let json = serde_json::json!({
-                "name": name, "owner": owner, "model": "pc-x86-64", "virtual": true, "image": format!("{owner}/x:latest"),
-                "booted": true, "ip": "192.168.183.2", "mac": "52:54:00:00:00:01", "config": {}, "state": "booted",
-                "booted_text": "yes",
-            });
-            serde_json::from_value::<Node>(json).expect("a node")
-        };
-        let nodes = [node("b", "ann"), node("A", "waltplatform"), node("c", "bob")];
-        let ann = "ann".parse().expect("a user");
-        assert_eq!(node_set::resolve("my-nodes,a", &nodes, &ann), Ok(vec![1, 0]));
-        assert_eq!(node_set::resolve("free-nodes", &nodes, &ann), Ok(vec![1]));
+        assert_eq!(term::INPUT_WINDOW, 1_048_576);
     }
 }

@@ -88,6 +88,9 @@ pub struct NodeCounts {
     pub down: usize,
     /// [`NodeState::Off`](crate::NodeState::Off).
     pub off: usize,
+    /// Those among them that the server has given up on, see [`Node::needs_look`](crate::Node::needs_look).
+    #[serde(default)]
+    pub needs_look: usize,
 }
 
 /// Sessions by state, see [`SessionInfo::state`](crate::SessionInfo::state).

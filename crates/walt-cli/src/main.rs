@@ -24,7 +24,7 @@ mod context;
 mod error;
 mod events;
 mod help;
-mod node_set;
+mod node_run;
 mod registries;
 mod stdio;
 mod terminal;

@@ -150,6 +150,9 @@ pub async fn run(
                 Some(outcome) => return Ok(outcome),
                 None => continue,
             },
+            Some(Output::NodeStdout(..) | Output::NodeStderr(..)) => {
+                return Err(Error::Broken("the server sent output of several nodes".to_owned()).into());
+            }
             None => {
                 return Err(Error::Broken(
                     "the server closed the terminal without an exit status".to_owned(),
@@ -247,8 +250,14 @@ impl Local {
             }
             ServerMessage::Exited { status } => return Ok(Some(self.outcome(End::Exited(status)))),
             ServerMessage::Error { error } => return Err(error.into()),
-            // The first is shown by the caller, the second is sent by builds only.
-            ServerMessage::Busy { .. } | ServerMessage::Credentials { .. } => {}
+            // The first is shown by the caller; the others are sent by builds, by commands on several nodes, and by connections.
+            ServerMessage::Busy { .. }
+            | ServerMessage::Credentials { .. }
+            | ServerMessage::Nodes { .. }
+            | ServerMessage::NodeExited { .. }
+            | ServerMessage::NodeFailed { .. }
+            | ServerMessage::Consumed { .. }
+            | ServerMessage::Eof => {}
         }
         Ok(None)
     }

@@ -12,8 +12,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
-use walt_api::term::{OpenImageShell, OpenNodeTerminal};
+use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
 use walt_api::{
@@ -103,6 +104,14 @@ impl Client {
             Some(nodes) => self.get(&format!("{}?nodes={}", route::LINKS, query(nodes))).await,
             None => self.get(route::LINKS).await,
         }
+    }
+
+    /// The boots of a node that are kept.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn node_boots(&mut self, node: &str) -> Result<BootList> {
+        self.get(&format!("{}?node={}", route::NODE_BOOTS, query(node))).await
     }
 
     /// All devices, sorted by type and name, and the trash.
@@ -236,6 +245,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn node_terminal(&self, open: &OpenNodeTerminal) -> Result<terminal::Pair> {
         terminal::open(&self.target, self.user.as_ref(), route::NODE_TERMINAL, open).await
+    }
+
+    /// Opens a command on a set of nodes, on a connection of its own.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn node_run(&self, open: &OpenNodeRun) -> Result<terminal::Pair> {
+        terminal::open(&self.target, self.user.as_ref(), route::NODE_RUN, open).await
     }
 
     /// Opens a transfer of files on a connection of its own.

@@ -8,6 +8,7 @@
 //!                   Reply::Events    a stream that ends with `Done` or `Error`
 //!     terminals ─▶ (TerminalInput, TerminalOutput)   a WebSocket on a connection of its own
 //!     transfers ─▶ (TransferInput, TransferOutput)   the same, for files
+//!     forward   ─▶ connections to a local port       a terminal for each
 //! ```
 //!
 //! Everything runs on the caller's (single-threaded) runtime. No task outlives the [`Client`]. Dropping a stream closes its
@@ -18,6 +19,7 @@
 mod answer;
 mod connection;
 pub mod credentials;
+pub mod forward;
 mod http;
 mod target;
 mod terminal;

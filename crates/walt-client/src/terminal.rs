@@ -6,7 +6,9 @@ use crate::{
 };
 use hyper::header::HeaderValue;
 use serde::Serialize;
-use walt_api::term::{ClientMessage, MAX_MESSAGE, STDERR, STDIN, STDOUT, ServerMessage};
+use walt_api::term::{
+    ClientMessage, MAX_MESSAGE, NODE_NUMBER, NODE_STDERR, NODE_STDOUT, STDERR, STDIN, STDOUT, ServerMessage,
+};
 
 /// Room for the channel byte and for the JSON of a message around [`MAX_MESSAGE`] bytes.
 const MAX_FRAME: usize = 4 * MAX_MESSAGE;
@@ -29,6 +31,10 @@ pub enum Output {
     Stdout(Vec<u8>),
     /// Error output of a program without terminal.
     Stderr(Vec<u8>),
+    /// Output of the program on one of several nodes, by the node's number.
+    NodeStdout(usize, Vec<u8>),
+    /// Error output of the program on one of several nodes.
+    NodeStderr(usize, Vec<u8>),
     /// A message.
     Message(ServerMessage),
 }
@@ -79,6 +85,7 @@ impl TerminalOutput {
             Some(Received::Bytes(bytes)) => Some(match bytes.first() {
                 Some(&STDOUT) => Output::Stdout(bytes[1..].to_vec()),
                 Some(&STDERR) => Output::Stderr(bytes[1..].to_vec()),
+                Some(&channel @ (NODE_STDOUT | NODE_STDERR)) => of_node(channel, &bytes[1..])?,
                 channel => {
                     return Err(Error::Broken(format!(
                         "the server sent bytes on an unknown channel ({channel:?})"
@@ -86,5 +93,29 @@ impl TerminalOutput {
                 }
             }),
         })
+    }
+}
+
+/// Output of one of several nodes: its number, and the bytes.
+fn of_node(channel: u8, bytes: &[u8]) -> Result<Output> {
+    let (number, bytes) = bytes
+        .split_first_chunk::<NODE_NUMBER>()
+        .ok_or_else(|| Error::Broken("the server sent output without the number of its node".to_owned()))?;
+    let (number, bytes) = (u32::from_be_bytes(*number) as usize, bytes.to_vec());
+    Ok(match channel {
+        NODE_STDOUT => Output::NodeStdout(number, bytes),
+        _ => Output::NodeStderr(number, bytes),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_belongs_to_a_node() {
+        assert_eq!(of_node(NODE_STDOUT, b"\0\0\x01\x02ab").unwrap(), Output::NodeStdout(258, b"ab".to_vec()));
+        assert_eq!(of_node(NODE_STDERR, b"\0\0\0\0").unwrap(), Output::NodeStderr(0, Vec::new()));
+        assert!(of_node(NODE_STDOUT, b"\0\0\0").is_err());
     }
 }

@@ -18,7 +18,7 @@
 //! ```text
 //! from bridge ─► input ─► nodes: established ─ not our address ─ services ─ old RPC: reset ─ drop
 //! from veth   ─► input ─► containers: established ─ DNS at the gateway ─ drop
-//! bridge ─► elsewhere     only addresses in set `nat`, masqueraded
+//! bridge ─► elsewhere     only addresses in set `nat`, masqueraded; segments fit the smaller of both links
 //! veth ─► elsewhere       masqueraded; DNS to any address is turned to ours (the image's resolv.conf names walt-net's)
 //! ```
 //!
@@ -141,10 +141,12 @@ pub fn remove_tap(bridge: &str, tap: &Tap) -> String {
     tap_elements("add", bridge, tap) + &tap_elements("delete", bridge, tap)
 }
 
-/// Lets a node reach the world outside, or forbids it.
-pub fn set_nat(bridge: &str, ip: Ipv4Addr, allowed: bool) -> String {
-    let element = |verb: &str| format!("{verb} element inet {} nat {{ {ip} }}\n", table_name(bridge));
-    if allowed { element("add") } else { element("add") + &element("delete") }
+/// Makes these the addresses that reach the world outside, and no others, in one transaction.
+pub fn set_nat<'a>(bridge: &str, addresses: impl IntoIterator<Item = &'a Ipv4Addr>) -> String {
+    let (table, all) = (table_name(bridge), list(addresses));
+    let add =
+        if all.is_empty() { String::new() } else { format!("add element inet {table} nat {{ {all} }}\n") };
+    format!("flush set inet {table} nat\n{add}")
 }
 
 fn tap_elements(verb: &str, bridge: &str, tap: &Tap) -> String {
@@ -240,6 +242,8 @@ table inet {table} {{
 		oifname "{segments}*" counter drop
 		oifname "{links}*" counter drop
 		iifname "{bridge}" oifname "{veth}" counter drop
+		iifname "{bridge}" ip saddr @nat tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+		oifname "{bridge}" ip daddr @nat tcp flags syn / syn,rst tcp option maxseg size set rt mtu
 		iifname "{bridge}" ip saddr @nat accept
 		iifname "{bridge}" counter drop
 		oifname "{bridge}" ip daddr @nat ct state established,related accept
@@ -430,8 +434,11 @@ mod tests {
         let remove = remove_tap("walt-net", &tap());
         assert_eq!(remove.lines().filter(|l| l.starts_with("add element")).count(), 6);
         assert_eq!(remove.lines().filter(|l| l.starts_with("delete element")).count(), 6);
-        let ip = Ipv4Addr::new(192, 168, 183, 9);
-        assert_eq!(set_nat("b", ip, true), "add element inet walt-b nat { 192.168.183.9 }\n");
-        assert_eq!(set_nat("b", ip, false).lines().count(), 2);
+        let ips = [9, 10].map(|last| Ipv4Addr::new(192, 168, 183, last));
+        assert_eq!(
+            set_nat("b", &ips),
+            "flush set inet walt-b nat\nadd element inet walt-b nat { 192.168.183.9, 192.168.183.10 }\n"
+        );
+        assert_eq!(set_nat("b", &[]), "flush set inet walt-b nat\n");
     }
 }

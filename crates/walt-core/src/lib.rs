@@ -7,6 +7,7 @@
 //! | [`node_leases`] | when a lease of a node is over, and how its end changes |
 //! | [`node_queue`] | whose turn it is of those who wait for nodes |
 //! | [`confirm`] | the token by which an answer is tied to the state it was given in |
+//! | [`boots`] | what a boot's record says, and which boot was slow |
 //! | [`life`] | whether a node is off, booting, booted or down |
 //! | [`firewall`] | the text of the nft tables |
 //! | [`segments`] | names of the interfaces of networks and links, addresses of cards |
@@ -15,6 +16,7 @@
 //! | [`settings`] | keys, grammars and defaults of node settings |
 //! | [`sentences`] | wording shared by many messages |
 
+pub mod boots;
 pub mod confirm;
 pub mod firewall;
 pub mod image_search;
@@ -27,7 +29,6 @@ pub mod segments;
 pub mod sentences;
 pub mod settings;
 
-use walt_types::node_set::Candidate;
 use walt_types::{ImageRef, Model, NodeName};
 
 /// What decisions need to know about a node.
@@ -54,15 +55,6 @@ impl NodeFacts {
     }
 }
 
-impl Candidate for NodeFacts {
-    fn name(&self) -> &str {
-        self.name.as_str()
-    }
-    fn owner(&self) -> &str {
-        self.owner()
-    }
-}
-
 /// The reference of the default image of a model.
 pub fn default_image_of(model: &Model) -> ImageRef {
     let name = format!("{model}-default");
@@ -81,21 +73,4 @@ fn test_nodes() -> Vec<NodeFacts> {
             is_virtual: true,
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use walt_types::node_set;
-
-    #[test]
-    fn sets_are_of_names_and_owners() {
-        let (nodes, alice) = (test_nodes(), "alice".parse().unwrap());
-        let members = |set| {
-            let members = node_set::resolve(set, &nodes, &alice).unwrap();
-            members.iter().map(|&i| nodes[i].name.as_str()).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(members("my-nodes,VB1"), "va1 va2 vb1");
-        assert_eq!(members("free-nodes"), "free1");
-    }
 }

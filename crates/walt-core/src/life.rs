@@ -7,11 +7,17 @@
 //!    │ stopped             │  │ started                          │ [`LINK_GRACE_S`]
 //!    └──────── any         ▼  └──────────────── any              ▼
 //!                        Down ◀───────────────────────────────  Down
-//!                 no report in time                      link back: Booted
+//!            no report in time, last try failed          link back: Booted
 //! ```
-//! A machine of its own starts a boot by asking for its first file.
+//! A machine of its own starts a boot by asking for an address or for its first file.
 //!
 //! A node that copies its image to its disk reports how far it is: it is not overdue while it goes on.
+//!
+//! A boot that fails is tried again `boot.retries` times ([`Life::failed`]); after that, the node *needs a look*: nothing
+//! more is tried until a user reboots it, or it boots after all.
+//!
+//! The clock of a boot that is under way when the server starts begins anew then ([`Life::resume`]): a node cannot load
+//! anything while the server is down. The time that the boot has taken still counts from its start.
 //!
 //! Times are seconds since the epoch, passed in by the caller.
 
@@ -70,6 +76,24 @@ pub struct Life {
     pub copied_at: Option<f64>,
     /// How much of its image it has copied, in percent, while it copies.
     pub copied: Option<u8>,
+    /// The clock of the setting `boot.timeout` runs from here, if this is later than the start.
+    pub clock_from: Option<f64>,
+    /// How often a failed boot was tried again since the node last booted, or was rebooted by a user.
+    pub tries: u32,
+    /// Why nothing more is tried.
+    pub needs_look: Option<String>,
+}
+
+/// What follows a failed boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next try; after it, this many are left.
+    Retry {
+        /// How many.
+        left: u32,
+    },
+    /// Nothing: the node needs a look.
+    Look,
 }
 
 /// What a moment shows.
@@ -89,7 +113,57 @@ impl Life {
     /// A boot starts (power-on, or a reboot was ordered): the present boot id is over.
     pub fn start(&mut self, now: f64) {
         let old = self.boot_id.take().or_else(|| self.old_boot_id.take());
-        *self = Self { started: Some(now), old_boot_id: old, ..Self::default() };
+        *self = Self { started: Some(now), old_boot_id: old, tries: self.tries, ..Self::default() };
+    }
+
+    /// A user wants another boot: all retries are there again, and the clock runs from now.
+    pub fn restore(&mut self, now: f64) {
+        (self.tries, self.needs_look) = (0, None);
+        self.clock_from = self.started.map(|_| now);
+    }
+
+    /// The server has started. Nobody could load anything, or have a link, while it was down.
+    pub fn resume(&mut self, now: f64) {
+        if self.started.is_some() {
+            self.clock_from = Some(now);
+        }
+        if self.booted.is_some() {
+            self.link_lost = Some(now);
+        }
+    }
+
+    /// The present boot has failed, and `what` says how. `power` is whether the server can switch the machine off and on:
+    /// otherwise, nothing can be tried.
+    pub fn failed(&mut self, what: &str, retries: u32, power: bool, now: f64) -> Next {
+        if power && self.tries < retries {
+            self.tries += 1;
+            self.clock_from = Some(now);
+            return Next::Retry { left: retries - self.tries };
+        }
+        self.needs_look = Some(match self.tries {
+            0 => what.to_owned(),
+            tries => format!("{what} (tried {} times)", tries.saturating_add(1)),
+        });
+        Next::Look
+    }
+
+    /// When the present boot is overdue, if nothing changes; `timeout` is the setting `boot.timeout` in seconds. A machine
+    /// that was booted and is out of reach is overdue as well if the server has `power` over it: it is rebooted then.
+    pub fn deadline(&self, timeout: Option<f64>, power: bool) -> Option<f64> {
+        if self.needs_look.is_some() {
+            return None;
+        }
+        let from = match self.booted {
+            None => self.progress(self.started?),
+            Some(_) if power => self.link_lost? + LINK_GRACE_S,
+            Some(_) => return None,
+        };
+        Some(from + timeout?)
+    }
+
+    /// The last moment from which the clock of the boot runs.
+    fn progress(&self, started: f64) -> f64 {
+        [self.copied_at, self.clock_from].into_iter().flatten().fold(started, f64::max)
     }
 
     /// The machine was switched off and nothing is to start.
@@ -97,10 +171,28 @@ impl Life {
         *self = Self { old_boot_id: self.boot_id.take(), ..Self::default() };
     }
 
+    /// The machine is off, since the server could not start it: what was tried still counts.
+    pub fn not_started(&mut self) {
+        let (tries, needs_look) = (self.tries, self.needs_look.take());
+        self.stop();
+        (self.tries, self.needs_look) = (tries, needs_look);
+    }
+
     /// The machine asks for the first file of a boot; true if that shows a boot which this server did not start:
-    /// nothing ran, or what ran has let go of its link.
+    /// nothing ran, or what ran has let go of its link or needed a look.
     pub fn loads(&mut self, now: f64) -> bool {
-        let is_new = self.started.is_none() || self.booted.is_some() && self.link_lost.is_some();
+        let is_over = self.booted.is_some() && self.link_lost.is_some() || self.needs_look.is_some();
+        let is_new = self.started.is_none() || is_over;
+        if is_new {
+            self.start(now);
+        }
+        is_new
+    }
+
+    /// The firmware of the machine asks for an address; true if that shows a boot which this server did not start. A
+    /// system that runs does not ask in the way of a firmware: what ran has ended.
+    pub fn powers_on(&mut self, now: f64) -> bool {
+        let is_new = self.started.is_none() || self.booted.is_some() || self.needs_look.is_some();
         if is_new {
             self.start(now);
         }
@@ -144,6 +236,7 @@ impl Life {
             return false;
         }
         self.booted = Some(now);
+        (self.tries, self.needs_look) = (0, None);
         true
     }
 
@@ -156,6 +249,9 @@ impl Life {
 
     /// What the state is at this moment; `timeout` is the setting `boot.timeout` in seconds.
     pub fn phase(&self, now: f64, timeout: Option<f64>) -> Phase {
+        if self.needs_look.is_some() {
+            return Phase::Down;
+        }
         let Some(started) = self.started else { return Phase::Off };
         if let Some(booted) = self.booted {
             return match self.link_lost {
@@ -163,8 +259,11 @@ impl Life {
                 _ => Phase::Booted(booted - started),
             };
         }
-        let progress = self.copied_at.map_or(started, |at| at.max(started));
-        if timeout.is_some_and(|t| now - progress > t) { Phase::Down } else { Phase::Booting(now - started) }
+        if timeout.is_some_and(|t| now - self.progress(started) > t) {
+            Phase::Down
+        } else {
+            Phase::Booting(now - started)
+        }
     }
 }
 
@@ -240,6 +339,19 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_whose_firmware_asks() {
+        let mut life = Life::default();
+        assert!(life.powers_on(10.0) && !life.powers_on(11.0) && !life.loads(12.0));
+        assert!(life.hello("a", 20.0) && life.report_booted("a", 25.0));
+        // Its power was cut: nobody has noticed that its link is dead.
+        assert!(life.powers_on(30.0) && !life.powers_on(31.0));
+        assert_eq!(life.phase(32.0, T), Phase::Booting(2.0));
+        assert!(!life.hello("a", 33.0));
+        assert_eq!(life.failed("x", 9, false, 400.0), Next::Look);
+        assert!(life.powers_on(500.0) && life.needs_look.is_none());
+    }
+
+    #[test]
     fn a_node_that_is_stopped_is_off_and_its_boot_over() {
         let mut life = Life::default();
         life.start(0.0);
@@ -289,6 +401,91 @@ mod tests {
         let mut life = Life::default();
         assert!(life.copies("first", volatile, 0, 5.0));
         assert_eq!(life.phase(7.0, T), Phase::Booting(2.0));
+    }
+
+    #[test]
+    fn a_failed_boot_is_tried_again_until_no_try_is_left() {
+        let mut life = Life::default();
+        assert_eq!(life.deadline(T, true), None, "nothing was started");
+        life.start(10.0);
+        assert_eq!(
+            (life.deadline(T, true), life.deadline(T, false), life.deadline(None, true)),
+            (Some(190.0), Some(190.0), None)
+        );
+        assert_eq!(life.failed("boot timeout reached", 2, true, 191.0), Next::Retry { left: 1 });
+        assert_eq!((life.deadline(T, true), life.phase(371.0, T)), (Some(371.0), Phase::Booting(361.0)));
+        life.start(192.0);
+        assert_eq!((life.tries, life.clock_from), (1, None));
+        assert_eq!(life.failed("kernel panic", 2, true, 200.0), Next::Retry { left: 0 });
+        life.start(201.0);
+        assert_eq!(life.failed("boot timeout reached", 2, true, 400.0), Next::Look);
+        assert_eq!(life.needs_look.as_deref(), Some("boot timeout reached (tried 3 times)"));
+        assert_eq!((life.phase(401.0, None), life.deadline(T, true)), (Phase::Down, None));
+        // It boots after all.
+        assert!(life.hello("a", 500.0) && life.needs_look.is_some());
+        assert!(life.report_booted("a", 501.0));
+        assert_eq!((life.phase(502.0, T), life.tries, &life.needs_look), (Phase::Booted(300.0), 0, &None));
+    }
+
+    #[test]
+    fn a_user_gives_all_tries_back() {
+        let mut life = Life::default();
+        life.start(0.0);
+        assert_eq!(life.failed("x", 0, true, 1.0), Next::Look);
+        assert_eq!(life.needs_look.as_deref(), Some("x"), "there was one try");
+        life.restore(5.0);
+        assert_eq!(
+            (life.tries, life.phase(6.0, T), life.deadline(T, true)),
+            (0, Phase::Booting(6.0), Some(185.0))
+        );
+        life.tries = 3;
+        life.needs_look = Some("y".into());
+        life.not_started();
+        assert_eq!((life.started, life.tries, life.needs_look.as_deref()), (None, 3, Some("y")));
+        life.stop();
+        assert_eq!(life, Life::default());
+        life.restore(5.0);
+        assert_eq!(life, Life::default(), "nothing was started");
+        // Nothing can be tried on a machine without power switch; a person may switch it on.
+        life.start(0.0);
+        assert_eq!(life.failed("x", 9, false, 1.0), Next::Look);
+        assert!(life.loads(2.0) && life.needs_look.is_none());
+        assert_eq!(life.phase(2.0, T), Phase::Booting(0.0));
+    }
+
+    #[test]
+    fn out_of_reach_is_overdue_where_there_is_power() {
+        let mut life = Life::default();
+        life.start(0.0);
+        assert!(life.hello("a", 1.0) && life.report_booted("a", 2.0));
+        assert_eq!((life.deadline(T, true), life.deadline(T, false)), (None, None));
+        life.lost("a", 10.0);
+        assert_eq!(
+            (life.deadline(T, true), life.deadline(T, false)),
+            (Some(10.0 + LINK_GRACE_S + 180.0), None)
+        );
+        assert_eq!(life.deadline(None, true), None);
+    }
+
+    #[test]
+    fn time_without_a_server_does_not_count() {
+        let mut life = Life::default();
+        life.resume(1.0);
+        assert_eq!(life, Life::default());
+        life.start(0.0);
+        life.resume(1000.0);
+        assert_eq!((life.deadline(T, true), life.phase(1180.0, T)), (Some(1180.0), Phase::Booting(1180.0)));
+        assert_eq!(life.phase(1180.5, T), Phase::Down);
+        // A report of a copy that is older changes nothing, and a newer one counts.
+        assert!(life.copies("a", BootMode::HybridVolatile, 1, 900.0));
+        assert_eq!(life.deadline(T, true), Some(1180.0));
+        assert!(life.copies("a", BootMode::HybridVolatile, 2, 1100.0));
+        assert_eq!(life.deadline(T, true), Some(1280.0));
+        // A booted node has its grace from here.
+        assert!(life.hello("a", 1190.0) && life.report_booted("a", 1200.0) && life.link_lost.is_none());
+        life.resume(5000.0);
+        assert_eq!(life.phase(5000.0 + LINK_GRACE_S, T), Phase::Booted(1200.0));
+        assert_eq!(life.phase(5000.5 + LINK_GRACE_S, T), Phase::Down);
     }
 
     #[test]

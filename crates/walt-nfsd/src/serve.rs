@@ -82,8 +82,23 @@ pub struct Server {
     connections: Mutex<HashMap<Ipv4Addr, VecDeque<Arc<Connection>>>>,
     count: AtomicUsize,
     running: Mutex<HashMap<RunningKey, Waiters>>,
-    calls: Mutex<HashMap<Ipv4Addr, Arc<AtomicU64>>>,
+    calls: Mutex<HashMap<Ipv4Addr, Arc<Counter>>>,
     large: Mutex<Vec<Vec<u8>>>,
+}
+
+/// What a node has asked for since this process started, or since [`Server::close`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// NFS and NFSACL calls (programs 100003 and 100227).
+    pub calls: u64,
+    /// Bytes of the answers to them.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct Counter {
+    calls: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// A call of a node, whatever connection it came by.
@@ -162,10 +177,18 @@ impl Server {
         spawn("nfs-udp", move || server.datagrams(&socket)).map_err(Error::io("start a thread for NFS"))
     }
 
-    /// NFS and NFSACL calls (programs 100003 and 100227) that a node has sent since this process started, or since [`Self::close`].
-    pub fn calls(&self, peer: Ipv4Addr) -> u64 {
+    /// What a node has asked for.
+    pub fn counts(&self, peer: Ipv4Addr) -> Counts {
         let calls = self.calls.lock();
-        calls.get(&peer).map_or(0, |n| n.load(Ordering::Relaxed))
+        calls.get(&peer).map_or_else(Counts::default, |counter| Counts {
+            calls: counter.calls.load(Ordering::Relaxed),
+            bytes: counter.bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The calls of [`Self::counts`].
+    pub fn calls(&self, peer: Ipv4Addr) -> u64 {
+        self.counts(peer).calls
     }
 
     /// Takes no new connections and closes all. Running calls end by themselves; nodes send again what
@@ -263,7 +286,7 @@ impl Server {
     /// Reads and answers records until the connection ends.
     fn read(self: &Arc<Self>, connection: &Arc<Connection>, peer: Peer) -> io::Result<()> {
         let mut stream = io::BufReader::with_capacity(16 << 10, &connection.stream);
-        let calls = self.counter(peer.address);
+        let counter = self.counter(peer.address);
         let queue = Queue::default();
         let queue = Arc::new(queue);
         let _closing = Closing(queue.clone());
@@ -272,15 +295,15 @@ impl Server {
             read_record(&mut stream, &mut record)?;
             let call = Call::parse(&record)
                 .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
-            if matches!(call.program, nfs3::PROGRAM | nfsacl::PROGRAM) {
-                calls.fetch_add(1, Ordering::Relaxed);
-            }
+            let counts = matches!(call.program, nfs3::PROGRAM | nfsacl::PROGRAM);
+            counter.calls.fetch_add(u64::from(counts), Ordering::Relaxed);
             if nfs3::may_block(&call) {
-                self.enqueue(&queue, connection, peer, std::mem::take(&mut record))?;
+                self.enqueue(&queue, connection, peer, &counter, std::mem::take(&mut record))?;
                 continue;
             }
             reply = self.buffer(&call, reply);
             self.answer(&call, peer, &mut reply);
+            counter.bytes.fetch_add(if counts { reply.len() as u64 } else { 0 }, Ordering::Relaxed);
             connection.send(&mut reply);
             reply = self.keep(reply);
             if record.capacity() > KEEP_BUFFER {
@@ -295,18 +318,21 @@ impl Server {
         queue: &Arc<Queue>,
         connection: &Arc<Connection>,
         peer: Peer,
+        counter: &Arc<Counter>,
         record: Vec<u8>,
     ) -> io::Result<()> {
         let start_another = queue.push(record);
         if start_another {
             let (server, queue, connection) = (self.clone(), queue.clone(), connection.clone());
+            let counter = counter.clone();
             spawn("nfs-persist", move || {
                 if let Err(error) = walt_sys::creds::respect_quotas() {
                     tracing::warn!(%error, "the calls of nodes are not bound by the quotas of the disk");
                 }
                 while let Some(record) = queue.pop() {
                     let _done = Done { queue: &queue, connection: &connection };
-                    server.persist(&connection, peer, &record);
+                    let bytes = server.persist(&connection, peer, &record);
+                    counter.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
                 }
             })?;
         }
@@ -321,25 +347,27 @@ impl Server {
         }
     }
 
-    /// Answers one call that may wait for the disk.
-    fn persist(&self, connection: &Arc<Connection>, peer: Peer, record: &[u8]) {
-        let Ok(call) = Call::parse(record) else { return };
+    /// Answers one call that may wait for the disk; the length of the answer in bytes.
+    fn persist(&self, connection: &Arc<Connection>, peer: Peer, record: &[u8]) -> usize {
+        let Ok(call) = Call::parse(record) else { return 0 };
         let once = Proc::new(call.procedure).is_some_and(Proc::must_not_repeat);
         let mut reply = self.buffer(&call, Vec::with_capacity(512));
         if !once {
             self.answer(&call, peer, &mut reply);
+            let length = reply.len();
             connection.send(&mut reply);
             drop(self.keep(reply));
-            return;
+            return length;
         }
         let Some(running) = Running::join(self, (peer.address, walt_nfs::call_key(&call)), connection) else {
-            return;
+            return 0;
         };
         self.answer(&call, peer, &mut reply);
         // Its result is in the ring: from here on a retry finds it there.
         for connection in running.leave() {
             connection.send(&mut reply);
         }
+        reply.len()
     }
 
     /// An empty buffer for the answer to a call: `small`, but for a READ one that is large already, if there is.
@@ -364,7 +392,7 @@ impl Server {
         Vec::new()
     }
 
-    fn counter(&self, peer: Ipv4Addr) -> Arc<AtomicU64> {
+    fn counter(&self, peer: Ipv4Addr) -> Arc<Counter> {
         let mut calls = self.calls.lock();
         if calls.len() >= MAX_COUNTERS && !calls.contains_key(&peer) {
             return Arc::default();

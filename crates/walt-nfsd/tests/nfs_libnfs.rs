@@ -88,7 +88,8 @@ fn a_view_is_listed_and_read() {
     assert_eq!(s.ok("nfs-cat", &[&s.url("n1/fs/sub/inner")]), b"inner");
     assert!(s.ok("nfs-cat", &[&s.url("n1/fs/big")]) == pattern(3_000_001));
     assert!(!s.run("nfs-cat", &[&s.url("n1/fs/nothing")]).status.success());
-    assert!(s.server.calls(Ipv4Addr::LOCALHOST) > 10);
+    let counts = s.server.counts(Ipv4Addr::LOCALHOST);
+    assert!(counts.calls > 10 && (3_000_001..6_000_000).contains(&counts.bytes), "{counts:?}");
     s.server.close(Ipv4Addr::LOCALHOST);
     assert_eq!(s.server.calls(Ipv4Addr::LOCALHOST), 0);
 }
@@ -112,6 +113,8 @@ fn persist_keeps_what_is_written() {
     s.ok("nfs-cp", &[source.to_str().unwrap(), &s.url("n1/persist/copy")]);
     let copy: &Path = &s.dir.path().join("persist/copy");
     assert!(std::fs::read(copy).unwrap() == pattern(3_000_001));
+    let before = s.server.counts(Ipv4Addr::LOCALHOST).bytes;
     assert!(s.ok("nfs-cat", &[&s.url("n1/persist/copy")]) == pattern(3_000_001));
+    assert!(s.server.counts(Ipv4Addr::LOCALHOST).bytes - before > 3_000_000);
     assert_eq!(std::fs::metadata(s.dir.path().join("state/secret")).unwrap().len(), 16);
 }

@@ -88,6 +88,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
     blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
     app.nodes().queue().recover(app.db()).context("recovery of leases and of the queue for nodes")?;
+    nodes::boots::load(app.nodes()).context("records of boots")?;
+    nodes::tries::resume(app.nodes())?;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
@@ -97,6 +99,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
+        tokio::spawn(nodes::boots::run(app.nodes().clone())),
+        tokio::spawn(nodes::tries::run(app.nodes().clone())),
         tokio::spawn(watch_firewalls(app.clone())),
         tokio::spawn(nodes::links::watch(app.nodes().clone())),
         tokio::spawn(watch_cable(app.clone())),
@@ -104,6 +108,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
+    blocking(|| app.outside().follow(Vec::new()))?;
     nodes::vnode::start_all(app.nodes())?;
     let ending = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
@@ -118,6 +123,9 @@ async fn serve(app: Arc<App>) -> Result<()> {
     };
     tracing::info!("leaving: nodes and open shells go on");
     services.iter().for_each(tokio::task::JoinHandle::abort);
+    if let Err(e) = nodes::boots::flush(app.nodes()) {
+        tracing::warn!("{e:#}");
+    }
     let _ = std::fs::remove_file(app.config().socket());
     outcome
 }
@@ -126,6 +134,10 @@ async fn watch_firewalls(app: Arc<App>) {
     loop {
         tokio::time::sleep(FIREWALL_INTERVAL).await;
         if let Err(e) = blocking(|| network::beside_foreign_firewalls(app.config())) {
+            tracing::warn!("{e:#}");
+        }
+        // A port that another program held may be free now.
+        if let Err(e) = blocking(|| app.outside().follow(Vec::new())) {
             tracing::warn!("{e:#}");
         }
     }

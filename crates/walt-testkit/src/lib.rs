@@ -11,6 +11,7 @@
 //! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
 //! cut, kills                  clients that go before the end; servers that die at random moments
 //! images                      default images, cached by the digest of their recipes
+//! help                        the examples of help pages, as they stand there
 //! ```
 //! A server takes a free slot: a number that makes its directory, bridge and subnets unique on this
 //! machine. What a test that was killed has left in a slot is taken down by the next one that gets it.
@@ -18,6 +19,7 @@
 //! Every wait has a bound and says what it waited for ([`until`]). Limits: [`server::SLOTS`] servers.
 
 pub mod cut;
+pub mod help;
 pub mod http;
 pub mod images;
 pub mod kills;

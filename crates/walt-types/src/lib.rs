@@ -10,21 +10,26 @@ mod client_tag;
 mod device;
 mod digest;
 mod disks;
+mod expose;
 mod image_ref;
 mod mac;
 mod names;
+mod net_setup;
 pub mod networks;
 pub mod node_set;
 pub mod patterns;
+pub mod shell;
 mod span;
 
 pub use client_tag::ClientTag;
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
+pub use expose::{EXPOSES_MAX, Expose, Exposes};
 pub use image_ref::{DEFAULT_TAG, ImageName, ImageRef, PLATFORM_USER};
 pub use mac::Mac;
 pub use names::{Model, NodeName, UserName};
+pub use net_setup::NetSetup;
 pub use networks::{NetworkName, Networks, Shape};
 pub use span::{LeaseChange, Span};
 

@@ -9,18 +9,8 @@ const USER_NAME_MAX: usize = 32;
 /// Longest model name; models become path components and image names.
 const MODEL_MAX: usize = 40;
 
-/// Words with another meaning where a node name may stand.
-const NODE_RESERVED: [&str; 9] = [
-    "server",
-    "walt-server",
-    "booted-image",
-    "my-nodes",
-    "free-nodes",
-    "all-nodes",
-    "all-switches",
-    "all-devices",
-    "explorable-switches",
-];
+/// A word with another meaning where the name of a node may stand, besides the keywords of sets.
+const BOOTED_IMAGE: &str = "booted-image";
 /// User names with another meaning in references and links.
 const USER_RESERVED: [&str; 3] = ["waltplatform", "walt", "localhost"];
 
@@ -39,7 +29,7 @@ fn check_node_name(s: &str) -> Result<(), ParseError> {
              starting with a letter and not ending with a dash (example: rpi-D327)"
         )));
     }
-    if NODE_RESERVED.contains(&s.to_ascii_lowercase().as_str()) {
+    if crate::node_set::is_keyword(s) || s.eq_ignore_ascii_case(BOOTED_IMAGE) {
         return Err(ParseError(format!("'{s}' is a reserved word: choose another node name")));
     }
     Ok(())
@@ -99,7 +89,20 @@ mod tests {
             assert!(good.parse::<NodeName>().is_ok(), "{good}");
         }
         let long = "a".repeat(64);
-        for bad in ["", "a", "1a", "a b", "a_b", "ab-", "Server", "my-nodes", "é1", &long] {
+        for bad in [
+            "",
+            "a",
+            "1a",
+            "a b",
+            "a_b",
+            "ab-",
+            "Server",
+            "my-nodes",
+            "Booted-Image",
+            "explorable-switches",
+            "é1",
+            &long,
+        ] {
             assert!(bad.parse::<NodeName>().is_err(), "{bad}");
         }
     }

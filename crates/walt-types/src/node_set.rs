@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! set     = [ item ] *( "," [ item ] )
-//! item    = "my-nodes" / "free-nodes" / "all-nodes" / name of a node
-//! in sets of devices also: "server" / "all-switches" / "all-devices" / name of a device
+//! item    = keyword / name of a device
+//! keyword = "my-nodes" / "free-nodes" / "all-nodes" / "server" / "all-switches" / "explorable-switches" / "all-devices"
 //! ```
 //!
-//! * Names and keywords are case-insensitive: the names of two nodes cannot differ in case only.
+//! * A set of nodes is a set of devices, all of which must be nodes.
+//! * Names and keywords are case-insensitive: the names of two devices cannot differ in case only.
 //! * Empty items are skipped: `vn1,` is the same as `vn1`. (Completion proposes items with a comma after them.)
 //! * Duplicates are merged. Members are sorted by name.
 
@@ -24,6 +25,7 @@ enum Item<'a> {
     All,
     Server,
     Switches,
+    Explorable,
     Devices,
     Named(&'a str),
 }
@@ -31,13 +33,15 @@ enum Item<'a> {
 /// A keyword, in lower case, and what it means.
 type Keyword = (&'static str, Item<'static>);
 
-/// The keywords of sets of nodes.
-const NODES: [Keyword; 3] = [("my-nodes", Item::Mine), ("free-nodes", Item::Free), ("all-nodes", Item::All)];
-/// The keywords that sets of devices have in addition.
-const DEVICES: [Keyword; 4] = [
+/// The keywords. No device has one of them as its name, except the server.
+const KEYWORDS: [Keyword; 8] = [
+    ("my-nodes", Item::Mine),
+    ("free-nodes", Item::Free),
+    ("all-nodes", Item::All),
     ("server", Item::Server),
     ("walt-server", Item::Server),
     ("all-switches", Item::Switches),
+    ("explorable-switches", Item::Explorable),
     ("all-devices", Item::Devices),
 ];
 
@@ -53,6 +57,10 @@ pub trait Candidate {
 pub trait Device: Candidate {
     /// Its type.
     fn device_type(&self) -> DeviceType;
+    /// Whether it is a switch that the server may ask what is behind its ports.
+    fn is_explorable(&self) -> bool {
+        false
+    }
 }
 
 /// Why a set cannot be resolved.
@@ -61,6 +69,14 @@ pub enum SetError {
     /// A name in the set is not a node.
     #[error("No device with name '{0}' found.")]
     Unknown(String),
+    /// A member of a set of nodes is another device.
+    #[error("{name} is not a node, it is {what}.", what = .device_type.with_article())]
+    NotANode {
+        /// Its name.
+        name: String,
+        /// What it is.
+        device_type: DeviceType,
+    },
     /// The set is empty.
     #[error("No matching devices found! (tip: walt help show node-ownership)")]
     Empty,
@@ -75,26 +91,30 @@ pub enum SetError {
 impl SetError {
     /// What the user can do about it, if the message does not say so.
     pub fn hint(&self) -> Option<&'static str> {
-        matches!(self, Self::Unknown(_)).then_some("see 'walt node show --all'")
+        match self {
+            Self::Unknown(_) => Some("see 'walt node show --all'"),
+            Self::NotANode { .. } => Some("see 'walt device show'"),
+            Self::Empty | Self::NotOne | Self::TooLong => None,
+        }
     }
 }
 
-fn items<'a>(text: &'a str, keywords: &[Keyword]) -> impl Iterator<Item = Item<'a>> {
-    text.split(',').filter(|item| !item.is_empty()).map(|item| {
-        let keyword = keywords.iter().find(|(word, _)| item.eq_ignore_ascii_case(word));
-        keyword.map_or(Item::Named(item), |(_, meaning)| *meaning)
-    })
+fn keyword(text: &str) -> Option<Item<'static>> {
+    KEYWORDS.iter().find(|(word, _)| text.eq_ignore_ascii_case(word)).map(|(_, meaning)| *meaning)
 }
 
-/// Whether the text can mean anything but a single node of this name.
-pub fn is_set(text: &str) -> bool {
-    text.contains(',') || items(text, &NODES).any(|item| !matches!(item, Item::Named(_)))
+fn items(text: &str) -> impl Iterator<Item = Item<'_>> {
+    text.split(',').filter(|item| !item.is_empty()).map(|item| keyword(item).unwrap_or(Item::Named(item)))
+}
+
+/// Whether a word means something else than a device of this name.
+pub fn is_keyword(word: &str) -> bool {
+    keyword(word).is_some()
 }
 
 /// Indexes of the candidates that `belongs` says an item means, sorted by name, without duplicates.
 fn members<C: Candidate>(
     text: &str,
-    keywords: &[Keyword],
     candidates: &[C],
     belongs: impl Fn(&C, Item<'_>) -> bool,
 ) -> Result<Vec<usize>, SetError> {
@@ -102,7 +122,7 @@ fn members<C: Candidate>(
         return Err(SetError::TooLong);
     }
     let mut members = Vec::new();
-    for item in items(text, keywords) {
+    for item in items(text) {
         let before = members.len();
         members.extend((0..candidates.len()).filter(|&i| belongs(&candidates[i], item)));
         if let Item::Named(name) = item
@@ -116,51 +136,51 @@ fn members<C: Candidate>(
     if members.is_empty() { Err(SetError::Empty) } else { Ok(members) }
 }
 
-fn is_node_of(node: &impl Candidate, item: Item<'_>, caller: &UserName) -> bool {
-    match item {
-        Item::All => true,
-        Item::Mine => node.owner() == caller.as_str(),
-        Item::Free => node.owner() == PLATFORM_USER,
-        _ => false,
-    }
-}
-
-/// Indexes into `nodes` of the members of the set, sorted by name, without duplicates.
+/// Indexes into `devices` of the members of a set of nodes, sorted by name, without duplicates.
 ///
 /// # Errors
 /// [`SetError`], never [`SetError::NotOne`].
-pub fn resolve<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Result<Vec<usize>, SetError> {
-    members(text, &NODES, nodes, |node, item| match item {
-        Item::Named(name) => node.name().eq_ignore_ascii_case(name),
-        other => is_node_of(node, other, caller),
-    })
+pub fn resolve<D: Device>(text: &str, devices: &[D], caller: &UserName) -> Result<Vec<usize>, SetError> {
+    let members = resolve_devices(text, devices, caller)?;
+    let other = members.iter().map(|&i| &devices[i]).find(|d| d.device_type() != DeviceType::Node);
+    match other {
+        None => Ok(members),
+        Some(device) => {
+            Err(SetError::NotANode { name: device.name().to_owned(), device_type: device.device_type() })
+        }
+    }
 }
 
 /// Indexes into `devices` of the members of a set of devices, sorted by name, without duplicates.
 ///
 /// # Errors
-/// [`SetError`], never [`SetError::NotOne`].
+/// [`SetError`], never [`SetError::NotOne`] or [`SetError::NotANode`].
 pub fn resolve_devices<D: Device>(
     text: &str,
     devices: &[D],
     caller: &UserName,
 ) -> Result<Vec<usize>, SetError> {
-    let keywords = [NODES.as_slice(), DEVICES.as_slice()].concat();
-    members(text, &keywords, devices, |device, item| match item {
-        Item::Named(name) => device.name().eq_ignore_ascii_case(name),
-        Item::Devices => true,
-        Item::Server => device.device_type() == DeviceType::Server,
-        Item::Switches => device.device_type() == DeviceType::Switch,
-        other => device.device_type() == DeviceType::Node && is_node_of(device, other, caller),
+    members(text, devices, |device, item| {
+        let is = |wanted| device.device_type() == wanted;
+        match item {
+            Item::Named(name) => device.name().eq_ignore_ascii_case(name),
+            Item::Devices => true,
+            Item::Server => is(DeviceType::Server),
+            Item::Switches => is(DeviceType::Switch),
+            Item::Explorable => is(DeviceType::Switch) && device.is_explorable(),
+            Item::All => is(DeviceType::Node),
+            Item::Mine => is(DeviceType::Node) && device.owner() == caller.as_str(),
+            Item::Free => is(DeviceType::Node) && device.owner() == PLATFORM_USER,
+        }
     })
 }
 
-/// The member of a set that must have exactly one.
+/// The member of a set of nodes that must have exactly one.
 ///
 /// # Errors
 /// [`SetError`].
-pub fn resolve_one<N: Candidate>(text: &str, nodes: &[N], caller: &UserName) -> Result<usize, SetError> {
-    match resolve(text, nodes, caller)?.as_slice() {
+pub fn resolve_one<D: Device>(text: &str, devices: &[D], caller: &UserName) -> Result<usize, SetError> {
+    match resolve(text, devices, caller)?.as_slice() {
         [one] => Ok(*one),
         _ => Err(SetError::NotOne),
     }
@@ -179,6 +199,12 @@ mod tests {
         }
         fn owner(&self) -> &str {
             self.1
+        }
+    }
+
+    impl Device for Node {
+        fn device_type(&self) -> DeviceType {
+            DeviceType::Node
         }
     }
 
@@ -223,6 +249,10 @@ mod tests {
         fn device_type(&self) -> DeviceType {
             self.2
         }
+        fn is_explorable(&self) -> bool {
+            // Only a switch counts.
+            self.0 != "sw1"
+        }
     }
 
     #[test]
@@ -234,6 +264,7 @@ mod tests {
             Thing("vn1", "alice", T::Node),
             Thing("vn2", PLATFORM_USER, T::Node),
             Thing("sw1", "alice", T::Switch),
+            Thing("Sw2", "", T::Switch),
             Thing("unknown-1", PLATFORM_USER, T::Unknown),
         ];
         let names = |text: &str| {
@@ -241,10 +272,11 @@ mod tests {
             Ok(members.iter().map(|&i| devices[i].0).collect::<Vec<_>>().join(" "))
         };
         for (text, expected) in [
-            ("all-devices", "sw1 unknown-1 vn1 vn2 walt-server"),
+            ("all-devices", "sw1 Sw2 unknown-1 vn1 vn2 walt-server"),
             ("server", "walt-server"),
             ("Walt-Server,SERVER", "walt-server"),
-            ("all-switches,unknown-1", "sw1 unknown-1"),
+            ("all-switches,unknown-1", "sw1 Sw2 unknown-1"),
+            ("Explorable-Switches", "Sw2"),
             ("all-nodes", "vn1 vn2"),
             ("my-nodes", "vn1"),
             ("free-nodes,SW1", "sw1 vn2"),
@@ -253,11 +285,20 @@ mod tests {
         }
         assert_eq!(names("vn1,nope"), Err(SetError::Unknown("nope".into())));
         assert_eq!(names(","), Err(SetError::Empty));
-        // In a set of nodes, these words are names.
-        assert_eq!(
-            resolve("all-devices", &FOUR, &user("alice")),
-            Err(SetError::Unknown("all-devices".into()))
-        );
+        // A set of nodes has the same words.
+        let nodes = |text: &str| resolve(text, &devices, &user("alice"));
+        assert_eq!(nodes("VN2,my-nodes"), Ok(vec![1, 2]));
+        for (text, name, device_type) in [
+            ("all-devices", "sw1", T::Switch),
+            ("vn1,server", "walt-server", T::Server),
+            ("UNKNOWN-1", "unknown-1", T::Unknown),
+        ] {
+            let error = nodes(text);
+            assert_eq!(error, Err(SetError::NotANode { name: name.to_owned(), device_type }), "{text}");
+        }
+        let text = nodes("sw2").map_err(|e| e.to_string());
+        assert_eq!(text, Err("Sw2 is not a node, it is a switch.".to_owned()));
+        assert_eq!(resolve("explorable-switches", &FOUR, &user("alice")), Err(SetError::Empty));
     }
 
     #[test]
@@ -291,6 +332,8 @@ mod tests {
     fn what_to_do_about_it() {
         let hint = SetError::Unknown("x".into()).hint();
         assert!(hint.is_some_and(|h| h.contains("walt node show --all")), "{hint:?}");
+        let other = SetError::NotANode { name: "x".into(), device_type: DeviceType::Switch };
+        assert!(other.hint().is_some_and(|h| h.contains("walt device show")), "{other}");
         for error in [SetError::Empty, SetError::NotOne, SetError::TooLong] {
             assert_eq!(error.hint(), None, "{error}");
         }
@@ -306,10 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_may_mean_several_nodes() {
-        for (text, expected) in [("a,b", true), ("a,", true), ("ALL-nodes", true), ("a", false), ("", false)]
-        {
-            assert_eq!(is_set(text), expected, "{text}");
+    fn words_that_are_not_names() {
+        for (text, expected) in [("ALL-nodes", true), ("walt-server", true), ("a", false), ("", false)] {
+            assert_eq!(is_keyword(text), expected, "{text}");
         }
     }
 }

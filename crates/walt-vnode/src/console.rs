@@ -34,6 +34,13 @@ const LAST_LINE_WINDOW: u64 = 8 * 1024;
 /// Longest last line that is shown, in characters.
 const LAST_LINE_MAX: usize = 200;
 
+/// What the kernel begins its last message with.
+const PANIC: &str = "Kernel panic - not syncing";
+/// How much of the log is searched for a panic at once, in bytes.
+const PANIC_CHUNK: u64 = 64 * 1024;
+/// Longest line in which a panic is looked for, in bytes.
+const PANIC_LINE_MAX: usize = 1024;
+
 /// The log of a console.
 #[derive(Debug, Clone)]
 pub struct Log {
@@ -108,6 +115,68 @@ impl Log {
         let length = std::fs::metadata(&self.path).map_or(0, |m| m.len());
         Ok(Follower { path: self.path.clone(), offset: length.saturating_sub(history) })
     }
+
+    /// Its length in bytes; 0 if there is no log.
+    pub fn length(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |m| m.len())
+    }
+
+    /// Looks for a panic of the kernel in what is written from this offset on. A log that is shorter has been trimmed,
+    /// and is read from its beginning.
+    pub fn panics_from(&self, offset: u64) -> Panics {
+        let follower = Follower { path: self.path.clone(), offset };
+        Panics { follower, line: Vec::new(), is_cut: false }
+    }
+}
+
+/// Looks for a panic of the guest's kernel in a log that grows.
+#[derive(Debug)]
+pub struct Panics {
+    follower: Follower,
+    /// The beginning of a line whose end is not written yet.
+    line: Vec<u8>,
+    /// Whether this line is too long, and its rest is skipped.
+    is_cut: bool,
+}
+
+impl Panics {
+    /// The line of a panic, if one was written since the last call.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn look(&mut self) -> Result<Option<String>> {
+        loop {
+            let bytes = self.follower.read(PANIC_CHUNK)?;
+            if bytes.is_empty() {
+                return Ok(None);
+            }
+            for byte in bytes {
+                if byte != b'\n' {
+                    self.is_cut |= self.line.len() >= PANIC_LINE_MAX;
+                    if !self.is_cut {
+                        self.line.push(byte);
+                    }
+                    continue;
+                }
+                self.is_cut = false;
+                let line = std::mem::take(&mut self.line);
+                if let Some(panic) = panic_line(&line) {
+                    return Ok(Some(panic));
+                }
+            }
+        }
+    }
+}
+
+/// The message of a kernel that panics, without its time stamp, if this line of a console is one.
+pub fn panic_line(line: &[u8]) -> Option<String> {
+    let text = plain_text(line);
+    let at = text.find(PANIC)?;
+    // The same words stand in the last line of the report.
+    if text[..at].contains("end ") {
+        return None;
+    }
+    Some(text[at..].trim().chars().take(LAST_LINE_MAX).collect())
 }
 
 /// A reader of a log that grows. It does not block: ask again.
@@ -322,6 +391,38 @@ mod tests {
         ] {
             assert_eq!(last_line(bytes).as_deref(), line, "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn panics_are_found() {
+        for (line, panic) in [
+            (
+                "[    2.1] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100\r",
+                Some("Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100"),
+            ),
+            ("\x1b[0mKernel panic - not syncing", Some("Kernel panic - not syncing")),
+            ("[    2.2] ---[ end Kernel panic - not syncing: Attempted to kill init! ]---", None),
+            ("Kernel panic", None),
+        ] {
+            assert_eq!(panic_line(line.as_bytes()).as_deref(), panic, "{line:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::new(dir.path().join("console.log"));
+        let mut qemu = log.open_for_append().unwrap();
+        qemu.write_all(b"Kernel panic - not syncing: of the boot before\n").unwrap();
+        let mut panics = log.panics_from(log.length());
+        assert_eq!(panics.look().unwrap(), None);
+        // A line that comes in pieces, behind one that is too long to be kept.
+        qemu.write_all(&[b'x'; 3 * PANIC_LINE_MAX]).unwrap();
+        qemu.write_all(b"\n[1.0] Kernel panic - not ").unwrap();
+        assert_eq!(panics.look().unwrap(), None);
+        qemu.write_all(b"syncing: no init\nmore\n").unwrap();
+        assert_eq!(panics.look().unwrap().as_deref(), Some("Kernel panic - not syncing: no init"));
+        assert_eq!(panics.look().unwrap(), None);
+        // A log that was trimmed.
+        assert!(log.trim(0, 0).unwrap());
+        qemu.write_all(b"Kernel panic - not syncing: again\n").unwrap();
+        assert_eq!(panics.look().unwrap().as_deref(), Some("Kernel panic - not syncing: again"));
     }
 
     #[test]

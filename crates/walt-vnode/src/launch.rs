@@ -1,7 +1,7 @@
 //! Starting qemu, finding it again, ending it.
 
 use crate::{
-    Error, QMP_TIMEOUT, Result, START_TIMEOUT, STOP_TIMEOUT,
+    Error, QMP_TIMEOUT, Result, START_TIMEOUT, STOP_TIMEOUT, boot_files,
     console::Log,
     disks::DiskFile,
     failed,
@@ -9,23 +9,19 @@ use crate::{
     qmp::Qmp,
 };
 use command_fds::CommandFdExt;
-use rustix::fs::{MemfdFlags, SealFlags};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Seek, Write};
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use walt_sys::process::{Cgroup, ProcessId, spawn_detached};
 use walt_types::Mac;
 
-/// Largest kernel, and largest sum of initrds, in bytes.
-const MAX_BOOT_FILE: u64 = 1024 * 1024 * 1024;
-/// Initrds are concatenated at multiples of this, in bytes: the kernel skips the zeroes between them.
-const INITRD_ALIGNMENT: u64 = 4;
 /// How long a process may take to end after it closed its socket.
 const END_GRACE: Duration = Duration::from_secs(1);
 /// Interval between two checks while waiting.
@@ -107,6 +103,8 @@ pub struct Vm {
     directory: PathBuf,
     cgroup: Option<Cgroup>,
     pidfd: OwnedFd,
+    /// Those that it was started with, for machines that boot the same: none if it was started by an earlier server.
+    _boot_files: Vec<Arc<OwnedFd>>,
 }
 
 fn path_of(directory: &Path, name: &str) -> PathBuf {
@@ -129,11 +127,14 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         .map_err(failed(format!("close {} to others", directory.display())))?;
     let (mut kernel, mut initrd) = (None, None);
     if let Some(BootFiles { kernel: file, initrds }) = files {
-        kernel = Some(boot_file_fd(vec![file])?);
+        kernel = Some(boot_files::shared(vec![file])?);
         if !initrds.is_empty() {
-            initrd = Some(boot_file_fd(initrds)?);
+            initrd = Some(boot_files::shared(initrds)?);
         }
     }
+    let boot_files: Vec<Arc<OwnedFd>> = kernel.iter().chain(&initrd).cloned().collect();
+    let copy = |file: Arc<OwnedFd>| file.try_clone().map_err(failed("copy a descriptor"));
+    let (kernel, initrd) = (kernel.map(copy).transpose()?, initrd.map(copy).transpose()?);
     let console: OwnedFd = listen(&path_of(directory, "console.sock"))?.into();
     let qmp: OwnedFd = listen(&path_of(directory, "qmp.sock"))?.into();
     let log: OwnedFd = Log::new(path_of(directory, "console.log")).open_for_append()?.into();
@@ -182,7 +183,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Vm> {
         // It ended at once: its messages are the reason.
         Error::NotStarted(qemu_log_tail(directory).unwrap_or_else(|| e.to_string()))
     })?;
-    let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd };
+    let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd, _boot_files: boot_files };
     match vm.started() {
         Ok(()) => Ok(vm),
         Err(error) => {
@@ -231,40 +232,6 @@ fn listen(path: &Path) -> Result<UnixListener> {
     UnixListener::bind(path).map_err(failed(what()))
 }
 
-/// One descriptor that qemu's account can open again by `/proc/self/fd`: a single file that everybody may read, else
-/// a sealed copy in memory.
-fn boot_file_fd(files: Vec<File>) -> Result<OwnedFd> {
-    let what = || "read a boot file";
-    if let [file] = &files[..] {
-        let metadata = file.metadata().map_err(failed(what()))?;
-        if metadata.mode() & 0o004 != 0 {
-            return Ok(file.try_clone().map_err(failed(what()))?.into());
-        }
-    }
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let memory =
-        rustix::fs::memfd_create("walt-boot", flags).map_err(|e| failed("make a memory file")(e.into()))?;
-    let mut memory = File::from(memory);
-    let mut total = 0_u64;
-    for mut file in files {
-        let padding = total.next_multiple_of(INITRD_ALIGNMENT) - total;
-        memory
-            .write_all(&[0; INITRD_ALIGNMENT as usize][..padding as usize])
-            .map_err(failed("copy a boot file"))?;
-        file.rewind().map_err(failed(what()))?;
-        let copied = std::io::copy(&mut std::io::Read::take(file, MAX_BOOT_FILE - total), &mut memory);
-        total += padding + copied.map_err(failed("copy a boot file"))?;
-        if total >= MAX_BOOT_FILE {
-            let source =
-                std::io::Error::new(ErrorKind::FileTooLarge, format!("more than {MAX_BOOT_FILE} bytes"));
-            return Err(failed(what())(source));
-        }
-    }
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&memory, seals).map_err(|e| failed("seal a memory file")(e.into()))?;
-    Ok(memory.into())
-}
-
 /// Finds the machine that an earlier server started in this directory. `None`: it has ended, and its leftovers have
 /// been removed.
 ///
@@ -294,7 +261,7 @@ pub fn adopt(directory: &Path, cgroup: Option<Cgroup>) -> Result<Option<Vm>> {
         return Ok(None);
     };
     let uuid = Qmp::connect(&socket, QMP_TIMEOUT).and_then(|mut qmp| qmp.uuid());
-    let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd };
+    let vm = Vm { identity, directory: directory.to_owned(), cgroup, pidfd, _boot_files: Vec::new() };
     match uuid {
         Ok(uuid) if uuid == vm.identity.uuid => Ok(Some(vm)),
         _ => vm.stop().map(|()| None),

@@ -24,10 +24,14 @@
 //!
 //! A node has a network card for each of its networks; [`link`] is what happens to frames on a shaped one.
 //!
+//! Machines that boot the same files share them, mark their memory as mergeable (by KSM, if the server's kernel does
+//! that), and give back what the guest does not use, if it has a driver for `virtio_balloon`.
+//!
 //! Limits: x86-64 guests on x86-64 hosts. Two boot methods ([`BootMethod`]): with a given kernel
 //! and initrds, where a guest's reboot ends qemu (`-no-reboot`) and the caller starts it again; and from the network
 //! card by iPXE, where qemu keeps running. All waits are bounded by the constants below.
 
+mod boot_files;
 pub mod console;
 pub mod disks;
 mod launch;

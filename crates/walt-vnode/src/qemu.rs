@@ -94,7 +94,8 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add("-uuid", spec.uuid.clone());
     // Without a graphics card, the firmware and iPXE write to the serial port then.
     let console = if spec.boot == BootMethod::Pxe { ",graphics=off" } else { "" };
-    add("-machine", format!("pc,usb=off,vmport=off{console}"));
+    // Guests of one image have much in common: KSM may merge it.
+    add("-machine", format!("pc,usb=off,vmport=off,mem-merge=on{console}"));
     match spec.acceleration {
         Acceleration::Kvm => add("-accel", "kvm".into()),
         Acceleration::Tcg => add("-accel", "tcg".into()),
@@ -131,6 +132,8 @@ pub fn command_line(spec: &VmSpec, fds: &Descriptors) -> Vec<String> {
     add_disks(&mut add, &fds.disks);
     add("-object", "rng-random,id=rng0,filename=/dev/urandom".into());
     add("-device", "virtio-rng-pci,rng=rng0".into());
+    // The guest reports pages that it has freed, and qemu gives them back to the server.
+    add("-device", "virtio-balloon-pci,free-page-reporting=on".into());
     match &spec.boot {
         BootMethod::Direct { command_line } => {
             if let Some(kernel) = fds.kernel {
@@ -248,7 +251,7 @@ mod tests {
             shown(&command_line(&spec(), &fds())),
             "-name guest=vn1
 -uuid 12345678-1234-4234-8234-123456789abc
--machine pc,usb=off,vmport=off
+-machine pc,usb=off,vmport=off,mem-merge=on
 -accel tcg
 -cpu max
 -smp 2
@@ -266,6 +269,7 @@ mod tests {
 -device virtio-net-pci,netdev=net0,mac=52:54:00:12:34:56,romfile=
 -object rng-random,id=rng0,filename=/dev/urandom
 -device virtio-rng-pci,rng=rng0
+-device virtio-balloon-pci,free-page-reporting=on
 -kernel /proc/self/fd/10
 -initrd /proc/self/fd/11
 -append console=ttyS0 a=b,c
@@ -282,7 +286,7 @@ mod tests {
         let fds = Descriptors { kernel: None, initrd: None, cards, ..FDS };
         let line = shown(&command_line(&VmSpec { boot: BootMethod::Pxe, ..spec() }, &fds));
         for part in [
-            "-machine pc,usb=off,vmport=off,graphics=off\n",
+            "-machine pc,usb=off,vmport=off,mem-merge=on,graphics=off\n",
             "mac=52:54:00:12:34:56,bootindex=1\n",
             "\n-netdev tap,id=net1,fd=17\n-device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:01,romfile=\n",
             "-boot strict=on,reboot-timeout=5000\n",

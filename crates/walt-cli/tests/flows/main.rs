@@ -144,18 +144,60 @@ fn refusals_and_unfulfilled_requests() {
 fn node_run_is_the_remote_program() {
     let server = Server::start();
     let ran = walt(&server.socket(), &["node", "run", "vn1", "sh", "-c", "exit 7"], "input\0\u{1}");
-    assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (7, "input\0\u{1}", "7 bytes\n"));
-    assert!(server.seen()[0].contains(r#""command":"sh -c exit 7""#), "{:?}", server.seen());
-    // A set: in order, the input goes to the first, the worst status wins.
-    let ran = walt(&server.socket(), &["node", "run", "my-nodes", "true"], "abc");
-    assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (0, "abc", "3 bytes\n0 bytes\n"));
-    let ran = walt(&server.socket(), &["node", "run", "gone", "true"], "");
-    assert_eq!((ran.status, ran.err.as_str()), (1, "Error: gone does not answer\n"));
+    assert_eq!((ran.status, ran.out.as_str(), ran.err.as_str()), (7, "input\0\u{1}", "err 0\n"));
+    assert!(server.seen()[0].contains(r#""command":"sh -c 'exit 7'""#), "{:?}", server.seen());
+    // One argument is a command line.
+    let ran = walt(&server.socket(), &["node", "run", "vn1", "a b; exit 7"], "");
+    assert_eq!((ran.status, ran.err.as_str()), (7, "err 0\n"));
+    assert!(server.seen()[1].contains(r#""command":"a b; exit 7""#), "{:?}", server.seen());
+    let ran = walt(&server.socket(), &["node", "run", "vn1", "ls", "|", "wc"], "");
+    assert!(ran.err.starts_with("Note: '|' is an ordinary word here. "), "{}", ran.err);
+    assert!(ran.err.contains("walt node run vn1 'ls | wc'\n"), "{}", ran.err);
+    // The server resolves the set.
     let ran = walt(&server.socket(), &["node", "run", "vn000,nope", "true"], "");
-    assert!(ran.status == 1 && ran.err.contains("No device with name 'nope' found."), "{}", ran.err);
-    // Much input does not block.
+    assert_eq!((ran.status, ran.err.as_str()), (1, "Error: No device with name 'nope' found.\n"));
+    let ran = walt(&server.socket(), &["node", "run", "other", "true"], "y\nrest");
+    assert_eq!((ran.status, ran.out.as_str()), (0, "rest"));
+    // Much input, more than the server holds, does not block.
     let much = "x".repeat(3 << 20);
     assert_eq!(walt(&server.socket(), &["node", "run", "vn1", "cat"], &much).out.len(), much.len());
+}
+
+#[test]
+fn lines_of_several_nodes_have_their_names() {
+    let server = Server::start();
+    let ran = walt(&server.socket(), &["node", "run", "a,long,gone", "exit 3"], "in\nput");
+    assert_eq!(ran.status, 255);
+    let mut out: Vec<&str> = ran.out.lines().collect();
+    out.sort_unstable();
+    assert_eq!(
+        out,
+        ["a    | in", "a    | put", "gone | half", "gone | out 2", "long | half", "long | out 1"],
+        "{}",
+        ran.out
+    );
+    assert_eq!(ran.err, "a    | err 0\nlong | err 1\ngone | err 2\nError: gone: it does not answer.\n");
+    let ran = walt(&server.socket(), &["node", "run", "--json", "a,gone", "exit 3"], "in");
+    assert_eq!((ran.status, ran.err.as_str()), (255, ""));
+    let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let expected = serde_json::json!({"status": 255, "nodes": [
+        {"node": "a", "status": 3, "error": null, "stdout": "in", "stderr": "err 0\n", "stdout_bytes": 2, "stderr_bytes": 6},
+        {"node": "gone", "status": null, "error": "it does not answer.", "stdout": "out 1\nhalf", "stderr": "err 1\n",
+            "stdout_bytes": 10, "stderr_bytes": 6}]});
+    assert_eq!(json, expected);
+}
+
+#[test]
+fn ctrl_c_ends_the_command_on_the_nodes() {
+    let server = Server::start();
+    // Also behind input that nobody reads.
+    let ran = walt_on_terminal(&server.socket(), "node run a,b wait </dev/zero", &[("a | waiting", "\x03")]);
+    assert_eq!(ran.status, 1, "{}", ran.out);
+    assert!(ran.out.contains("Aborted."), "{}", ran.out);
+    let seen = server.seen();
+    let told = seen.iter().find_map(|line| line.strip_prefix("interrupt after ")).expect("an interrupt");
+    let input: usize = told.parse().unwrap();
+    assert!((1 << 20..2 << 20).contains(&input), "{input}");
 }
 
 #[test]

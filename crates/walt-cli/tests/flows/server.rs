@@ -121,6 +121,9 @@ async fn serve_terminal(log: Log, mut socket: WebSocket) {
         socket.send(text(json!({"message": "error", "error": error}))).await.unwrap();
         return;
     }
+    if open["nodes"].is_string() {
+        return serve_run(&log, socket, &open).await;
+    }
     let session = open["image"].as_str().map(|_| "s1");
     socket.send(text(json!({"message": "busy", "label": "Starting"}))).await.unwrap();
     socket
@@ -160,4 +163,73 @@ async fn serve_terminal(log: Log, mut socket: WebSocket) {
     err.extend(format!("{length} bytes\n").into_bytes());
     let _ = socket.send(Message::Binary(err.into())).await;
     let _ = socket.send(text(json!({"message": "exited", "status": status}))).await;
+}
+
+/// A command on as many nodes as the set has items. The first one answers with the input; the others say their number, cut
+/// in the middle of a line. Their statuses are 0, 1, … plus the number behind `exit ` in the command; `gone` in the set is
+/// a node that cannot be reached. With `wait` in the command, the end is that of ctrl-C.
+async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
+    let text = |value: Value| Message::Text(value.to_string().into());
+    let names: Vec<&str> = open["nodes"].as_str().unwrap().split(',').collect();
+    if names.contains(&"other") && open["confirm"].is_null() {
+        let error = json!({"code": "confirm", "message": "m",
+            "confirmation": {"warnings": ["Warning: other seems to be used by another user."], "token": "t1"}});
+        socket.send(text(json!({"message": "error", "error": error}))).await.unwrap();
+        return;
+    }
+    if names.contains(&"nope") {
+        let error = json!({"code": "not-found", "message": "No device with name 'nope' found."});
+        socket.send(text(json!({"message": "error", "error": error}))).await.unwrap();
+        return;
+    }
+    socket.send(text(json!({"message": "nodes", "names": names}))).await.unwrap();
+    let command = open["command"].as_str().unwrap();
+    let frame = |channel: u8, node: usize, bytes: &[u8]| {
+        let number = u32::try_from(node).unwrap().to_be_bytes();
+        Message::Binary([&[channel], &number[..], bytes].concat().into())
+    };
+    for node in 1..names.len() {
+        let half = format!("out {node}\nhalf");
+        let _ = socket.send(frame(3, node, half.as_bytes())).await;
+    }
+    if command.contains("wait") {
+        let _ = socket.send(frame(3, 0, b"waiting\n")).await;
+    }
+    let mut input = 0;
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Binary(bytes) => {
+                assert_eq!(bytes[0], 0);
+                input += bytes.len() - 1;
+                if !command.contains("wait") {
+                    let _ = socket.send(frame(3, 0, &bytes[1..])).await;
+                    let consumed = json!({"message": "consumed", "bytes": bytes.len() - 1});
+                    let _ = socket.send(text(consumed)).await;
+                }
+            }
+            Message::Text(message) if message.as_str().contains("eof") && !command.contains("wait") => break,
+            Message::Text(message) if message.as_str().contains("interrupt") => {
+                log.lock().unwrap().push(format!("interrupt after {input}"));
+                break;
+            }
+            Message::Text(message) => log.lock().unwrap().push(message.to_string()),
+            _ => {}
+        }
+    }
+    let digits = |rest: &str| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let base: i32 = command.split_once("exit ").map_or(0, |(_, rest)| digits(rest).parse().unwrap());
+    let mut worst = 0;
+    for (node, name) in names.iter().enumerate() {
+        let status = if *name == "gone" { 255 } else { base + i32::try_from(node).unwrap() };
+        worst = worst.max(status);
+        let _ = socket.send(frame(4, node, format!("err {node}\n").as_bytes())).await;
+        let end = match *name {
+            "gone" => {
+                json!({"message": "node-failed", "node": node, "status": 255, "reason": "it does not answer."})
+            }
+            _ => json!({"message": "node-exited", "node": node, "status": status}),
+        };
+        let _ = socket.send(text(end)).await;
+    }
+    let _ = socket.send(text(json!({"message": "exited", "status": worst}))).await;
 }

@@ -10,7 +10,10 @@ use dhcproto::{
     Encodable, Encoder,
     v4::{DhcpOption, Flags, MIN_PACKET_SIZE, Message, MessageType, Opcode, UnknownOption},
 };
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 use walt_types::{Mac, Model};
 
 /// Seconds for which a node may use its address. Initial RAM disks ask once and never again, so that this is
@@ -140,6 +143,8 @@ pub struct Server {
     leases: Leases,
     /// What firmware said when it looked for a server.
     told: HashMap<Mac, Told>,
+    /// Stations that are told that the server is their router.
+    routed: HashSet<Mac>,
 }
 
 /// What a station said of itself in a discover. Some firmware leaves it out when it asks for the address: early EEPROMs
@@ -171,12 +176,17 @@ impl<'a> Facts<'a> {
 impl Server {
     /// A server that knows these leases.
     pub fn new(config: Config, leases: impl IntoIterator<Item = Lease>) -> Self {
-        Self { config, leases: Leases::restore(leases), told: HashMap::new() }
+        Self { config, leases: Leases::restore(leases), told: HashMap::new(), routed: HashSet::new() }
     }
 
     /// What does not change.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Makes these the stations to which the server is the router. Others have none: they reach their network only.
+    pub fn route(&mut self, stations: HashSet<Mac>) {
+        self.routed = stations;
     }
 
     /// What is to be done about a request. `now` is in seconds since the epoch; `nodes` are all that are registered at
@@ -427,8 +437,8 @@ impl Server {
         message
     }
 
-    /// An offer or a confirmation. There is no router: nodes reach their server only. There is no time
-    /// server either (option 42): this server does not serve the time yet, and systems would wait for it.
+    /// An offer or a confirmation. There is no time server (option 42): this server does not serve the time yet, and
+    /// systems would wait for it.
     fn grant(&self, facts: &Facts<'_>, kind: MessageType, ip: Ipv4Addr) -> Reply {
         let (request, server) = (facts.request, self.config.server);
         let mut message = self.message(request, kind);
@@ -455,6 +465,9 @@ impl Server {
             options.insert(DhcpOption::Rebinding(seconds / 8 * 7));
         }
         options.insert(DhcpOption::SubnetMask(Ipv4Addr::from_bits(self.mask())));
+        if self.routed.contains(&request.mac) {
+            options.insert(DhcpOption::Router(vec![server]));
+        }
         options.insert(DhcpOption::BroadcastAddr(Ipv4Addr::from_bits(self.broadcast())));
         options.insert(DhcpOption::DomainNameServer(vec![server]));
         options.insert(DhcpOption::DomainName(DOMAIN.into()));

@@ -510,3 +510,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_router_is_for_those_that_are_routed() {
+    let mut server = server_of(24, &[]);
+    let router = |server: &mut Server, last: u8| {
+        let (message, ..) = reply(handle(server, &Client::new(last).discovers(), 0, &nodes()));
+        option(&message, 3)
+    };
+    assert_eq!((router(&mut server, 2), router(&mut server, 7)), (None, None));
+    server.route([mac(2), mac(7)].into());
+    for last in [2, 7] {
+        assert_eq!(router(&mut server, last), Some(DhcpOption::Router(vec![SERVER])));
+    }
+    assert_eq!(router(&mut server, 8), None);
+    server.route([mac(7)].into());
+    assert_eq!(router(&mut server, 2), None);
+}

@@ -9,8 +9,8 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        devices::Devices, images::Images, nodes::Nodes, process::Process, registries::Registries,
-        sessions::Sessions,
+        devices::Devices, images::Images, nodes::Nodes, outside::Outside, process::Process,
+        registries::Registries, sessions::Sessions,
     },
 };
 use anyhow::Result;
@@ -24,6 +24,7 @@ pub struct App {
     devices: Devices,
     images: Arc<Images>,
     nodes: Arc<Nodes>,
+    outside: Outside,
     sessions: Arc<Sessions>,
     registries: Arc<Registries>,
     process: Process,
@@ -40,6 +41,7 @@ impl App {
         Ok(Self {
             devices: Devices::new(base.clone()),
             nodes: Arc::new(Nodes::new(base.clone(), images.clone())),
+            outside: Outside::new(base.clone()),
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
             registries: Arc::new(Registries::new(base.clone())),
             process: Process::start(),
@@ -81,6 +83,11 @@ impl App {
     /// Nodes.
     pub fn nodes(&self) -> &Arc<Nodes> {
         &self.nodes
+    }
+
+    /// What leads out of walt-net and into it.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     /// Image shells, and containers of builds.

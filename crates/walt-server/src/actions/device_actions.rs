@@ -32,7 +32,9 @@ pub async fn act(
         DeviceAction::Rename { name, new_name } => request.rename_device(&name, &new_name).await,
         DeviceAction::Forget { name, force } => request.forget_device(&name, force).await,
         DeviceAction::Restore { name } => request.restore_device(&name).await,
-        DeviceAction::Config { devices, settings } => request.config_devices(&devices, &settings).await,
+        DeviceAction::Config { devices, settings, json } => {
+            request.config_devices(&devices, &settings, json).await
+        }
     }
 }
 
@@ -48,7 +50,7 @@ pub fn named(app: &App, name: &str) -> Outcome<AnyDevice> {
 pub(super) fn unknown(error: &SetError) -> Failure {
     match error {
         SetError::Unknown(_) | SetError::Empty => not_found(error).hint("see 'walt device show'"),
-        SetError::NotOne | SetError::TooLong => bad_request(error),
+        SetError::NotANode { .. } | SetError::NotOne | SetError::TooLong => bad_request(error),
     }
 }
 

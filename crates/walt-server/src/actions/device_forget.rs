@@ -12,10 +12,13 @@ use crate::{
         state::Decision,
         time::now,
     },
-    services::{network, nodes::trash},
+    services::{
+        network,
+        nodes::{reboot_command, trash},
+    },
 };
 use std::{net::Ipv4Addr, time::Duration};
-use walt_core::{default_image_of, life::Phase, ownership::Demand, registration::free_name};
+use walt_core::{default_image_of, life::Phase, ownership::Demand, registration::free_name, settings};
 use walt_types::{DeviceType, NodeName, Span, node_set::SetError};
 
 /// How long the end of a node's system is waited for after it acknowledged a reboot: what it writes to `/persist` later is
@@ -32,7 +35,8 @@ impl Request<'_> {
         }
         self.events.busy(format!("Rebooting {}", node.facts.name)).await;
         let mut changed = hub.watch();
-        if let Err(reason) = hub.command(node.mac, None, "REBOOT").await {
+        let command = reboot_command(self.app.nodes(), node.mac).unwrap_or("REBOOT");
+        if let Err(reason) = hub.command(node.mac, None, command).await {
             let text = format!(
                 "{} did not reboot ({reason}). If it still runs in some minutes, switch it off and on.",
                 node.facts.name
@@ -76,6 +80,7 @@ impl Request<'_> {
         let node = self.same_node(&node, &decision)?;
         let name = &node.facts.name;
         trash::forget(self.app.nodes(), &node, self.caller, &decision).await?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         tracing::info!(%name, mac = %node.mac, user = %self.caller, "node forgotten");
         drop(decision);
         self.events.out("done.").await;
@@ -143,6 +148,7 @@ impl Request<'_> {
         )?;
         self.app.devices().forget(*mac, &mut dhcp, &decision)?;
         blocking(|| network::neighbours(self.app.base()))?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         tracing::info!(%name, %mac, user = %self.caller, "device forgotten");
         self.events.out("done.").await;
         Ok(true)
@@ -168,11 +174,21 @@ impl Request<'_> {
         if let Some(present) = &present {
             trash::forget(self.app.nodes(), present, self.caller, &decision).await?;
         }
-        trash::restore(self.app.nodes(), &row, &node, &decision)?;
+        let exposes = settings::exposes(&row.settings);
+        let taken = self.app.outside().taken(row.mac, &exposes)?;
+        let mut restored = row.clone();
+        if taken.is_some() {
+            restored.settings.remove(settings::EXPOSE);
+        }
+        trash::restore(self.app.nodes(), &restored, &node, &decision)?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         tracing::info!(name = %node.facts.name, mac = %node.mac, user = %self.caller, "node restored");
         drop(decision);
         self.events.out(format!("Node {} was restored.", node.facts.name)).await;
         self.report_changes(&row, &node).await;
+        if let Some(taken) = taken {
+            self.events.note(format!("Its ports {exposes} are not exposed any more: {taken}.")).await;
+        }
         Ok(true)
     }
 

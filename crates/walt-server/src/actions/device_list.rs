@@ -3,14 +3,15 @@
 use crate::{
     actions::app::App,
     base::{
-        db::{ClaimRow, DeviceRow, NodeRow, TrashRow},
+        db::{self, ClaimRow, DeviceRow, NodeRow, Settings, TrashRow},
         time::local_time,
     },
-    services::network,
+    services::{network, nodes::typed},
 };
 use anyhow::Result;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 use walt_api::{Device, DeviceList, TrashedNode};
+use walt_core::settings::{self, Holder};
 use walt_types::{
     DeviceType, Mac, Model,
     node_set::{self, Candidate},
@@ -37,6 +38,25 @@ impl AnyDevice {
             Self::Server(ip) => Some(*ip),
             Self::Node(row) => Some(row.ip),
             Self::Other(row) => row.ip,
+        }
+    }
+}
+
+impl AnyDevice {
+    /// The node that it is.
+    pub fn node(&self) -> Option<&NodeRow> {
+        match self {
+            Self::Node(row) => Some(row),
+            Self::Server(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// Its Ethernet address; the server has several.
+    pub fn mac(&self) -> Option<Mac> {
+        match self {
+            Self::Node(row) => Some(row.mac),
+            Self::Other(row) => Some(row.mac),
+            Self::Server(_) => None,
         }
     }
 }
@@ -96,7 +116,14 @@ pub fn find(app: &App, name: &str) -> Result<Option<AnyDevice>> {
 /// The database fails.
 pub fn list(app: &App) -> Result<DeviceList> {
     let (claims, trash) = app.db().with(|c| Ok((ClaimRow::all(c)?, TrashRow::all(c)?)))?;
-    let mut devices: Vec<Device> = all(app)?.iter().map(|device| describe(app, device, &claims)).collect();
+    let mut stored = app.db().with(|c| Ok((NodeRow::all_settings(c)?, db::of_devices(c)?)))?;
+    stored.0.append(&mut stored.1);
+    let none = Settings::new();
+    let one = |device: &AnyDevice| {
+        let stored = device.mac().and_then(|mac| stored.0.get(&mac)).unwrap_or(&none);
+        Device { config: config_of(app, device, stored), ..describe(app, device, &claims) }
+    };
+    let mut devices: Vec<Device> = all(app)?.iter().map(one).collect();
     devices.sort_by_cached_key(|d| (d.device_type, !d.is_virtual, d.name.to_ascii_lowercase()));
     let keep = app.config().limits.trash_keep.0;
     let trashed = |row: TrashRow| TrashedNode {
@@ -110,6 +137,24 @@ pub fn list(app: &App) -> Result<DeviceList> {
     };
     let trash = trash.into_iter().map(trashed).collect();
     Ok(DeviceList { num_devices: devices.len(), devices, trash })
+}
+
+/// A device as the table of settings sees it.
+pub fn holder<'a>(app: &App, device: &'a AnyDevice) -> Holder<'a> {
+    let net = app.config().network.walt_net.ip;
+    match device {
+        AnyDevice::Node(row) => Holder::Node(&row.facts),
+        other => Holder::Other {
+            name: other.name(),
+            device_type: node_set::Device::device_type(other),
+            is_of_walt_net: other.ip().is_some_and(|ip| net.contains(ip)),
+        },
+    }
+}
+
+fn config_of(app: &App, device: &AnyDevice, stored: &Settings) -> BTreeMap<String, serde_json::Value> {
+    let effective = settings::effective_of(stored, holder(app, device));
+    effective.into_iter().map(|(key, value)| (key.to_owned(), typed(&value))).collect()
 }
 
 fn describe(app: &App, device: &AnyDevice, claims: &BTreeMap<Mac, Model>) -> Device {
@@ -127,6 +172,7 @@ fn describe(app: &App, device: &AnyDevice, claims: &BTreeMap<Mac, Model>) -> Dev
         host_name: None,
         first_seen: None,
         last_seen: None,
+        config: BTreeMap::new(),
     };
     match device {
         AnyDevice::Server(_) => plain,

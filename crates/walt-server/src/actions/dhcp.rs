@@ -16,7 +16,9 @@ use crate::{
         register_node::{Registered, register_node},
     },
     base::{
-        db::{ClaimRow, DEVICES_MAX, DeviceRow, LeaseRow, NodeRow, Told, blocking, names_taken},
+        db::{
+            self, ClaimRow, DEVICES_MAX, DeviceRow, LeaseRow, NodeRow, Settings, Told, blocking, names_taken,
+        },
         failure::{Outcome as Answer, bad_request, refused},
         state::Decision,
         time::now,
@@ -25,11 +27,11 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use rusqlite::Connection;
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 use walt_core::registration::{automatic_name, told, type_of};
 use walt_core::settings;
 use walt_netboot::dhcp::{Class, Lease, Node, Outcome, Plan, Reply, Request, Saved, boot};
-use walt_types::{DeviceType, Mac, Model, NodeName};
+use walt_types::{DeviceType, Mac, Model, NetSetup, NodeName};
 
 /// What is known of a station in addition to its request.
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ pub struct Known<'a> {
 /// The database or the kernel fails.
 pub async fn handle(app: &Arc<App>, request: &Request, known: &Known<'_>) -> Result<Option<Reply>> {
     let mut server = app.devices().dhcp().await?;
+    server.route(routed(app)?);
     if boot::needs_loader(request, &server.config().loaders) {
         let text = "a machine that boots by PXE needs a loader: install the Debian package ipxe and restart walt-server";
         app.devices().report_once(text.to_owned());
@@ -95,6 +98,13 @@ pub async fn commit(app: &Arc<App>, request: &Request, known: &Known<'_>) -> Ans
     if is_given { Ok(true) } else { Err(refused(format!("{} cannot have the address {ip}", request.mac))) }
 }
 
+/// Stations that reach the world outside.
+fn routed(app: &App) -> Result<HashSet<Mac>> {
+    let (nodes, others) = app.db().with(|c| Ok((NodeRow::all_settings(c)?, db::of_devices(c)?)))?;
+    let is_nat = |stored: &Settings| settings::net_setup(stored) == NetSetup::Nat;
+    Ok(nodes.into_iter().chain(others).filter(|(_, stored)| is_nat(stored)).map(|(mac, _)| mac).collect())
+}
+
 fn nodes(app: &App) -> Result<Vec<Node>> {
     let (rows, stored) = app.db().with(|c| Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?)))?;
     let node = |row: NodeRow| Node {
@@ -134,6 +144,8 @@ fn carry_out(
                 announce(&device, lease.ip);
             }
             blocking(|| network::lease_neighbour(app.config(), &lease))?;
+            // Its address, or that of the device that had it before, may be in the packet filter.
+            blocking(|| app.outside().follow(Vec::new()))?;
         }
         (Some(Saved::Put(lease)), None) => bail!("a lease of {} without the lock", lease.ip),
     }

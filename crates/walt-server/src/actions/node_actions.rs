@@ -8,12 +8,12 @@ use crate::{
         app::App,
         node_leases::Terms,
         node_save::{self, Save},
-        ownership::{check_ownership, facts_of, owned_node, ownership_warning, set_error},
+        ownership::{check_ownership, nodes_of, one_node, owned_node, ownership_warning},
         publish_ref::{Target, overwrite_warning},
         reboot::{reboot_nodes, wait_booted},
     },
     base::{
-        db::{NodeRow, names_taken},
+        db::{NodeRow, blocking, names_taken},
         events::Events,
         failure::{Outcome, bad_request, refused, refused_hint},
         state::Decision,
@@ -21,8 +21,8 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 use walt_api::NodeAction;
-use walt_core::ownership::Demand;
-use walt_types::{Mac, NodeName, UserName, node_set};
+use walt_core::{boots::Cause, ownership::Demand};
+use walt_types::{Mac, NodeName, UserName};
 
 /// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
@@ -52,11 +52,12 @@ pub async fn act(
         NodeAction::Release { nodes } => request.release(&nodes).await,
         NodeAction::Reboot { nodes, hard } => request.reboot(&nodes, hard).await,
         NodeAction::Wait { nodes, timeout } => request.wait(&nodes, timeout).await,
+        NodeAction::Blink { node, seconds } => request.blink(&node, seconds).await,
         NodeAction::Save { node, image, dry_run } => request.save(&node, &image, dry_run).await,
         NodeAction::Link { nodes, network, changes, seconds } => {
             request.link(&nodes, &network, &changes, seconds).await
         }
-        NodeAction::Config { nodes, settings } => request.config(&nodes, &settings).await,
+        NodeAction::Config { nodes, settings, json } => request.config(&nodes, &settings, json).await,
     }
 }
 
@@ -85,10 +86,7 @@ impl Request<'_> {
 
     /// Resolves a set of nodes, for operations that everybody may do.
     pub(super) fn members(&self, set: &str) -> Outcome<Vec<NodeRow>> {
-        let rows = self.app.db().with(NodeRow::all)?;
-        let members =
-            node_set::resolve(set, &facts_of(&rows), self.caller).map_err(|e| set_error(self.app, e))?;
-        Ok(members.into_iter().map(|i| rows[i].clone()).collect())
+        nodes_of(self.app, self.caller, set)
     }
 
     pub(super) fn name_is_free(&self, name: &NodeName, _decision: &Decision<'_>) -> Outcome<()> {
@@ -108,6 +106,7 @@ impl Request<'_> {
             return Err(refused_hint(text, "use 'walt node forget'"));
         }
         self.app.nodes().forget(&node, &decision).await?;
+        blocking(|| self.app.outside().follow(Vec::new()))?;
         Ok(true)
     }
 
@@ -129,7 +128,8 @@ impl Request<'_> {
         let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::OwnedOrFree, &format!("reboot {set}"), &decision)?;
         drop(decision);
-        reboot_nodes(self.app, nodes, hard, self.events).await
+        let why = if hard { "hard reboot requested" } else { "reboot requested" };
+        reboot_nodes(self.app, nodes, hard, &Cause::user(self.caller.as_str(), why), self.events).await
     }
 
     async fn wait(&self, set: &str, timeout: Option<u64>) -> Outcome<bool> {
@@ -155,10 +155,7 @@ impl Request<'_> {
     async fn save(&self, node: &str, image: &str, dry_run: bool) -> Outcome<bool> {
         let save = {
             let decision = self.app.base().decide().await;
-            let rows = self.app.db().with(NodeRow::all)?;
-            let index = node_set::resolve_one(node, &facts_of(&rows), self.caller)
-                .map_err(|e| set_error(self.app, e))?;
-            let row = rows[index].clone();
+            let row = one_node(self.app, self.caller, node)?;
             let target = Target::plan(self.app, self.caller, image, &decision)?;
             // One question for both: the node belongs to somebody else, and an image is overwritten.
             let ownership = ownership_warning(Demand::OwnedOrFree, &[&row], self.caller)?;

@@ -17,7 +17,7 @@ use crate::{
     services::nodes::queue::Place,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use walt_core::{ownership::Demand, sentences};
+use walt_core::{boots::Cause, ownership::Demand, sentences};
 use walt_types::{ImageName, ImageRef, Model};
 
 impl Request<'_> {
@@ -33,7 +33,7 @@ impl Request<'_> {
         if image == "default" {
             let decision = self.app.base().decide().await;
             let nodes = self.nodes(set, Demand::Takes, &format!("boot {set} {image}"), &decision)?;
-            return self.boot_default(decision, nodes).await;
+            return self.boot_default(decision, nodes, "boot").await;
         }
         let name: ImageName = image.parse().map_err(|e| bad_request(format!("{e}.")))?;
         let decision = self.app.base().decide().await;
@@ -54,10 +54,10 @@ impl Request<'_> {
         if !changed.is_empty() {
             self.events.out(format!("{} will now boot {}.", names(&changed), reference.image())).await;
         }
-        self.associate(decision, nodes, |_| reference.clone(), Change::default()).await
+        self.associate(decision, nodes, "boot", |_| reference.clone(), Change::default()).await
     }
 
-    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>) -> Outcome<bool> {
+    async fn boot_default(&self, decision: Decision<'_>, nodes: Vec<NodeRow>, why: &str) -> Outcome<bool> {
         for node in &nodes {
             self.app.images().find(&walt_core::default_image_of(&node.facts.model))?;
         }
@@ -71,7 +71,7 @@ impl Request<'_> {
             ))
             .await;
         let image = |n: &NodeRow| walt_core::default_image_of(&n.facts.model);
-        self.associate(decision, nodes, image, Change::default()).await
+        self.associate(decision, nodes, why, image, Change::default()).await
     }
 
     pub(super) async fn acquire(&self, set: &str, terms: &Terms) -> Outcome<bool> {
@@ -103,20 +103,22 @@ impl Request<'_> {
             self.events.out(format!("Node {} will now boot {image}.", node.facts.name)).await;
         }
         let change = Change { terms: Some(terms), place };
-        self.associate(decision, nodes, |n| own[&n.facts.model].clone(), change).await
+        self.associate(decision, nodes, "acquire", |n| own[&n.facts.model].clone(), change).await
     }
 
     pub(super) async fn release(&self, set: &str) -> Outcome<bool> {
         let decision = self.app.base().decide().await;
         let nodes = self.nodes(set, Demand::Owned, &format!("release {set}"), &decision)?;
-        self.boot_default(decision, nodes).await
+        self.boot_default(decision, nodes, "release").await
     }
 
-    /// Changes the image of nodes in one transaction, and with their owner their lease; then reboots them.
+    /// Changes the image of nodes in one transaction, and with their owner their lease; then reboots them. `why` is for
+    /// the records of their boots.
     async fn associate(
         &self,
         decision: Decision<'_>,
         nodes: Vec<NodeRow>,
+        why: &str,
         image: impl Fn(&NodeRow) -> ImageRef,
         change: Change<'_>,
     ) -> Outcome<bool> {
@@ -148,7 +150,7 @@ impl Request<'_> {
         for note in notes {
             self.events.note(note).await;
         }
-        reboot_nodes(self.app, nodes, false, self.events).await
+        reboot_nodes(self.app, nodes, false, &Cause::user(self.caller.as_str(), why), self.events).await
     }
 }
 

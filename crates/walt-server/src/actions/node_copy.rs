@@ -8,7 +8,7 @@ use crate::{
         app::App,
         image_change::{BaseImage, GivenConsent, ImageChange, confirmed_target},
         image_copy::{Destination, check_name, check_overwrite, from_root, source_of},
-        node_program::{NodeProgram, output_of, quote},
+        node_program::{NodeProgram, output_of},
         ownership::owned_node,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
@@ -25,7 +25,7 @@ use std::{
 use walt_api::transfer::{ClientMessage, Found, Path, Placed, Source, SourceKind, place};
 use walt_core::ownership::Demand;
 use walt_images::SaveRules;
-use walt_types::UserName;
+use walt_types::{UserName, shell::quote};
 
 /// Beginning of the message when the tar of a node fails to pack.
 const CANNOT_READ: &str = "cannot read the files on the node";
@@ -137,7 +137,7 @@ pub async fn to_node(
     };
     let options = if gnu { GNU_UNPACK } else { "" };
     let script = [b"cd ", &*quote(&dir), b" && exec tar ", options.as_bytes(), b" -x -f -"].concat();
-    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
+    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
     channel
         .receive(&top, !gnu, move |tar| {
             let mut stdin = program.stdin();
@@ -190,7 +190,7 @@ pub async fn from_node(
     let row = ready_node(app, caller, node, consent, channel).await?;
     let (script, top, source) = packing(app, &row, path).await?;
     channel.source(source, &top).await;
-    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
+    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
     channel
         .send(move |out| {
             let mut stdout = program.stdout()?;
@@ -231,7 +231,7 @@ pub async fn to_booted_image(
     events.busy("Transfering").await;
     let _housekeeping = app.images().housekeeping_on_drop();
     let change = ImageChange::new(app, base, SaveRules::exact(), by);
-    let (program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
+    let (program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
     let gone = channel.gone();
     let work = change.compose_from(
         program,

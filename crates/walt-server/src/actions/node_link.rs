@@ -54,7 +54,7 @@ impl Request<'_> {
                     }
                     None => {
                         let value = networks.clone().with_shape(network, *shape).to_string();
-                        NodeRow::set_setting(tx, node.mac, settings::NETWORKS, &value)?;
+                        NodeRow::put_setting(tx, node.mac, settings::NETWORKS, Some(&value))?;
                     }
                 }
             }
@@ -126,15 +126,9 @@ pub fn states(
     caller: &UserName,
     set: Option<&str>,
 ) -> Result<Vec<LinkState>, Failure> {
-    let rows = app.db().with(NodeRow::all)?;
     let rows = match set {
-        None => rows,
-        Some(set) => {
-            let facts = super::ownership::facts_of(&rows);
-            let members = walt_types::node_set::resolve(set, &facts, caller)
-                .map_err(|e| super::ownership::set_error(app, e))?;
-            members.into_iter().map(|i| rows[i].clone()).collect()
-        }
+        None => app.db().with(NodeRow::all)?,
+        Some(set) => super::ownership::nodes_of(app, caller, set)?,
     };
     Ok(blocking(|| links::states(app.nodes(), &rows))?)
 }

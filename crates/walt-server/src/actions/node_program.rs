@@ -5,60 +5,33 @@ use crate::{
     base::{
         db::NodeRow,
         failure::{Failure, Outcome, refused},
-        programs::cannot_start,
+        programs::{SSH_FAILED, cannot_start},
     },
-    services::nodes::ssh,
+    services::nodes::ssh::{self, Lease, Session, one_line},
 };
 use std::{
-    ffi::OsStr,
     io::{self, Read},
-    os::unix::ffi::OsStrExt,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Stdio},
 };
 use walt_sys::process::KillOnDrop;
 
 /// Bytes of a program's error output that are shown to the user.
 const MAX_STDERR: u64 = 4096;
-/// Exit status of ssh itself.
-const SSH_FAILED: i32 = 255;
-
-/// Quotes a word for the shell of a node.
-pub(super) fn quote(bytes: &[u8]) -> Vec<u8> {
-    let mut out = vec![b'\''];
-    for byte in bytes {
-        if *byte == b'\'' { out.extend_from_slice(b"'\\''") } else { out.push(*byte) }
-    }
-    out.push(b'\'');
-    out
-}
-
-fn command(app: &App, node: &NodeRow, script: &[u8]) -> Command {
-    let mut command = ssh::command(app.nodes(), node.ip, None, false);
-    command.arg("--").arg(OsStr::from_bytes(script));
-    command
-}
 
 fn cannot_start_ssh(e: io::Error) -> Failure {
     cannot_start("ssh", &e)
 }
 
-/// The error output of a program on a node as one line, for a message.
-fn error_text(stderr: &[u8]) -> String {
-    let text = String::from_utf8_lossy(stderr);
-    let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let printable = |c: char| if c.is_control() { '?' } else { c };
-    lines.join("; ").chars().map(printable).collect()
-}
-
 /// Runs a short script on a node; its standard output.
 pub(super) async fn output_of(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<Vec<u8>> {
-    let mut command = tokio::process::Command::from(command(app, node, script));
+    let Session { command, lease: _lease } = ssh::open(app.nodes(), node.mac, Some(script), false).await?;
+    let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.map_err(cannot_start_ssh)?;
     match output.status.code() {
         Some(0) => Ok(output.stdout),
         Some(SSH_FAILED) => Err(refused("Could not reach this node. Try again later.")),
-        _ => Err(refused(format!("a command failed on the node: {}", error_text(&output.stderr)))),
+        _ => Err(refused(format!("a command failed on the node: {}", one_line(&output.stderr)))),
     }
 }
 
@@ -66,13 +39,14 @@ pub(super) async fn output_of(app: &App, node: &NodeRow, script: &[u8]) -> Outco
 pub struct NodeProgram {
     child: Child,
     stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
+    _lease: Option<Lease>,
 }
 
 impl NodeProgram {
     /// Starts a script on a node, with pipes. Use the program in a thread that may block. Dropping the second value kills
     /// it too.
-    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
-        let mut command = command(app, node, script);
+    pub async fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
+        let Session { mut command, lease } = ssh::open(app.nodes(), node.mac, Some(script), false).await?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(cannot_start_ssh)?;
         let kill_on_drop = KillOnDrop::of(&child);
@@ -85,7 +59,7 @@ impl NodeProgram {
                 bytes
             })
         });
-        let program = Self { child, stderr };
+        let program = Self { child, stderr, _lease: lease };
         Ok((program, kill_on_drop?))
     }
 
@@ -125,7 +99,7 @@ impl NodeProgram {
         match status.code() {
             Some(0) => Ok(()),
             Some(SSH_FAILED) => Err(refused(format!("{failure}: lost the connection to the node"))),
-            _ => Err(refused(format!("{failure}: {}", error_text(&stderr)))),
+            _ => Err(refused(format!("{failure}: {}", one_line(&stderr)))),
         }
     }
 }
@@ -135,20 +109,6 @@ impl Drop for NodeProgram {
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             let _ = self.child.kill();
             let _ = self.child.wait();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_stay_words() {
-        for word in [&b"a b"[..], b"'", b"$x\n`y`", b"\xff", b"", b"-n", b"a'b'c"] {
-            let script = [&b"printf %s "[..], &quote(word)].concat();
-            let out = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&script)).output().unwrap();
-            assert_eq!(out.stdout, word);
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::{
 };
 use std::{collections::BTreeSet, time::Duration};
 use walt_core::{
+    boots::Cause,
     node_queue::{self, Wait},
     sentences,
 };
@@ -31,7 +32,8 @@ impl Request<'_> {
             let names: Vec<&str> = nodes.iter().map(|n| n.facts.name.as_str()).collect();
             let belong = sentences::verb(names.len(), "belongs", "belong");
             self.events.out(format!("{} {belong} to you now.", sentences::items("node", &names))).await;
-            return reboot_nodes(self.app, nodes, false, self.events).await;
+            let cause = Cause::user(self.caller.as_str(), "acquire");
+            return reboot_nodes(self.app, nodes, false, &cause, self.events).await;
         }
         let queue = self.app.nodes().queue();
         let place = {

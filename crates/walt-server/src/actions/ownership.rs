@@ -1,20 +1,20 @@
 //! Which nodes a caller named, and whether the caller may use them.
 
 use crate::{
-    actions::{app::App, device_list},
+    actions::{
+        app::App,
+        device_list::{self, AnyDevice},
+    },
     base::{
         db::NodeRow,
         failure::{Failure, Outcome, bad_request, not_found, refused_hint},
         time::{local_time, now},
     },
 };
-use walt_core::{
-    NodeFacts,
-    ownership::{self, Demand, Standing, Verdict},
-};
+use walt_core::ownership::{self, Demand, Standing, Verdict};
 use walt_types::{
     UserName,
-    node_set::{self, Candidate, Device, SetError},
+    node_set::{self, SetError},
 };
 
 /// One node that the caller may use for `operation`. A token confirms one operation only.
@@ -26,37 +26,42 @@ pub fn owned_node(
     operation: &str,
     confirm: Option<&str>,
 ) -> Outcome<NodeRow> {
-    let rows = app.db().with(NodeRow::all)?;
-    let facts = facts_of(&rows);
-    let index = node_set::resolve_one(node, &facts, caller).map_err(|e| set_error(app, e))?;
-    check_ownership(app, caller, demand, &[&rows[index]], operation, confirm)?;
-    // Invariant: `index` comes from a set over these rows.
-    Ok(rows.into_iter().nth(index).expect("resolved index"))
+    let row = one_node(app, caller, node)?;
+    check_ownership(app, caller, demand, &[&row], operation, confirm)?;
+    Ok(row)
 }
 
-pub(super) fn facts_of(rows: &[NodeRow]) -> Vec<NodeFacts> {
-    rows.iter().map(|r| r.facts.clone()).collect()
+/// The node of a set that must have exactly one, for operations that everybody may do.
+pub fn one_node(app: &App, caller: &UserName, set: &str) -> Outcome<NodeRow> {
+    let devices = device_list::all(app)?;
+    let index = node_set::resolve_one(set, &devices, caller).map_err(|e| set_error(&e))?;
+    // Invariant: the members of a set of nodes are nodes.
+    Ok(node(&devices[index]).expect("a node"))
+}
+
+/// The nodes of a set, by name, for operations that everybody may do.
+pub fn nodes_of(app: &App, caller: &UserName, set: &str) -> Outcome<Vec<NodeRow>> {
+    let devices = device_list::all(app)?;
+    let members = node_set::resolve(set, &devices, caller).map_err(|e| set_error(&e))?;
+    Ok(members.into_iter().filter_map(|i| node(&devices[i])).collect())
+}
+
+fn node(device: &AnyDevice) -> Option<NodeRow> {
+    match device {
+        AnyDevice::Node(row) => Some(row.clone()),
+        AnyDevice::Server(_) | AnyDevice::Other(_) => None,
+    }
 }
 
 /// The failure for a set of nodes that cannot be resolved.
-pub(super) fn set_error(app: &App, error: SetError) -> Failure {
-    if let SetError::Unknown(name) = &error {
-        match device_list::find(app, name) {
-            Ok(Some(device)) => {
-                let what = device.device_type().with_article();
-                return bad_request(format!("{} is not a node, it is {what}.", device.name()))
-                    .hint("see 'walt device show'");
-            }
-            Ok(None) => {}
-            Err(e) => return e.into(),
-        }
-    }
-    match error {
-        SetError::Unknown(_) | SetError::Empty => match error.hint() {
-            Some(hint) => not_found(&error).hint(hint),
-            None => not_found(&error),
-        },
-        SetError::NotOne | SetError::TooLong => bad_request(error),
+fn set_error(error: &SetError) -> Failure {
+    let failure = match error {
+        SetError::Unknown(_) | SetError::Empty => not_found(error),
+        SetError::NotANode { .. } | SetError::NotOne | SetError::TooLong => bad_request(error),
+    };
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }
 
@@ -105,7 +110,8 @@ fn leased(row: &NodeRow, now: f64) -> Option<String> {
     Some(format!("Node {} is leased to {} {until}.", row.facts.name, lease.user))
 }
 
-pub(super) fn check_ownership(
+/// Checks that the caller may use these nodes for `operation`.
+pub fn check_ownership(
     app: &App,
     caller: &UserName,
     demand: Demand,

@@ -5,18 +5,24 @@ use crate::{
     base::{
         db::NodeRow,
         events::Events,
-        failure::{Failure, Outcome, not_found},
+        failure::{Failure, Outcome, not_found, refused_hint},
         time,
     },
-    services::nodes::{boot_timeout, hub::update_life},
+    services::nodes::{
+        boot_timeout,
+        hub::{update_life, update_life_for},
+        reboot_command,
+    },
 };
 use futures_util::{StreamExt, stream};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use walt_core::{life::Phase, sentences};
+use walt_core::{boots::Cause, life::Phase, sentences};
 use walt_types::{Mac, NodeName};
 
 /// Nodes that are rebooted at the same time; the others wait.
 const REBOOTS_AT_ONCE: usize = 32;
+/// Cause of the reboot of nodes whose image has changed.
+const IMAGE_CAUSE: &str = "image change";
 /// How long an operation waits for a node before it shows that it waits: most nodes are booted.
 const SILENT_WAIT: Duration = Duration::from_millis(20);
 
@@ -48,25 +54,31 @@ async fn reboot(
         if let Some(announcement) = announcement {
             events.out(announcement).await;
         }
-        if users.is_empty() {
-            return Ok(true);
-        }
+        let Some(first) = users.first() else { return Ok(true) };
+        // Nobody else changes an image.
+        let cause = Cause::user(first.facts.owner(), IMAGE_CAUSE);
         let names: Vec<&str> = users.iter().map(|n| n.facts.name.as_str()).collect();
         events
             .out(format!("Trying to reboot {} using this image...", sentences::items("node", &names)))
             .await;
-        reboot_nodes(&app, users, false, &events).await
+        reboot_nodes(&app, users, false, &cause, &events).await
     });
     task.await.map_err(Failure::of_task("the reboot of nodes"))?
 }
 
 /// Reboots nodes in parallel and reports the results; true if all were rebooted. When this returns, each of them
 /// counts as not booted until it reports its new boot.
-pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, events: &Events) -> Outcome<bool> {
+pub async fn reboot_nodes(
+    app: &Arc<App>,
+    nodes: Vec<NodeRow>,
+    hard: bool,
+    cause: &Cause,
+    events: &Events,
+) -> Outcome<bool> {
     events.busy("Rebooting").await;
     let results: Vec<(String, Result<(), String>)> = stream::iter(nodes)
         .map(|node| async move {
-            let result = reboot_one(app, &node, hard).await;
+            let result = reboot_one(app, &node, hard, cause).await;
             (node.facts.name.to_string(), result)
         })
         .buffer_unordered(REBOOTS_AT_ONCE)
@@ -86,15 +98,21 @@ pub async fn reboot_nodes(app: &Arc<App>, nodes: Vec<NodeRow>, hard: bool, event
     Ok(by_outcome.keys().all(Option::is_none))
 }
 
-async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), String> {
+async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool, cause: &Cause) -> Result<(), String> {
+    update_life(app.nodes(), node.mac, |life| {
+        life.restore(time::now());
+        true
+    })
+    .map_err(|e| format!("{e:#}"))?;
     if node.facts.is_virtual {
-        return app.nodes().restart_vnode(node.mac, hard).await.map_err(|e| format!("{e:#}"));
+        return app.nodes().restart_vnode(node.mac, hard, cause.clone()).await.map_err(|e| format!("{e:#}"));
     }
     if hard {
         return Err("this version cannot power-cycle physical nodes".into());
     }
-    app.nodes().hub().command(node.mac, None, "REBOOT").await?;
-    update_life(app.nodes(), node.mac, |life| {
+    let command = reboot_command(app.nodes(), node.mac).map_err(|e| format!("{e:#}"))?;
+    app.nodes().hub().command(node.mac, None, command).await?;
+    update_life_for(app.nodes(), node.mac, cause, |life| {
         life.start(time::now());
         true
     })
@@ -103,7 +121,7 @@ async fn reboot_one(app: &Arc<App>, node: &NodeRow, hard: bool) -> Result<(), St
 }
 
 /// Waits until all these nodes are booted; their names and boot times in seconds, by name. If a node is removed
-/// meanwhile, this fails.
+/// meanwhile, or needs a look, this fails.
 pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Outcome<Vec<(NodeName, f64)>> {
     let mut changed = app.nodes().hub().watch();
     let mut label = String::new();
@@ -116,6 +134,9 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
                 .db()
                 .with(|c| NodeRow::by_mac(c, *mac))?
                 .ok_or_else(|| not_found("a node was removed while waiting for it to boot"))?;
+            if let Some(reason) = &row.life.needs_look {
+                return Err(needs_look(&row.facts.name, reason));
+            }
             let timeout = stored.get(mac).map_or_else(|| boot_timeout(&BTreeMap::new()), boot_timeout);
             match row.life.phase(time::now(), timeout) {
                 Phase::Booted(seconds) => booted.push((row.facts.name, seconds)),
@@ -134,6 +155,13 @@ pub async fn wait_booted(app: &App, macs: &[Mac], events: Option<&Events>) -> Ou
         // Invariant: the sender lives in the App that we borrow.
         changed.changed().await.expect("the hub outlives its watchers");
     }
+}
+
+fn needs_look(name: &NodeName, reason: &str) -> Failure {
+    refused_hint(
+        format!("node {name} needs a look: {reason}"),
+        format!("see 'walt node boots {name}'; 'walt node reboot {name}' tries again"),
+    )
 }
 
 /// The client of an operation that first waits for a node to boot.

@@ -311,7 +311,9 @@ async fn relay(
                     }
                     Some(Input::Message(ClientMessage::Eof)) => writer.request(&Request::Eof).await,
                     // For other terminals.
-                    Some(Input::Message(ClientMessage::Proceed | ClientMessage::Credentials { .. })) => Ok(()),
+                    Some(Input::Message(
+                        ClientMessage::Proceed | ClientMessage::Interrupt | ClientMessage::Credentials { .. },
+                    )) => Ok(()),
                 };
                 if sent.is_err() {
                     break Err(holder_died());

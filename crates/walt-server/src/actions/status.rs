@@ -45,6 +45,7 @@ fn from_state(config: &Config, db: &Db, store: &Store) -> Result<Status> {
     let none = BTreeMap::new();
     let mut counts = NodeCounts { total: rows.len(), ..NodeCounts::default() };
     for row in &rows {
+        counts.needs_look += usize::from(row.life.needs_look.is_some());
         let timeout = nodes::boot_timeout(settings.get(&row.mac).unwrap_or(&none));
         *match row.life.phase(time::now(), timeout) {
             Phase::Off => &mut counts.off,
@@ -153,7 +154,13 @@ fn text(status: &Status) -> String {
     };
     let n = &status.nodes;
     let states = format!("{} booted, {} booting, {} down, {} off", n.booted, n.booting, n.down, n.off);
-    part("Nodes:", vec![format!("{} ({states})", n.total)]);
+    let mut nodes = vec![format!("{} ({states})", n.total)];
+    match n.needs_look {
+        0 => {}
+        1 => nodes.push("1 needs a look: see 'walt node show --all'".into()),
+        count => nodes.push(format!("{count} need a look: see 'walt node show --all'")),
+    }
+    part("Nodes:", nodes);
     let s = &status.sessions;
     let states = format!("{} running, {} exited, {} stopped", s.running, s.exited, s.stopped);
     part("Sessions:", vec![format!("{} ({states})", s.total)]);
@@ -222,7 +229,7 @@ mod tests {
             version: Some("1.2.3".into()),
             since: Some("2026-01-02 03:04:05".into()),
             uptime: Some(7265),
-            nodes: NodeCounts { total: 3, booted: 2, booting: 0, down: 0, off: 1 },
+            nodes: NodeCounts { total: 3, booted: 1, booting: 0, down: 1, off: 1, needs_look: 1 },
             sessions: SessionCounts { total: 1, running: 0, exited: 1, stopped: 0 },
             images: ImageCounts { references: 4, images: 2, layers: 5, bytes: 1_234_000_000 },
             disk: Disk { path: "/var/lib/walt".into(), size: 40_000_000_000, free: 10_000_000_000 },
@@ -256,7 +263,8 @@ mod tests {
         };
         let expected = "\
 walt-server 1.2.3 runs since 2026-01-02 03:04:05 (2 h 1 min).
-Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
+Nodes:     3 (1 booted, 0 booting, 1 down, 1 off)
+           1 needs a look: see 'walt node show --all'
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt
@@ -274,7 +282,8 @@ Errors:    2026-01-02 03:04:06  warning  one
         (status.user_namespaces, status.dhcp_servers) = (None, Vec::new());
         let expected = "\
 No server is running. State in /var/lib/walt:
-Nodes:     3 (2 booted, 0 booting, 0 down, 1 off)
+Nodes:     3 (1 booted, 0 booting, 1 down, 1 off)
+           1 needs a look: see 'walt node show --all'
 Sessions:  1 (0 running, 1 exited, 0 stopped)
 Images:    4 references to 2 images, 5 layers of 1.2 GB
 Disk:      10.0 GB free of 40.0 GB (25 %) in /var/lib/walt

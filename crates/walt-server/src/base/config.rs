@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 use walt_sys::{net::member::VLAN_MAX, userns};
@@ -15,6 +15,8 @@ use walt_types::Span;
 pub const DEFAULT_PATH: &str = "/etc/walt/server.conf";
 /// The network of the nodes.
 pub const WALT_NET: &str = "walt-net";
+/// The key of [`Network::expose_on`], next to the names of networks.
+const EXPOSE_ON: &str = "expose-on";
 /// Longest interface name (`IFNAMSIZ` less the final NUL, netdevice(7)).
 const INTERFACE_NAME_MAX: usize = 15;
 /// Supported prefix lengths of networks: room for at least one node, and at most 16 bits for nodes.
@@ -49,6 +51,8 @@ pub struct Network {
     pub walt_net: WaltNet,
     /// Further networks by name, such as `walt-adm`: the server gives their interface an address, nothing else.
     pub others: BTreeMap<String, OtherNet>,
+    /// Addresses of this machine on which exposed ports listen; if absent, all but that on walt-net.
+    pub expose_on: Option<Vec<IpAddr>>,
 }
 
 impl<'de> Deserialize<'de> for Network {
@@ -77,6 +81,8 @@ impl<'de> serde::de::Visitor<'de> for NetworkVisitor {
         while let Some(name) = map.next_key::<String>()? {
             if name == WALT_NET {
                 network.walt_net = map.next_value()?;
+            } else if name == EXPOSE_ON {
+                network.expose_on = Some(map.next_value()?);
             } else if is_network_name(&name) {
                 network.others.insert(name, map.next_value()?);
             } else {
@@ -301,6 +307,12 @@ impl Network {
         let net = &self.walt_net;
         if net.vlan.is_some() && net.raw_device.is_none() {
             bail!("network.walt-net.vlan: a VLAN needs the interface it is on: set raw-device");
+        }
+        if self.expose_on.iter().flatten().any(|addr| *addr == net.ip.addr) {
+            bail!(
+                "network.expose-on: {} is the address on walt-net, where nodes reach each other without it",
+                net.ip.addr
+            );
         }
         let cable = net.raw_device.as_deref().map(|raw| (WALT_NET, raw, net.vlan));
         let others = self.others.iter().map(|(name, o)| (name.as_str(), o.raw_device.as_str(), o.vlan));

@@ -49,7 +49,8 @@ pub fn holder_text(at: SocketAddr, protocol: &str) -> String {
     }
 }
 
-fn holder(port: u16, protocol: &str) -> Option<(u32, String)> {
+/// The process that holds a port: its number and name.
+pub fn holder(port: u16, protocol: &str) -> Option<(u32, String)> {
     let inodes: Vec<String> = ["", "6"]
         .iter()
         .filter_map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok())

@@ -3,7 +3,7 @@
 use axum::extract::ws::{Message, WebSocket};
 use futures_util::{StreamExt, stream::SplitStream};
 use tokio::sync::mpsc;
-use walt_api::term::{ClientMessage, STDIN, ServerMessage};
+use walt_api::term::{ClientMessage, NODE_NUMBER, STDIN, ServerMessage};
 
 /// Messages that may wait for a slow client before the program waits.
 const OUTPUT_QUEUE: usize = 64;
@@ -36,6 +36,14 @@ impl ToClient {
     pub async fn output(&self, channel: u8, bytes: &[u8]) -> bool {
         let mut framed = Vec::with_capacity(bytes.len() + 1);
         framed.push(channel);
+        framed.extend_from_slice(bytes);
+        self.0.send(Message::Binary(framed.into())).await.is_ok()
+    }
+    /// Sends output of the program on one of several nodes; false if the client has disconnected.
+    pub async fn node_output(&self, channel: u8, node: usize, bytes: &[u8]) -> bool {
+        let mut framed = Vec::with_capacity(bytes.len() + 1 + NODE_NUMBER);
+        framed.push(channel);
+        framed.extend_from_slice(&(node as u32).to_be_bytes());
         framed.extend_from_slice(bytes);
         self.0.send(Message::Binary(framed.into())).await.is_ok()
     }

@@ -6,12 +6,15 @@
 use crate::{
     actions::app::App,
     base::{
-        db::{NodeRow, blocking},
+        db::{NodeRow, RefRow, blocking},
         failure::Failure,
         ports::NFS_PORT,
         time,
     },
-    services::nodes::grants::{Granted, ServedView, load},
+    services::nodes::{
+        boots,
+        grants::{Granted, ServedView, load},
+    },
 };
 use anyhow::{Context, Result};
 use std::{
@@ -47,6 +50,10 @@ impl NodeExports {
         let view = self.0.images().view_for(node, &writing)?;
         // Recorded before the answer: from now on the view is kept, even if the image is removed.
         self.0.db().with(|c| NodeRow::grant(c, node.mac, view.id(), time::now() as i64))?;
+        let image = self.0.db().with(|c| RefRow::get(c, &node.facts.image))?.map(|row| row.image_id.oci());
+        boots::note(self.0.nodes(), node.mac, |record| {
+            record.mounts(view.id().to_string(), image, time::now())
+        });
         Ok(view)
     }
 

@@ -4,11 +4,12 @@
 //! ```text
 //! → REQ_NODE_LINK
 //! → HELLO 1 view=<id or -> boot_id=<uuid> uptime=<seconds> mode=<boot mode>
-//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch>   or   ← GONE (its view is not known any more, and it reads
-//!                                                                  that from us)
+//! ← WELCOME 1 beat=<seconds> time=<seconds since the epoch> report=kernel   or   ← GONE (its view is not known any more,
+//!                                                                                and it reads that from us)
+//! → KERNEL <part>                 the command line of its kernel, in parts that belong together as they are
 //! ↔ BEAT                          each <beat> seconds; three missed end the link
 //! → BOOTED                        once the image's sshd answers on the node itself
-//! ← CMD <id> PING|REBOOT|BLINK 0|BLINK 1
+//! ← CMD <id> PING|REBOOT|REBOOT firmware|BLINK 0|BLINK 1
 //! → ACK <id> OK                   or   → ACK <id> KO <reason>
 //! → REBOOT FORCED <reason>        the image's hook did not reboot the node: the node reboots by force
 //! → REBOOT FAILED <reason>        that failed too: the node keeps running
@@ -18,6 +19,7 @@
 //! → REQ_BOOT_PROGRESS
 //! → PROGRESS boot_id=<uuid> mode=<boot mode> percent=<0 to 100>
 //! ```
+//! `REBOOT firmware` reboots without the image's hook, which may start a kernel by kexec: the setting `kexec.allow`.
 //! The acknowledgement of `REBOOT` means that the reboot has begun. It is complete when the node sends `HELLO` with
 //! another boot id; a failure of either step is reported by the node once.
 //!
@@ -27,7 +29,11 @@ use crate::{
     actions::app::App,
     base::{db::NodeRow, time},
     edge::peers::LimitedListener,
-    services::nodes::hub::{LinkCommand, update_life},
+    services::nodes::{
+        boots,
+        hub::{LinkCommand, update_life},
+        ssh,
+    },
 };
 use anyhow::{Context, Result, bail};
 use std::{
@@ -41,7 +47,10 @@ use tokio::{
     net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
     time::timeout,
 };
-use walt_core::life::BootMode;
+use walt_core::{
+    boots::{TEXT_MAX, clean},
+    life::BootMode,
+};
 use walt_types::{Mac, ViewId};
 
 /// Port of the node link, and of log upload.
@@ -126,6 +135,8 @@ pub enum NodeLine<'a> {
     Beat,
     /// Its sshd answers.
     Booted,
+    /// A part of the command line of its kernel.
+    Kernel(&'a str),
     /// The result of a command: its number, and the reason of a failure.
     Ack(u64, std::result::Result<(), &'a str>),
     /// The hook of the image did not carry out an acknowledged reboot; and why.
@@ -228,14 +239,23 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
         current
     })?;
     if current && let Some(view) = &hello.view {
+        // It tells what it reads; which view a mount was for is known only of its last mount.
+        boots::note(app.nodes(), mac, |record| {
+            let view = Some(view.to_string());
+            std::mem::replace(&mut record.view, view.clone()) != view
+        });
         app.db().with(|c| NodeRow::keep_grant(c, mac, view))?;
         app.nodes().grants().forget(ip);
     }
     if current && let Some(uptime) = hello.uptime {
         crate::services::nodes::sweep::after_boot(app.nodes(), mac, &hello.boot_id, uptime);
     }
-    let welcome = format!("WELCOME {VERSION} beat={} time={}\n", BEAT.as_secs(), time::now() as u64);
+    let welcome =
+        format!("WELCOME {VERSION} beat={} time={} report=kernel\n", BEAT.as_secs(), time::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
+    if current {
+        ssh::end_others(app.nodes(), mac, Some(&hello.boot_id));
+    }
     let mut link = app.nodes().hub().register(mac, &hello.boot_id);
     let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;
     if app.nodes().hub().unregister(mac, link.serial) {
@@ -259,6 +279,7 @@ async fn conversation(
     let mut heard = tokio::time::Instant::now();
     let mut waiting: HashMap<u64, LinkCommand> = HashMap::new();
     let mut next_id = 1_u64;
+    let mut kernel_line = String::new();
     // Reading a line is not cancel-safe, so one read continues across iterations.
     let mut reading = Box::pin(lines.next());
     loop {
@@ -267,7 +288,7 @@ async fn conversation(
                 drop(reading);
                 let Some(line) = line? else { return Ok(()) };
                 heard = tokio::time::Instant::now();
-                handle_line(app, mac, boot_id, &line, &mut waiting)?;
+                handle_line(app, mac, boot_id, &line, &mut waiting, &mut kernel_line)?;
                 reading = Box::pin(lines.next());
             }
             command = commands.recv() => {
@@ -294,9 +315,19 @@ fn handle_line(
     boot_id: &str,
     line: &str,
     waiting: &mut HashMap<u64, LinkCommand>,
+    kernel_line: &mut String,
 ) -> Result<()> {
     match parse_line(line)? {
         NodeLine::Beat => {}
+        NodeLine::Kernel(part) => {
+            if kernel_line.len() < TEXT_MAX {
+                kernel_line.push_str(part);
+            }
+            let known = Some(clean(kernel_line));
+            boots::note(app.nodes(), mac, |record| {
+                std::mem::replace(&mut record.kernel_line, known.clone()) != known
+            });
+        }
         NodeLine::Booted => {
             if update_life(app.nodes(), mac, |life| life.report_booted(boot_id, time::now()))? {
                 let node = app.db().with(|c| NodeRow::by_mac(c, mac))?;
@@ -336,6 +367,8 @@ pub fn parse_line(line: &str) -> Result<NodeLine<'_>> {
     match words.next() {
         Some("BEAT") => Ok(NodeLine::Beat),
         Some("BOOTED") => Ok(NodeLine::Booted),
+        // With its spaces.
+        Some("KERNEL") => Ok(NodeLine::Kernel(line.split_once(' ').context("KERNEL without text")?.1)),
         Some("REBOOT") => {
             let what = match words.next() {
                 Some("FORCED") => Reboot::Forced,
@@ -373,6 +406,8 @@ mod tests {
     #[test]
     fn lines_of_a_node() {
         assert_eq!(parse_line("BEAT").unwrap(), NodeLine::Beat);
+        assert_eq!(parse_line("KERNEL a=b  c ").unwrap(), NodeLine::Kernel("a=b  c "));
+        assert!(parse_line("KERNEL").is_err());
         assert_eq!(parse_line("ACK 7 OK").unwrap(), NodeLine::Ack(7, Ok(())));
         assert_eq!(parse_line("ACK 7 KO it is no use").unwrap(), NodeLine::Ack(7, Err("it is no use")));
         let why = "/bin/walt-reboot failed (status 1)";

@@ -1,11 +1,12 @@
 //! Services, each with the state and invariants of one thing: images, nodes, sessions, registries, the machine's
-//! network.
+//! network, and what leads out of walt-net or into it.
 
 pub mod cable;
 pub mod devices;
 pub mod images;
 pub mod network;
 pub mod nodes;
+pub mod outside;
 pub mod process;
 pub mod registries;
 pub mod segments;

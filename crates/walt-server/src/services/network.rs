@@ -5,15 +5,18 @@ use crate::{
     base::state::Base,
     base::{
         config::Config,
-        db::{LeaseRow, NodeRow},
+        db::{self, DeviceRow, LeaseRow, NodeRow},
     },
     services::cable,
 };
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 use walt_core::{firewall, segments};
 use walt_sys::net::{bridge, container, link, neighbour, nft, sysctl, uplink};
-use walt_types::NetworkName;
+use walt_types::{NetSetup, NetworkName};
 
 /// Largest packet assumed when the server has no uplink, in bytes (Ethernet's).
 pub(super) const MTU_DEFAULT: u32 = 1500;
@@ -39,8 +42,9 @@ fn bridge_spec(config: &Config) -> bridge::BridgeSpec {
     }
 }
 
-/// The rules, with the taps of all virtual nodes, so that none is cut off when the server restarts.
-fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
+/// The rules, with the taps of all virtual nodes and the addresses `nat`, so that none is cut off when the server
+/// restarts.
+fn filter(config: &Config, nodes: &[NodeRow], nat: Vec<Ipv4Addr>) -> firewall::Firewall {
     let net = &config.network.walt_net;
     firewall::Firewall {
         bridge: net.bridge.clone(),
@@ -52,7 +56,7 @@ fn filter(config: &Config, nodes: &[NodeRow]) -> firewall::Firewall {
         container_prefix: config.containers.network.prefix,
         gateway: config.container_gateway(),
         veth_prefix: firewall::veth_prefix(&net.bridge),
-        nat: Vec::new(),
+        nat,
         taps: nodes.iter().filter(|n| n.facts.is_virtual).flat_map(|node| taps(config, node)).collect(),
     }
 }
@@ -75,6 +79,26 @@ pub fn remove_tap(config: &Config, node: &NodeRow) -> Result<()> {
     let remove = taps(config, node).map(|tap| firewall::remove_tap(config.bridge(), &tap));
     nft::apply(&remove.concat()).context("cannot remove the packet filter rules of a node")?;
     neighbour::remove(config.bridge(), node.ip).context("cannot remove the neighbour of a node")
+}
+
+/// Addresses of the devices whose setting `netsetup` is NAT.
+pub fn nat_addresses(base: &Base) -> Result<BTreeSet<Ipv4Addr>> {
+    let (nodes, stored, devices, of_devices) = base.db().with(|c| {
+        Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, DeviceRow::all(c)?, db::of_devices(c)?))
+    })?;
+    let is_nat = |settings: Option<&db::Settings>| {
+        settings.is_some_and(|s| walt_core::settings::net_setup(s) == NetSetup::Nat)
+    };
+    let of_nodes = nodes.iter().filter(|n| is_nat(stored.get(&n.mac))).map(|n| n.ip);
+    let others = devices.iter().filter(|d| is_nat(of_devices.get(&d.mac))).filter_map(|d| d.ip);
+    let net = base.config().network.walt_net.ip;
+    Ok(of_nodes.chain(others).filter(|ip| net.contains(*ip)).collect())
+}
+
+/// Makes these the addresses whose packets to the world outside are masqueraded, and no others.
+pub fn set_nat(config: &Config, addresses: &BTreeSet<Ipv4Addr>) -> Result<()> {
+    nft::apply(&firewall::set_nat(config.bridge(), addresses))
+        .context("cannot change the packet filter for the setting 'netsetup'")
 }
 
 /// The link of a session's container.
@@ -112,7 +136,9 @@ fn others_are_up() -> Result<bool> {
 pub fn up(base: &Base) -> Result<()> {
     let config = base.config();
     let nodes = base.db().with(NodeRow::all)?;
-    nft::apply(&firewall::ruleset(&filter(config, &nodes))).context("cannot set up the packet filter")?;
+    let nat = nat_addresses(base)?.into_iter().collect();
+    nft::apply(&firewall::ruleset(&filter(config, &nodes, nat)))
+        .context("cannot set up the packet filter")?;
     bridge::ensure(&bridge_spec(config)).context("cannot set up the bridge of walt-net")?;
     cable::up(base)?;
     if let Some(previous) = sysctl::enable_forwarding()? {

@@ -9,6 +9,9 @@ use walt_api::DeviceAction;
 pub struct Config {
     device_set: String,
     configuration: Vec<String>,
+    /// print the settings as JSON
+    #[arg(long, conflicts_with = "configuration")]
+    json: bool,
     #[command(flatten)]
     confirmed: Confirmed,
 }
@@ -16,7 +19,8 @@ pub struct Config {
 impl Config {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let action = DeviceAction::Config { devices: self.device_set, settings: self.configuration };
+        let action =
+            DeviceAction::Config { devices: self.device_set, settings: self.configuration, json: self.json };
         context.action(action, self.confirmed.yes).await
     }
 }

@@ -1,10 +1,12 @@
 //! `walt device …`.
 
 mod config;
+mod expose;
 mod forget;
 mod ping;
 mod rename;
 mod restore;
+mod shell;
 mod show;
 
 pub use show::other_model;
@@ -17,12 +19,16 @@ use clap::Subcommand;
 pub enum Command {
     /// show the devices of the platform
     Show(show::Show),
+    /// open a shell on a device, by ssh
+    Shell(shell::Shell),
     /// rename a device
     Rename(rename::Rename),
-    /// print or change the settings of devices (such as type=switch)
+    /// print or change the settings of devices (such as netsetup=NAT, type=switch)
     Config(config::Config),
     /// check that a device answers on the network
     Ping(ping::Ping),
+    /// expose a network port of a device on the local machine
+    Expose(expose::Expose),
     /// remove an obsolete device from the record; a physical node can be restored for some time
     Forget(forget::Forget),
     /// restore a physical node that was forgotten
@@ -34,9 +40,11 @@ impl Command {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
             Self::Show(command) => command.run(context).await,
+            Self::Shell(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
             Self::Config(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
+            Self::Expose(command) => command.run(context).await,
             Self::Forget(command) => command.run(context).await,
             Self::Restore(command) => command.run(context).await,
         }

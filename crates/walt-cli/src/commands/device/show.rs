@@ -62,12 +62,16 @@ fn text(devices: &[Device]) -> String {
     let rows = |is_unknown: bool| -> Vec<Vec<String>> {
         let wanted = devices.iter().filter(|d| (d.device_type == DeviceType::Unknown) == is_unknown);
         let mut rows: Vec<Vec<String>> = wanted
-            .map(|d| vec![d.name.clone(), d.ip.clone().unwrap_or_default(), d.mac.to_string(), type_text(d)])
+            .map(|d| {
+                let netsetup = d.config.get("netsetup").and_then(|v| v.as_str()).unwrap_or_default();
+                let ip = d.ip.clone().unwrap_or_default();
+                vec![d.name.clone(), ip, d.mac.to_string(), type_text(d), netsetup.to_owned()]
+            })
             .collect();
         rows.sort_by_cached_key(|row| (row[3].clone(), row[0].to_ascii_lowercase()));
         rows
     };
-    let columns = ["name", "ip", "mac", "type"];
+    let columns = ["name", "ip", "mac", "type", "netsetup"];
     filled("Known devices:", &columns, &rows(false))
         + &filled("Devices of unknown type:", &columns, &rows(true))
 }
@@ -133,7 +137,7 @@ mod tests {
     fn device(name: &str, kind: &str, ip: Option<&str>) -> Device {
         let json = serde_json::json!({
             "name": name, "ip": ip, "mac": "52:54:00:00:00:01", "type": kind, "virtual": false, "model": null,
-            "claimed_model": null, "searching": false, "vendor_class": null, "user_class": null, "host_name": null,
+            "claimed_model": null, "searching": false, "config": if kind == "node" { serde_json::json!({"netsetup": "NAT"}) } else { serde_json::json!({}) }, "vendor_class": null, "user_class": null, "host_name": null,
             "first_seen": null, "last_seen": null,
         });
         serde_json::from_value(json).expect("a device")
@@ -151,12 +155,12 @@ mod tests {
         ];
         let wanted = [
             "Known devices:",
-            "name         ip        mac                type           ",
-            "-----------  --------  -----------------  ---------------",
-            "Apu          10.0.0.3  52:54:00:00:00:01  node (physical)",
-            "vn1          10.0.0.2  52:54:00:00:00:01  node (virtual) ",
-            "walt-server  10.0.0.1  52:54:00:00:00:01  server         ",
-            "sw1                    52:54:00:00:00:01  switch         ",
+            "name         ip        mac                type             netsetup",
+            "-----------  --------  -----------------  ---------------  --------",
+            "Apu          10.0.0.3  52:54:00:00:00:01  node (physical)  NAT     ",
+            "vn1          10.0.0.2  52:54:00:00:00:01  node (virtual)   NAT     ",
+            "walt-server  10.0.0.1  52:54:00:00:00:01  server                   ",
+            "sw1                    52:54:00:00:00:01  switch                   ",
             "",
             "Devices of unknown type:",
             "name       mac                type   ",

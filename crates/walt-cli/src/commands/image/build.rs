@@ -258,6 +258,8 @@ impl Build {
             match message {
                 None => return Err(Error::ended_early().into()),
                 Some(Output::Stdout(bytes) | Output::Stderr(bytes)) => stdout.write(&bytes).await?,
+                // For commands on several nodes.
+                Some(Output::NodeStdout(..) | Output::NodeStderr(..)) => {}
                 Some(Output::Message(message)) => match message {
                     ServerMessage::Busy { label } => ui.busy.label(&label),
                     ServerMessage::Note { text } => ui::note(&text),
@@ -271,6 +273,11 @@ impl Build {
                     ServerMessage::Exited { status: 0 } => return Ok(()),
                     ServerMessage::Exited { .. } => return Err(Failure::reported()),
                     ServerMessage::Error { error } => return Err(error.into()),
+                    ServerMessage::Nodes { .. }
+                    | ServerMessage::NodeExited { .. }
+                    | ServerMessage::NodeFailed { .. }
+                    | ServerMessage::Consumed { .. }
+                    | ServerMessage::Eof => {}
                 },
             }
         }

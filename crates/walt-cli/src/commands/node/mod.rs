@@ -1,11 +1,14 @@
 //! `walt node …`.
 
-mod access;
+pub(in crate::commands) mod access;
 mod acquire;
+mod blink;
 mod boot;
+mod boots;
 mod config;
 mod console;
 mod create;
+pub(in crate::commands) mod expose;
 mod forget;
 mod hold;
 mod lease;
@@ -17,7 +20,7 @@ mod remove;
 mod rename;
 mod run;
 mod save;
-mod shell;
+pub(in crate::commands) mod shell;
 mod show;
 mod wait;
 
@@ -48,7 +51,7 @@ pub enum Command {
     Save(save::Save),
     /// reboot nodes
     Reboot(reboot::Reboot),
-    /// print or change the settings of nodes (such as ram=1G, boot.road=pxe, disks=8G)
+    /// print or change the settings of nodes (such as ram=1G, netsetup=NAT, disks=8G)
     Config(config::Config),
     /// show or change what happens to frames between virtual nodes and their networks (delay, loss, rate, …)
     Link(link::Link),
@@ -62,8 +65,14 @@ pub enum Command {
     Rename(rename::Rename),
     /// check that a node answers on the network
     Ping(ping::Ping),
+    /// expose a network port of a node on the local machine
+    Expose(expose::Expose),
     /// connect to the console of a node
     Console(console::Console),
+    /// make a node blink for a number of seconds (60), so that you find it
+    Blink(blink::Blink),
+    /// show the last boots of a node: how long each stage took, and how they ended
+    Boots(boots::Boots),
     /// wait until nodes have booted
     Wait(wait::Wait),
     /// the same as 'boot'
@@ -91,7 +100,10 @@ impl Command {
             Self::Forget(command) => command.run(context).await,
             Self::Rename(command) => command.run(context).await,
             Self::Ping(command) => command.run(context).await,
+            Self::Expose(command) => command.run(context).await,
             Self::Console(command) => command.run(context).await,
+            Self::Blink(command) => command.run(context).await,
+            Self::Boots(command) => command.run(context).await,
             Self::Wait(command) => command.run(context).await,
         }
     }

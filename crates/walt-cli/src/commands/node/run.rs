@@ -3,63 +3,88 @@
 use super::access;
 use crate::{
     commands::options::Confirmed,
+    confirm::{Attempt, confirmed},
     context::Context,
     error::Failure,
-    node_set,
-    terminal::{self, End, Mode},
+    node_run::NodeRun,
+    terminal::{self, Mode},
     ui,
 };
 use clap::Args;
-use walt_api::term::{NodeTerminal, Tty};
+use walt_api::term::{OpenNodeRun, ServerMessage, Tty};
+use walt_client::{Error, Output, TerminalInput, TerminalOutput};
+use walt_types::shell;
 
 /// `walt node run`
+///
+/// One argument is a command line for the shell of the nodes: 'ls *.log | wc -l'. Of several arguments, each stays one
+/// word, whatever is in it. See 'walt help show shells'.
 #[derive(Debug, Args)]
+#[command(long_about = None)]
 pub struct Run {
     node_set: String,
+    /// one argument is a command line for the shell of the nodes, such as 'ls | wc -l'; of several, each stays one word
     #[arg(required = true, allow_hyphen_values = true)]
     cmdargs: Vec<String>,
     /// run the command in a terminal
     #[arg(long)]
     term: bool,
+    /// print status and output of each node as JSON, at the end
+    #[arg(long, conflicts_with = "term")]
+    json: bool,
     #[command(flatten)]
     confirmed: Confirmed,
 }
 
+/// The nodes of a command, and the connection.
+type Opened = (Vec<String>, (TerminalInput, TerminalOutput));
+
 impl Run {
-    /// Runs the command on one node after another, in the order of their names; the highest exit status is the
-    /// result.
+    /// Runs the command on all nodes at once; the highest exit status is the result.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let nodes = node_set::resolve(context, &self.node_set).await?;
-        let command = self.cmdargs.join(" ");
-        let mut worst = 0;
-        for (number, node) in nodes.iter().enumerate() {
-            let (tty, mode) = self.terminal(context, number == 0);
-            let what = NodeTerminal::Run { command: command.clone() };
-            match access::open(context, node, what, tty, mode, self.confirmed.yes).await {
-                Ok(End::Exited(status)) => worst = worst.max(status),
-                Ok(End::Detached) => {}
-                Ok(End::Interrupted) => return Err(Failure::Aborted { newline: true }),
-                // A node that cannot be reached must not stop the command on the others.
-                Err(failure @ Failure::Api(_)) if nodes.len() > 1 => {
-                    ui::note(&format!("{node}: {}", failure.text()));
-                    worst = worst.max(1);
-                }
-                Err(failure) => return Err(failure),
-            }
+        if let Some(operator) = shell::operator(&self.cmdargs) {
+            ui::note(&format!(
+                "Note: '{operator}' is an ordinary word here. For the shell of the nodes, write one argument: \
+                 walt node run {} '{}'",
+                self.node_set,
+                self.cmdargs.join(" ")
+            ));
         }
-        if worst == 0 { Ok(()) } else { Err(Failure::Status(worst)) }
+        let (tty, mode) = self.terminal(context);
+        let has_tty = tty.is_some();
+        let command = shell::command_line(&self.cmdargs);
+        let mut open = OpenNodeRun { nodes: self.node_set, command, tty, confirm: None };
+        let subject = "the owners of the nodes";
+        let (names, pair) = confirmed(context, self.confirmed.yes, subject, async |context, token| {
+            open.confirm = token;
+            Attempt::from_result(attempt(context, &open).await)
+        })
+        .await?;
+        if has_tty && names.len() == 1 {
+            let end = terminal::run(&mut context.ui, pair, mode, |_| None).await?.end;
+            return access::result(end);
+        }
+        NodeRun::new(names, self.json, has_tty)?.run(&mut context.ui, pair).await
     }
 
-    /// The first node gets our input; nothing would be left for the others.
-    fn terminal(&self, context: &Context, first: bool) -> (Option<Tty>, Mode) {
-        let pipes = if first { Mode::Pipes } else { Mode::NoInput };
+    fn terminal(&self, context: &Context) -> (Option<Tty>, Mode) {
         match (self.term, terminal::local_tty(&context.ui)) {
             (true, Some(tty)) => (Some(tty), Mode::Raw),
             (true, None) => {
                 let (rows, cols) = terminal::window_size();
-                (Some(Tty { term: "dumb".to_owned(), rows, cols }), pipes)
+                (Some(Tty { term: "dumb".to_owned(), rows, cols }), Mode::Pipes)
             }
-            (false, _) => (None, pipes),
+            (false, _) => (None, Mode::Pipes),
         }
+    }
+}
+
+async fn attempt(context: &mut Context, open: &OpenNodeRun) -> Result<Opened, Failure> {
+    let (input, mut output) = context.ui.watch(context.client.node_run(open)).await?;
+    match context.ui.watch(output.next()).await? {
+        Some(Output::Message(ServerMessage::Nodes { names })) => Ok((names, (input, output))),
+        Some(Output::Message(ServerMessage::Error { error })) => Err(error.into()),
+        Some(_) => Err(Error::Broken("the server does not say which nodes these are".to_owned()).into()),
+        None => Err(Error::ended_early().into()),
     }
 }

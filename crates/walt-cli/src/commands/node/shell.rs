@@ -28,19 +28,23 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// Whether the node keeps its changes. A server that cannot answer is a failure of what comes next.
-    async fn is_persistent(&self, context: &mut Context) -> bool {
-        let Ok(list) = context.client.nodes().await else { return false };
-        let node = list.nodes.iter().find(|node| node.name.eq_ignore_ascii_case(&self.node_name));
-        node.is_some_and(|node| node.boot_mode.as_deref() == Some("hybrid-persistent"))
-    }
-
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        ui::note(if self.is_persistent(context).await { CAUTION_PERSISTENT } else { CAUTION });
-        let tty = terminal::local_tty(&context.ui);
-        let mode = if tty.is_some() { Mode::Raw } else { Mode::Pipes };
-        let yes = self.confirmed.yes;
-        access::result(access::open(context, &self.node_name, NodeTerminal::Shell, tty, mode, yes).await?)
+        shell(context, &self.node_name, self.confirmed.yes).await
     }
+}
+
+/// Opens a shell on a node.
+pub async fn shell(context: &mut Context, node: &str, yes: bool) -> Result<(), Failure> {
+    ui::note(if is_persistent(context, node).await { CAUTION_PERSISTENT } else { CAUTION });
+    let tty = terminal::local_tty(&context.ui);
+    let mode = if tty.is_some() { Mode::Raw } else { Mode::Pipes };
+    access::result(access::open(context, node, NodeTerminal::Shell, tty, mode, yes).await?)
+}
+
+/// Whether the node keeps its changes. A server that cannot answer is a failure of what comes next.
+async fn is_persistent(context: &mut Context, name: &str) -> bool {
+    let Ok(list) = context.client.nodes().await else { return false };
+    let node = list.nodes.iter().find(|node| node.name.eq_ignore_ascii_case(name));
+    node.is_some_and(|node| node.boot_mode.as_deref() == Some("hybrid-persistent"))
 }

@@ -89,9 +89,16 @@ fn text(nodes: &[Node], user: &str) -> String {
             leased(n, cells(n, Some(vec![n.owner.clone(), link])))
         }),
     );
+    for node in nodes.iter().filter(|n| !n.reboot_needed.is_empty()) {
+        text += &format!("{}: reboot needed for {}\n", node.name, node.reboot_needed.join(", "));
+    }
+    let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     for node in nodes.iter().filter(|n| n.state == NodeState::Down) {
+        if let Some(reason) = &node.needs_look {
+            text += &format!("Node {} needs a look: {}\n", node.name, clean(reason));
+        }
         if let Some(line) = &node.last_console_line {
-            let clean: String = line.chars().filter(|c| !c.is_control()).collect();
+            let clean = clean(line);
             text += &format!("Last console line of {}: {clean}\n", node.name);
         }
     }
@@ -108,7 +115,8 @@ fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
         (Some(mode), None) => mode.clone(),
         (Some(mode), Some(percent)) => format!("{mode} (copied {percent}%)"),
     };
-    cells.extend([node.ip.clone(), netsetup.to_owned(), mode, node.booted_text.clone()]);
+    let booted = if node.reboot_needed.is_empty() { "" } else { ", reboot needed" };
+    cells.extend([node.ip.clone(), netsetup.to_owned(), mode, format!("{}{booted}", node.booted_text)]);
     cells
 }
 
@@ -196,12 +204,14 @@ mod tests {
             ip: "192.168.183.2".into(),
             mac: "52:54:00:00:00:01".parse().unwrap(),
             config: BTreeMap::from([("netsetup".into(), "LAN".into())]),
+            reboot_needed: Vec::new(),
             owner: image.split('/').next().unwrap().into(),
             state: NodeState::Booted,
             booted_text: "yes".into(),
             boot_mode: Some("network".into()),
             copied_percent: None,
             boot_seconds: Some(3.5),
+            needs_look: None,
             last_console_line: None,
             claimed_model: None,
             lease: None,
@@ -221,6 +231,8 @@ mod tests {
         failed.booted_text = "NO".into();
         failed.last_console_line = Some("Kernel panic\u{1b}".into());
         failed.boot_mode = None;
+        failed.reboot_needed = vec!["netsetup".into(), "ram".into()];
+        failed.needs_look = Some("boot timeout reached, last stage: root (tried 10 times)".into());
         let mut copies = node("vn1", "ann/pc-x86-64:latest");
         (copies.boot_mode, copies.copied_percent) = (Some("hybrid-volatile".into()), Some(40));
         copies.lease = lease(Some(7199), false, false);
@@ -238,10 +250,12 @@ name  type     model      ip             netsetup  boot-mode  booted
 vn22  virtual  pc-x86-64  192.168.183.2  LAN       network    yes   
 
 Nodes of other users:
-name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted  lease
-----  -------  ---------  -----------  -------------------  -------------  --------  ---------  ------  -----
-vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO      -    
+name  type     model      image-owner  clonable-image-link  ip             netsetup  boot-mode  booted             lease
+----  -------  ---------  -----------  -------------------  -------------  --------  ---------  -----------------  -----
+vn3   virtual  pc-x86-64  bob          walt:bob/x:v2        192.168.183.2  LAN       -          NO, reboot needed  -    
 
+vn3: reboot needed for netsetup, ram
+Node vn3 needs a look: boot timeout reached, last stage: root (tried 10 times)
 Last console line of vn3: Kernel panic
 "
         );

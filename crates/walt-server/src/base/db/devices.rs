@@ -9,8 +9,8 @@ use std::{
 };
 use walt_types::{DeviceType, Mac, Model, NodeName};
 
-/// Devices on record. When there are more, those go first that anybody with a cable can make up: of unknown type and
-/// not named by a user; of these, those whose lease has ended, the one first that was seen last the longest ago.
+/// Devices on record. When there are more, those go first that anybody with a cable can make up: of unknown type,
+/// neither named nor configured by a user; of these, those whose lease has ended, the one first that was seen last the longest ago.
 pub const DEVICES_MAX: usize = 1024;
 
 /// One device that is not a node.
@@ -133,7 +133,7 @@ impl DeviceRow {
         Ok(())
     }
 
-    /// Makes room for one more; false if all `max` are switches or were named by a user.
+    /// Makes room for one more; false if all `max` are switches, or were named or configured by a user.
     pub fn make_room(c: &Connection, max: usize, now: i64) -> Result<bool> {
         let count: i64 = c.query_row("SELECT count(*) FROM devices", [], |r| r.get(0))?;
         let surplus = count.saturating_add(1).saturating_sub_unsigned(max as u64);
@@ -143,7 +143,7 @@ impl DeviceRow {
         let gone = c.execute(
             "DELETE FROM devices WHERE mac IN (
                 SELECT d.mac FROM devices d LEFT JOIN leases l ON l.mac = d.mac
-                WHERE d.type = 'unknown' AND d.named = 0
+                WHERE d.type = 'unknown' AND d.named = 0 AND d.mac NOT IN (SELECT mac FROM device_settings)
                 ORDER BY coalesce(l.ends, 0) > ?1, d.last_seen, d.mac LIMIT ?2)",
             (now, surplus),
         )?;

@@ -4,6 +4,7 @@
 
 mod bases;
 mod blobs;
+mod boots;
 mod devices;
 mod history;
 mod images;
@@ -15,10 +16,12 @@ mod node_leases;
 mod nodes;
 mod schema;
 mod sessions;
+mod settings;
 mod trash;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
+pub use crate::base::db::boots::BootRow;
 pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};
@@ -29,6 +32,9 @@ pub use crate::base::db::manifests::ManifestRow;
 pub use crate::base::db::node_leases::{NodeLeaseRow, NodeWaitRow, TakingRow, Waiting};
 pub use crate::base::db::nodes::NodeRow;
 pub use crate::base::db::sessions::{Committing, SessionRow};
+pub use crate::base::db::settings::{
+    Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
+};
 pub use crate::base::db::trash::TrashRow;
 
 use anyhow::{Context, Result};

@@ -32,7 +32,7 @@ pub struct NodeRow {
 }
 
 const COLUMNS: &str = "mac, name, ip, model, image, virtual, uuid, started, old_boot_id, boot_id, booted, link_lost, boot_mode, copied_at, \
-     copied";
+     copied, clock_from, tries, needs_look";
 
 /// The query of nodes, with a condition or an order.
 fn select(rest: &str) -> String {
@@ -62,6 +62,9 @@ fn row(r: &Row<'_>) -> rusqlite::Result<NodeRow> {
             mode: r.get::<_, Option<String>>(12)?.and_then(|name| BootMode::from_name(&name)),
             copied_at: r.get(13)?,
             copied: r.get(14)?,
+            clock_from: r.get(15)?,
+            tries: r.get(16)?,
+            needs_look: r.get(17)?,
         },
     })
 }
@@ -138,7 +141,7 @@ impl NodeRow {
     pub fn set_life(c: &Connection, mac: Mac, life: &Life) -> Result<()> {
         c.execute(
             "UPDATE nodes SET started = ?2, old_boot_id = ?3, boot_id = ?4, booted = ?5, link_lost = ?6, boot_mode = ?7,
-             copied_at = ?8, copied = ?9 WHERE mac = ?1",
+             copied_at = ?8, copied = ?9, clock_from = ?10, tries = ?11, needs_look = ?12 WHERE mac = ?1",
             (
                 mac.to_string(),
                 life.started,
@@ -149,6 +152,9 @@ impl NodeRow {
                 life.mode.map(BootMode::name),
                 life.copied_at,
                 life.copied,
+                life.clock_from,
+                life.tries,
+                &life.needs_look,
             ),
         )?;
         Ok(())
@@ -180,6 +186,17 @@ impl NodeRow {
             (mac.to_string(), key, value),
         )?;
         Ok(())
+    }
+
+    /// Sets one setting, or takes it back to its default.
+    pub fn put_setting(c: &Connection, mac: Mac, key: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(value) => Self::set_setting(c, mac, key, value),
+            None => {
+                c.execute("DELETE FROM settings WHERE mac = ?1 AND key = ?2", (mac.to_string(), key))?;
+                Ok(())
+            }
+        }
     }
 
     /// Grants access to a view.

@@ -256,6 +256,35 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (mac, network)
     ) STRICT;
 ",
+    "
+    -- Settings of devices that are not nodes.
+    CREATE TABLE device_settings (
+        mac TEXT NOT NULL REFERENCES devices (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+    -- What running nodes have booted with, of the settings that were changed since.
+    CREATE TABLE booted_with (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (mac, key)
+    ) STRICT;
+",
+    "
+    -- The last boots of each node, see walt-core::boots.
+    CREATE TABLE boots (
+        mac TEXT NOT NULL REFERENCES nodes (mac) ON DELETE CASCADE,
+        number INTEGER NOT NULL,            -- 1, 2, … of this node
+        record TEXT NOT NULL,               -- JSON
+        PRIMARY KEY (mac, number)
+    ) STRICT;
+    -- Failed boots: from when the clock runs, how often was tried again, and why nothing more is tried.
+    ALTER TABLE nodes ADD COLUMN clock_from REAL;
+    ALTER TABLE nodes ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE nodes ADD COLUMN needs_look TEXT;
+",
 ];
 
 /// Migrates a database to the current version.

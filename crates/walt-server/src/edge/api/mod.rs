@@ -77,6 +77,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
     let router = Router::new()
         .route(route::INFO, get(info))
         .route(route::NODES, get(list_nodes))
+        .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
         .route(route::LINKS, get(list_links))
         .route(route::IMAGES, get(list_images))
@@ -95,6 +96,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_SHELL, get(terminals::image_shell))
         .route(route::TRANSFER, get(transfers::transfer))
         .route(route::NODE_TERMINAL, get(terminals::node_terminal))
+        .route(route::NODE_RUN, get(terminals::node_run))
         .route(route::IMAGE_BUILD, get(terminals::image_build))
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
@@ -134,6 +136,19 @@ async fn info(Extension(caller): Extension<Caller>) -> Response {
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
     answer(nodes::list(app.nodes()).map_err(Into::into))
+}
+
+#[derive(Deserialize)]
+struct BootsOf {
+    node: String,
+}
+
+async fn node_boots(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<BootsOf>,
+) -> Response {
+    answer(actions::node_boots::list(&app, &caller.user, &query.node))
 }
 
 async fn list_devices(State(app): State<Arc<App>>) -> Response {

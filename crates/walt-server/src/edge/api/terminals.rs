@@ -4,14 +4,17 @@ use crate::{
     actions::{
         self,
         app::App,
-        console, device_actions,
-        ownership::owned_node,
+        connect, console, device_actions,
+        device_list::AnyDevice,
+        device_shell, node_run,
+        ownership::{one_node, owned_node},
         ping,
         reboot::{WaitingClient, wait_booted_or_skip},
     },
     base::{
+        db::NodeRow,
         failure::{Outcome, refused},
-        programs::cannot_start,
+        programs::{SSH_FAILED, cannot_start, exit_status, on_pty},
         terminal::{FromClient, Input, ToClient},
     },
     edge::api::{
@@ -20,7 +23,7 @@ use crate::{
         request_id,
         websocket::{opening, write_all},
     },
-    services::nodes::ssh,
+    services::nodes::ssh::{self, Session},
 };
 use axum::{
     Extension,
@@ -29,20 +32,14 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use std::{
-    future::Future,
-    os::fd::OwnedFd,
-    process::{ExitStatus, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{future::Future, process::Stdio, sync::Arc, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, unix::AsyncFd},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     process::{Child, Command},
 };
 use walt_api::build::OpenImageBuild;
 use walt_api::term::{
-    ClientMessage, MAX_MESSAGE, NodeTerminal, OpenImageShell, OpenNodeTerminal, STDERR, STDOUT,
+    ClientMessage, MAX_MESSAGE, NodeTerminal, OpenImageShell, OpenNodeRun, OpenNodeTerminal, STDERR, STDOUT,
     ServerMessage, Tty,
 };
 use walt_core::ownership::Demand;
@@ -120,33 +117,82 @@ async fn node(
     to: ToClient,
     mut from: FromClient,
 ) -> Outcome<i32> {
-    if let NodeTerminal::PingDevice = open.what {
-        let device = device_actions::named(app, &open.node)?;
-        let ip = device.ip().ok_or_else(|| {
-            refused(format!("{} has no address now: another device has got it.", device.name()))
-        })?;
-        to.message(&ServerMessage::Started { session: None, os: false }).await;
-        return ping::serve(app, device.name(), ip, &to, &mut from).await;
-    }
-    let demand = match open.what {
-        NodeTerminal::Ping => Demand::Nothing,
-        _ => Demand::OwnedOrFree,
-    };
-    let row = owned_node(app, &caller.user, &open.node, demand, "terminal", open.confirm.as_deref())?;
-    let remote = match &open.what {
-        NodeTerminal::Shell | NodeTerminal::PingDevice => None,
-        NodeTerminal::Run { command } => Some(command.as_str()),
-        NodeTerminal::Console => return console::serve(app, &row, &to, &mut from).await,
+    let confirm = open.confirm.as_deref();
+    let started = ServerMessage::Started { session: None, os: false };
+    let row = match &open.what {
+        NodeTerminal::PingDevice => {
+            let device = device_actions::named(app, &open.node)?;
+            let ip = device.ip().ok_or_else(|| device_shell::no_address(&device))?;
+            to.message(&started).await;
+            return ping::serve(app, device.name(), ip, &to, &mut from).await;
+        }
+        NodeTerminal::Connect { port } => {
+            return connect::serve(app, &open.node, *port, &to, &mut from).await;
+        }
+        NodeTerminal::Reach => {
+            let row = one_node(app, &caller.user, &open.node)?;
+            return Ok(i32::from(!wait_for_boot(app, row.mac, &to, &mut from).await?));
+        }
+        NodeTerminal::ReachDevice => {
+            match device_actions::named(app, &open.node)? {
+                AnyDevice::Node(_) => {}
+                AnyDevice::Server(_) => return Err(refused(connect::NOT_THE_SERVER)),
+                AnyDevice::Other(_) => return Ok(0),
+            }
+            let row = owned_node(app, &caller.user, &open.node, Demand::OwnedOrFree, "terminal", confirm)?;
+            return Ok(i32::from(!wait_for_boot(app, row.mac, &to, &mut from).await?));
+        }
         NodeTerminal::Ping => {
-            to.message(&ServerMessage::Started { session: None, os: false }).await;
+            let row = one_node(app, &caller.user, &open.node)?;
+            to.message(&started).await;
             return ping::serve(app, row.facts.name.as_str(), row.ip, &to, &mut from).await;
         }
+        NodeTerminal::DeviceShell { user } => {
+            let shell = device_shell::command(app, &open.node, user, open.tty.is_some())?;
+            return program(shell, open.tty, None, &to, &mut from).await;
+        }
+        NodeTerminal::Shell | NodeTerminal::Console => {
+            owned_node(app, &caller.user, &open.node, Demand::OwnedOrFree, "terminal", confirm)?
+        }
     };
-    if !wait_for_boot(app, row.mac, &to, &mut from).await? {
+    if let NodeTerminal::Console = open.what {
+        return console::serve(app, &row, &to, &mut from).await;
+    }
+    on_node(app, &row, None, open.tty, &to, &mut from).await
+}
+
+/// A command on a set of nodes.
+pub async fn node_run(
+    State(app): State<Arc<App>>,
+    Extension(caller): Extension<Caller>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    terminal(upgrade, move |open: OpenNodeRun, to, mut from| async move {
+        let nodes = node_run::nodes(&app, &caller.user, &open)?;
+        let names = nodes.iter().map(|node| node.facts.name.to_string()).collect();
+        to.message(&ServerMessage::Nodes { names }).await;
+        match (nodes.as_slice(), &open.tty) {
+            ([row], Some(_)) => on_node(&app, row, Some(&open.command), open.tty, &to, &mut from).await,
+            _ => node_run::serve(&app, nodes, open, to, from).await,
+        }
+    })
+}
+
+/// A program on a node by ssh, a login shell if there is no command, once the node is booted.
+async fn on_node(
+    app: &Arc<App>,
+    row: &NodeRow,
+    command: Option<&str>,
+    tty: Option<Tty>,
+    to: &ToClient,
+    from: &mut FromClient,
+) -> Outcome<i32> {
+    if !wait_for_boot(app, row.mac, to, from).await? {
         return Ok(1);
     }
-    let command = ssh::command(app.nodes(), row.ip, remote, open.tty.is_some());
-    program(command, open.tty, &to, &mut from).await
+    let remote = command.map(str::as_bytes);
+    let Session { command, lease: _lease } = ssh::open(app.nodes(), row.mac, remote, tty.is_some()).await?;
+    program(command, tty, Some(ssh::farewell(row.ip)), to, from).await
 }
 
 /// Waits until the node is booted, or the client wants to proceed; false if the client has disconnected.
@@ -169,16 +215,12 @@ async fn wait_for_boot(
     wait_booted_or_skip(app, mac, &mut Terminal(to, from)).await
 }
 
-fn exit_status(status: ExitStatus) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
 /// Runs a program on the server for a client, on a pseudo-terminal or with pipes, until the program ends or the
-/// client disconnects.
+/// client disconnects. On a terminal, `farewell` is the last that the client reads, unless ssh failed itself.
 async fn program(
     mut command: std::process::Command,
     tty: Option<Tty>,
+    farewell: Option<String>,
     to: &ToClient,
     from: &mut FromClient,
 ) -> Outcome<i32> {
@@ -189,17 +231,8 @@ async fn program(
         to.message(&ServerMessage::Started { session: None, os: false }).await;
         return piped(child, to, from).await;
     };
-    let pty = walt_sys::pty::open()?;
-    let size = |rows, cols| walt_sys::pty::set_size(&pty.master, rows, cols);
-    size(tty.rows, tty.cols)?;
-    command.env("TERM", &tty.term);
-    walt_sys::pty::attach(&mut command, pty.slave)?;
-    let mut command = Command::from(command);
-    let mut child = command.kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
-    // It holds the slave end: the output ends only when no process but the program does.
-    drop(command);
+    let (mut child, master) = on_pty(command, &tty)?;
     to.message(&ServerMessage::Started { session: None, os: false }).await;
-    let master = Master::new(pty.master)?;
     let mut buffer = vec![0; CHUNK];
     loop {
         tokio::select! {
@@ -219,41 +252,17 @@ async fn program(
                     }
                 }
                 Some(Input::Message(ClientMessage::Resize { rows, cols })) => {
-                    let _ = walt_sys::pty::set_size(&master.0, rows, cols);
+                    let _ = master.set_size(rows, cols);
                 }
                 Some(Input::Message(_)) => {}
             },
         }
     }
-    let status = child.wait().await?;
-    Ok(exit_status(status))
-}
-
-/// The master end of a pseudo-terminal, for async reads and writes.
-struct Master(AsyncFd<OwnedFd>);
-
-impl Master {
-    fn new(fd: OwnedFd) -> Outcome<Self> {
-        rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(walt_sys::async_fd(fd)?))
+    let status = exit_status(child.wait().await?);
+    if let Some(farewell) = farewell.filter(|_| status != SSH_FAILED) {
+        to.output(STDOUT, farewell.as_bytes()).await;
     }
-    async fn read(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            let mut ready = self.0.readable().await?;
-            if let Ok(done) = ready.try_io(|fd| Ok(rustix::io::read(fd, &mut *buffer)?)) {
-                return done;
-            }
-        }
-    }
-    async fn write_all(&self, mut bytes: &[u8]) -> std::io::Result<()> {
-        while !bytes.is_empty() {
-            let mut ready = self.0.writable().await?;
-            if let Ok(done) = ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
-                bytes = &bytes[done?..];
-            }
-        }
-        Ok(())
-    }
+    Ok(status)
 }
 
 async fn piped(mut child: Child, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {

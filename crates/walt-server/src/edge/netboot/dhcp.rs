@@ -5,8 +5,12 @@ use crate::{
         app::App,
         dhcp::{Known, handle},
     },
-    base::db::LeaseRow,
+    base::{
+        db::{LeaseRow, NodeRow},
+        time,
+    },
     edge::netboot::{bootstrap, files},
+    services::nodes::{boots, hub::update_life},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -68,8 +72,15 @@ pub async fn serve(app: Arc<App>, socket: UdpSocket) {
                 continue;
             }
         };
+        // Nobody waits for the record of a boot.
+        if let Err(e) = boot_asks(&app, &request) {
+            tracing::warn!(mac = %request.mac, "DHCP: the begin of a boot is not recorded: {e:#}");
+        }
         match handle(&app, &request, &Known::default()).await {
             Ok(Some(reply)) => {
+                if reply.gives(reply.ip) {
+                    note_request(&app, &request, true);
+                }
                 if let boot::Class::Board(board) = boot::class(&request) {
                     // It may use the address without asking for it.
                     app.nodes().boards().offered(reply.ip, board.model);
@@ -81,6 +92,34 @@ pub async fn serve(app: Arc<App>, socket: UdpSocket) {
                 tracing::error!(mac = %request.mac, "DHCP: no answer, the client will ask again: {e:#}")
             }
         }
+    }
+}
+
+/// Whether it is the firmware of a machine that asks, and not a boot loader; none if it is neither.
+fn is_firmware(request: &Request) -> Option<bool> {
+    match boot::class(request) {
+        boot::Class::Board(_) | boot::Class::Firmware(..) | boot::Class::Ipxe => Some(true),
+        boot::Class::Node(_) => Some(false),
+        boot::Class::Other => None,
+    }
+}
+
+/// Records that a machine which boots asks for an address; a node's firmware begins a boot by this.
+fn boot_asks(app: &App, request: &Request) -> anyhow::Result<()> {
+    if is_firmware(request) == Some(true)
+        && let Some(node) = app.db().with(|c| NodeRow::by_mac(c, request.mac))?
+        && node.life.clone().powers_on(time::now())
+    {
+        update_life(app.nodes(), request.mac, |life| life.powers_on(time::now()))?;
+    }
+    note_request(app, request, false);
+    Ok(())
+}
+
+fn note_request(app: &App, request: &Request, answered: bool) {
+    if let Some(rom) = is_firmware(request) {
+        let now = time::now();
+        boots::note(app.nodes(), request.mac, |record| record.asks_for_address(rom, answered, now));
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
         },
         peers::LimitedListener,
     },
+    services::nodes::boots::Sending,
 };
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
@@ -129,8 +130,11 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
     let Some(path) = request.uri().path().strip_prefix(ROOT) else { return missing() };
     let path: Vec<u8> = percent_decode(path.as_bytes()).collect();
     let for_log = String::from_utf8_lossy(&path).into_owned();
-    let app = app.clone();
-    let opened = spawn_blocking(move || files::open(&app, peer, &path)).await;
+    let at = app.clone();
+    let (opened, path) = match spawn_blocking(move || (files::open(&at, peer, &path), path)).await {
+        Ok((opened, path)) => (Ok(opened), path),
+        Err(e) => (Err(e), Vec::new()),
+    };
     let failed = |reason: String| {
         tracing::warn!(%peer, path = ?for_log, "cannot serve a boot file: {reason}");
         text(StatusCode::SERVICE_UNAVAILABLE, "The file cannot be served: see the log of the server.")
@@ -145,7 +149,10 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
         Err(e) => return failed(e.to_string()),
     };
     tracing::debug!(%peer, path = ?for_log, bytes = file.len(), "boot file");
-    content(request, file.len(), |range| chunks(file, range))
+    // Its part in the record of the boot.
+    let is_get = request.method() == Method::GET;
+    let sending = is_get.then(|| Sending::begin(app.nodes(), peer, &path)).flatten();
+    content(request, file.len(), |range| chunks(file, range, sending))
 }
 
 /// What a node needs to copy its image.
@@ -238,14 +245,17 @@ fn set(response: &mut Response<Body>, name: header::HeaderName, value: String) {
     response.headers_mut().insert(name, value);
 }
 
-fn chunks(file: BootFile, range: Range<u64>) -> StreamBody<Chunks> {
+fn chunks(file: BootFile, range: Range<u64>, sending: Option<Sending>) -> StreamBody<Chunks> {
     let file = Arc::new(file);
-    let pieces = stream::try_unfold(range, move |left| {
+    let pieces = stream::try_unfold((range, sending), move |(left, mut sending)| {
         let file = file.clone();
         async move {
             let size = CHUNK.min(left.end - left.start);
             if size == 0 {
                 return Ok(None);
+            }
+            if let Some(sending) = &mut sending {
+                sending.sent(size);
             }
             let at = left.start;
             let read = move || {
@@ -253,7 +263,7 @@ fn chunks(file: BootFile, range: Range<u64>) -> StreamBody<Chunks> {
                 file.read_at(&mut bytes, at).map(|_| Bytes::from(bytes))
             };
             let bytes = spawn_blocking(read).await.map_err(io::Error::other)??;
-            Ok(Some((Frame::data(bytes), at + size..left.end)))
+            Ok(Some((Frame::data(bytes), (at + size..left.end, sending))))
         }
     });
     StreamBody::new(Box::pin(pieces))

@@ -11,6 +11,7 @@ use crate::{
     actions::app::App,
     base::{config::Config, sockets::bound},
     edge::netboot::files,
+    services::nodes::boots::Sending,
 };
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
@@ -162,6 +163,8 @@ fn transfer(
             };
         }
     };
+    // Its part in the record of the boot.
+    let mut sending = Sending::begin(app.nodes(), ip, &request.path);
     let (mut transfer, first) = Transfer::new(request.options, file.len());
     let read = |block: &Block| -> io::Result<Vec<u8>> {
         let mut packet = vec![0; data_header(0).len() + block.length];
@@ -182,7 +185,12 @@ fn transfer(
                 until = Instant::now() + transfer.wait();
             }
             Step::Wait => {}
-            Step::End(End::Complete) => return Ok(format!("{} bytes sent", file.len())),
+            Step::End(End::Complete) => {
+                if let Some(sending) = &mut sending {
+                    sending.sent(file.len());
+                }
+                return Ok(format!("{} bytes sent", file.len()));
+            }
             Step::End(End::Client { code, message }) => {
                 return Ok(format!("the client ended the transfer: {code} {message}"));
             }

@@ -26,6 +26,12 @@ pub enum Error {
         /// The Debian package that it is in.
         package: &'static str,
     },
+    /// ssh cannot reach a node that is known to run.
+    #[error("Could not reach this node. Try again later. ({0})")]
+    Unreachable(String),
+    /// A node was removed while something was done with it.
+    #[error("the node was removed in the meantime.")]
+    Removed,
     /// The server failed.
     #[error(transparent)]
     Internal(#[from] anyhow::Error),
@@ -44,7 +50,7 @@ impl Error {
             Self::NoAccount { account } => Some(format!(
                 "create it on the server: useradd --system --no-create-home --shell /usr/sbin/nologin {account}"
             )),
-            Self::Internal(_) => None,
+            Self::Unreachable(_) | Self::Removed | Self::Internal(_) => None,
         }
     }
 }

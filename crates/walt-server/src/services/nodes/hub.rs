@@ -1,6 +1,12 @@
-//! The node links at run time, and a signal that the state of some node changed.
+//! The node links at run time, changes of the life of nodes, and a signal that the state of some node changed.
 
-use crate::{base::db::NodeRow, services::nodes::Nodes};
+use crate::{
+    base::{
+        db::{self, NodeRow},
+        time::now,
+    },
+    services::nodes::{Nodes, boot_retries, boots},
+};
 use anyhow::Result;
 use parking_lot::Mutex;
 use std::{
@@ -9,7 +15,11 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{mpsc, oneshot, watch};
-use walt_core::life::Life;
+use walt_core::{
+    boots::{Cause, End},
+    life::{Life, Next},
+    settings::{self, Effect},
+};
 use walt_types::Mac;
 
 /// Commands that may wait in a node's link.
@@ -133,16 +143,68 @@ impl Hub {
 }
 
 /// Changes the life of a node in one transaction; the result of `change`. A node that was removed meanwhile is
-/// ignored.
+/// ignored. A node that starts a boot has its settings in effect then. A boot that begins by this is the node's own.
 pub fn update_life(nodes: &Nodes, mac: Mac, change: impl FnOnce(&mut Life) -> bool) -> Result<bool> {
-    let changed = nodes.db().transaction(|tx| -> Result<bool> {
-        let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(false) };
+    update_life_for(nodes, mac, &Cause::node(), change)
+}
+
+/// As [`update_life`]; a boot that begins by this has another cause.
+pub fn update_life_for(
+    nodes: &Nodes,
+    mac: Mac,
+    cause: &Cause,
+    change: impl FnOnce(&mut Life) -> bool,
+) -> Result<bool> {
+    let updated = nodes.db().transaction(|tx| -> Result<_> {
+        let Some(mut row) = NodeRow::by_mac(tx, mac)? else { return Ok(None) };
+        let before = row.life.clone();
         let changed = change(&mut row.life);
         NodeRow::set_life(tx, mac, &row.life)?;
-        Ok(changed)
+        if row.life.started.is_some() && row.life.started != before.started {
+            db::booted(tx, mac, settings::keys_of(Effect::Boot))?;
+        }
+        Ok(Some((changed, before, row)))
     })?;
+    let Some((changed, before, row)) = updated else { return Ok(false) };
+    boots::follow(nodes, &row, &before, cause);
     nodes.hub().signal();
     Ok(changed)
+}
+
+/// A boot has failed by this end: what follows. The node has another try, or needs a look, from now on. None if it has
+/// changed since `node` was read: the failure counts no more.
+///
+/// The server can cut the power of virtual nodes only: a physical one needs a look at once.
+///
+/// # Errors
+/// The database failed.
+pub fn failed(nodes: &Nodes, node: &NodeRow, end: &End) -> Result<Option<Next>> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
+    let power = node.facts.is_virtual;
+    let mut what = boots::failure(nodes, node.mac, end);
+    if !power {
+        what += "; the server cannot switch this machine off and on";
+    }
+    let mut next = None;
+    update_life(nodes, node.mac, |life| {
+        let is_same = *life == node.life;
+        next = is_same.then(|| life.failed(&what, boot_retries(&stored), power, now()));
+        is_same
+    })?;
+    let name = &node.facts.name;
+    let short = match end {
+        End::Timeout => "boot timeout reached",
+        _ => &what,
+    };
+    match next {
+        None => {}
+        Some(Next::Retry { left: 0 }) => tracing::warn!("{name}: {short}, trying hard-reboot (last try)."),
+        Some(Next::Retry { left }) => {
+            tracing::warn!("{name}: {short}, trying hard-reboot ({left} retries left).");
+        }
+        Some(Next::Look) => tracing::warn!("{name} needs a look: {what}"),
+    }
+    Ok(next)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod boards;
 pub mod boot;
 pub mod boot_tree;
+pub mod boots;
 pub mod error;
 pub mod grants;
 pub mod hub;
@@ -13,12 +14,13 @@ pub mod secure;
 pub mod ssh;
 pub mod sweep;
 pub mod trash;
+pub mod tries;
 pub mod vnode;
 
 use crate::{
     base::{
         config::Config,
-        db::{ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, TakingRow, blocking},
+        db::{self, ClaimRow, Db, DeviceRow, LeaseRow, NodeRow, Settings, TakingRow, blocking},
         files::remove_tree,
         state::{Base, Decision},
         time::{now, rfc3339},
@@ -28,10 +30,12 @@ use crate::{
         network,
         nodes::{
             boards::Boards,
+            boots::Boots,
             grants::GrantCache,
             hub::{Hub, update_life},
             links::Links,
             queue::Queue,
+            ssh::Masters,
             sweep::Sweeps,
             vnode::Supervisors,
         },
@@ -46,6 +50,7 @@ use std::{
 };
 use walt_api::{Node, NodeLease, NodeList, NodeState, NodeTaken, NodeWaiter};
 use walt_core::{
+    boots::Cause,
     life::{BootMode, Phase},
     node_leases, node_queue, settings,
 };
@@ -61,11 +66,13 @@ pub struct Nodes {
     hub: Hub,
     queue: Arc<Queue>,
     boards: Boards,
+    boots: Boots,
     grants: GrantCache,
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
     supervisors: Supervisors,
     links: Links,
+    masters: Masters,
 }
 
 impl Nodes {
@@ -77,11 +84,13 @@ impl Nodes {
             hub: Hub::default(),
             queue: Arc::default(),
             boards: Boards::default(),
+            boots: Boots::default(),
             grants: GrantCache::default(),
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
             supervisors: Supervisors::default(),
             links: Links::default(),
+            masters: Masters::default(),
         }
     }
 
@@ -120,6 +129,11 @@ impl Nodes {
         &self.queue
     }
 
+    /// The last boots of nodes, in memory.
+    pub fn boots(&self) -> &Boots {
+        &self.boots
+    }
+
     /// What nodes may read, in memory.
     pub fn grants(&self) -> &GrantCache {
         &self.grants
@@ -138,6 +152,11 @@ impl Nodes {
     /// Shaped links of virtual nodes.
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// Connections by ssh that programs on a node share.
+    pub fn masters(&self) -> &Masters {
+        &self.masters
     }
 
     /// The NFS server, once it serves.
@@ -175,7 +194,7 @@ impl Nodes {
         self.db().transaction(|tx| insert(tx, node))?;
         if node.facts.is_virtual {
             network::add_tap(self.config(), node)?;
-            self.start_supervisor(node.mac);
+            self.start_supervisor(node.mac, Cause::user(node.facts.owner(), "creation"));
             return Ok(());
         }
         blocking(|| network::node_neighbour(self.config(), node))?;
@@ -212,6 +231,8 @@ impl Nodes {
             network::remove_neighbour(self.config(), node)?;
         }
         self.hub.close(node.mac);
+        ssh::end_others(self, node.mac, None);
+        self.boots.forget(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {
             nfs.close(node.ip);
@@ -220,17 +241,26 @@ impl Nodes {
     }
 }
 
-/// Adds the record of a node. It takes over the address that it had leased as a device, and is no device any more.
+/// Adds the record of a node. It takes over the address that it had leased as a device, and its settings, and is no
+/// device any more.
 fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+    let settings = db::of_devices(c)?.remove(&node.mac).unwrap_or_default();
     LeaseRow::delete(c, node.mac)?;
     DeviceRow::delete(c, node.mac)?;
     DeviceRow::give_up(c, node.ip)?;
-    node.insert(c)
+    node.insert(c)?;
+    settings.iter().try_for_each(|(key, value)| NodeRow::set_setting(c, node.mac, key, value))
 }
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
 pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
     settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
+}
+
+/// How often a failed boot is tried again, from the setting `boot.retries`.
+pub fn boot_retries(stored: &BTreeMap<String, String>) -> u32 {
+    let effective = settings::effective(stored, true);
+    effective.get(settings::BOOT_RETRIES).and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
 /// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
@@ -249,9 +279,10 @@ pub fn boot_mode(nodes: &Nodes, node: &NodeRow) -> Result<String> {
 
 /// All nodes, for `GET /api/v1/nodes`.
 pub fn list(nodes: &Nodes) -> Result<NodeList> {
-    let (rows, settings, claims, takings) = nodes.db().with(|c| {
+    let (rows, settings, claims, takings, booted_with) = nodes.db().with(|c| {
         let takings = TakingRow::since(c, now() as i64 - TAKEN_SHOWN)?;
-        Ok((NodeRow::all(c)?, NodeRow::all_settings(c)?, ClaimRow::all(c)?, takings))
+        let (settings, booted_with) = (NodeRow::all_settings(c)?, db::booted_with(c)?);
+        Ok((NodeRow::all(c)?, settings, ClaimRow::all(c)?, takings, booted_with))
     })?;
     let (none, waits) = (BTreeMap::new(), nodes.queue().waits());
     let one = |row: &NodeRow| {
@@ -264,11 +295,34 @@ pub fn list(nodes: &Nodes) -> Result<NodeList> {
             by: taking.user.clone(),
             at: rfc3339(taking.at),
         });
+        let of = |all: &BTreeMap<Mac, Settings>| all.get(&row.mac).cloned().unwrap_or_default();
+        let reboot_needed = waiting_for_boot(row, &of(&settings), &of(&booted_with));
+        let reboot_needed = reboot_needed.into_iter().map(str::to_owned).collect();
         let node = describe(nodes, row, settings.get(&row.mac).unwrap_or(&none));
-        Node { claimed_model, waiting, taken, ..node }
+        Node { claimed_model, waiting, taken, reboot_needed, ..node }
     };
     let nodes: Vec<Node> = rows.iter().map(one).collect();
     Ok(NodeList { num_nodes: nodes.len(), nodes })
+}
+
+/// Settings of a node that take effect only when it boots, and have not: one that is off has none.
+pub fn waiting_for_boot(row: &NodeRow, stored: &Settings, booted_with: &Settings) -> Vec<&'static str> {
+    match row.life.started {
+        Some(_) => {
+            settings::waiting_for_boot(booted_with, &settings::effective(stored, row.facts.is_virtual))
+        }
+        None => Vec::new(),
+    }
+}
+
+/// The words of the command that reboots a node: by its setting `kexec.allow`.
+///
+/// # Errors
+/// The database failed.
+pub fn reboot_command(nodes: &Nodes, mac: Mac) -> Result<&'static str> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+    let is_forbidden = stored.get(settings::KEXEC_ALLOW).is_some_and(|value| value == "false");
+    Ok(if is_forbidden { "REBOOT firmware" } else { "REBOOT" })
 }
 
 fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> Node {
@@ -292,12 +346,14 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
             .into_iter()
             .map(|(key, value)| (key.to_owned(), typed(&value)))
             .collect(),
+        reboot_needed: Vec::new(),
         owner: row.facts.owner().to_owned(),
         state,
         booted_text: phase.text(),
         boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
         boot_seconds,
+        needs_look: row.life.needs_look.clone(),
         claimed_model: None,
         lease: row.lease.as_ref().map(lease_of),
         waiting: Vec::new(),
@@ -320,7 +376,7 @@ fn lease_of(lease: &node_leases::NodeLease) -> NodeLease {
 }
 
 /// The value of a setting as JSON: a number, a boolean, null or a string.
-fn typed(value: &str) -> serde_json::Value {
+pub fn typed(value: &str) -> serde_json::Value {
     match value {
         "none" => serde_json::Value::Null,
         "true" => true.into(),

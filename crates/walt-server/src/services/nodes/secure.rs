@@ -63,7 +63,7 @@ pub fn configuration(
     product: &str,
 ) -> String {
     let machine = boot::machine(nodes, node, manufacturer, product);
-    let text = boot::scripts(node, files, &machine).map_err(|e| format!("{e:#}"));
+    let text = machine.and_then(|machine| boot::scripts(node, files, &machine)).map_err(|e| format!("{e:#}"));
     text.and_then(|boot| grub::boot(&boot)).unwrap_or_else(|reason| {
         tracing::warn!(node = %node.facts.name, "the node cannot boot by Secure Boot: {reason}");
         grub::refusal(&reason)

@@ -2,38 +2,49 @@
 //!
 //! ```text
 //!   adopt or start ──▶ running ──qemu ends (the guest rebooted, panicked)──▶ start again, with back-off
+//!                         │ │                          └ no try is left ──▶ wait for an order
+//!                         │ └ a panic while it boots  ──▶ kill ──▶ start again
 //!                         │ order: restart ──▶ ask the system, or kill ──▶ start again
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
+//! Before a start, the task waits as long as `boot.delay` says.
+//! What the server itself cannot start is tried for ever: the node needs a look when its tries are used up, and starts
+//! once the reason is gone.
+//!
 //! The tasks end with the server, qemu does not: the next server adopts it. With the setting `boot.road=pxe`, a
 //! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
 //! settings and image are read when it starts.
 
+mod start;
+
 use crate::{
     base::{
-        config::Acceleration,
         db::{NodeRow, blocking},
         time,
     },
     services::nodes::{
-        Nodes, boot,
+        Nodes, boots,
         error::{self, Error},
-        hub::update_life,
+        hub::{failed, update_life},
         links,
     },
 };
 use anyhow::{Context, Result, anyhow};
 use parking_lot::Mutex;
-use std::{collections::HashMap, fs::File, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::HashMap, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::{
     io::unix::AsyncFd,
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use walt_core::{life::BootMode, settings};
+use walt_core::{
+    boots::{Cause, End, clean},
+    life::{BootMode, Next},
+    settings,
+};
 use walt_sys::process::Cgroup;
 use walt_types::{Disks, Mac};
-use walt_vnode::{Account, BootFiles, BootMethod, Launch, Vm, VmSpec, console};
+use walt_vnode::{Account, Vm, console};
 
 /// Account under which qemu runs.
 pub const ACCOUNT: &str = "walt-qemu";
@@ -50,9 +61,15 @@ const REBOOT_TIMEOUT: Duration = Duration::from_secs(30);
 const REBOOT_TIMEOUT_HYBRID: Duration = Duration::from_secs(75);
 /// How often the size of the console log is checked.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the console is searched for a panic.
+const PANIC_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a kernel that has panicked while it booted may write to the console before it is stopped.
+const PANIC_GRACE: Duration = Duration::from_secs(2);
+/// Cause of a boot at the start of the server.
+const START_CAUSE: &str = "start of the server";
 
 enum Order {
-    Restart { hard: bool, done: oneshot::Sender<Result<()>> },
+    Restart { hard: bool, cause: Cause, done: oneshot::Sender<Result<()>> },
     Stop { done: oneshot::Sender<Result<()>> },
 }
 
@@ -79,13 +96,13 @@ impl Supervisors {
 }
 
 impl Nodes {
-    /// Starts the task of a virtual node; it starts or adopts the node's qemu.
-    pub fn start_supervisor(self: &Arc<Self>, mac: Mac) {
+    /// Starts the task of a virtual node; it starts or adopts the node's qemu. `cause` is why it would be started.
+    pub fn start_supervisor(self: &Arc<Self>, mac: Mac, cause: Cause) {
         let (tx, rx) = mpsc::channel(ORDERS);
         self.supervisors().orders().insert(mac, tx);
         let nodes = self.clone();
         tokio::spawn(async move {
-            if let Err(e) = supervise(&nodes, mac, rx).await {
+            if let Err(e) = supervise(&nodes, mac, cause, rx).await {
                 tracing::error!(%mac, "giving up on the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
             }
@@ -111,10 +128,14 @@ impl Nodes {
     ///
     /// # Errors
     /// The node does not run; the error says why.
-    pub async fn restart_vnode(&self, mac: Mac, hard: bool) -> Result<()> {
+    pub async fn restart_vnode(&self, mac: Mac, hard: bool, cause: Cause) -> Result<()> {
         let (done, answer) = oneshot::channel();
         let gone = || anyhow!("the node is being removed");
-        self.supervisors().orders_to(mac)?.send(Order::Restart { hard, done }).await.map_err(|_| gone())?;
+        self.supervisors()
+            .orders_to(mac)?
+            .send(Order::Restart { hard, cause, done })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }
@@ -123,7 +144,7 @@ impl Nodes {
 pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
     for node in nodes.db().with(NodeRow::all)? {
         if node.facts.is_virtual {
-            nodes.start_supervisor(node.mac);
+            nodes.start_supervisor(node.mac, Cause::server(START_CAUSE));
         }
     }
     Ok(())
@@ -135,6 +156,7 @@ pub fn start_all(nodes: &Arc<Nodes>) -> Result<()> {
 /// One cannot be stopped.
 pub fn stop_all(nodes: &Nodes) -> Result<usize> {
     let mut stopped = 0;
+    boots::load(nodes)?;
     for node in nodes.db().with(NodeRow::all)?.into_iter().filter(|n| n.facts.is_virtual) {
         if let Some(vm) = adopt(nodes, node.mac)? {
             vm.stop()?;
@@ -148,6 +170,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
             true
         })?;
     }
+    boots::flush(nodes)?;
     cgroup(nodes, Mac([0; 6])).remove_empty_parents()?;
     Ok(stopped)
 }
@@ -219,7 +242,12 @@ impl Backoff {
     }
 }
 
-async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Order>) -> Result<()> {
+async fn supervise(
+    nodes: &Arc<Nodes>,
+    mac: Mac,
+    mut cause: Cause,
+    mut orders: mpsc::Receiver<Order>,
+) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
     if adopted.is_some()
         && let Err(e) = blocking(|| links::apply(nodes, mac))
@@ -229,25 +257,54 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
     let mut backoff = Backoff(BACKOFF.0);
     // The restarts that wait for the next start: a node can be given away while it restarts for its owner.
     let mut waiting: Vec<oneshot::Sender<Result<()>>> = Vec::new();
+    let mut pause = Some(Duration::ZERO);
+    if adopted.is_none() {
+        // Whatever ran has ended together with the machine of the server, or while no server ran.
+        boots::note(nodes, mac, |record| record.close(End::Stopped(String::new()), time::now()));
+        let life = nodes.db().with(|c| NodeRow::by_mac(c, mac))?.map(|node| node.life);
+        // A system that has failed does not boot better; the reason why none could be started may be gone.
+        let is_hopeless = life.is_some_and(|life| life.needs_look.is_some() && life.started.is_some());
+        pause = pause.filter(|_| !is_hopeless);
+    }
     loop {
+        match next_order(&mut orders, pause).await {
+            Waited::Long => {}
+            Waited::Restart(wanted, done) => {
+                cause = wanted;
+                waiting.push(done);
+                backoff.reset();
+            }
+            Waited::Stopped => return Ok(()),
+        }
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
-        let begun = Instant::now();
         let running = match adopted.take() {
-            Some(vm) => Ok(vm),
-            None => start(nodes, &node).await,
+            Some(vm) => Some(vm),
+            None => match delay(nodes, mac, &mut orders, &mut waiting, &mut cause).await? {
+                Delayed::Over => None,
+                Delayed::Stopped => return Ok(()),
+            },
         };
-        let pause = match running {
+        let begun = (Instant::now(), time::now());
+        let running = match running {
+            Some(vm) => Ok(vm),
+            None => start::start(nodes, &node, begun.1, &cause).await,
+        };
+        match running {
             Ok(vm) => {
                 nodes.supervisors().failures().remove(&mac);
                 for done in waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }
                 match watch(nodes, mac, &vm, &mut orders).await? {
-                    Ended::ByItself => backoff.after(begun.elapsed()),
-                    Ended::Restart(done) => {
+                    Ended::ByItself(end) => {
+                        let again;
+                        (cause, again) = after_end(nodes, mac, end)?;
+                        pause = Some(backoff.after(begun.0.elapsed())).filter(|_| again);
+                    }
+                    Ended::Restart(wanted, done) => {
+                        (cause, pause) = (wanted, Some(Duration::ZERO));
                         waiting.push(done);
                         backoff.reset();
-                        Duration::ZERO
                     }
                     Ended::Stopped => return Ok(()),
                 }
@@ -255,36 +312,124 @@ async fn supervise(nodes: &Arc<Nodes>, mac: Mac, mut orders: mpsc::Receiver<Orde
             Err(e) => {
                 tracing::warn!(node = %node.facts.name, "cannot start the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
-                update_life(nodes, mac, |life| {
-                    life.stop();
-                    true
-                })?;
+                not_started(nodes, &node, begun.1, &cause, &format!("{e:#}"))?;
+                cause = Cause::server("another try");
                 for done in waiting.drain(..) {
                     let _ = done.send(Err(anyhow!("{e:#}")));
                 }
-                backoff.after(Duration::ZERO)
+                pause = Some(backoff.after(Duration::ZERO));
             }
-        };
+        }
+    }
+}
+
+/// How the pause of the setting `boot.delay` ended.
+enum Delayed {
+    Over,
+    Stopped,
+}
+
+/// Waits before a start, as long as the setting `boot.delay` says. Nothing of the node runs meanwhile, and it shows as
+/// off. A restart that is ordered meanwhile waits for the same start.
+async fn delay(
+    nodes: &Nodes,
+    mac: Mac,
+    orders: &mut mpsc::Receiver<Order>,
+    waiting: &mut Vec<oneshot::Sender<Result<()>>>,
+    cause: &mut Cause,
+) -> Result<Delayed> {
+    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+    let value = stored.get(settings::BOOT_DELAY).map_or("0", String::as_str);
+    let range = settings::boot_delay(value).context("the setting 'boot.delay' is damaged")?;
+    let seconds = crate::base::random::among(range);
+    if seconds == 0 {
+        return Ok(Delayed::Over);
+    }
+    update_life(nodes, mac, |life| {
+        life.stop();
+        true
+    })?;
+    let until = Instant::now() + Duration::from_secs(seconds.into());
+    loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep_until(until) => return Ok(Delayed::Over),
             order = orders.recv() => match order {
-                None => return Ok(()),
-                Some(Order::Restart { done, .. }) => {
+                None => return Ok(Delayed::Stopped),
+                Some(Order::Restart { cause: wanted, done, .. }) => {
+                    *cause = wanted;
                     waiting.push(done);
-                    backoff.reset();
                 }
                 Some(Order::Stop { done }) => {
                     let _ = done.send(Ok(()));
-                    return Ok(());
+                    return Ok(Delayed::Stopped);
                 }
             },
         }
     }
 }
 
+enum Waited {
+    Long,
+    Restart(Cause, oneshot::Sender<Result<()>>),
+    Stopped,
+}
+
+/// Waits for an order while nothing runs, at most for this long.
+async fn next_order(orders: &mut mpsc::Receiver<Order>, pause: Option<Duration>) -> Waited {
+    let long = async {
+        match pause {
+            Some(pause) => tokio::time::sleep(pause).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        order = orders.recv() => match order {
+            // The server ends.
+            None => Waited::Stopped,
+            Some(Order::Restart { cause, done, .. }) => Waited::Restart(cause, done),
+            Some(Order::Stop { done }) => {
+                let _ = done.send(Ok(()));
+                Waited::Stopped
+            }
+        },
+        () = long => Waited::Long,
+    }
+}
+
+/// What follows when qemu has ended without an order: the cause of the next boot, and whether there is one.
+fn after_end(nodes: &Nodes, mac: Mac, end: End) -> Result<(Cause, bool)> {
+    boots::note(nodes, mac, |record| record.close(end.clone(), time::now()));
+    let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok((Cause::node(), true)) };
+    if node.life.booted.is_some() {
+        return Ok((Cause::node(), true));
+    }
+    let why = match end {
+        End::Panic(_) => "kernel panic",
+        _ => "it stopped by itself",
+    };
+    // A boot that was overdue at last needs a look already.
+    let again = node.life.needs_look.is_none() && failed(nodes, &node, &end)? != Some(Next::Look);
+    Ok((Cause::server(why), again))
+}
+
+fn not_started(nodes: &Nodes, node: &NodeRow, started: f64, cause: &Cause, reason: &str) -> Result<()> {
+    boots::not_started(nodes, node, started, cause, reason);
+    let mut is_known = false;
+    update_life(nodes, node.mac, |life| {
+        life.not_started();
+        is_known = life.needs_look.is_some();
+        true
+    })?;
+    if !is_known && let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, node.mac))? {
+        failed(nodes, &node, &End::NotStarted(clean(reason)))?;
+    }
+    Ok(())
+}
+
 enum Ended {
-    ByItself,
-    Restart(oneshot::Sender<Result<()>>),
+    ByItself(End),
+    Restart(Cause, oneshot::Sender<Result<()>>),
     Stopped,
 }
 
@@ -292,12 +437,30 @@ enum Ended {
 async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receiver<Order>) -> Result<Ended> {
     let pidfd = walt_sys::async_fd(vm.pidfd().try_clone()?)?;
     let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    let mut search = tokio::time::interval(PANIC_INTERVAL);
+    let mut panics = vm.console().panics_from(boots::console_from(nodes, mac));
     loop {
         tokio::select! {
             _ = pidfd.readable() => {
+                let panic = blocking(|| panics.look()).ok().flatten();
                 // It has ended already; this removes its files.
                 blocking(|| vm.stop())?;
-                return Ok(Ended::ByItself);
+                let line = blocking(|| vm.console().last_line()).ok().flatten().unwrap_or_default();
+                return Ok(Ended::ByItself(panic.map_or_else(|| End::Stopped(clean(&line)), End::Panic)));
+            }
+            _ = search.tick() => {
+                if let Ok(Some(line)) = blocking(|| panics.look()) {
+                    boots::note(nodes, mac, |record| {
+                        record.panic.get_or_insert_with(|| line.clone());
+                        true
+                    });
+                    // A system that had booted does what its command line says (panic=).
+                    if !is_booted(nodes, mac)? {
+                        tokio::time::sleep(PANIC_GRACE).await;
+                        blocking(|| vm.stop())?;
+                        return Ok(Ended::ByItself(End::Panic(line)));
+                    }
+                }
             }
             _ = trim.tick() => {
                 if let Err(e) = blocking(|| vm.console().trim(console::LOG_CAP, console::LOG_KEEP)) {
@@ -307,12 +470,12 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
             order = orders.recv() => match order {
                 // The server ends; qemu stays.
                 None => return Ok(Ended::Stopped),
-                Some(Order::Restart { hard, done }) => {
+                Some(Order::Restart { hard, cause, done }) => {
                     if !hard {
                         ask_to_reboot(nodes, mac, vm, &pidfd).await;
                     }
                     blocking(|| vm.stop())?;
-                    return Ok(Ended::Restart(done));
+                    return Ok(Ended::Restart(cause, done));
                 }
                 Some(Order::Stop { done }) => {
                     let _ = done.send(blocking(|| vm.stop()).map_err(Into::into));
@@ -321,6 +484,10 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
             },
         }
     }
+}
+
+fn is_booted(nodes: &Nodes, mac: Mac) -> Result<bool> {
+    Ok(nodes.db().with(|c| NodeRow::by_mac(c, mac))?.is_some_and(|node| node.life.booted.is_some()))
 }
 
 /// Reboots the running system, so that it can write its data. A system that does not answer is stopped anyway.
@@ -341,106 +508,6 @@ async fn ask_to_reboot(nodes: &Nodes, mac: Mac, vm: &Vm, pidfd: &AsyncFd<impl As
             }
         }
         Err(reason) => tracing::debug!(%mac, "no soft reboot: {reason}"),
-    }
-}
-
-async fn start(nodes: &Arc<Nodes>, node: &NodeRow) -> Result<Vm> {
-    check_programs()?;
-    let account = account()?;
-    let stored = nodes.db().with(|c| NodeRow::settings(c, node.mac))?;
-    let effective = settings::effective(&stored, true);
-    let value = |key: &str| effective.get(key).map(String::as_str).unwrap_or_default();
-    let memory = settings::ram_mib(value("ram")).context("the setting 'ram' is damaged")?;
-    let wanted: u32 = value("cpu.cores").parse().context("the setting 'cpu.cores' is damaged")?;
-    let host = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let wanted_disks: Disks = value(settings::DISKS).parse().context("the setting 'disks' is damaged")?;
-    let dir = nodes.node_dir(node.mac);
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let plan = boot::plan(nodes, node).await;
-    let is_pxe = value("boot.road") == "pxe";
-    let (acceleration, boot, files) = match plan {
-        Ok(mut plan) => {
-            let acceleration = blocking(|| acceleration(nodes, &mut plan.kernel, &dir, account))?;
-            if is_pxe {
-                (acceleration, BootMethod::Pxe, None)
-            } else {
-                let files = BootFiles { kernel: plan.kernel, initrds: plan.initrds };
-                (acceleration, BootMethod::Direct { command_line: plan.command_line }, Some(files))
-            }
-        }
-        // iPXE in the guest may support more than our interpreter. Only the choice of the acceleration needs the
-        // kernel, and emulation always works.
-        Err(e) if is_pxe => {
-            tracing::debug!(node = %node.facts.name, "cannot find out what the node will boot: {e:#}");
-            (acceleration_without_kernel(nodes), BootMethod::Pxe, None)
-        }
-        Err(e) => return Err(e),
-    };
-    // No machine of this node runs: nobody else uses its disks.
-    let disks = blocking(|| walt_vnode::disks::provide(&nodes.disks_dir(node.mac), &wanted_disks, account))?;
-    let spec = VmSpec {
-        name: node.facts.name.to_string(),
-        uuid: node.uuid.clone(),
-        memory_mib: u32::try_from(memory).context("the setting 'ram' is damaged")?,
-        // More threads than the host has cores make an emulated guest slower.
-        cores: wanted.min(host),
-        manufacturer: boot::MANUFACTURER.into(),
-        product: boot::PRODUCT.into(),
-        boot,
-        acceleration,
-    };
-    let cards = blocking(|| links::cards(nodes, node))?;
-    update_life(nodes, node.mac, |life| {
-        life.start(time::now());
-        true
-    })?;
-    let launch = Launch {
-        spec: &spec,
-        directory: &dir,
-        files,
-        cards,
-        disks,
-        account,
-        cgroup: Some(cgroup(nodes, node.mac)),
-        program: walt_vnode::PROGRAM,
-    };
-    let vm = blocking(|| walt_vnode::launch(launch))?;
-    tracing::info!(node = %node.facts.name, pid = vm.identity().pid, "started");
-    Ok(vm)
-}
-
-/// The acceleration for this kernel: as configured, or probed once per kernel and qemu.
-fn acceleration(
-    nodes: &Nodes,
-    kernel: &mut File,
-    dir: &std::path::Path,
-    account: Account,
-) -> Result<walt_vnode::Acceleration> {
-    match nodes.config().virtual_nodes.acceleration {
-        Acceleration::Kvm => return Ok(walt_vnode::Acceleration::Kvm),
-        Acceleration::Tcg => return Ok(walt_vnode::Acceleration::Tcg),
-        Acceleration::Auto => {}
-    }
-    let key = walt_vnode::probe::key(kernel, &walt_vnode::version(walt_vnode::PROGRAM)?)?;
-    let name = format!("acceleration {key}");
-    let verdict = nodes.db().with(|c| crate::base::db::get_meta(c, &name))?;
-    let word = match verdict {
-        Some(word) => word,
-        None => {
-            let found = walt_vnode::probe::run(kernel, &dir.join("probe"), account, walt_vnode::PROGRAM)?;
-            tracing::info!(acceleration = ?found.acceleration, reason = %found.reason, "probed the acceleration of this kernel");
-            let word = if found.acceleration == walt_vnode::Acceleration::Kvm { "kvm" } else { "tcg" };
-            nodes.db().meta(&name, || word.as_bytes().to_vec())?
-        }
-    };
-    Ok(if word == b"kvm" { walt_vnode::Acceleration::Kvm } else { walt_vnode::Acceleration::Tcg })
-}
-
-/// The acceleration for an unknown kernel: as configured, else emulation.
-fn acceleration_without_kernel(nodes: &Nodes) -> walt_vnode::Acceleration {
-    match nodes.config().virtual_nodes.acceleration {
-        Acceleration::Kvm => walt_vnode::Acceleration::Kvm,
-        Acceleration::Tcg | Acceleration::Auto => walt_vnode::Acceleration::Tcg,
     }
 }
 
