@@ -11,6 +11,7 @@
 mod netboot;
 mod nfs;
 mod registry;
+mod shaped;
 
 use futures_util::FutureExt;
 use std::cell::RefCell;
@@ -32,7 +33,7 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
@@ -52,6 +53,7 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("ra", netboot::ra),
     ("boot-path", netboot::boot_path),
     ("registry", registry::documents),
+    ("link", shaped::link),
 ];
 
 /// Where layers are unpacked: memory, since each input makes files.

@@ -62,6 +62,14 @@ fn generated() -> Vec<(PathBuf, Vec<u8>)> {
     all.extend(netboot());
     let skeleton = [&[1, 3, 0, 0, 0][..], b"raw", &[2, 4, 0], b"file", &9_u64.to_le_bytes(), &[0]].concat();
     all.push(("skeleton/small".into(), skeleton));
+    let mut shaped = b"walt-net[lat=1ms,jitter=1ms,dist=pareto,loss=5%,burst=1%/25%,dup=5%,reorder=5%,corrupt=50%,queue=3,\
+        bw=64kbps,seed=7],lab[lat.up=2s]\n"
+        .to_vec();
+    for length in [0, 1, 13, 14, 15, 60, 200, 60, 60, 60, 60] {
+        shaped.push(length);
+        shaped.extend(0..length);
+    }
+    all.push(("link/all".into(), shaped));
     all
 }
 

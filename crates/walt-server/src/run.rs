@@ -102,7 +102,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(nodes::boots::run(app.nodes().clone())),
         tokio::spawn(nodes::tries::run(app.nodes().clone())),
         tokio::spawn(watch_firewalls(app.clone())),
-        tokio::spawn(nodes::links::watch(app.nodes().clone())),
+        tokio::spawn(nodes::links::watch(app.nodes().links().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
     services.extend(dhcp_client::start(&app));

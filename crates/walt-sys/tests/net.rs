@@ -10,7 +10,7 @@ use std::time::Duration;
 use walt_sys::net::bridge::{self, BridgeSpec, Origin};
 use walt_sys::net::container::{ContainerNetwork, setup_container_network};
 use walt_sys::net::{
-    NetError, in_netns, link, mac_from_seed, neighbour, new_netns, nft, sysctl, tap, uplink,
+    NetError, in_netns, link, mac_from_seed, member, neighbour, new_netns, nft, sysctl, tap, uplink,
 };
 
 const RULES: &str = include_str!("../../walt-core/src/firewall.snapshot");
@@ -126,6 +126,49 @@ fn a_tap_lives_as_long_as_its_descriptor() {
         assert!(matches!(tap::open("wt1", "absent", "x"), Err(NetError::NoLink(_))));
         assert_eq!(link::get("wt1").unwrap(), None, "a tap that could not be attached is gone");
         assert!(tap::open("a name too long for it", "walt-net", "x").is_err());
+    });
+}
+
+#[test]
+fn a_bridge_without_address_is_for_its_ports_only() {
+    isolated(|_| {
+        let lab = BridgeSpec { name: "wn1".into(), alias: "walt /test lab".into(), address: None, ..spec() };
+        // One that was made a moment before its server was killed has no alias yet.
+        run("ip link add wn1 type bridge");
+        assert_eq!(bridge::ensure(&lab).unwrap(), Origin::Adopted);
+        assert_eq!(bridge::ensure(&lab).unwrap(), Origin::Adopted);
+        let made = link::get("wn1").unwrap().unwrap();
+        assert_eq!((made.alias.as_str(), made.up), ("walt /test lab", true));
+        let flags = run("ip -o link show wn1");
+        assert!(flags.contains("NOARP"), "{flags}");
+        assert_eq!(run("ip -o address show dev wn1"), "");
+        // With an address, one of this name would be somebody's.
+        run("ip link add wn2 type bridge");
+        let other = BridgeSpec { name: "wn2".into(), ..spec() };
+        assert!(matches!(bridge::ensure(&other), Err(NetError::NotOurs { .. })));
+        bridge::remove(&lab).unwrap();
+        assert!(link::get("wn1").unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_plain_tap_moves_between_bridges() {
+    isolated(|_| {
+        for name in ["wn1", "wl1"] {
+            let made = BridgeSpec { name: name.into(), alias: "walt /test".into(), address: None, ..spec() };
+            bridge::ensure(&made).unwrap();
+        }
+        let tap = tap::open_plain("wa1", "wn1", "link", 77).unwrap();
+        let details = run("ip -d -o link show wa1");
+        assert!(details.contains("qlen 77") && details.contains("vnet_hdr off"), "{details}");
+        let controller = || link::get("wa1").unwrap().unwrap().controller;
+        let index = |name: &str| Some(link::get(name).unwrap().unwrap().index);
+        assert_eq!(controller(), index("wn1"));
+        member::attach("wa1", "wl1").unwrap();
+        assert_eq!(controller(), index("wl1"));
+        assert!(tap::open_plain("wa1", "wn1", "link", 77).unwrap_err().to_string().contains("busy"));
+        drop(tap);
+        assert!(link::get("wa1").unwrap().is_none());
     });
 }
 

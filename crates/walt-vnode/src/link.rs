@@ -22,6 +22,8 @@
 //! [`model`] is pure and decides; [`forward`] reads and writes frames. If the process ends, its taps go with it, and the
 //! node is cut off from this network until somebody starts it again.
 //!
+//! It is scheduled before ordinary processes: a frame that leaves late was delayed wrongly.
+//!
 //! Limits: [`model::BYTES_MAX`] in each direction, [`TAP_QUEUE`] frames between kernel and process, one question at a
 //! time.
 

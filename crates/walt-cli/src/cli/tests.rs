@@ -40,7 +40,7 @@ fn accepted_lines() {
         ("node link", "node_set: None, network: None, changes: []"),
         (
             "node link vn1 lab lat=1ms loss.up=1% --for 2m",
-            r#"changes: ["lat=1ms", "loss.up=1%"], duration: Some(120)"#,
+            r#"changes: ["lat=1ms", "loss.up=1%"], duration: Some(Span(120))"#,
         ),
         ("node config vn1 cpu.cores=2 ram=1G", r#"configuration: ["cpu.cores=2", "ram=1G"]"#),
         ("node run vn1 ls -l --all", r#"cmdargs: ["ls", "-l", "--all"], term: false"#),
@@ -83,7 +83,7 @@ fn refused_lines() {
         ("node boot vn1", "missing image_name_or_default"),
         ("node wait --timeout x vn1", "invalid value 'x'"),
         ("node wait --timeout", "a value is required"),
-        ("node link vn1 lab down --for 5", "is not a time"),
+        ("node link vn1 lab down --for 5", "must be a time span"),
         ("node reboot vn1 --hard --hard", "cannot be used multiple times"),
         ("node run vn1", "missing cmdargs"),
         ("node run", "missing node_set"),

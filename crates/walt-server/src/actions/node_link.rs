@@ -11,7 +11,7 @@ use crate::{
 };
 use walt_api::LinkState;
 use walt_core::{ownership::Demand, settings};
-use walt_types::{Networks, Shape, UserName};
+use walt_types::{Networks, Shape, Span, UserName};
 
 /// Longest time for which a link may have another shape, in seconds: 30 days.
 const PASSING_MAX: u64 = 30 * 24 * 3600;
@@ -28,7 +28,7 @@ impl Request<'_> {
         if let Some(seconds) = seconds
             && !(1..=PASSING_MAX).contains(&seconds)
         {
-            return Err(bad_request(format!("'--for' must be from 1 second to {PASSING_MAX} seconds")));
+            return Err(bad_request(format!("'--for' must be from 1s to {}", Span(PASSING_MAX))));
         }
         let decision = self.app.base().decide().await;
         let nodes = self.members(set)?;
@@ -62,10 +62,10 @@ impl Request<'_> {
         })?;
         drop(decision);
         for (node, ..) in &planned {
-            blocking(|| links::apply(self.app.nodes(), node.mac))?;
+            blocking(|| links::apply(self.app.nodes().links(), node.mac))?;
         }
         self.app.nodes().hub().signal();
-        let back = seconds.map(|s| format!(" In {s} s, each link gets its configured shape back."));
+        let back = seconds.map(|s| format!(" In {}, each link gets its configured shape back.", Span(s)));
         self.events.out(format!("Done.{}", back.unwrap_or_default())).await;
         Ok(true)
     }
@@ -82,7 +82,7 @@ impl Request<'_> {
         if !node.facts.is_virtual {
             return Err(refused(format!("node {name} is a physical one: the server cannot shape its link")));
         }
-        let networks = links::configured(self.app.nodes(), node.mac)?;
+        let networks = links::configured(self.app.nodes().links(), node.mac)?;
         let Some(shape) = networks.shape(network) else {
             let has: Vec<&str> = networks.iter().map(|(name, _)| name.as_str()).collect();
             let why = format!("node {name} has no network '{network}'; it has: {}", has.join(", "));
@@ -90,7 +90,9 @@ impl Request<'_> {
             return Err(refused_hint(why, hint));
         };
         let has_card = |name: &walt_types::NetworkName| name.as_str() == network;
-        if seconds.is_some() && !links::cards_of_running(self.app.nodes(), node.mac)?.iter().any(has_card) {
+        if seconds.is_some()
+            && !links::cards_of_running(self.app.nodes().links(), node.mac)?.iter().any(has_card)
+        {
             let why = format!("node {name} is not on network '{network}' yet");
             return Err(refused_hint(why, format!("reboot it: 'walt node reboot {name}'")));
         }
@@ -130,7 +132,7 @@ pub fn states(
         None => app.db().with(NodeRow::all)?,
         Some(set) => super::ownership::nodes_of(app, caller, set)?,
     };
-    Ok(blocking(|| links::states(app.nodes(), &rows))?)
+    Ok(blocking(|| links::states(app.nodes().links(), &rows))?)
 }
 
 #[cfg(test)]

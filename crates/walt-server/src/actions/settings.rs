@@ -141,7 +141,7 @@ impl Request<'_> {
         blocking(|| self.app.outside().follow(bound))?;
         if changes.iter().any(|change| change.setting.key == settings::NETWORKS) {
             for node in devices.iter().filter_map(AnyDevice::node) {
-                blocking(|| links::apply(self.app.nodes(), node.mac))?;
+                blocking(|| links::apply(self.app.nodes().links(), node.mac))?;
             }
         }
         self.app.nodes().hub().signal();

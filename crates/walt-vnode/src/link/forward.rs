@@ -28,7 +28,8 @@ use walt_types::Shape;
 const FRAME_MAX: usize = 65_536 + 18;
 /// Frames read from one tap before the other one has its turn.
 const BATCH: usize = 64;
-/// Priority (nice(2)): frames must leave on time while nodes are emulated on the same processors.
+/// Priority (nice(2)) where the kernel refuses a better one: frames must leave on time while nodes are emulated on the same
+/// processors.
 const PRIORITY: i32 = -15;
 /// How late a timer may be, in nanoseconds; by default the kernel takes 50 us (prctl(2), `PR_SET_TIMERSLACK`).
 const TIMER_SLACK: u64 = 1;
@@ -86,7 +87,9 @@ impl Forwarder {
         write(directory, PROCESS, &ProcessId::of_self().map_err(failed("find out the own start time"))?)?;
         let (asked, wake) = listen(directory)?;
         // Without them, frames are late on a busy machine, and everything else works.
-        let _ = rustix::process::setpriority_process(None, PRIORITY);
+        if walt_sys::process::be_prompt().is_err() {
+            let _ = rustix::process::setpriority_process(None, PRIORITY);
+        }
         let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(TIMER_SLACK));
         let shape = spec.shape;
         let seed = shape.seed.map_or_else(random_seed, Ok)?;

@@ -17,8 +17,11 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use walt_types::networks::{Burst, Impairments, QUEUE_DEFAULT};
 
-/// Most bytes under way in one direction: one second at 2 Gbit/s.
-pub const BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Most bytes under way in one direction, with [`FRAME_COST`] for each frame: half a second at 1 Gbit/s. Users choose
+/// delays, and nodes what they send: this bounds what both take of the server's memory.
+pub const BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that a frame takes besides its own: its place in the queue, and what the allocator adds.
+pub const FRAME_COST: usize = 128;
 /// Nanoseconds of a microsecond.
 const US: u64 = 1_000;
 /// Bytes of an Ethernet header. A flipped bit is behind it: a frame with other addresses would be no frame of the link.
@@ -208,7 +211,8 @@ impl Direction {
         let i = self.impairments;
         let deviation = self.decisions.jitter.deviation(i.distribution);
         let overtakes = self.decisions.reorder.unit() < i.reorder.fraction();
-        if self.bytes_under_way + bytes.len() > self.bytes_max {
+        let cost = bytes.len() + FRAME_COST;
+        if self.bytes_under_way + cost > self.bytes_max {
             self.counters.no_memory += 1;
             return;
         }
@@ -223,7 +227,7 @@ impl Direction {
             // A negative delay becomes 0: `as` saturates.
             ((i.latency_us as f64 + deviation * i.jitter_us as f64) * US as f64) as u64
         };
-        self.bytes_under_way += bytes.len();
+        self.bytes_under_way += cost;
         self.number += 1;
         self.under_way.push(Reverse(Frame { due: leaves + delay, number: self.number, bytes }));
     }
@@ -256,7 +260,7 @@ impl Direction {
             return None;
         }
         let Reverse(frame) = self.under_way.pop()?;
-        self.bytes_under_way -= frame.bytes.len();
+        self.bytes_under_way -= frame.bytes.len() + FRAME_COST;
         Some(frame.bytes)
     }
 

@@ -10,10 +10,12 @@
 
 use crate::{
     base::{
+        config::Config,
         db::{LinkRow, NodeRow, blocking},
+        state::Base,
         time::now,
     },
-    services::{nodes::Nodes, segments},
+    services::segments,
 };
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
@@ -52,9 +54,21 @@ const LINKS: &str = "links";
 type Key = (Mac, NetworkName);
 
 /// The links at run time.
-#[derive(Default)]
 pub struct Links {
+    base: Arc<Base>,
     state: Mutex<State>,
+}
+
+impl Links {
+    /// Those of a server; no process of an earlier one is known yet.
+    pub fn new(base: Arc<Base>) -> Self {
+        Self { base, state: Mutex::default() }
+    }
+}
+
+/// Directory of a node's run-time files.
+pub fn node_dir(config: &Config, mac: Mac) -> PathBuf {
+    config.state_dir.join("nodes").join(mac.dashed())
 }
 
 #[derive(Default)]
@@ -69,32 +83,32 @@ struct State {
 ///
 /// # Errors
 /// The database fails, or has something else in this place.
-pub fn configured(nodes: &Nodes, mac: Mac) -> Result<Networks> {
-    let stored = nodes.db().with(|c| NodeRow::settings(c, mac))?;
+pub fn configured(links: &Links, mac: Mac) -> Result<Networks> {
+    let stored = links.base.db().with(|c| NodeRow::settings(c, mac))?;
     let effective = settings::effective(&stored, true);
     let text = effective.get(settings::NETWORKS).map(String::as_str).unwrap_or_default();
     text.parse().context("the setting 'networks' is damaged")
 }
 
-fn directory(nodes: &Nodes, (mac, network): &Key) -> PathBuf {
-    nodes.node_dir(*mac).join(LINKS).join(network.as_str())
+fn directory(links: &Links, (mac, network): &Key) -> PathBuf {
+    node_dir(links.base.config(), *mac).join(LINKS).join(network.as_str())
 }
 
-fn cgroup(nodes: &Nodes, mac: Mac) -> Cgroup {
-    let root = nodes.base().cgroup_root();
+fn cgroup(links: &Links, mac: Mac) -> Cgroup {
+    let root = links.base.cgroup_root();
     Cgroup::new(format!("{}/links-{}", root.trim_start_matches('/'), mac.dashed()))
 }
 
-fn names(nodes: &Nodes, (mac, network): &Key) -> LinkNames {
-    link_names(nodes.config().bridge(), *mac, network)
+fn names(links: &Links, (mac, network): &Key) -> LinkNames {
+    link_names(links.base.config().bridge(), *mac, network)
 }
 
 /// The networks for which the running machine of a node has cards.
 ///
 /// # Errors
 /// The record cannot be read.
-pub fn cards_of_running(nodes: &Nodes, mac: Mac) -> Result<Vec<NetworkName>> {
-    let path = nodes.node_dir(mac).join(CARDS);
+pub fn cards_of_running(links: &Links, mac: Mac) -> Result<Vec<NetworkName>> {
+    let path = node_dir(links.base.config(), mac).join(CARDS);
     let texts: Vec<String> = match std::fs::read(&path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?
@@ -106,16 +120,16 @@ pub fn cards_of_running(nodes: &Nodes, mac: Mac) -> Result<Vec<NetworkName>> {
     texts.iter().map(|text| text.parse().with_context(|| format!("{} is damaged", path.display()))).collect()
 }
 
-fn record_cards(nodes: &Nodes, mac: Mac, networks: &Networks) -> Result<()> {
+fn record_cards(links: &Links, mac: Mac, networks: &Networks) -> Result<()> {
     let texts: Vec<&str> = networks.iter().map(|(name, _)| name.as_str()).collect();
-    let path = nodes.node_dir(mac).join(CARDS);
+    let path = node_dir(links.base.config(), mac).join(CARDS);
     walt_sys::file::replace(&path, &serde_json::to_vec(&texts)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The networks to which a node has shaped links, or had when a server was killed.
-fn shaped_before(nodes: &Nodes, mac: Mac) -> Result<Vec<NetworkName>> {
-    let path = nodes.node_dir(mac).join(LINKS);
+fn shaped_before(links: &Links, mac: Mac) -> Result<Vec<NetworkName>> {
+    let path = node_dir(links.base.config(), mac).join(LINKS);
     let entries = match std::fs::read_dir(&path) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>(),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -127,8 +141,8 @@ fn shaped_before(nodes: &Nodes, mac: Mac) -> Result<Vec<NetworkName>> {
 }
 
 /// The shapes that links of a node have for a while, with the time of their end.
-fn passing(nodes: &Nodes, mac: Mac) -> Result<BTreeMap<NetworkName, (Shape, f64)>> {
-    let rows = nodes.db().with(LinkRow::all)?;
+fn passing(links: &Links, mac: Mac) -> Result<BTreeMap<NetworkName, (Shape, f64)>> {
+    let rows = links.base.db().with(LinkRow::all)?;
     let of_node = rows.into_iter().filter(|row| row.mac == mac && row.until > now());
     Ok(of_node.map(|row| (row.network, (row.shape, row.until))).collect())
 }
@@ -137,36 +151,36 @@ fn passing(nodes: &Nodes, mac: Mac) -> Result<BTreeMap<NetworkName, (Shape, f64)
 ///
 /// # Errors
 /// The kernel refuses, or the process of a link does not start.
-pub fn cards(nodes: &Nodes, node: &NodeRow) -> Result<Vec<Card>> {
-    let mut state = nodes.links().state.lock();
+pub fn cards(links: &Links, node: &NodeRow) -> Result<Vec<Card>> {
+    let mut state = links.state.lock();
     // Read with the lock in hand: who changes them applies them after that.
-    let networks = configured(nodes, node.mac)?;
-    let passing = passing(nodes, node.mac)?;
-    for network in shaped_before(nodes, node.mac)? {
+    let networks = configured(links, node.mac)?;
+    let passing = passing(links, node.mac)?;
+    for network in shaped_before(links, node.mac)? {
         if networks.shape(network.as_str()).is_none() {
-            state.end(nodes, &(node.mac, network))?;
+            state.end(links, &(node.mac, network))?;
         }
     }
-    record_cards(nodes, node.mac, &networks)?;
+    record_cards(links, node.mac, &networks)?;
     let mut cards = Vec::new();
     for (network, configured) in networks.iter() {
         let key = (node.mac, network.clone());
         let shape = passing.get(network).map_or(*configured, |(shape, _)| *shape);
-        let names = names(nodes, &key);
+        let names = names(links, &key);
         let alias = format!("tap to {network} of {}", node.facts.name);
-        segments::ensure(nodes.config(), network)?;
+        segments::ensure(links.base.config(), network)?;
         let bridge = if shape.is_plain() {
-            state.end(nodes, &key)?;
+            state.end(links, &key)?;
             names.segment
         } else {
-            state.shape(nodes, &key, node.facts.name.as_str(), shape)?;
+            state.shape(links, &key, node.facts.name.as_str(), shape)?;
             names.bridge
         };
         let tap = tap::open(&names.tap, &bridge, &alias)
             .with_context(|| format!("cannot open the tap of node {} to {network}", node.facts.name))?;
         cards.push(Card { mac: card_mac(node.mac, network), tap });
     }
-    segments::sweep(nodes.config())?;
+    segments::sweep(links.base.config())?;
     Ok(cards)
 }
 
@@ -174,16 +188,20 @@ pub fn cards(nodes: &Nodes, node: &NodeRow) -> Result<Vec<Card>> {
 ///
 /// # Errors
 /// The kernel refuses, or the process of a link does not start.
-pub fn apply(nodes: &Nodes, mac: Mac) -> Result<()> {
-    let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
-    let mut state = nodes.links().state.lock();
-    let networks = configured(nodes, mac)?;
-    let passing = passing(nodes, mac)?;
-    for network in cards_of_running(nodes, mac)? {
-        let Some(configured) = networks.shape(network.as_str()) else { continue };
-        let shape = passing.get(&network).map_or(*configured, |(shape, _)| *shape);
+pub fn apply(links: &Links, mac: Mac) -> Result<()> {
+    let Some(node) = links.base.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
+    let mut state = links.state.lock();
+    let networks = configured(links, mac)?;
+    let passing = passing(links, mac)?;
+    for network in cards_of_running(links, mac)? {
         let key = (mac, network);
-        let names = names(nodes, &key);
+        let Some(configured) = networks.shape(key.1.as_str()) else {
+            // The node has it until its next reboot; the link stays as it is.
+            state.adopt(links, &key)?;
+            continue;
+        };
+        let shape = passing.get(&key.1).map_or(*configured, |(shape, _)| *shape);
+        let names = names(links, &key);
         // Without a machine there is no tap: its next start opens it on the right bridge.
         let tap = link::get(&names.tap)?;
         let attach = |bridge: &str| -> Result<()> {
@@ -195,13 +213,13 @@ pub fn apply(nodes: &Nodes, mac: Mac) -> Result<()> {
         };
         if shape.is_plain() {
             if tap.is_some() {
-                segments::ensure(nodes.config(), &key.1)?;
+                segments::ensure(links.base.config(), &key.1)?;
             }
             attach(&names.segment)?;
-            state.end(nodes, &key)?;
+            state.end(links, &key)?;
         } else {
-            segments::ensure(nodes.config(), &key.1)?;
-            state.shape(nodes, &key, node.facts.name.as_str(), shape)?;
+            segments::ensure(links.base.config(), &key.1)?;
+            state.shape(links, &key, node.facts.name.as_str(), shape)?;
             attach(&names.bridge)?;
         }
     }
@@ -212,21 +230,31 @@ pub fn apply(nodes: &Nodes, mac: Mac) -> Result<()> {
 ///
 /// # Errors
 /// A process stays, or the kernel refuses.
-pub fn remove(nodes: &Nodes, mac: Mac) -> Result<()> {
-    let mut state = nodes.links().state.lock();
-    for network in shaped_before(nodes, mac)? {
-        state.end(nodes, &(mac, network))?;
+pub fn remove(links: &Links, mac: Mac) -> Result<()> {
+    let mut state = links.state.lock();
+    for network in shaped_before(links, mac)? {
+        state.end(links, &(mac, network))?;
     }
-    walt_vnode::remove_group(&cgroup(nodes, mac))?;
-    segments::sweep(nodes.config())
+    walt_vnode::remove_group(&cgroup(links, mac))?;
+    segments::sweep(links.base.config())
 }
 
 impl State {
+    /// Finds the process of a link that an earlier server started, if there is one.
+    fn adopt(&mut self, links: &Links, key: &Key) -> Result<()> {
+        if !self.processes.contains_key(key)
+            && let Some(link) = shaped::adopt(&directory(links, key))?
+        {
+            self.processes.insert(key.clone(), Arc::new(link));
+        }
+        Ok(())
+    }
+
     /// Lets the process of a link, which is started unless it runs, do this to frames.
-    fn shape(&mut self, nodes: &Nodes, key: &Key, node: &str, shape: Shape) -> Result<()> {
-        let names = names(nodes, key);
-        segments::ensure_link(nodes.config(), &names.bridge)?;
-        let directory = directory(nodes, key);
+    fn shape(&mut self, links: &Links, key: &Key, node: &str, shape: Shape) -> Result<()> {
+        let names = names(links, key);
+        segments::ensure_link(links.base.config(), &names.bridge)?;
+        let directory = directory(links, key);
         let running = match self.processes.get(key) {
             Some(link) if link.is_running() => Some(link.clone()),
             _ => shaped::adopt(&directory)?.map(Arc::new),
@@ -248,7 +276,7 @@ impl State {
                     shape,
                 };
                 let exe = std::env::current_exe().context("cannot find the path of this program")?;
-                let group = cgroup(nodes, key.0);
+                let group = cgroup(links, key.0);
                 let link = shaped::start(&spec, &directory, &exe, Some(&group))
                     .with_context(|| format!("cannot shape the link of node {node} to {}", key.1))?;
                 tracing::info!(node, network = %key.1, pid = link.pid(), %shape, "a link is shaped");
@@ -261,8 +289,8 @@ impl State {
     }
 
     /// Ends the process of a link, if it has one, and removes the bridge. The tap must be elsewhere.
-    fn end(&mut self, nodes: &Nodes, key: &Key) -> Result<()> {
-        let directory = directory(nodes, key);
+    fn end(&mut self, links: &Links, key: &Key) -> Result<()> {
+        let directory = directory(links, key);
         self.retry.remove(key);
         let running = match self.processes.remove(key) {
             Some(link) => Some(link),
@@ -272,7 +300,7 @@ impl State {
             Some(link) => link.stop()?,
             None => shaped::forget(&directory)?,
         }
-        segments::remove_link(nodes.config(), &names(nodes, key).bridge)
+        segments::remove_link(links.base.config(), &names(links, key).bridge)
     }
 
     /// Nodes with a process that has ended.
@@ -294,27 +322,27 @@ impl State {
 
 /// For ever: starts processes again that have ended, and gives links their configured shapes back when the time of
 /// others is over.
-pub async fn watch(nodes: Arc<Nodes>) {
+pub async fn watch(links: Arc<Links>) {
     loop {
         tokio::time::sleep(WATCH_INTERVAL).await;
-        if let Err(e) = blocking(|| look(&nodes)) {
+        if let Err(e) = blocking(|| look(&links)) {
             tracing::warn!("cannot look after the links of nodes: {e:#}");
         }
     }
 }
 
-fn look(nodes: &Nodes) -> Result<()> {
-    let mut changed = nodes.links().state.lock().broken();
+fn look(links: &Links) -> Result<()> {
+    let mut changed = links.state.lock().broken();
     for mac in &changed {
         tracing::warn!(%mac, "the process of a shaped link has ended: starting it again");
     }
-    let rows = nodes.db().with(LinkRow::all)?;
+    let rows = links.base.db().with(LinkRow::all)?;
     for row in rows.into_iter().filter(|row| row.until <= now()) {
-        nodes.db().with(|c| LinkRow::delete(c, row.mac, row.network.as_str()))?;
+        links.base.db().with(|c| LinkRow::delete(c, row.mac, row.network.as_str()))?;
         changed.push(row.mac);
     }
     for mac in changed {
-        if let Err(e) = apply(nodes, mac) {
+        if let Err(e) = apply(links, mac) {
             tracing::warn!(%mac, "a link of a node is not as it should be: {e:#}");
         }
     }
@@ -325,12 +353,12 @@ fn look(nodes: &Nodes) -> Result<()> {
 ///
 /// # Errors
 /// The database or the kernel fails.
-pub fn states(nodes: &Nodes, rows: &[NodeRow]) -> Result<Vec<LinkState>> {
+pub fn states(links: &Links, rows: &[NodeRow]) -> Result<Vec<LinkState>> {
     let mut states = Vec::new();
     for node in rows.iter().filter(|node| node.facts.is_virtual) {
-        let networks = configured(nodes, node.mac)?;
-        let passing = passing(nodes, node.mac)?;
-        let cards = cards_of_running(nodes, node.mac)?;
+        let networks = configured(links, node.mac)?;
+        let passing = passing(links, node.mac)?;
+        let cards = cards_of_running(links, node.mac)?;
         let of_setting = networks.iter().map(|(name, _)| name.clone());
         let mut all: Vec<NetworkName> = cards.iter().cloned().chain(of_setting).collect();
         let mut seen = Vec::new();
@@ -342,9 +370,9 @@ pub fn states(nodes: &Nodes, rows: &[NodeRow]) -> Result<Vec<LinkState>> {
         });
         for network in all {
             let key = (node.mac, network.clone());
-            let process = nodes.links().state.lock().processes.get(&key).cloned();
+            let process = links.state.lock().processes.get(&key).cloned();
             let report = process.as_ref().and_then(|link| link.report().ok());
-            let has_card = link::get(&names(nodes, &key).tap)?.is_some();
+            let has_card = link::get(&names(links, &key).tap)?.is_some();
             let configured = networks.shape(network.as_str());
             let applied = match (&report, &process) {
                 _ if !has_card => None,

@@ -71,13 +71,14 @@ pub struct Nodes {
     nfs: OnceLock<Arc<walt_nfsd::Server>>,
     sweeps: Sweeps,
     supervisors: Supervisors,
-    links: Links,
+    links: Arc<Links>,
     masters: Masters,
 }
 
 impl Nodes {
     /// The nodes of a server; none is supervised yet.
     pub fn new(base: Arc<Base>, images: Arc<Images>) -> Self {
+        let links = Arc::new(Links::new(base.clone()));
         Self {
             base,
             images,
@@ -89,7 +90,7 @@ impl Nodes {
             nfs: OnceLock::new(),
             sweeps: Sweeps::default(),
             supervisors: Supervisors::default(),
-            links: Links::default(),
+            links,
             masters: Masters::default(),
         }
     }
@@ -150,7 +151,7 @@ impl Nodes {
     }
 
     /// Shaped links of virtual nodes.
-    pub fn links(&self) -> &Links {
+    pub fn links(&self) -> &Arc<Links> {
         &self.links
     }
 
@@ -176,7 +177,7 @@ impl Nodes {
 
     /// Directory of a node's run-time files: console, sockets.
     pub fn node_dir(&self, mac: Mac) -> PathBuf {
-        self.config().state_dir.join("nodes").join(mac.dashed())
+        links::node_dir(self.config(), mac)
     }
 
     /// Directory of the disks of a virtual node.
@@ -213,7 +214,7 @@ impl Nodes {
     pub async fn forget(&self, node: &NodeRow, _decision: &Decision<'_>) -> Result<()> {
         self.stop_supervisor(node.mac).await?;
         if node.facts.is_virtual {
-            blocking(|| links::remove(self, node.mac))?;
+            blocking(|| links::remove(self.links(), node.mac))?;
         }
         self.db().with(|c| NodeRow::delete(c, node.mac))?;
         self.close(node)?;

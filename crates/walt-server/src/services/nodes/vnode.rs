@@ -162,7 +162,7 @@ pub fn stop_all(nodes: &Nodes) -> Result<usize> {
             vm.stop()?;
             stopped += 1;
         }
-        links::remove(nodes, node.mac)?;
+        links::remove(nodes.links(), node.mac)?;
         // An empty cgroup may be left from a qemu that ended while no server was running.
         cgroup(nodes, node.mac).remove()?;
         update_life(nodes, node.mac, |life| {
@@ -250,7 +250,7 @@ async fn supervise(
 ) -> Result<()> {
     let mut adopted = adopt(nodes, mac)?;
     if adopted.is_some()
-        && let Err(e) = blocking(|| links::apply(nodes, mac))
+        && let Err(e) = blocking(|| links::apply(nodes.links(), mac))
     {
         tracing::warn!(%mac, "a link of the node is not as it should be: {e:#}");
     }

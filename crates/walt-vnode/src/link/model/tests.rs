@@ -287,14 +287,18 @@ fn a_seed_begins_again_and_bursts_end_with_their_parameter() {
 #[test]
 fn memory_is_bounded() {
     let mut link = direction("lat=10ms");
-    link.bytes_max = 250;
+    link.bytes_max = 2 * (100 + FRAME_COST) + 50;
     for n in 0..3 {
         link.offer(0, frame(n, 100));
     }
     assert_eq!((link.counters().no_memory, link.counters().queued), (1, 2));
     assert_eq!(arrivals(&mut link).len(), 2);
-    link.offer(0, frame(4, 250));
-    assert_eq!(link.counters().no_memory, 1);
+    let longest = link.bytes_max - FRAME_COST;
+    link.offer(0, frame(4, longest));
+    assert_eq!(link.counters().no_memory, 1, "the room is free again");
+    arrivals(&mut link);
+    link.offer(0, frame(5, longest + 1));
+    assert_eq!((link.counters().no_memory, link.counters().queued), (2, 0));
     link.delivered(60, false);
     assert_eq!(link.counters().kernel, 1);
 }

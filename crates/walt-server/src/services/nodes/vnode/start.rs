@@ -66,7 +66,7 @@ pub(super) async fn start(nodes: &Arc<Nodes>, node: &NodeRow, begun: f64, cause:
         boot,
         acceleration,
     };
-    let cards = blocking(|| links::cards(nodes, node))?;
+    let cards = blocking(|| links::cards(nodes.links(), node))?;
     ssh::end_others(nodes, node.mac, None);
     update_life_for(nodes, node.mac, cause, |life| {
         life.start(begun);
