@@ -259,6 +259,8 @@ fn a_virtual_node_cannot_forge_its_addresses() {
     let room = with_nodes(Wiring::Ports);
     let (node, other) = (room.node("vn1"), room.node("vn2"));
     let tap = tap_of(&room, &node.mac);
+    // The command that makes a node does not wait for its start.
+    until("the node's cable", SOON, || room.netns.run(&["ip", "-j", "link"]).contains(&tap).then_some(()));
     // The node's qemu ends with its cable: the station takes its place.
     room.netns.run(&["ip", "link", "set", &tap, "nomaster"]);
     room.netns.run(&["ip", "link", "set", &tap, "down"]);

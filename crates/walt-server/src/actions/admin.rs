@@ -157,7 +157,7 @@ pub fn down(config: Config) -> Result<()> {
         }
     };
     let app = App::open(config, &lock)?;
-    nodes::ssh::end_all(app.nodes())?;
+    nodes::ssh::end_all(app.base())?;
     let stopped = nodes::vnode::stop_all(app.nodes())?;
     let closed = runtime()?.block_on(sessions::stop_all(app.sessions()))?;
     network::down(app.config())?;

@@ -24,7 +24,8 @@ fn cannot_start_ssh(e: io::Error) -> Failure {
 
 /// Runs a short script on a node; its standard output.
 pub(super) async fn output_of(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<Vec<u8>> {
-    let Session { command, lease: _lease } = ssh::open(app.nodes(), node.mac, Some(script), false).await?;
+    let Session { command, lease: _lease } =
+        ssh::open(app.base(), app.nodes().masters(), node.mac, Some(script), false).await?;
     let mut command = tokio::process::Command::from(command);
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = command.output().await.map_err(cannot_start_ssh)?;
@@ -46,7 +47,8 @@ impl NodeProgram {
     /// Starts a script on a node, with pipes. Use the program in a thread that may block. Dropping the second value kills
     /// it too.
     pub async fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
-        let Session { mut command, lease } = ssh::open(app.nodes(), node.mac, Some(script), false).await?;
+        let Session { mut command, lease } =
+            ssh::open(app.base(), app.nodes().masters(), node.mac, Some(script), false).await?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(cannot_start_ssh)?;
         let kill_on_drop = KillOnDrop::of(&child);

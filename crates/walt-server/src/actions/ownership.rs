@@ -48,7 +48,7 @@ pub fn nodes_of(app: &App, caller: &UserName, set: &str) -> Outcome<Vec<NodeRow>
 
 fn node(device: &AnyDevice) -> Option<NodeRow> {
     match device {
-        AnyDevice::Node(row) => Some(row.clone()),
+        AnyDevice::Node(row) => Some((**row).clone()),
         AnyDevice::Server(_) | AnyDevice::Other(_) => None,
     }
 }

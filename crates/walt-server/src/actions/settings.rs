@@ -40,11 +40,13 @@ impl Request<'_> {
     /// `walt node config`.
     pub(super) async fn config(&self, set: &str, assignments: &[String], json: bool) -> Outcome<bool> {
         if assignments.is_empty() {
-            let nodes: Vec<AnyDevice> = self.members(set)?.into_iter().map(AnyDevice::Node).collect();
+            let nodes: Vec<AnyDevice> =
+                self.members(set)?.into_iter().map(|row| AnyDevice::Node(Box::new(row))).collect();
             return self.show_config("node", &nodes, json).await;
         }
         let decision = self.app.base().decide().await;
-        let nodes: Vec<AnyDevice> = self.members(set)?.into_iter().map(AnyDevice::Node).collect();
+        let nodes: Vec<AnyDevice> =
+            self.members(set)?.into_iter().map(|row| AnyDevice::Node(Box::new(row))).collect();
         let checked = self.check_settings(set, assignments, &nodes, &decision)?;
         let waits = self.change_settings(&nodes, checked, |_| Ok(()))?;
         self.say_done(&nodes, waits).await;

@@ -254,7 +254,7 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
         format!("WELCOME {VERSION} beat={} time={} report=kernel\n", BEAT.as_secs(), time::now() as u64);
     writer.write_all(welcome.as_bytes()).await?;
     if current {
-        ssh::end_others(app.nodes(), mac, Some(&hello.boot_id));
+        ssh::end_others(app.base(), mac, Some(&hello.boot_id));
     }
     let mut link = app.nodes().hub().register(mac, &hello.boot_id);
     let ended = conversation(app, mac, &hello.boot_id, &mut lines, &mut writer, &mut link.commands).await;

@@ -60,7 +60,7 @@ async fn piped(run: &Run, number: usize, node: &NodeRow, input: Option<Feed>) ->
     let marker = Marker::new(u64::from_ne_bytes(random()));
     let line = marker.line(&run.command);
     let Session { mut command, lease: _lease } =
-        ssh::open(run.app.nodes(), node.mac, Some(&line), false).await?;
+        ssh::open(run.app.base(), run.app.nodes().masters(), node.mac, Some(&line), false).await?;
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(|e| cannot_start("ssh", &e))?;
@@ -182,7 +182,7 @@ async fn until_end(
                 if let Some(shell) = *shell.borrow_and_update() {
                     let (app, mac, line) = (run.app.clone(), node.mac, signal_line(shell, signal));
                     senders.spawn(async move {
-                        let session = ssh::open(app.nodes(), mac, Some(&line), false).await;
+                        let session = ssh::open(app.base(), app.nodes().masters(), mac, Some(&line), false).await;
                         let Ok(Session { mut command, lease: _lease }) = session else { return };
                         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
                         let _may_have_ended = Command::from(command).kill_on_drop(true).status().await;
@@ -202,7 +202,8 @@ async fn on_terminal(
     tty: &Tty,
 ) -> Outcome<i32> {
     let line = run.command.as_bytes();
-    let Session { command, lease: _lease } = ssh::open(run.app.nodes(), node.mac, Some(line), true).await?;
+    let Session { command, lease: _lease } =
+        ssh::open(run.app.base(), run.app.nodes().masters(), node.mac, Some(line), true).await?;
     let (mut child, pty) = on_pty(command, tty)?;
     let mut wish = run.wish.clone();
     let mut killed_at: Option<Instant> = None;

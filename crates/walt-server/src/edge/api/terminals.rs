@@ -191,7 +191,8 @@ async fn on_node(
         return Ok(1);
     }
     let remote = command.map(str::as_bytes);
-    let Session { command, lease } = ssh::open(app.nodes(), row.mac, remote, tty.is_some()).await?;
+    let Session { command, lease } =
+        ssh::open(app.base(), app.nodes().masters(), row.mac, remote, tty.is_some()).await?;
     program(command, tty, |status| ssh::farewell(row.ip, lease.is_some(), status), to, from).await
 }
 

@@ -4,7 +4,8 @@
 //!  DHCP, boot files, mounts, node link, qemu ──▶ the last record of the node, in memory ──▶ database, in batches
 //! ```
 //! Whoever reports something does not wait for the disk. Batches are written [`BATCH`] after the first change, so that a
-//! crash of the server loses no more than what was reported in this time; the next server goes on with the record.
+//! crash of the server loses no more than what was reported in this time; the next server goes on with the record. The
+//! beginning of a boot is written together with the life of the node.
 
 use crate::{
     base::{
@@ -15,6 +16,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use rusqlite::Connection;
 use std::{collections::HashMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use tokio::sync::Notify;
 use walt_api::boots::{Boot, BootList, BootStage, SlowBoot};
@@ -265,6 +267,16 @@ pub fn flush(nodes: &Nodes) -> Result<()> {
         }
     }
     written.context("cannot keep the records of boots")
+}
+
+/// Writes the last records of one node as a part of a transaction. They are written again with the next batch, since the
+/// transaction may fail.
+pub(super) fn put_now(nodes: &Nodes, c: &Connection, mac: Mac) -> Result<()> {
+    let inner = nodes.boots().inner.lock();
+    for (_, row) in inner.finished.iter().filter(|(of, _)| *of == mac) {
+        row.put(c, mac)?;
+    }
+    inner.last.get(&mac).map_or(Ok(()), |last| last.row.put(c, mac))
 }
 
 /// Writes changes for ever.

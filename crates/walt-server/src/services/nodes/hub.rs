@@ -163,10 +163,14 @@ pub fn update_life_for(
         if row.life.started.is_some() && row.life.started != before.started {
             db::booted(tx, mac, settings::keys_of(Effect::Boot))?;
         }
-        Ok(Some((changed, before, row)))
+        boots::follow(nodes, &row, &before, cause);
+        if row.life.started != before.started {
+            // This transaction waits for the disk anyway: no record of a boot lacks its beginning.
+            boots::put_now(nodes, tx, mac)?;
+        }
+        Ok(Some(changed))
     })?;
-    let Some((changed, before, row)) = updated else { return Ok(false) };
-    boots::follow(nodes, &row, &before, cause);
+    let Some(changed) = updated else { return Ok(false) };
     nodes.hub().signal();
     Ok(changed)
 }
@@ -185,13 +189,15 @@ pub fn failed(nodes: &Nodes, node: &NodeRow, end: &End) -> Result<Option<Next>> 
     if !power {
         what += "; the server cannot switch this machine off and on";
     }
-    let mut next = None;
+    let (mut next, mut reason) = (None, None);
     update_life(nodes, node.mac, |life| {
         let is_same = *life == node.life;
         next = is_same.then(|| life.failed(&what, boot_retries(&stored), power, now()));
+        reason.clone_from(&life.needs_look);
         is_same
     })?;
     let name = &node.facts.name;
+    let reason = reason.unwrap_or_else(|| what.clone());
     let short = match end {
         End::Timeout => "boot timeout reached",
         _ => &what,
@@ -202,7 +208,7 @@ pub fn failed(nodes: &Nodes, node: &NodeRow, end: &End) -> Result<Option<Next>> 
         Some(Next::Retry { left }) => {
             tracing::warn!("{name}: {short}, trying hard-reboot ({left} retries left).");
         }
-        Some(Next::Look) => tracing::warn!("{name} needs a look: {what}"),
+        Some(Next::Look) => tracing::warn!("{name} needs a look: {reason}"),
     }
     Ok(next)
 }

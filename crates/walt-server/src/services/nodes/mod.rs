@@ -36,7 +36,6 @@ use crate::{
             links::Links,
             queue::Queue,
             ssh::Masters,
-            sweep::Sweeps,
             vnode::Supervisors,
         },
     },
@@ -44,7 +43,7 @@ use crate::{
 use anyhow::Result;
 use rusqlite::Connection;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
@@ -74,6 +73,11 @@ pub struct Nodes {
     links: Arc<Links>,
     masters: Masters,
 }
+
+/// The last boot of each node for which its `/persist` was swept. Locked during a sweep, so that only one runs at a
+/// time.
+#[derive(Default)]
+pub struct Sweeps(tokio::sync::Mutex<HashMap<Mac, String>>);
 
 impl Nodes {
     /// The nodes of a server; none is supervised yet.
@@ -232,7 +236,7 @@ impl Nodes {
             network::remove_neighbour(self.config(), node)?;
         }
         self.hub.close(node.mac);
-        ssh::end_others(self, node.mac, None);
+        ssh::end_others(self.base(), node.mac, None);
         self.boots.forget(node.mac);
         self.grants.forget(node.ip);
         if let Some(nfs) = self.nfs() {

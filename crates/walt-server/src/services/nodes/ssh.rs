@@ -17,11 +17,9 @@ use crate::{
         db::NodeRow,
         files::{make_dir, remove_tree},
         programs::SSH_FAILED,
+        state::Base,
     },
-    services::nodes::{
-        Nodes,
-        error::{Error, Result},
-    },
+    services::nodes::error::{Error, Result},
 };
 use anyhow::Context;
 use parking_lot::Mutex;
@@ -101,12 +99,18 @@ pub struct Session {
 ///
 /// # Errors
 /// The node is known to run and cannot be reached; the error has ssh's words.
-pub async fn open(nodes: &Nodes, mac: Mac, remote: Option<&[u8]>, tty: bool) -> Result<Session> {
-    let node = nodes.db().with(|c| NodeRow::by_mac(c, mac))?;
+pub async fn open(
+    base: &Base,
+    masters: &Masters,
+    mac: Mac,
+    remote: Option<&[u8]>,
+    tty: bool,
+) -> Result<Session> {
+    let node = base.db().with(|c| NodeRow::by_mac(c, mac))?;
     let node = node.ok_or(Error::Removed)?;
-    let shared = shared(nodes, &node).await?;
+    let shared = shared(base, masters, &node).await?;
     let timeout = if is_up(&node) { CONNECT_TIMEOUT_LINKED_S } else { CONNECT_TIMEOUT_S };
-    let mut ssh = base(nodes, timeout);
+    let mut ssh = command(base, timeout);
     let (path, lease) = shared.map_or((None, None), |(path, lease)| (Some(path), Some(lease)));
     ssh.arg("-S").arg(path.as_deref().unwrap_or(Path::new("none")));
     if tty {
@@ -129,14 +133,14 @@ pub fn farewell(ip: Ipv4Addr, is_shared: bool, status: i32) -> Option<String> {
 }
 
 /// ssh with what holds for every connection to a node.
-fn base(nodes: &Nodes, connect_timeout: u32) -> Command {
+fn command(base: &Base, connect_timeout: u32) -> Command {
     let mut ssh = Command::new("ssh");
     // No configuration files: a node shell must not depend on root's ~/.ssh.
     ssh.args(["-F", "none"]);
     for option in [
-        format!("IdentityFile={}", nodes.base().keys().client_key.display()),
+        format!("IdentityFile={}", base.keys().client_key.display()),
         "IdentitiesOnly=yes".into(),
-        format!("UserKnownHostsFile={}", nodes.base().keys().known_hosts.display()),
+        format!("UserKnownHostsFile={}", base.keys().known_hosts.display()),
         "GlobalKnownHostsFile=/dev/null".into(),
         "HostKeyAlias=walt.node".into(),
         "StrictHostKeyChecking=yes".into(),
@@ -157,8 +161,8 @@ fn is_up(node: &NodeRow) -> bool {
     node.life.booted.is_some() && node.life.link_lost.is_none()
 }
 
-fn directory(nodes: &Nodes) -> PathBuf {
-    nodes.config().run_dir.join("ssh")
+fn directory(base: &Base) -> PathBuf {
+    base.config().run_dir.join("ssh")
 }
 
 /// How the names of a node's sockets begin.
@@ -167,21 +171,21 @@ fn prefix(mac: Mac) -> String {
 }
 
 /// Where the socket of a boot is; none if a path would be too long.
-fn socket(nodes: &Nodes, mac: Mac, boot_id: &str) -> Option<PathBuf> {
+fn socket(base: &Base, mac: Mac, boot_id: &str) -> Option<PathBuf> {
     let part: String = boot_id.chars().filter(char::is_ascii_hexdigit).take(BOOT_ID_PART).collect();
-    let path = directory(nodes).join(prefix(mac) + &part);
+    let path = directory(base).join(prefix(mac) + &part);
     (path.as_os_str().len() <= SOCKET_PATH_MAX).then_some(path)
 }
 
 /// The shared connection to a node and a place in it; none if the program needs a connection of its own.
-async fn shared(nodes: &Nodes, node: &NodeRow) -> Result<Option<(PathBuf, Lease)>> {
+async fn shared(base: &Base, masters: &Masters, node: &NodeRow) -> Result<Option<(PathBuf, Lease)>> {
     let Some(boot_id) = node.life.boot_id.as_deref().filter(|_| is_up(node)) else { return Ok(None) };
-    let Some(path) = socket(nodes, node.mac, boot_id) else { return Ok(None) };
-    let master = nodes.masters().0.lock().entry(node.mac).or_default().clone();
+    let Some(path) = socket(base, node.mac, boot_id) else { return Ok(None) };
+    let master = masters.0.lock().entry(node.mac).or_default().clone();
     let Some(lease) = Lease::take(&master) else { return Ok(None) };
     let _starting = master.starting.lock().await;
     if !answers(&path) {
-        start(nodes, node, &path).await?;
+        start(base, node, &path).await?;
     }
     Ok(Some((path, lease)))
 }
@@ -192,8 +196,8 @@ fn answers(path: &Path) -> bool {
 }
 
 /// Starts the master of a node. It is no child of ours once it has logged in.
-async fn start(nodes: &Nodes, node: &NodeRow, path: &Path) -> Result<()> {
-    make_dir(&directory(nodes), 0o700)?;
+async fn start(base: &Base, node: &NodeRow, path: &Path) -> Result<()> {
+    make_dir(&directory(base), 0o700)?;
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => {
             return Err(anyhow::Error::new(e).context(format!("cannot remove {}", path.display())).into());
@@ -205,7 +209,7 @@ async fn start(nodes: &Nodes, node: &NodeRow, path: &Path) -> Result<()> {
         rustix::fs::memfd_create("walt-ssh", rustix::fs::MemfdFlags::CLOEXEC)
             .context("cannot make a file")?,
     );
-    let mut ssh = base(nodes, CONNECT_TIMEOUT_LINKED_S);
+    let mut ssh = command(base, CONNECT_TIMEOUT_LINKED_S);
     ssh.args(["-o", "ControlMaster=yes", "-o", &format!("ControlPersist={MASTER_IDLE_S}"), "-S"]).arg(path);
     ssh.args(["-f", "-N", "-T"]).arg(format!("root@{}", node.ip));
     let copy = words.try_clone().context("cannot copy a descriptor")?;
@@ -258,9 +262,9 @@ fn end(path: &Path) {
 
 /// Ends the connections to earlier boots of a node, in the background: programs on them would wait for ever for a node
 /// that has forgotten them. Without a boot id, ends all connections to the node.
-pub fn end_others(nodes: &Nodes, mac: Mac, boot_id: Option<&str>) {
-    let own = boot_id.and_then(|id| socket(nodes, mac, id));
-    let ended = sockets(&directory(nodes), Some(mac), own.as_deref());
+pub fn end_others(base: &Base, mac: Mac, boot_id: Option<&str>) {
+    let own = boot_id.and_then(|id| socket(base, mac, id));
+    let ended = sockets(&directory(base), Some(mac), own.as_deref());
     if !ended.is_empty() {
         // It ends by itself soon.
         std::thread::spawn(move || ended.iter().for_each(|path| end(path)));
@@ -271,8 +275,8 @@ pub fn end_others(nodes: &Nodes, mac: Mac, boot_id: Option<&str>) {
 ///
 /// # Errors
 /// The directory of the sockets cannot be removed.
-pub fn end_all(nodes: &Nodes) -> anyhow::Result<()> {
-    let dir = directory(nodes);
+pub fn end_all(base: &Base) -> anyhow::Result<()> {
+    let dir = directory(base);
     sockets(&dir, None, None).iter().for_each(|path| end(path));
     remove_tree(&dir)
 }

@@ -6,17 +6,11 @@ use crate::{
     services::nodes::Nodes,
 };
 use anyhow::{Result, anyhow};
-use std::{collections::HashMap, sync::Arc};
-use tokio::sync::Mutex;
+use std::sync::Arc;
 use walt_types::Mac;
 
 /// Seconds by which the reported uptime may be late. A node renames nothing that early in its boot.
 const MARGIN: f64 = 5.0;
-
-/// The last boot of each node for which its `/persist` was swept. Locked during a sweep, so that only one runs at a
-/// time.
-#[derive(Default)]
-pub struct Sweeps(Mutex<HashMap<Mac, String>>);
 
 /// Sweeps in the background, once per boot; this boot began `uptime` seconds ago.
 pub fn after_boot(nodes: &Arc<Nodes>, mac: Mac, boot_id: &str, uptime: f64) {

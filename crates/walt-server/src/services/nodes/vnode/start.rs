@@ -67,7 +67,7 @@ pub(super) async fn start(nodes: &Arc<Nodes>, node: &NodeRow, begun: f64, cause:
         acceleration,
     };
     let cards = blocking(|| links::cards(nodes.links(), node))?;
-    ssh::end_others(nodes, node.mac, None);
+    ssh::end_others(nodes.base(), node.mac, None);
     update_life_for(nodes, node.mac, cause, |life| {
         life.start(begun);
         true
