@@ -117,6 +117,8 @@ fn a_machine_that_is_overdue_needs_a_look() {
     let station = Newcomer::plug(&server, 1);
     let name = register(&station).get("hostname").to_owned();
     server.walt(ANN, &["node", "config", "-y", &name, "boot.timeout=60"]).ok();
+    // What was seen is on the disk half a second later.
+    std::thread::sleep(Duration::from_secs(2));
     let begun = std::time::Instant::now();
     // The time without a server does not count.
     server.kill();
