@@ -24,8 +24,11 @@ fn read(text: &str) -> Result<String, String> {
     parse(text).map(|change| change.effective().to_owned()).map_err(|e| e.to_string())
 }
 
-/// Of each row: values and what they are stored as, and what is not a value.
-const VALUES: &[(&str, &[(&str, &str)], &[&str])] = &[
+/// Of a row: values and what they are stored as, and what is not a value.
+type Values = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+/// Of each row.
+const VALUES: &[Values] = &[
     (
         "boot.delay",
         &[("0", "0"), ("3600", "3600"), ("random", "random")],
