@@ -67,7 +67,7 @@ impl Link {
 }
 
 /// Of each setting that vn1 has: a value, and whether it waits for a reboot.
-const OF_VIRTUAL: [(&str, &str, bool); 12] = [
+const OF_VIRTUAL: [(&str, &str, bool); 13] = [
     ("boot.delay", "1", false),
     ("boot.mode", "network", true),
     ("boot.retries", "3", false),
@@ -79,6 +79,7 @@ const OF_VIRTUAL: [(&str, &str, bool); 12] = [
     ("kexec.allow", "false", false),
     ("mount.persist", "false", true),
     ("netsetup", "NAT", true),
+    ("networks", "walt-net,lab", true),
     ("ram", "128M", true),
 ];
 
