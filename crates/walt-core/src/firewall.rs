@@ -329,7 +329,9 @@ table bridge {table} {{
 	}}
 	chain between_ports {{
 		type filter hook forward priority -310; policy accept;
-		ether type {{ 8021q, 8021ad }} counter drop
+		iifname @cables ether type {{ 8021q, 8021ad }} counter drop
+		oifname @cables ether type {{ 8021q, 8021ad }} counter drop
+		iifname @taps ether type {{ 8021q, 8021ad }} counter drop
 		iifname @cables oifname @taps ether type ip udp sport 67 counter drop
 		iifname @cables oifname @taps icmpv6 type nd-router-advert counter drop
 	}}
