@@ -4,8 +4,9 @@
 //! every parser is one sentence that can be shown to users.
 //!
 //! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
-//! image names and tags 1 to 128 (OCI distribution specification).
+//! image names and tags 1 to 128 (OCI distribution specification), names of checkpoints 2 to 64.
 
+mod checkpoint;
 mod device;
 mod digest;
 mod disks;
@@ -15,6 +16,7 @@ mod names;
 pub mod node_set;
 pub mod patterns;
 
+pub use checkpoint::CheckpointName;
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
 pub use disks::{DISKS_MAX, Disk, Disks, GIGABYTES_MAX, GIGABYTES_MAX_TEMPLATE, Template};
