@@ -4,8 +4,10 @@
 //! every parser is one sentence that can be shown to users.
 //!
 //! Limits: node names 2 to 63 characters (a DNS label, RFC 1035), user names 1 to 32 (`useradd(8)`),
-//! image names and tags 1 to 128 (OCI distribution specification), tags of clients 1 to 64.
+//! image names and tags 1 to 128 (OCI distribution specification), tags of clients 1 to 64,
+//! names of checkpoints 2 to 64.
 
+mod checkpoint;
 mod client_tag;
 mod device;
 mod digest;
@@ -21,6 +23,7 @@ pub mod patterns;
 pub mod shell;
 mod span;
 
+pub use checkpoint::CheckpointName;
 pub use client_tag::ClientTag;
 pub use device::DeviceType;
 pub use digest::{DiffId, Hash256, ImageId, ViewId};
