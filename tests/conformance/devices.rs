@@ -82,7 +82,8 @@ fn a_machine_that_takes_an_address_is_a_device() {
 
     // What a user gave asks before it is lost.
     let config = server.walt(ANN, &["device", "config", "printer"]).ok();
-    assert_eq!(config, "Device printer has the following config applied:\ntype=unknown\n");
+    let applied = "expose=none\nnetsetup=LAN\ntype=unknown\n";
+    assert_eq!(config, format!("Device printer has the following config applied:\n{applied}"));
     server.walt(ANN, &["device", "config", "printer", "type=router"]).fails(1, "must be 'switch'");
     server.walt(ANN, &["device", "config", "printer,vn1", "type=switch"]).fails(1, "vn1 is a node");
     server
