@@ -137,7 +137,7 @@ pub async fn to_node(
     };
     let options = if gnu { GNU_UNPACK } else { "" };
     let script = [b"cd ", &*quote(&dir), b" && exec tar ", options.as_bytes(), b" -x -f -"].concat();
-    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
+    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
     channel
         .receive(&top, !gnu, move |tar| {
             let mut stdin = program.stdin();
@@ -190,7 +190,7 @@ pub async fn from_node(
     let row = ready_node(app, caller, node, consent, channel).await?;
     let (script, top, source) = packing(app, &row, path).await?;
     channel.source(source, &top).await;
-    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
+    let (mut program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
     channel
         .send(move |out| {
             let mut stdout = program.stdout()?;
@@ -231,7 +231,7 @@ pub async fn to_booted_image(
     events.busy("Transfering").await;
     let _housekeeping = app.images().housekeeping_on_drop();
     let change = ImageChange::new(app, base, SaveRules::exact(), by);
-    let (program, _kill_on_drop) = NodeProgram::start(app, &row, &script).await?;
+    let (program, _kill_on_drop) = NodeProgram::start(app, &row, &script)?;
     let gone = channel.gone();
     let work = change.compose_from(
         program,

@@ -7,7 +7,7 @@ use crate::{
         failure::{Failure, Outcome, refused},
         programs::{SSH_FAILED, cannot_start},
     },
-    services::nodes::ssh::{self, Lease, Session, one_line},
+    services::nodes::ssh::{self, Session, one_line},
 };
 use std::{
     io::{self, Read},
@@ -40,15 +40,13 @@ pub(super) async fn output_of(app: &App, node: &NodeRow, script: &[u8]) -> Outco
 pub struct NodeProgram {
     child: Child,
     stderr: Option<std::thread::JoinHandle<Vec<u8>>>,
-    _lease: Option<Lease>,
 }
 
 impl NodeProgram {
     /// Starts a script on a node, with pipes. Use the program in a thread that may block. Dropping the second value kills
     /// it too.
-    pub async fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
-        let Session { mut command, lease } =
-            ssh::open(app.base(), app.nodes().masters(), node.mac, Some(script), false).await?;
+    pub fn start(app: &App, node: &NodeRow, script: &[u8]) -> Outcome<(Self, KillOnDrop)> {
+        let mut command = ssh::open_alone(app.base(), node.mac, script)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(cannot_start_ssh)?;
         let kill_on_drop = KillOnDrop::of(&child);
@@ -61,8 +59,7 @@ impl NodeProgram {
                 bytes
             })
         });
-        let program = Self { child, stderr, _lease: lease };
-        Ok((program, kill_on_drop?))
+        Ok((Self { child, stderr }, kill_on_drop?))
     }
 
     /// Its standard input; none the second time.

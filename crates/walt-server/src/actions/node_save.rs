@@ -184,7 +184,7 @@ pub async fn save(app: &Arc<App>, caller: &UserName, save: Save, events: &Events
     let by = By::new(caller, format!("walt node save {} {}", node.facts.name, target.reference.image()));
     let _housekeeping = app.images().housekeeping_on_drop();
     events.out("** Building the image").await;
-    let (program, _kill_on_drop) = NodeProgram::start(app, &node, SCRIPT.as_bytes()).await?;
+    let (program, _kill_on_drop) = NodeProgram::start(app, &node, SCRIPT.as_bytes())?;
     let base_image = base.image;
     let change = ImageChange::new(app, base, SaveRules::standard(), by);
     let client = events.clone();

@@ -10,7 +10,7 @@
 //! ```
 //! The name of the socket is the node and its boot, `<mac>-<start of the boot id>`: a connection to an earlier boot is
 //! never used. A node whose boot or link the server does not know, a program too many, and a run directory with too long a
-//! path are served by connections of their own.
+//! path are served by connections of their own, as are programs that transfer files ([`open_alone`]).
 
 use crate::{
     base::{
@@ -106,10 +106,33 @@ pub async fn open(
     remote: Option<&[u8]>,
     tty: bool,
 ) -> Result<Session> {
-    let node = base.db().with(|c| NodeRow::by_mac(c, mac))?;
-    let node = node.ok_or(Error::Removed)?;
+    let node = node_of(base, mac)?;
     let shared = shared(base, masters, &node).await?;
-    let timeout = if is_up(&node) { CONNECT_TIMEOUT_LINKED_S } else { CONNECT_TIMEOUT_S };
+    Ok(session(base, &node, shared, remote, tty))
+}
+
+/// The same without a terminal and over a connection of its own, for programs whose output is long: it would delay what else
+/// uses a shared connection. And the master of a shared one keeps the pipes of a program open when its ssh is killed, so
+/// that who reads them would wait for the program on the node.
+///
+/// # Errors
+/// The node was removed.
+pub fn open_alone(base: &Base, mac: Mac, remote: &[u8]) -> Result<Command> {
+    Ok(session(base, &node_of(base, mac)?, None, Some(remote), false).command)
+}
+
+fn node_of(base: &Base, mac: Mac) -> Result<NodeRow> {
+    base.db().with(|c| NodeRow::by_mac(c, mac))?.ok_or(Error::Removed)
+}
+
+fn session(
+    base: &Base,
+    node: &NodeRow,
+    shared: Option<(PathBuf, Lease)>,
+    remote: Option<&[u8]>,
+    tty: bool,
+) -> Session {
+    let timeout = if is_up(node) { CONNECT_TIMEOUT_LINKED_S } else { CONNECT_TIMEOUT_S };
     let mut ssh = command(base, timeout);
     let (path, lease) = shared.map_or((None, None), |(path, lease)| (Some(path), Some(lease)));
     ssh.arg("-S").arg(path.as_deref().unwrap_or(Path::new("none")));
@@ -123,7 +146,7 @@ pub async fn open(
     if let Some(remote) = remote {
         ssh.arg("--").arg(OsStr::from_bytes(remote));
     }
-    Ok(Session { command: ssh, lease })
+    Session { command: ssh, lease }
 }
 
 /// What is printed at the end of a session with a terminal, by the exit status of ssh: nothing if there was no connection.
