@@ -181,7 +181,8 @@ fn hooks(server: &TestServer, name: &str) {
 
 /// What a node does without pause: reads of its image and of `/persist`, and writes that must reach the server.
 const LOAD: &str = r#"
-    rm -f /tmp/stop /tmp/load /tmp/turns
+    rm -f /tmp/stop /tmp/load
+    : >/tmp/turns
     (while [ ! -e /tmp/stop ]; do
         echo 3 >/proc/sys/vm/drop_caches
         cat /bin/busybox /sbin/init >/dev/null || echo "read: $?"
