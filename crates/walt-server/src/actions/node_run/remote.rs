@@ -14,7 +14,11 @@ use crate::{
     },
     services::nodes::ssh::{self, Session, one_line},
 };
-use std::{process::Stdio, sync::atomic::Ordering, time::Duration};
+use std::{
+    process::Stdio,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, Command},
@@ -56,11 +60,47 @@ impl<T> Drop for Task<T> {
     }
 }
 
-async fn piped(run: &Run, number: usize, node: &NodeRow, input: Option<Feed>) -> Outcome<i32> {
+/// A shared connection may end before the command has begun, as when the ssh server of the node fails: then the command
+/// gets a connection of its own.
+async fn piped(run: &Run, number: usize, node: &NodeRow, mut input: Option<Feed>) -> Outcome<i32> {
+    for may_share in [true, false] {
+        match attempt(run, number, node, &mut input, may_share).await? {
+            Attempt::Ended(status) => return Ok(status),
+            Attempt::NotBegun { words, again: true } => {
+                tracing::info!(node = %node.facts.name, words, "a shared connection failed: connecting again");
+            }
+            Attempt::NotBegun { words, again: false } => {
+                let words = if words.is_empty() { String::new() } else { format!(" ({words})") };
+                return Err(refused(format!("Could not reach this node. Try again later.{words}")));
+            }
+        }
+    }
+    // Invariant: what does not share a connection is not tried again.
+    unreachable!("the last attempt has its own connection")
+}
+
+enum Attempt {
+    Ended(i32),
+    /// ssh failed before it; its words, and whether another connection may help.
+    NotBegun {
+        words: String,
+        again: bool,
+    },
+}
+
+async fn attempt(
+    run: &Run,
+    number: usize,
+    node: &NodeRow,
+    input: &mut Option<Feed>,
+    may_share: bool,
+) -> Outcome<Attempt> {
     let marker = Marker::new(u64::from_ne_bytes(random()));
     let line = marker.line(&run.command);
-    let Session { mut command, lease: _lease } =
-        ssh::open(run.app.base(), run.app.nodes().masters(), node.mac, Some(&line), false).await?;
+    let Session { mut command, lease } = match may_share {
+        true => ssh::open(run.app.base(), run.app.nodes().masters(), node.mac, Some(&line), false).await?,
+        false => Session { command: ssh::open_alone(run.app.base(), node.mac, &line)?, lease: None },
+    };
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = Command::from(command).kill_on_drop(true).spawn().map_err(|e| cannot_start("ssh", &e))?;
@@ -69,7 +109,8 @@ async fn piped(run: &Run, number: usize, node: &NodeRow, input: Option<Feed>) ->
     let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     let mut out = Task(tokio::spawn(copy_out(stdout, run.to.clone(), number)));
     let mut err = Task(tokio::spawn(copy_err(stderr, run.to.clone(), number, marker, known)));
-    let feeding = input.zip(child.stdin.take()).map(|(input, stdin)| feed(run, input, stdin));
+    let fed = AtomicUsize::new(0);
+    let feeding = input.as_mut().zip(child.stdin.take()).map(|(input, stdin)| feed(run, input, stdin, &fed));
     let ending = until_end(run, node, &mut child, shell);
     let status = match feeding {
         None => ending.await?,
@@ -87,14 +128,13 @@ async fn piped(run: &Run, number: usize, node: &NodeRow, input: Option<Feed>) ->
     {
         let words = marker.rest();
         if status == SSH_FAILED && is_wanted {
-            return Err(refused(format!(
-                "Could not reach this node. Try again later. ({})",
-                one_line(&words)
-            )));
+            // Input that was taken is lost.
+            let again = lease.is_some() && fed.load(Ordering::Relaxed) == 0;
+            return Ok(Attempt::NotBegun { words: one_line(&words), again });
         }
         run.to.node_output(NODE_STDERR, number, &words).await;
     }
-    Ok(if status == SSH_FAILED && !is_wanted { INTERRUPTED } else { status })
+    Ok(Attempt::Ended(if status == SSH_FAILED && !is_wanted { INTERRUPTED } else { status }))
 }
 
 async fn copy_out(mut from: impl AsyncRead + Unpin, to: ToClient, number: usize) {
@@ -126,10 +166,12 @@ async fn copy_err(
     marker
 }
 
-/// Gives input to the program, and says how much it has taken; waits for ever after the end of the input.
-async fn feed(run: &Run, mut input: Feed, stdin: ChildStdin) -> std::convert::Infallible {
+/// Gives input to the program, counts it in `fed`, and says how much it has taken; waits for ever after the end of the
+/// input.
+async fn feed(run: &Run, input: &mut Feed, stdin: ChildStdin, fed: &AtomicUsize) -> std::convert::Infallible {
     let mut stdin = Some(stdin);
     while let Some(bytes) = input.recv().await {
+        fed.fetch_add(bytes.len(), Ordering::Relaxed);
         let Some(pipe) = &mut stdin else { continue };
         if pipe.write_all(&bytes).await.is_err() {
             stdin = None;
