@@ -92,8 +92,8 @@ fn one_line(text: &str) -> String {
     text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// The expression changed so that no match contains a newline and the ends of text are ends of lines. `None` if there
-/// is no such form.
+/// The expression changed so that no match contains a newline and the ends of text are ends of lines. `None` if such
+/// a form does not exist.
 fn within_lines(hir: &Hir) -> Option<Hir> {
     Some(match hir.kind() {
         HirKind::Empty => Hir::empty(),

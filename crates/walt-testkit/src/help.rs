@@ -37,7 +37,7 @@ const LIMIT_S: &str = "120";
 /// The examples of a page.
 ///
 /// # Panics
-/// There is no such page.
+/// The page does not exist.
 pub fn examples(topic: &str) -> Vec<Example> {
     let path = repository().join("docs/help").join(topic).with_extension("md");
     let page = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

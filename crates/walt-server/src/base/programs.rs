@@ -36,7 +36,7 @@ pub fn exit_status(status: ExitStatus) -> i32 {
 /// Starts a program on a pseudo-terminal of its own. It is killed when it is dropped.
 ///
 /// # Errors
-/// There is no terminal, or the program does not start.
+/// The terminal cannot be made, or the program does not start.
 pub fn on_pty(mut command: std::process::Command, tty: &Tty) -> Outcome<(Child, Pty)> {
     let name = command.get_program().to_string_lossy().into_owned();
     let pty = walt_sys::pty::open()?;

@@ -76,7 +76,7 @@ pub async fn expose(
 
 fn report(event: Event) {
     match event {
-        // A closed standard output is no reason to end the connections.
+        // Connections go on when standard output is closed.
         Event::Forwarded => drop(ui::out("New connection forwarded to node.")),
         Event::Failed(Error::Api(error)) => ui::note(&error.message),
         Event::Failed(error) => ui::note(&format!("A connection ended: {error}.")),

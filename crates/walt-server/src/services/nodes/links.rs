@@ -202,7 +202,7 @@ pub fn apply(links: &Links, mac: Mac) -> Result<()> {
         };
         let shape = passing.get(&key.1).map_or(*configured, |(shape, _)| *shape);
         let names = names(links, &key);
-        // Without a machine there is no tap: its next start opens it on the right bridge.
+        // A machine that does not run has no tap: its next start opens one on the right bridge.
         let tap = link::get(&names.tap)?;
         let attach = |bridge: &str| -> Result<()> {
             if tap.is_some() {

@@ -218,7 +218,7 @@ fn answers(path: &Path) -> bool {
     UnixStream::connect(path).is_ok()
 }
 
-/// Starts the master of a node. It is no child of ours once it has logged in.
+/// Starts the master of a node. Once it has logged in, it does not belong to this process any more.
 async fn start(base: &Base, node: &NodeRow, path: &Path) -> Result<()> {
     make_dir(&directory(base), 0o700)?;
     match std::fs::remove_file(path) {
