@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+use walt_api::term::INPUT_WINDOW;
 
 struct Ran {
     status: i32,
@@ -197,7 +198,7 @@ fn ctrl_c_ends_the_command_on_the_nodes() {
     let seen = server.seen();
     let told = seen.iter().find_map(|line| line.strip_prefix("interrupt after ")).expect("an interrupt");
     let input: usize = told.parse().unwrap();
-    assert!((1 << 20..2 << 20).contains(&input), "{input}");
+    assert!((INPUT_WINDOW..2 * INPUT_WINDOW).contains(&input), "{input}");
 }
 
 #[test]

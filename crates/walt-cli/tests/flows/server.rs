@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use walt_api::term::INPUT_WINDOW;
 
 /// What arrived, in order.
 pub type Log = Arc<Mutex<Vec<String>>>;
@@ -167,7 +168,8 @@ async fn serve_terminal(log: Log, mut socket: WebSocket) {
 
 /// A command on as many nodes as the set has items. The first one answers with the input; the others say their number, cut
 /// in the middle of a line. Their statuses are 0, 1, … plus the number behind `exit ` in the command; `gone` in the set is
-/// a node that cannot be reached. With `wait` in the command, the end is that of ctrl-C.
+/// a node that cannot be reached. With `wait` in the command, the first node says `waiting` when the client has sent all
+/// that it may send before it is consumed, and the end is that of ctrl-C.
 async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
     let text = |value: Value| Message::Text(value.to_string().into());
     let names: Vec<&str> = open["nodes"].as_str().unwrap().split(',').collect();
@@ -192,15 +194,16 @@ async fn serve_run(log: &Log, mut socket: WebSocket, open: &Value) {
         let half = format!("out {node}\nhalf");
         let _ = socket.send(frame(3, node, half.as_bytes())).await;
     }
-    if command.contains("wait") {
-        let _ = socket.send(frame(3, 0, b"waiting\n")).await;
-    }
-    let (mut input, mut echo) = (0, Vec::new());
+    let (mut input, mut echo, mut waiting) = (0, Vec::new(), command.contains("wait"));
     while let Some(Ok(message)) = socket.next().await {
         match message {
             Message::Binary(bytes) => {
                 assert_eq!(bytes[0], 0);
                 input += bytes.len() - 1;
+                if waiting && input >= INPUT_WINDOW {
+                    waiting = false;
+                    let _ = socket.send(frame(3, 0, b"waiting\n")).await;
+                }
                 if !command.contains("wait") {
                     // At the end: the test writes all of it before it reads.
                     echo.extend_from_slice(&bytes[1..]);
