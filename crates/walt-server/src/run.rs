@@ -112,6 +112,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(nodes::links::watch(app.nodes().links().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
+    services.extend(logs::forward::start(app.logs())?.into_iter().map(tokio::spawn));
     services.extend(netconsole::serve(&app).map(tokio::spawn));
     services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));

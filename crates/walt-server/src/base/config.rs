@@ -208,6 +208,18 @@ pub struct Logs {
     pub max_size: Gigabytes,
     /// Lines per second that one node may log; more are dropped, and one line says how many.
     pub max_rate: u32,
+    /// Where every line is sent besides.
+    pub forward: Forward,
+}
+
+/// Where log lines are sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Forward {
+    /// A receiver of syslog messages (RFC 5424) by TCP: host and port.
+    pub syslog: Option<String>,
+    /// A Loki server: its URL.
+    pub loki: Option<String>,
 }
 
 /// A size, written with its unit: `20G`, `1T`.
@@ -292,7 +304,12 @@ impl Default for Limits {
 
 impl Default for Logs {
     fn default() -> Self {
-        Self { keep: Span(90 * 86400), max_size: Gigabytes(20), max_rate: 20_000 }
+        Self {
+            keep: Span(90 * 86400),
+            max_size: Gigabytes(20),
+            max_rate: 20_000,
+            forward: Forward::default(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! when lines are shown, so that a renamed node keeps its lines.
 
 pub mod consoles;
+pub mod forward;
 
 use crate::base::{
     db::blocking,
