@@ -28,3 +28,4 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod web;

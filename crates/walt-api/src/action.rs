@@ -7,6 +7,7 @@ use walt_types::{ClientTag, LeaseChange, Mac, Span};
 
 /// Actions on nodes. `nodes` is a set: names and keywords separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum NodeAction {
     /// Creates a virtual node and starts it.
@@ -50,6 +51,7 @@ pub enum NodeAction {
         nodes: String,
         /// How long the caller wants them; by default without an end.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
         lease: Option<Span>,
         /// Keep them by heartbeat: see [`Hold`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +60,7 @@ pub enum NodeAction {
         /// a client whose connection breaks because the server restarts gets its place back if it asks again with the same
         /// name within [`QUEUE_RETURN_SECONDS`]. A client that disconnects while the server runs leaves the queue.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
         queue: Option<ClientTag>,
     },
     /// Prints the leases of nodes and who waits for them, or changes the leases of nodes of the caller.
@@ -66,6 +69,7 @@ pub enum NodeAction {
         nodes: String,
         /// How their end changes.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
         change: Option<LeaseChange>,
         /// Keep them by heartbeat: see [`Hold`].
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,11 +78,13 @@ pub enum NodeAction {
     /// Says that the holder is still there; the names of the nodes that it holds are results. Refused (412) if there are none.
     Beat {
         /// [`Hold::name`].
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         hold: ClientTag,
     },
     /// Ends the leases that the holder keeps, at once.
     EndHold {
         /// [`Hold::name`].
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         hold: ClientTag,
     },
     /// Gives ownership back: boots the default image.
@@ -154,12 +160,15 @@ pub enum NodeAction {
 /// while sleep 20; do walt '{"action": "beat", "hold": "job-7"}' || break; done
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
     /// What the client calls it. Two clients of one user that hold at the same time need two names.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: ClientTag,
     /// How long it may be silent; [`HOLD_SILENCE`] by default, at most [`HOLD_SILENCE_MAX`].
     #[serde(default = "default_silence")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub silence: Span,
 }
 
@@ -176,6 +185,7 @@ fn default_silence() -> Span {
 
 /// Actions on devices of any type. `devices` is a set: names and keywords separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum DeviceAction {
     /// Gives a device another name.
@@ -213,6 +223,7 @@ pub enum DeviceAction {
 
 /// Actions on images of the caller, whose names (`name`) are `<name>[:<tag>]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ImageAction {
     /// Removes a reference.
@@ -321,6 +332,7 @@ pub enum ImageAction {
 
 /// Actions on the session of an image shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum SessionAction {
     /// Commits the changes as an image. Asks (409) before it overwrites one, except with `yes`.
@@ -348,6 +360,7 @@ pub enum SessionAction {
 
 /// Actions of root on the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AdminAction {
     /// Imports a root filesystem, made by a recipe, as `waltplatform/<name>:latest`.
@@ -364,8 +377,10 @@ pub enum AdminAction {
         /// User class (option 77).
         user_class: String,
         /// The address.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         ip: Ipv4Addr,
         /// The device.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         mac: Mac,
         /// Host name (option 12); empty if it has none.
         host_name: String,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer of [`route::NODE_BOOTS`](crate::route::NODE_BOOTS). Field names are stable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BootList {
     /// Name of the node.
     pub node: String,
@@ -13,6 +14,7 @@ pub struct BootList {
 
 /// One boot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Boot {
     /// Its number on this node, from 1.
     pub number: u64,
@@ -58,6 +60,7 @@ pub struct Boot {
 
 /// A stage of a boot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BootStage {
     /// `start`, `firmware`, `dhcp`, `script`, `kernel`, `initrd`, `root`, `init` or `ssh`.
     pub stage: String,
@@ -71,6 +74,7 @@ pub struct BootStage {
 
 /// A boot that took much longer than others of the same image on the node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SlowBoot {
     /// Its time divided by the median of the others.
     pub factor: f64,

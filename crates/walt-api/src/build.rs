@@ -20,6 +20,7 @@ pub const MAX_SECRET: u64 = 500 << 10;
 
 /// Opens a build.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenImageBuild {
     /// Name of the result.
     pub image: String,
@@ -59,6 +60,7 @@ pub struct OpenImageBuild {
 
 /// A secret; its contents are part of the stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Secret {
     /// Its name in `RUN --mount=type=secret,id=…`.
     pub id: String,

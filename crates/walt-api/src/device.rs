@@ -6,6 +6,7 @@ use walt_types::{DeviceType, Mac};
 
 /// Answer of [`route::DEVICES`](crate::route::DEVICES).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeviceList {
     /// Number of items in `devices`.
     pub num_devices: usize,
@@ -17,15 +18,18 @@ pub struct DeviceList {
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Device {
     /// Unique name.
     pub name: String,
     /// Its address; null if another device has got it in the meantime.
     pub ip: Option<String>,
     /// Its Ethernet address, its identity.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub mac: Mac,
     /// Its type.
     #[serde(rename = "type")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub device_type: DeviceType,
     /// Whether it is a virtual node.
     #[serde(rename = "virtual")]
@@ -53,10 +57,12 @@ pub struct Device {
 
 /// A forgotten physical node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TrashedNode {
     /// Its name when it was forgotten.
     pub name: String,
     /// Its Ethernet address.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub mac: Mac,
     /// Its model.
     pub model: String,

@@ -1,10 +1,11 @@
 //! The events that the server sends while it carries out a request, and the errors with which it refuses one.
 
-use crate::FoundImage;
+use crate::{FoundImage, resource::ItemResult};
 use serde::{Deserialize, Serialize};
 
 /// One line of an action's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A result: one line for standard output.
@@ -36,6 +37,11 @@ pub enum Event {
         /// The image.
         image: FoundImage,
     },
+    /// What became of one node or image of the request. [`Event::Out`] or [`Event::Note`] says it to people.
+    Item {
+        /// Which, and what.
+        item: ItemResult,
+    },
     /// The action failed after it had begun. Part of it may be done; the message describes it.
     Error {
         /// What failed.
@@ -50,6 +56,7 @@ pub enum Event {
 
 /// A refusal or a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ApiError {
     /// Stable word for programs.
     pub code: ErrorCode,
@@ -89,6 +96,7 @@ impl ApiError {
 
 /// The effects of an operation on others, and the token that confirms it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Confirmation {
     /// Warnings to show, one sentence each.
     pub warnings: Vec<String>,
@@ -98,6 +106,7 @@ pub struct Confirmation {
 
 /// Kinds of errors; each maps to one HTTP status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The request itself is wrong: 400.

@@ -11,6 +11,12 @@
 //!   [`Event::Error`]. Closing the connection cancels the action.
 //! * **Terminals** (shells, `run`, `console`, `ping`, `expose`) are WebSockets: see [`term`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
+//! * **Resources** (`POST /api/v1/nodes/{name}/boot`, …) do what actions do, for programs that are not `walt`: see
+//!   [`resource`]. Port 80 has a read-only part with types of its own: see [`web`].
+//!
+//! Both sides of the versions: the server refuses fields that it does not know in the bodies of requests, clients ignore
+//! those that they do not know in answers. Below `/api/v1` there are only additions; [`FEATURES`] says which a server has.
+//! With the feature `openapi`, [`openapi`] describes all this for generators of clients.
 
 pub mod action;
 pub mod boots;
@@ -19,12 +25,16 @@ pub mod device;
 pub mod event;
 pub mod link;
 pub mod logs;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod registries;
+pub mod resource;
 pub mod status;
 pub mod store;
 pub mod term;
 pub mod transfer;
 pub mod versions;
+pub mod web;
 
 pub use action::{
     AdminAction, DeviceAction, HOLD_SILENCE, HOLD_SILENCE_MAX, Hold, ImageAction, NodeAction,
@@ -50,6 +60,17 @@ pub const PROTOCOL: u32 = 1;
 pub const HEADER_USER: &str = "walt-user";
 /// Header with the token of a [`Confirmation`], when a request is repeated.
 pub const HEADER_CONFIRM: &str = "walt-confirm";
+/// What this server can do, in words for programs: [`Info::features`]. A word is never removed, nor does its meaning change.
+///
+/// | word | |
+/// |---|---|
+/// | `resources` | nodes and images as resources ([`resource`]) |
+/// | `confirm-any` | the query `confirm=any` there |
+/// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
+/// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
+/// | `openapi` | [`route::OPENAPI`] |
+/// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
+pub const FEATURES: &[&str] = &["confirm-any", "logs", "openapi", "problem-json", "resources", "web"];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -57,16 +78,57 @@ pub const MAX_BODY: usize = 1 << 20;
 pub mod route {
     /// `GET`: [`super::Info`].
     pub const INFO: &str = "/api/v1/info";
-    /// `GET`: [`super::NodeList`].
+    /// `GET`: [`super::NodeList`]; on port 80, [`super::web::WebNodeList`]. `POST` a [`super::resource::CreateNode`].
     pub const NODES: &str = "/api/v1/nodes";
+    /// `GET`: [`super::Node`]. `DELETE`: removes a virtual node. In the routes of a node, `{name}` may be a set of nodes,
+    /// such as `vn1,vn2`, for all `POST`s but [`NODE_RENAME`].
+    pub const NODE: &str = "/api/v1/nodes/{name}";
+    /// `GET`: [`super::boots::BootList`].
+    pub const BOOTS_OF_NODE: &str = "/api/v1/nodes/{name}/boots";
+    /// `GET`: [`super::resource::NodeConfig`]. `PATCH` an object of settings.
+    pub const NODE_CONFIG: &str = "/api/v1/nodes/{name}/config";
+    /// `POST` a [`super::resource::BootNode`].
+    pub const NODE_BOOT: &str = "/api/v1/nodes/{name}/boot";
+    /// `POST` a [`super::resource::RebootNode`].
+    pub const NODE_REBOOT: &str = "/api/v1/nodes/{name}/reboot";
+    /// `POST` a [`super::resource::WaitNode`].
+    pub const NODE_WAIT: &str = "/api/v1/nodes/{name}/wait";
+    /// `POST` a [`super::resource::AcquireNode`].
+    pub const NODE_ACQUIRE: &str = "/api/v1/nodes/{name}/acquire";
+    /// `POST` a [`super::resource::Nothing`].
+    pub const NODE_RELEASE: &str = "/api/v1/nodes/{name}/release";
+    /// `POST` a [`super::resource::NewName`].
+    pub const NODE_RENAME: &str = "/api/v1/nodes/{name}/rename";
     /// `GET`: a list of [`super::LinkState`]. The query `nodes=SET` names nodes; without it, all of them.
     pub const LINKS: &str = "/api/v1/links";
     /// `GET`, query `node=NAME`: [`super::boots::BootList`].
     pub const NODE_BOOTS: &str = "/api/v1/nodes/boots";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
-    /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
+    /// `GET`: [`super::ImageList`]; on port 80, [`super::web::WebImageList`]. The query `mine=1` makes a new user's first
+    /// images if needed. `POST` a [`super::resource::CloneImage`].
     pub const IMAGES: &str = "/api/v1/images";
+    /// `GET`: [`super::Image`]. `DELETE`: removes the name. In the routes of an image, `{image}` is `<name>[:<tag>]`, and
+    /// all but `GET` are for images of the caller.
+    pub const IMAGE: &str = "/api/v1/images/{user}/{image}";
+    /// `GET`: [`super::versions::ImageHistory`].
+    pub const HISTORY_OF_IMAGE: &str = "/api/v1/images/{user}/{image}/history";
+    /// `POST` a [`super::resource::NewName`].
+    pub const IMAGE_RENAME: &str = "/api/v1/images/{user}/{image}/rename";
+    /// `POST` a [`super::resource::NewName`].
+    pub const IMAGE_DUPLICATE: &str = "/api/v1/images/{user}/{image}/duplicate";
+    /// `POST` a [`super::resource::RollBackImage`].
+    pub const IMAGE_ROLLBACK: &str = "/api/v1/images/{user}/{image}/rollback";
+    /// `POST` a [`super::resource::Nothing`].
+    pub const IMAGE_PRUNE: &str = "/api/v1/images/{user}/{image}/prune";
+    /// `POST` a [`super::resource::Nothing`].
+    pub const IMAGE_SQUASH: &str = "/api/v1/images/{user}/{image}/squash";
+    /// `POST` a [`super::resource::PublishImage`].
+    pub const IMAGE_PUBLISH: &str = "/api/v1/images/{user}/{image}/publish";
+    /// `GET`: the description of this API; on port 80, of its read-only part.
+    pub const OPENAPI: &str = "/api/v1/openapi.json";
+    /// `GET` on port 80: [`super::web::WebLogList`].
+    pub const LOGS: &str = "/api/v1/logs";
     /// `GET`: [`super::RegistryList`].
     pub const REGISTRIES: &str = "/api/v1/registries";
     /// `POST`: [`super::RegistryToken`], for the server's own registry, which answers below `/v2/`.
@@ -112,17 +174,23 @@ pub mod route {
 
 /// The server, and the caller's name there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Info {
     /// Version of `walt-server`.
     pub version: String,
     /// [`PROTOCOL`] of the server.
     pub protocol: u32,
     /// The caller.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub user: UserName,
+    /// [`FEATURES`] of the server.
+    #[serde(default)]
+    pub features: Vec<String>,
 }
 
 /// Answer of [`route::NODES`]; field names are those of the existing web API.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeList {
     /// Number of items in `nodes`.
     pub num_nodes: usize,
@@ -132,6 +200,7 @@ pub struct NodeList {
 
 /// One node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Node {
     /// Unique name.
     pub name: String,
@@ -147,6 +216,7 @@ pub struct Node {
     /// Permanent address.
     pub ip: String,
     /// Boot address, its identity.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub mac: Mac,
     /// Settings by key, defaults included.
     pub config: BTreeMap<String, serde_json::Value>,
@@ -188,6 +258,7 @@ pub struct Node {
 
 /// The lease of a node, which its owner has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeLease {
     /// When it ends, or ended, in RFC 3339 format; absent if it has no end other than that of its holder.
     #[serde(default)]
@@ -203,6 +274,7 @@ pub struct NodeLease {
 
 /// Somebody who waits for a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeWaiter {
     /// Who.
     pub user: String,
@@ -212,6 +284,7 @@ pub struct NodeWaiter {
 
 /// How a node was taken from its owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeTaken {
     /// The owner before.
     pub from: String,
@@ -223,6 +296,7 @@ pub struct NodeTaken {
 
 /// State of a node in its life cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// Nothing runs (a virtual node without its qemu).
@@ -237,6 +311,7 @@ pub enum NodeState {
 
 /// Answer of [`route::IMAGES`]; field names are those of the existing web API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageList {
     /// Number of items in `images`.
     pub num_images: usize,
@@ -249,6 +324,7 @@ pub struct ImageList {
 
 /// One reference to an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Image {
     /// `<user>/<name>:<tag>`.
     pub fullname: String,
@@ -268,6 +344,7 @@ pub struct Image {
 
 /// An open session of `walt image shell`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionInfo {
     /// Its id.
     pub id: String,
@@ -280,6 +357,19 @@ pub struct SessionInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Words are for programs that were written for other versions: `web-api` names each of them.
+    #[test]
+    fn features_are_documented_and_stay() {
+        let page = include_str!("../../../docs/help/web-api.md");
+        assert!(FEATURES.is_sorted(), "{FEATURES:?}");
+        for word in FEATURES {
+            assert!(page.contains(&format!("`{word}`")), "{word} is not in web-api");
+        }
+        for word in ["confirm-any", "logs", "openapi", "problem-json", "resources", "web"] {
+            assert!(FEATURES.contains(&word), "{word} was promised");
+        }
+    }
 
     /// Both sides must agree on them: an older client cuts what it sends at these sizes.
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 /// The link between a node and a network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LinkState {
     /// Name of the node.
     pub node: String,
@@ -25,6 +26,7 @@ pub struct LinkState {
 
 /// What has happened to the frames of one direction.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LinkCounters {
     /// Frames delivered.
     pub passed: u64,

@@ -9,6 +9,7 @@ pub const DEFAULT_ISSUERS: &str = "my-nodes";
 
 /// Which lines [`crate::route::LOG_LINES`] answers with: one line of text each, or one JSON object ([`LogLine`]) each.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct LogQuery {
     /// A set of devices; [`DEFAULT_ISSUERS`] if absent.
@@ -30,6 +31,7 @@ pub struct LogQuery {
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LogWait {
     /// One line.
@@ -40,6 +42,7 @@ pub enum LogWait {
 
 /// A line as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogLine {
     /// Seconds since 1970.
     pub timestamp: f64,
@@ -56,6 +59,7 @@ pub struct LogLine {
 
 /// Answer of [`crate::route::LOG_COUNT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogCount {
     /// About how many past lines there are, whatever their text is.
     pub lines: u64,
@@ -63,6 +67,7 @@ pub struct LogCount {
 
 /// A moment to which a user has given a name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Checkpoint {
     /// Its name.
     pub name: String,
@@ -74,6 +79,7 @@ pub struct Checkpoint {
 
 /// The moment of a new checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckpointDate {
     /// So many microseconds ago.
@@ -84,6 +90,7 @@ pub enum CheckpointDate {
 
 /// Body of [`crate::route::LOG_ACTIONS`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum LogAction {
     /// `walt log add-checkpoint`

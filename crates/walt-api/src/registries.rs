@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Credentials for a registry. The server uses them for one request, and never stores or logs them. `Debug` hides the
 /// password.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RegistryCredentials {
     /// User name.
@@ -21,6 +22,7 @@ impl std::fmt::Debug for RegistryCredentials {
 
 /// Answer of [`route::REGISTRIES`](super::route::REGISTRIES).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RegistryList {
     /// In the order of the server's configuration.
     pub registries: Vec<RegistryInfo>,
@@ -28,6 +30,7 @@ pub struct RegistryList {
 
 /// A registry of the server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RegistryInfo {
     /// Its name in links.
     pub label: String,
@@ -45,6 +48,7 @@ pub struct RegistryInfo {
 
 /// An image that a search found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FoundImage {
     /// Its owner there.
     pub user: String,
@@ -63,6 +67,7 @@ pub struct FoundImage {
 
 /// Answer of [`route::REGISTRY_TOKEN`](super::route::REGISTRY_TOKEN): access to the server's own registry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RegistryToken {
     /// The caller's name, and the token as the password.
     pub credentials: RegistryCredentials,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Answer of [`route::STATUS`](crate::route::STATUS), and what `walt-server status --json` prints. Field names are stable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Status {
     /// Whether a server runs. If not, `version` and `since` are null, and the rest comes from the state directory.
     pub running: bool,
@@ -40,6 +41,7 @@ pub struct Status {
 
 /// Whether containers of image shells have a user namespace, in which root is an unprivileged user of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UserNamespaces {
     /// Whether they have one.
     pub used: bool,
@@ -49,6 +51,7 @@ pub struct UserNamespaces {
 
 /// The physical interface of walt-net.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Cable {
     /// Name of the interface.
     pub device: String,
@@ -68,6 +71,7 @@ pub struct Cable {
 
 /// A DHCP server on walt-net that is not this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DhcpServer {
     /// How it identifies itself (option 54).
     pub ip: String,
@@ -77,6 +81,7 @@ pub struct DhcpServer {
 
 /// Nodes by state, see [`NodeState`](crate::NodeState).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NodeCounts {
     /// All.
     pub total: usize,
@@ -95,6 +100,7 @@ pub struct NodeCounts {
 
 /// Sessions by state, see [`SessionInfo::state`](crate::SessionInfo::state).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SessionCounts {
     /// All.
     pub total: usize,
@@ -108,6 +114,7 @@ pub struct SessionCounts {
 
 /// What the image store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageCounts {
     /// References of all users.
     pub references: usize,
@@ -121,6 +128,7 @@ pub struct ImageCounts {
 
 /// A file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Disk {
     /// The state directory.
     pub path: String,
@@ -132,6 +140,7 @@ pub struct Disk {
 
 /// A port that the server could not open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MissingPort {
     /// Its number.
     pub port: u16,
@@ -149,6 +158,7 @@ pub struct MissingPort {
 
 /// A chain of another firewall that drops unknown traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ForeignRule {
     /// Family, table and chain as `nft` has them, or `iptables`.
     pub chain: String,
@@ -160,6 +170,7 @@ pub struct ForeignRule {
 
 /// A warning or an error of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LogEntry {
     /// When it was logged last, `YYYY-MM-DD HH:MM:SS` in the server's local time.
     pub time: String,

@@ -30,6 +30,7 @@ pub const MAX_SCRIPT: usize = 64 << 20;
 
 /// The caller's terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Tty {
     /// Value of `TERM`.
     pub term: String,
@@ -41,6 +42,7 @@ pub struct Tty {
 
 /// Opens an image shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenImageShell {
     /// Image of the caller.
     pub image: String,
@@ -54,6 +56,7 @@ pub struct OpenImageShell {
 
 /// Opens a terminal on, or about, one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenNodeTerminal {
     /// A set of exactly one node.
     pub node: String,
@@ -68,6 +71,7 @@ pub struct OpenNodeTerminal {
 
 /// Programs that run on or about a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum NodeTerminal {
     /// A login shell of root by ssh; waits for the end of the boot first.
@@ -102,6 +106,7 @@ pub enum NodeTerminal {
 /// [`ServerMessage::NodeExited`] or [`ServerMessage::NodeFailed`], and the last message is [`ServerMessage::Exited`] with
 /// the highest status. Input goes to the first node. If the client disconnects, the command is ended on all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenNodeRun {
     /// Set of nodes.
     pub nodes: String,
@@ -116,6 +121,7 @@ pub struct OpenNodeRun {
 
 /// Text messages of the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ClientMessage {
     /// The size of the window has changed.
@@ -142,6 +148,7 @@ pub enum ClientMessage {
 
 /// Text messages of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ServerMessage {
     /// What the server is waiting for, for the busy indicator.

@@ -23,6 +23,7 @@ pub const TOP: &str = "top";
 
 /// Opens a transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TransferOpen))]
 pub struct Open {
     /// The kind of transfer.
     pub what: What,
@@ -36,6 +37,7 @@ pub struct Open {
 
 /// Kinds of transfers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TransferWhat))]
 #[serde(tag = "transfer", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum What {
     /// Files of the client to an image of the caller. They belong to root there.
@@ -43,6 +45,7 @@ pub enum What {
         /// Image of the caller.
         image: String,
         /// Destination; relative to `/root`.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         path: Path,
         /// The source.
         source: Source,
@@ -52,6 +55,7 @@ pub enum What {
         /// Node.
         node: String,
         /// Destination; relative to `/root`.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         path: Path,
         /// The source.
         source: Source,
@@ -61,6 +65,7 @@ pub enum What {
         /// Node.
         node: String,
         /// Source; relative to `/root`.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         path: Path,
     },
     /// Files of a node to the same place in the image that it is associated with. The tar does not pass through the client.
@@ -68,6 +73,7 @@ pub enum What {
         /// Node.
         node: String,
         /// Source; relative to `/root`.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         path: Path,
     },
     /// Files of an image of the caller to the client.
@@ -75,6 +81,7 @@ pub enum What {
         /// Image of the caller.
         image: String,
         /// Source; relative to `/root`.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         path: Path,
     },
 }
@@ -85,15 +92,18 @@ pub struct Path(pub Vec<u8>);
 
 /// The source of a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TransferSource))]
 pub struct Source {
     /// Its type.
     pub kind: SourceKind,
     /// Its last path component: its name inside an existing directory. Not needed for [`SourceKind::Contents`].
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub name: Path,
 }
 
 /// Types of sources.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceKind {
     /// A file, or anything else that is not a directory.
@@ -106,6 +116,7 @@ pub enum SourceKind {
 
 /// Text messages of the client.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TransferClientMessage))]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ClientMessage {
     /// The tar is complete.
@@ -116,11 +127,13 @@ pub enum ClientMessage {
 
 /// Text messages of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(as = TransferServerMessage))]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum ServerMessage {
     /// Send the tar.
     Ready {
         /// Name of the source in it; empty for the contents of a directory without the directory itself.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         top: Path,
         /// The reader is busybox tar: see `walt_tar::Dialect`.
         busybox: bool,
@@ -130,6 +143,7 @@ pub enum ServerMessage {
         /// The source.
         source: Source,
         /// Name of the source in the tar; empty if its contents are at the top.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
         top: Path,
     },
     /// As in the answer of an action; the last one is [`Event::Done`] or [`Event::Error`].

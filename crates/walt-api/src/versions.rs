@@ -7,6 +7,7 @@ pub const MAX_DIFFERENCES: usize = 100_000;
 
 /// Answer of [`super::route::IMAGE_HISTORY`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageHistory {
     /// `<user>/<name>:<tag>`.
     pub fullname: String,
@@ -16,6 +17,7 @@ pub struct ImageHistory {
 
 /// An image that a name pointed to, from some moment on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageVersion {
     /// 1, 2, … per name; a number is never reused.
     pub version: u32,
@@ -37,6 +39,7 @@ pub struct ImageVersion {
 
 /// Answer of [`super::route::IMAGE_DIFF`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageDiff {
     /// The first image, `<user>/<name>:<tag>`.
     pub from: String,
@@ -50,6 +53,7 @@ pub struct ImageDiff {
 
 /// One path that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileDifference {
     /// Absolute path; control characters, backslashes and bytes that are not UTF-8 as `\xNN`.
     pub path: String,
@@ -67,6 +71,7 @@ pub struct FileDifference {
 
 /// How a path differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum FileChange {
     /// It exists only in the second image.

@@ -13,7 +13,10 @@ use walt_client::{Error, EventStream};
 /// # Errors
 /// The action failed.
 pub fn show(ui: &mut Ui, event: Event) -> Result<ControlFlow<()>, Failure> {
-    if !matches!(event, Event::Busy { .. } | Event::Progress { .. } | Event::Found { .. }) {
+    if !matches!(
+        event,
+        Event::Busy { .. } | Event::Progress { .. } | Event::Found { .. } | Event::Item { .. }
+    ) {
         ui.busy.clear();
     }
     match event {
@@ -23,6 +26,8 @@ pub fn show(ui: &mut Ui, event: Event) -> Result<ControlFlow<()>, Failure> {
         Event::Progress { label, done, total } => ui.busy.progress(&label, done, total),
         // Sent by searches only: see `follow_search`.
         Event::Found { .. } => {}
+        // Its text has been printed.
+        Event::Item { .. } => {}
         Event::Error { error } => return Err(error.into()),
         Event::Done { ok: true } => return Ok(ControlFlow::Break(())),
         Event::Done { ok: false } => return Err(Failure::reported()),

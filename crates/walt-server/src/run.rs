@@ -12,7 +12,7 @@ use crate::{
         sockets::{bound, listen},
         state_lock::StateLock,
     },
-    edge::{api, dhcp_client, dns, exports, link, netboot, netconsole},
+    edge::{api, dhcp_client, dns, exports, link, netboot, netconsole, web},
     services::{cable, images, logs, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
@@ -97,6 +97,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     nodes::tries::resume(app.nodes())?;
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
+    let web = web::Sockets::bind(&app);
     exports::serve(&app, nfs_listener, portmap.tcp, portmap.udp)?;
     link_listener.set_nonblocking(true)?;
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
@@ -117,6 +118,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
+    services.extend(web.serve(&app)?);
     blocking(|| app.outside().follow(Vec::new()))?;
     nodes::vnode::start_all(app.nodes())?;
     let ending = app.clone();

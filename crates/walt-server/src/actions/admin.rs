@@ -87,6 +87,7 @@ async fn ask_server(config: &Config, action: &AdminAction) -> Result<bool> {
                     Event::Busy { .. }
                     | Event::Progress { .. }
                     | Event::Found { .. }
+                    | Event::Item { .. }
                     | Event::Done { .. } => {}
                 }
             }

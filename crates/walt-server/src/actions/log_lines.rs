@@ -95,6 +95,14 @@ fn issuers(app: &App, caller: &UserName, set: &str) -> Outcome<BTreeMap<String, 
     Ok(members.into_iter().map(|i| key_and_name(&devices[i])).collect())
 }
 
+/// All issuers: their keys in the store, and their names.
+///
+/// # Errors
+/// The database failed.
+pub fn everybody(app: &App) -> Outcome<BTreeMap<String, String>> {
+    Ok(device_list::all(app)?.iter().map(key_and_name).collect())
+}
+
 fn key_and_name(device: &device_list::AnyDevice) -> (String, String) {
     use node_set::Candidate;
     match device.mac() {

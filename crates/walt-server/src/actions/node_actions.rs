@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use std::{sync::Arc, time::Duration};
-use walt_api::NodeAction;
+use walt_api::{NodeAction, resource::ItemResult};
 use walt_core::{boots::Cause, ownership::Demand};
 use walt_types::{Mac, NodeName, UserName};
 
@@ -162,6 +162,9 @@ impl Request<'_> {
             },
         };
         for (name, seconds) in times {
+            self.events
+                .item(ItemResult::of_node(&name.to_string(), Ok(format!("booted in {seconds:.1} s"))))
+                .await;
             self.events.out(format!("Node {name}: booted in {seconds:.1} s.")).await;
         }
         Ok(true)

@@ -16,6 +16,7 @@ use crate::{
 };
 use futures_util::{StreamExt, stream};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use walt_api::resource::ItemResult;
 use walt_core::{boots::Cause, life::Phase, sentences};
 use walt_types::{Mac, NodeName};
 
@@ -86,6 +87,9 @@ pub async fn reboot_nodes(
         .await;
     let mut by_outcome: BTreeMap<Option<String>, Vec<String>> = BTreeMap::new();
     for (name, result) in results {
+        let item = result.clone().map(|()| "rebooted ok".to_owned());
+        let item = item.map_err(|reason| format!("failed to reboot ({reason})"));
+        events.item(ItemResult::of_node(&name, item)).await;
         by_outcome.entry(result.err()).or_default().push(name);
     }
     for (error, names) in &by_outcome {

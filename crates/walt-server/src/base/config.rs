@@ -1,6 +1,6 @@
 //! `/etc/walt/server.conf`: all keys are optional; unknown keys are refused with their line.
 
-use crate::base::{registry_config as registries, registry_config::RegistryConfig};
+use crate::base::{registry_config as registries, registry_config::RegistryConfig, web_config::Web};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
@@ -44,6 +44,8 @@ pub struct Config {
     pub api: Api,
     /// Registries of images.
     pub registries: Vec<RegistryConfig>,
+    /// The read-only web API and the help pages.
+    pub web: Web,
 }
 
 /// Networks of the platform.
@@ -270,6 +272,7 @@ impl Default for Config {
             logs: Logs::default(),
             api: Api::default(),
             registries: registries::default_registries(),
+            web: Web::default(),
         }
     }
 }
@@ -461,6 +464,7 @@ impl Config {
                 bail!("{key}: '{}' must be an absolute path", dir.display());
             }
         }
+        self.web.check(net.ip.addr)?;
         self.network.check()?;
         registries::check(&self.registries)
     }
@@ -556,6 +560,12 @@ mod tests {
             "containers: {network: 192.168.183.0/24}",
             "containers: {first-user: 1000}",
             "containers: {first-user: 4294000000}",
+            "web: {listen: here}",
+            "web: {listen: '192.0.2.1:0'}",
+            "web: {listen: 192.168.183.1}",
+            "web: {listen: 0.0.0.0}",
+            "web: {listen: '0.0.0.0:80'}",
+            "web: {port: 80}",
         ] {
             assert!(Config::parse(bad).is_err(), "{bad}");
         }

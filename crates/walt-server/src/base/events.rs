@@ -4,6 +4,7 @@ use crate::base::terminal::ToClient;
 use tokio::{sync::mpsc, task::JoinHandle};
 use walt_api::{
     Event, FoundImage,
+    resource::ItemResult,
     term::{STDOUT, ServerMessage},
 };
 
@@ -43,6 +44,10 @@ impl Events {
     /// A result of a search.
     pub async fn found(&self, image: FoundImage) {
         self.send(Event::Found { image }).await;
+    }
+    /// What became of one node or image; [`Events::out`] or [`Events::note`] says it to people.
+    pub async fn item(&self, item: ItemResult) {
+        self.send(Event::Item { item }).await;
     }
     /// A stream that is forwarded to a terminal: results as output, notes as notes.
     pub fn to_terminal(to: ToClient) -> (Self, JoinHandle<()>) {

@@ -22,4 +22,5 @@ pub mod state_lock;
 pub mod terminal;
 pub mod time;
 pub mod transfer;
+pub mod web_config;
 pub mod wire;

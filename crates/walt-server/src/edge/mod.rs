@@ -9,4 +9,6 @@ pub mod log_intake;
 pub mod netboot;
 pub mod netconsole;
 pub mod peers;
+pub mod prefer;
 pub mod registry;
+pub mod web;

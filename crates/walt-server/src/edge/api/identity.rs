@@ -2,7 +2,7 @@
 
 use crate::{
     base::failure::{Failure, Kind},
-    edge::api::answer_error,
+    edge::api::reply::answer_error,
 };
 use axum::{
     extract::{ConnectInfo, Request},

@@ -6,6 +6,9 @@ pub mod answer;
 mod identity;
 mod listener;
 mod logs;
+mod origin;
+mod reply;
+mod resources;
 pub mod terminals;
 pub mod transfers;
 mod websocket;
@@ -17,31 +20,28 @@ use crate::{
         events::Events,
         failure::{Failure, Outcome, bad_request, not_found},
     },
-    edge::{api::identity::Caller, registry},
+    edge::{api::identity::Caller, prefer::Style, registry},
     services::nodes,
 };
-use answer::into_api;
 use anyhow::{Context, Result};
 use axum::{
     Extension, Json, Router,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{DefaultBodyLimit, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
     routing::{MethodRouter, any, get, post},
 };
+use reply::{answer, answer_error, stream};
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{
     future::Future,
     os::unix::fs::PermissionsExt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, LazyLock},
 };
-use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
+use tokio::net::UnixListener;
 use walt_api::{
-    AdminAction, DeviceAction, Event, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
+    AdminAction, DeviceAction, FEATURES, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
     SessionAction, logs::LogAction, route,
 };
 use walt_types::UserName;
@@ -77,11 +77,13 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route_layer(axum::middleware::from_fn(identity::require_root));
     let router = Router::new()
         .route(route::INFO, get(info))
+        .merge(resources::routes())
+        .route(route::OPENAPI, get(openapi))
         .route(route::NODES, get(list_nodes))
+        .route(route::IMAGES, get(list_images))
         .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
         .route(route::LINKS, get(list_links))
-        .route(route::IMAGES, get(list_images))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
         .route(route::REGISTRIES, get(list_registries))
@@ -105,6 +107,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_BUILD, get(terminals::image_build))
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
+        .layer(axum::middleware::from_fn(origin::refuse_pages))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     let service = router.into_make_service_with_connect_info::<identity::Peer>();
@@ -118,25 +121,17 @@ fn unknown_route() -> Failure {
     not_found("unknown route").hint("client and server may have different versions")
 }
 
-/// An id that identifies a request in the log.
-fn request_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn answer_error(failure: Failure) -> Response {
-    let error = into_api(failure, &request_id());
-    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, Json(error)).into_response()
-}
-
-fn answer<T: serde::Serialize>(outcome: Outcome<T>) -> Response {
-    outcome.map_or_else(answer_error, |value| Json(value).into_response())
-}
-
 async fn info(Extension(caller): Extension<Caller>) -> Response {
-    Json(Info { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, user: caller.user })
+    let features = FEATURES.iter().map(|word| (*word).to_owned()).collect();
+    Json(Info { version: env!("CARGO_PKG_VERSION").into(), protocol: PROTOCOL, user: caller.user, features })
         .into_response()
+}
+
+/// The description of this API.
+async fn openapi() -> Response {
+    static DOCUMENT: LazyLock<String> =
+        LazyLock::new(|| walt_api::openapi::text(&walt_api::openapi::socket()));
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
 async fn list_nodes(State(app): State<Arc<App>>) -> Response {
@@ -145,15 +140,20 @@ async fn list_nodes(State(app): State<Arc<App>>) -> Response {
 
 #[derive(Deserialize)]
 struct BootsOf {
-    node: String,
+    node: Option<String>,
 }
 
 async fn node_boots(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<BootsOf>,
+    style: Style,
 ) -> Response {
-    answer(actions::node_boots::list(&app, &caller.user, &query.node))
+    match query.node {
+        Some(node) => answer(actions::node_boots::list(&app, &caller.user, &node)),
+        // The route of a node with this name, which this one hides.
+        None => resources::node(&app, &caller.user, "boots", style),
+    }
 }
 
 async fn list_devices(State(app): State<Arc<App>>) -> Response {
@@ -294,72 +294,4 @@ async fn store(State(app): State<Arc<App>>) -> Response {
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {
     answer(blocking(|| status::of(&app)).map_err(Into::into))
-}
-
-/// The answer of an action under way.
-async fn stream(work: JoinHandle<Outcome<bool>>, mut receiver: mpsc::Receiver<Event>) -> Response {
-    let mut task = AbortOnDrop(work);
-    let first = receiver.recv().await;
-    if first.is_none() {
-        // All senders are gone: the action has ended without events.
-        return match join(&mut task).await {
-            Ok(ok) => stream_of(vec![Event::Done { ok }]),
-            Err(failure) => answer_error(failure),
-        };
-    }
-    let body = Body::from_stream(futures_util::stream::unfold(
-        Streaming { next: first, receiver, task: Some(task) },
-        Streaming::step,
-    ));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
-}
-
-/// Aborts an action when its answer is dropped, since the client has disconnected.
-struct AbortOnDrop(JoinHandle<Outcome<bool>>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn join(task: &mut AbortOnDrop) -> Outcome<bool> {
-    match (&mut task.0).await {
-        Ok(outcome) => outcome,
-        Err(e) => Err(Failure::of_task("the action")(e)),
-    }
-}
-
-struct Streaming {
-    next: Option<Event>,
-    receiver: mpsc::Receiver<Event>,
-    task: Option<AbortOnDrop>,
-}
-
-impl Streaming {
-    async fn step(mut self) -> Option<(Result<Bytes, std::convert::Infallible>, Self)> {
-        let event = match self.next.take() {
-            Some(event) => event,
-            None => match self.receiver.recv().await {
-                Some(event) => event,
-                None => match join(&mut self.task.take()?).await {
-                    Ok(ok) => Event::Done { ok },
-                    Err(failure) => Event::Error { error: into_api(failure, &request_id()) },
-                },
-            },
-        };
-        Some((Ok(line(&event)), self))
-    }
-}
-
-fn line(event: &Event) -> Bytes {
-    // Invariant: events are plain structs of strings, which JSON can always express.
-    let mut text = serde_json::to_vec(event).expect("an event is JSON");
-    text.push(b'\n');
-    text.into()
-}
-
-fn stream_of(events: Vec<Event>) -> Response {
-    let body: Vec<u8> = events.iter().flat_map(|e| line(e).to_vec()).collect();
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }

@@ -18,9 +18,9 @@ use crate::{
         terminal::{FromClient, Input, ToClient},
     },
     edge::api::{
-        Caller,
         answer::into_api,
-        request_id,
+        identity::Caller,
+        reply::request_id,
         websocket::{opening, write_all},
     },
     services::nodes::ssh::{self, Session},

@@ -7,9 +7,9 @@ use crate::{
         transfer::{Channel, QUEUE},
     },
     edge::api::{
-        Caller,
         answer::into_api,
-        request_id,
+        identity::Caller,
+        reply::request_id,
         websocket::{opening, write_all},
     },
 };

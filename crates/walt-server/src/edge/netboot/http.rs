@@ -4,111 +4,38 @@
 //! `GET` and `HEAD`, one byte range (RFC 9110 §14), and persistent connections are supported. Files are read in
 //! chunks of [`CHUNK`] bytes as fast as the machine receives them, so the number of connections bounds the memory.
 //!
-//! Limits: [`LIMITS`]. A connection is closed if the next request does not arrive in time, or if the machine
-//! acknowledges no data for too long (`TCP_USER_TIMEOUT`, tcp(7)).
+//! Connections, their limits and all other paths of port 80 are in [`crate::edge::web`].
 
 use crate::{
     actions::app::App,
-    edge::{
-        netboot::{
-            boot_file::BootFile,
-            copies,
-            files::{self, FileError},
-        },
-        peers::LimitedListener,
+    edge::netboot::{
+        boot_file::BootFile,
+        copies,
+        files::{self, FileError},
     },
     services::nodes::boots::Sending,
 };
+use axum::http::request::Parts;
 use futures_util::stream;
 use http_body_util::{Either, Full, StreamBody};
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Bytes, Frame, Incoming},
+    Method, Response, StatusCode,
+    body::{Bytes, Frame},
     header::{self, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode;
-use std::{
-    convert::Infallible,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    ops::Range,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::spawn_blocking,
-};
+use std::{io, net::Ipv4Addr, ops::Range, pin::Pin, sync::Arc};
+use tokio::task::spawn_blocking;
 
-/// The port that is built into images.
-pub const PORT: u16 = 80;
 /// The path of boot files.
-const ROOT: &str = "/boot/";
+pub const ROOT: &str = "/boot/";
 /// Bytes that are read and sent at once.
 const CHUNK: u64 = 256 * 1024;
-/// Largest head of a request, in bytes.
-const HEAD_MAX: usize = 16 * 1024;
 
-/// Limits of the server.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections served at once; more wait in the kernel's queue. Below the number of tokio's blocking threads
-    /// (512), so that slow disks do not block other work.
-    pub connections: usize,
-    /// Connections of one machine at once; more are closed.
-    pub connections_of_one: usize,
-    /// Timeout of the head of a request, from the end of the last response.
-    pub request: Duration,
-    /// How long a machine may acknowledge no data.
-    pub stall: Duration,
-}
-
-/// The limits in production.
-pub const LIMITS: Limits = Limits {
-    connections: 256,
-    connections_of_one: 16,
-    request: Duration::from_secs(30),
-    stall: Duration::from_secs(60),
-};
-
-type Chunks = Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
-type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
-
-/// Serves for ever.
-pub async fn serve(app: Arc<App>, listener: TcpListener, limits: Limits) {
-    let connections =
-        LimitedListener::new(listener, "HTTP boot", limits.connections, limits.connections_of_one);
-    let serve = |(stream, _), peer| {
-        let app = app.clone();
-        async move {
-            match peer {
-                IpAddr::V4(peer) => connection(app, stream, peer, limits).await,
-                // The bridge has no IPv6.
-                IpAddr::V6(_) => Ok(()),
-            }
-        }
-    };
-    connections.serve(serve).await;
-}
-
-async fn connection(app: Arc<App>, stream: TcpStream, peer: Ipv4Addr, limits: Limits) -> anyhow::Result<()> {
-    socket2::SockRef::from(&stream).set_tcp_user_timeout(Some(limits.stall))?;
-    let service = service_fn(move |request| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(answer(&app, peer, &request).await) }
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.request)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .await?;
-    Ok(())
-}
+/// Chunks of a body.
+pub type Chunks = Pin<Box<dyn futures_util::Stream<Item = io::Result<Frame<Bytes>>> + Send>>;
+/// A body that is there as a whole, or comes in chunks.
+pub type Body = Either<Full<Bytes>, StreamBody<Chunks>>;
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Either::Left(Full::new(text.into())));
@@ -117,17 +44,13 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> Response<Body> {
-    if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
+/// What a machine on walt-net gets for a path below [`ROOT`] or [`copies::ROOT`], by `GET` or `HEAD`.
+pub async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Parts) -> Response<Body> {
     let missing = || text(StatusCode::NOT_FOUND, "No such file.");
-    if let Some(path) = request.uri().path().strip_prefix(copies::ROOT) {
+    if let Some(path) = request.uri.path().strip_prefix(copies::ROOT) {
         return copy_of_image(app, peer, path.to_owned(), request).await;
     }
-    let Some(path) = request.uri().path().strip_prefix(ROOT) else { return missing() };
+    let Some(path) = request.uri.path().strip_prefix(ROOT) else { return missing() };
     let path: Vec<u8> = percent_decode(path.as_bytes()).collect();
     let for_log = String::from_utf8_lossy(&path).into_owned();
     let at = app.clone();
@@ -150,18 +73,13 @@ async fn answer(app: &Arc<App>, peer: Ipv4Addr, request: &Request<Incoming>) -> 
     };
     tracing::debug!(%peer, path = ?for_log, bytes = file.len(), "boot file");
     // Its part in the record of the boot.
-    let is_get = request.method() == Method::GET;
+    let is_get = request.method == Method::GET;
     let sending = is_get.then(|| Sending::begin(app.nodes(), peer, &path)).flatten();
     content(request, file.len(), |range| chunks(file, range, sending))
 }
 
 /// What a node needs to copy its image.
-async fn copy_of_image(
-    app: &Arc<App>,
-    peer: Ipv4Addr,
-    path: String,
-    request: &Request<Incoming>,
-) -> Response<Body> {
+async fn copy_of_image(app: &Arc<App>, peer: Ipv4Addr, path: String, request: &Parts) -> Response<Body> {
     let (at, for_log) = (app.clone(), path.clone());
     // Within the runtime, in which the answer may start a task.
     let found = spawn_blocking(move || copies::answer(&at, peer, &path)).await;
@@ -210,11 +128,11 @@ async fn copy_of_image(
 
 /// The response with `length` bytes, or a part of them, which `body` gives.
 fn content(
-    request: &Request<Incoming>,
+    request: &Parts,
     length: u64,
     body: impl FnOnce(Range<u64>) -> StreamBody<Chunks>,
 ) -> Response<Body> {
-    let wanted = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    let wanted = request.headers.get(header::RANGE).and_then(|value| value.to_str().ok());
     let part = match wanted.map_or(Part::All, |value| part(value, length)) {
         Part::All => None,
         Part::Some(range) => Some(range),
@@ -226,7 +144,7 @@ fn content(
     };
     let range = part.clone().unwrap_or(0..length);
     let size = range.end - range.start;
-    let is_head = request.method() == Method::HEAD;
+    let is_head = request.method == Method::HEAD;
     let mut response =
         Response::new(if is_head { Either::Left(Full::default()) } else { Either::Right(body(range)) });
     set(&mut response, header::CONTENT_LENGTH, size.to_string());
@@ -294,10 +212,13 @@ fn part(value: &str, length: u64) -> Part {
 #[cfg(test)]
 mod tests {
     use super::{super::files::tests::*, *};
+    use crate::edge::web::{Door, LIMITS, Limits, serve};
     use std::{
         io::{BufRead, BufReader, Read, Write},
         net::{SocketAddr, TcpStream},
+        time::Duration,
     };
+    use tokio::net::TcpListener;
 
     /// For what a server does at once.
     const SOON: Duration = Duration::from_secs(60);
@@ -314,7 +235,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let at = listener.local_addr().unwrap();
-        runtime.spawn(serve(app, listener, limits));
+        runtime.spawn(serve(app, listener, Door::WaltNet, limits));
         (runtime, at)
     }
 
@@ -353,7 +274,7 @@ mod tests {
         assert_eq!(get("/boot/start.ipxe").2, "#!ipxe\n");
         assert_eq!(get("/boot/%73tart.ipxe").2, "#!ipxe\n");
         assert_eq!(get("/boot//var/lib/walt/nodes/vn1/tftp/kernel?node_ip=127.0.0.3").2, "kernel");
-        for path in ["/boot/../kernel", "/boot/%2e%2e/vmlinuz-1", "/boot/", "/", "/kernel", "/boot/%00"] {
+        for path in ["/boot/../kernel", "/boot/%2e%2e/vmlinuz-1", "/boot/", "/boot/%00"] {
             let (status, _, body) = get(path);
             assert_eq!((status, body.as_str()), (404, "No such file."), "{path}");
         }

@@ -11,6 +11,8 @@
 //! another program holds a port, the server reports it, records it in `ports_missing`, and runs without it: virtual
 //! nodes that are started directly need none of these services.
 //!
+//! HTTP is [`crate::edge::web`], in which [`http`] is mounted.
+//!
 //! Limits: see each module.
 
 pub mod boot_file;
@@ -24,18 +26,14 @@ pub mod other_dhcp;
 pub mod ra;
 pub mod tftp;
 
-use crate::{
-    actions::app::App,
-    base::sockets::{bound, listen},
-};
+use crate::{actions::app::App, base::sockets::bound};
 use anyhow::{Context, Result};
 use socket2::{Socket, Type};
-use std::{net::TcpListener, sync::Arc};
+use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// The sockets that could be bound.
 pub struct Sockets {
-    http: Option<TcpListener>,
     dhcp: Option<Socket>,
     tftp: Option<Socket>,
     dns: Option<crate::edge::dns::Sockets>,
@@ -47,12 +45,7 @@ impl Sockets {
     /// Binds the sockets on the bridge; a failure is a warning.
     pub fn bind(app: &App) -> Self {
         dhcp::prepare(app);
-        let http = listen(app.config(), http::PORT, "HTTP boot").inspect_err(|_| {
-            let effect = "nodes cannot load kernels over the network";
-            app.base().ports_missing().add("HTTP boot", "tcp", http::PORT, effect);
-        });
         Self {
-            http: http.ok(),
             dhcp: udp(app, dhcp::PORT, "DHCP", "machines that boot by their own firmware get no address"),
             tftp: udp(app, tftp::PORT, "TFTP", "machines that boot by their own firmware get no boot loader"),
             dns: crate::edge::dns::Sockets::bind_bridge(app),
@@ -67,11 +60,6 @@ impl Sockets {
     /// A socket cannot be used.
     pub fn serve(self, app: &Arc<App>) -> Result<Vec<JoinHandle<()>>> {
         let mut tasks = Vec::new();
-        if let Some(listener) = self.http {
-            listener.set_nonblocking(true)?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tasks.push(tokio::spawn(http::serve(app.clone(), listener, http::LIMITS)));
-        }
         if let Some(socket) = self.dhcp {
             tasks.push(tokio::spawn(dhcp::serve(app.clone(), runtime(socket)?)));
         }
