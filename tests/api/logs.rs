@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, images, until};
+use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, help, help::How, images, until};
 
 const ANN: User = User::RootFor("ann");
 const SOON: Duration = Duration::from_secs(60);
@@ -314,6 +314,21 @@ fn netconsole_and_a_node_that_says_too_much() {
     assert!((100..1000).contains(&flood), "{flood}");
     assert!(shown.contains(" dropped: more than 100 lines per second>"), "{shown}");
     assert!(shown.contains("n2.app is not disturbed\n"));
+}
+
+/// The examples of the help pages, as they stand there; those that need nodes with a system are in `tests/boot/tutorial.rs`.
+#[test]
+fn examples_of_the_help_pages() {
+    let (server, _nodes) = with_nodes(0, "");
+    for name in ["vn1", "vn2"] {
+        server.walt(ANN, &["node", "create", name]).ok();
+    }
+    for topic in ["log-show", "log-history", "log-realtime", "log-format", "log-issuers", "log-checkpoint"] {
+        help::run(&server, ANN, topic, |example| match example.command.contains("--realtime") {
+            true => How::UntilAborted,
+            false => How::Ends,
+        });
+    }
 }
 
 /// What the framing of our own tools promises: each line that was acknowledged is there once, in order.
