@@ -350,6 +350,13 @@ fn acknowledged_lines_are_there_once() {
     let expected: Vec<String> = (1..=sender.acknowledged).map(line).collect();
     assert_eq!(lines.len(), expected.len());
     assert!(lines.iter().zip(&expected).all(|(line, expected)| line == expected));
+    // Beside a server, and without one.
+    for _ in 0..2 {
+        let checked = server.server_command(&["check-logs"]).output().unwrap();
+        let text = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success() && text.ends_with(": no problems found.\n"), "{checked:?}");
+        server.kill();
+    }
     eprintln!("{kills} kills, {} lines", expected.len());
 }
 

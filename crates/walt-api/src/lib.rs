@@ -96,6 +96,8 @@ pub mod route {
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
     /// `GET`: [`super::StoreLook`] (root only).
     pub const STORE: &str = "/api/v1/store";
+    /// `GET`: [`super::logs::LogStoreReport`] (root only); it reads all log lines.
+    pub const LOG_STORE: &str = "/api/v1/logs/store";
     /// `GET`: [`super::Status`] (root only: messages of errors name users and files).
     pub const STATUS: &str = "/api/v1/status";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].

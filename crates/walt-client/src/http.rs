@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
-use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery};
+use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -182,6 +182,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn store(&mut self) -> Result<StoreLook> {
         self.get(route::STORE).await
+    }
+
+    /// Checks the store of log lines (root only).
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn log_store(&mut self) -> Result<LogStoreReport> {
+        self.get(route::LOG_STORE).await
     }
 
     /// Carries out an action on nodes. `token` comes from an earlier [`Reply::Confirm`].

@@ -5,6 +5,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod build;
+pub mod check_logs;
 pub mod check_store;
 pub mod clone;
 pub mod connect;

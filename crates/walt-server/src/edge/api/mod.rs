@@ -73,6 +73,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
     let for_root = Router::new()
         .route(route::ADMIN_ACTIONS, admin_actions())
         .route(route::STORE, get(store))
+        .route(route::LOG_STORE, get(logs::check))
         .route(route::STATUS, get(status_of))
         .route_layer(axum::middleware::from_fn(identity::require_root));
     let router = Router::new()
