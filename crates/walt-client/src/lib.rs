@@ -29,7 +29,7 @@ mod websocket;
 
 pub use answer::MAX_ANSWER;
 pub use connection::{CONNECT_TIMEOUT, Connection};
-pub use http::{Client, EventStream, MAX_EVENT, Reply};
+pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};
 pub use transfer::{TransferInput, TransferOutput, Transferred};

@@ -9,7 +9,7 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        devices::Devices, images::Images, nodes::Nodes, outside::Outside, process::Process,
+        devices::Devices, images::Images, logs::Logs, nodes::Nodes, outside::Outside, process::Process,
         registries::Registries, sessions::Sessions,
     },
 };
@@ -23,6 +23,7 @@ pub struct App {
     base: Arc<Base>,
     devices: Devices,
     images: Arc<Images>,
+    logs: Arc<Logs>,
     nodes: Arc<Nodes>,
     outside: Outside,
     sessions: Arc<Sessions>,
@@ -40,6 +41,7 @@ impl App {
         let images = Arc::new(Images::open(base.clone())?);
         Ok(Self {
             devices: Devices::new(base.clone()),
+            logs: Arc::new(Logs::open(base.clone())?),
             nodes: Arc::new(Nodes::new(base.clone(), images.clone())),
             outside: Outside::new(base.clone()),
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
@@ -73,6 +75,11 @@ impl App {
     /// Images.
     pub fn images(&self) -> &Arc<Images> {
         &self.images
+    }
+
+    /// Log lines.
+    pub fn logs(&self) -> &Arc<Logs> {
+        &self.logs
     }
 
     /// Devices that show up by DHCP.

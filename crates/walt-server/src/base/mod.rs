@@ -9,6 +9,7 @@ pub mod events;
 pub mod fail_points;
 pub mod failure;
 pub mod files;
+pub mod journal;
 pub mod keys;
 pub mod ports;
 pub mod programs;
