@@ -13,19 +13,24 @@ static void collect(const char *name, void *what)
         memcpy(files->names[files->n++], name, length(name) + 1);
 }
 
-static int drain_lock(void)
+/* The lock is of a kind that can be looked at without taking it: who looks must not be taken for a drainer. */
+static int drain_lock(int operation)
 {
     char path[32];
     struct text t = {path, 0, sizeof path - 1};
+    struct lock lock = {.type = F_WRLCK};
     put(&t, "drain-");
     put_number(&t, (u32)sys(SYS_getuid, 0, 0, 0));
     path[t.len] = 0;
     int fd = sys_open(spool_dir, path, O_RDWR | O_NOFOLLOW, 0);
-    if (fd < 0)
+    if (fd < 0 && operation == F_OFD_SETLK)
         fd = sys_open(spool_dir, path, O_RDWR | O_CREAT | O_NOFOLLOW, 0600);
-    if (fd >= 0 && sys(SYS_flock, fd, LOCK_EX | LOCK_NB, 0) < 0) {
+    if (fd < 0)
+        return -1;
+    long status = sys(SYS_fcntl, fd, operation, &lock);
+    if (status < 0 || (operation == F_OFD_GETLK && lock.type == F_UNLCK)) {
         sys_close(fd);
-        fd = -1;
+        return -1;
     }
     return fd;
 }
@@ -34,10 +39,10 @@ static int drainer_runs(void)
 {
     if (spool_dir < 0 && !spool_open_dir())
         return 0;
-    int fd = drain_lock();
+    int fd = drain_lock(F_OFD_GETLK);
     if (fd >= 0)
         sys_close(fd);
-    return fd < 0;
+    return fd >= 0;
 }
 
 /* Nobody is there to be told that lines are lost. */
@@ -105,7 +110,7 @@ static void drain_here(void)
 {
     int sent = 1;
     while (sent) {
-        int lock = drain_lock();
+        int lock = drain_lock(F_OFD_SETLK);
         if (lock < 0)
             return;
         struct files files = {.n = 0};

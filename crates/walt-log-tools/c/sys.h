@@ -10,7 +10,7 @@ typedef __SIZE_TYPE__ size;
 enum {
     SYS_read = 0, SYS_write = 1, SYS_close = 3, SYS_lseek = 8, SYS_rt_sigaction = 13, SYS_rt_sigprocmask = 14,
     SYS_ioctl = 16, SYS_getpid = 39, SYS_socket = 41, SYS_connect = 42, SYS_setsockopt = 54, SYS_getsockopt = 55,
-    SYS_clone = 56, SYS_execve = 59, SYS_wait4 = 61, SYS_kill = 62, SYS_flock = 73, SYS_ftruncate = 77,
+    SYS_clone = 56, SYS_execve = 59, SYS_wait4 = 61, SYS_kill = 62, SYS_fcntl = 72, SYS_flock = 73, SYS_ftruncate = 77,
     SYS_chdir = 80, SYS_fchmod = 91, SYS_getuid = 102, SYS_setsid = 112, SYS_getdents64 = 217,
     SYS_clock_gettime = 228, SYS_exit_group = 231, SYS_openat = 257, SYS_mkdirat = 258, SYS_fstatat = 262,
     SYS_unlinkat = 263, SYS_ppoll = 271, SYS_signalfd4 = 289, SYS_dup3 = 292, SYS_pipe2 = 293, SYS_getrandom = 318,
@@ -30,7 +30,7 @@ static long sys6(long n, long a, long b, long c, long d, long e, long f)
 }
 #elif defined(__aarch64__)
 enum {
-    SYS_dup3 = 24, SYS_ioctl = 29, SYS_flock = 32, SYS_mkdirat = 34, SYS_unlinkat = 35, SYS_ftruncate = 46,
+    SYS_dup3 = 24, SYS_fcntl = 25, SYS_ioctl = 29, SYS_flock = 32, SYS_mkdirat = 34, SYS_unlinkat = 35, SYS_ftruncate = 46,
     SYS_chdir = 49, SYS_fchmod = 52, SYS_openat = 56, SYS_close = 57, SYS_pipe2 = 59, SYS_getdents64 = 61, SYS_lseek = 62,
     SYS_read = 63, SYS_write = 64, SYS_ppoll = 73, SYS_signalfd4 = 74, SYS_fstatat = 79, SYS_exit_group = 94,
     SYS_clock_gettime = 113, SYS_kill = 129, SYS_rt_sigaction = 134, SYS_rt_sigprocmask = 135, SYS_setsid = 157,
@@ -57,7 +57,7 @@ enum {
     SYS_read = 3, SYS_write = 4, SYS_close = 6, SYS_execve = 11, SYS_chdir = 12, SYS_lseek = 19, SYS_getpid = 20,
     SYS_kill = 37, SYS_ioctl = 54, SYS_setsid = 66, SYS_ftruncate = 93, SYS_fchmod = 94, SYS_wait4 = 114,
     SYS_clone = 120, SYS_flock = 143, SYS_rt_sigaction = 174, SYS_rt_sigprocmask = 175, SYS_getuid = 199,
-    SYS_getdents64 = 217, SYS_exit_group = 248, SYS_clock_gettime = 263, SYS_socket = 281, SYS_connect = 283,
+    SYS_getdents64 = 217, SYS_fcntl = 221, SYS_exit_group = 248, SYS_clock_gettime = 263, SYS_socket = 281, SYS_connect = 283,
     SYS_setsockopt = 294, SYS_getsockopt = 295, SYS_openat = 322, SYS_mkdirat = 323, SYS_fstatat = 327,
     SYS_unlinkat = 328, SYS_ppoll = 336, SYS_signalfd4 = 355, SYS_dup3 = 358, SYS_pipe2 = 359, SYS_getrandom = 384,
     SYS_clock_gettime64 = 403,
@@ -108,6 +108,7 @@ enum {
     AT_FDCWD = -100, AT_EMPTY_PATH = 0x1000, O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, O_EXCL = 0200,
     O_NOCTTY = 0400, O_NONBLOCK = 04000, O_CLOEXEC = 02000000,
 };
+enum { F_WRLCK = 1, F_UNLCK = 2, F_OFD_GETLK = 36, F_OFD_SETLK = 37 };
 enum { LOCK_EX = 2, LOCK_NB = 4, LOCK_UN = 8, SEEK_SET = 0 };
 enum { STAT_SIZE = 48, S_IFMT = 0170000, S_IFIFO = 0010000, S_IFDIR = 0040000, S_ISVTX = 01000 };
 enum { AF_INET = 2, SOCK_STREAM = 1, SOL_SOCKET = 1, SO_ERROR = 4, SO_KEEPALIVE = 9, IPPROTO_TCP = 6, TCP_NODELAY = 1 };
@@ -123,6 +124,12 @@ enum {
 struct poll {
     int fd;
     short events, got;
+};
+/* A lock on a part of a file, here: on all of it. On 32-bit ARM, fcntl is fcntl64. */
+struct lock {
+    u16 type, whence;
+    u64 start, len;
+    u32 pid;
 };
 struct timespec {
     long sec, nsec;

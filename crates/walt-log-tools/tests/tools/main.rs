@@ -185,6 +185,19 @@ fn echo_is_a_line_for_each_line_of_its_words() {
 }
 
 #[test]
+fn tools_that_run_at_once_do_not_take_each_other_for_a_sign_that_the_server_is_away() {
+    let server = Server::new(Faults::default());
+    let node = Node::new(&server);
+    for _ in 0..5 {
+        let tools: Vec<Child> = (0..40).map(|_| node.start(&["echo", "s", "at once"])).collect();
+        assert!(tools.into_iter().all(|tool| tool.wait_with_output().unwrap().stderr.is_empty()));
+    }
+    let lines = server.lines();
+    assert_eq!(lines.len(), 200, "who has ended has delivered");
+    assert!(lines.iter().all(|l| l.time.is_none()));
+}
+
+#[test]
 fn provided_times_are_taken_and_lines_without_one_are_lines() {
     let server = Server::new(Faults::default());
     let node = Node::new(&server);
