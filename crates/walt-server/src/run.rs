@@ -98,6 +98,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
         tokio::spawn(actions::housekeeping::run(app.clone())),
+        tokio::spawn(actions::live::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
         tokio::spawn(nodes::boots::run(app.nodes().clone())),
         tokio::spawn(nodes::tries::run(app.nodes().clone())),

@@ -9,7 +9,7 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        devices::Devices, images::Images, nodes::Nodes, outside::Outside, process::Process,
+        devices::Devices, images::Images, live::Live, nodes::Nodes, outside::Outside, process::Process,
         registries::Registries, sessions::Sessions,
     },
 };
@@ -23,6 +23,7 @@ pub struct App {
     base: Arc<Base>,
     devices: Devices,
     images: Arc<Images>,
+    live: Arc<Live>,
     nodes: Arc<Nodes>,
     outside: Outside,
     sessions: Arc<Sessions>,
@@ -45,6 +46,7 @@ impl App {
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
             registries: Arc::new(Registries::new(base.clone())),
             process: Process::start(),
+            live: Live::new(base.db().changes().clone()),
             images,
             base,
         })
@@ -73,6 +75,11 @@ impl App {
     /// Images.
     pub fn images(&self) -> &Arc<Images> {
         &self.images
+    }
+
+    /// The state as its listeners see it.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// Devices that show up by DHCP.

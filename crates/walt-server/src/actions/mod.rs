@@ -24,6 +24,8 @@ pub mod image_list;
 pub mod image_search;
 pub mod image_squash;
 pub mod image_versions;
+pub mod live;
+pub mod metrics;
 pub mod node_actions;
 pub mod node_blink;
 pub mod node_boot;

@@ -3,6 +3,7 @@
 //! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures,
 //! fail points of crash tests.
 
+pub mod changes;
 pub mod config;
 pub mod db;
 pub mod events;
@@ -10,6 +11,8 @@ pub mod fail_points;
 pub mod failure;
 pub mod files;
 pub mod keys;
+pub mod metrics;
+pub mod operations;
 pub mod ports;
 pub mod programs;
 pub mod random;
