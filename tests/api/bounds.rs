@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// How long a connection that must stay open is watched.
 const STAYS: Duration = Duration::from_secs(1);
 /// `CONNECTIONS_PER_NODE` of the node link.
-const PER_NODE: usize = 16;
+const PER_NODE: usize = 128;
 /// `CONNECTIONS_PER_ACCOUNT` of the API.
 const PER_ACCOUNT: usize = 256;
 /// `MAX_BODY` of the API, in bytes.

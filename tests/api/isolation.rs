@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(2);
 /// What SECURITY.md and `walt_core::firewall` list.
 const LISTED_TCP: [u16; 5] = [53, 80, 111, 2049, 12347];
-const LISTED_UDP: [u16; 4] = [53, 67, 69, 111];
+const LISTED_UDP: [u16; 5] = [53, 67, 69, 111, 12342];
 /// What is refused with a reset, for programs of the existing system.
 const REFUSED_TCP: u16 = 12345;
 /// Of the listed ones, those that always listen.

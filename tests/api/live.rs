@@ -319,6 +319,7 @@ fn figures_for_prometheus() {
         "walt_sessions",
         "walt_api_request_duration_seconds",
         "walt_events_clients",
+        "walt_log_lines_total",
     ] {
         assert!(families.contains(name), "no {name} in {text}");
     }

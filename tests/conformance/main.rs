@@ -9,6 +9,7 @@ mod dhcp;
 mod dns;
 mod firmware;
 mod leases;
+mod logs;
 mod router;
 mod servers;
 mod tftp;

@@ -20,6 +20,7 @@ pub mod device;
 pub mod event;
 pub mod link;
 pub mod live;
+pub mod logs;
 pub mod registries;
 pub mod status;
 pub mod store;
@@ -77,6 +78,14 @@ pub mod route {
     pub const REGISTRIES: &str = "/api/v1/registries";
     /// `POST`: [`super::RegistryToken`], for the server's own registry, which answers below `/v2/`.
     pub const REGISTRY_TOKEN: &str = "/api/v1/registry-token";
+    /// `POST` a [`super::logs::LogQuery`]: lines of text, or JSON objects ([`super::logs::LogLine`]), one on each line.
+    pub const LOG_LINES: &str = "/api/v1/logs/lines";
+    /// `POST` a [`super::logs::LogQuery`]: [`super::logs::LogCount`].
+    pub const LOG_COUNT: &str = "/api/v1/logs/count";
+    /// `GET`: the caller's checkpoints, a list of [`super::logs::Checkpoint`].
+    pub const CHECKPOINTS: &str = "/api/v1/logs/checkpoints";
+    /// `POST` a [`super::logs::LogAction`]: a stream of events.
+    pub const LOG_ACTIONS: &str = "/api/v1/actions/log";
     /// `POST` an [`super::NodeAction`]: a stream of events.
     pub const NODE_ACTIONS: &str = "/api/v1/actions/node";
     /// `POST` a [`super::DeviceAction`]: a stream of events.

@@ -3,7 +3,7 @@
 
 use crate::{
     AdminAction, DeviceAction, ImageAction, NodeAction, SessionAction, build::OpenImageBuild,
-    term::OpenNodeRun, transfer::What,
+    logs::LogAction, term::OpenNodeRun, transfer::What,
 };
 
 /// Longest text, in characters: sets of nodes may be lists of a thousand names.
@@ -104,6 +104,15 @@ impl Words for AdminAction {
     }
 }
 
+impl Words for LogAction {
+    fn parts(&self) -> Vec<&str> {
+        match self {
+            Self::AddCheckpoint { name, .. } => vec!["log add-checkpoint", name],
+            Self::RemoveCheckpoint { name } => vec!["log remove-checkpoint", name],
+        }
+    }
+}
+
 impl Words for OpenImageBuild {
     fn parts(&self) -> Vec<&str> {
         vec!["image build", &self.image]
@@ -197,6 +206,12 @@ mod tests {
             (r#"{"action":"discard-image","image":"i"}"#, "image shell --discard i"),
         ] {
             assert_eq!(of::<SessionAction>(json), words);
+        }
+        for (json, words) in [
+            (r#"{"action":"add-checkpoint","name":"c"}"#, "log add-checkpoint c"),
+            (r#"{"action":"remove-checkpoint","name":"c"}"#, "log remove-checkpoint c"),
+        ] {
+            assert_eq!(of::<LogAction>(json), words);
         }
         let mac = "02:00:00:00:00:01".parse().unwrap();
         let commit = AdminAction::DhcpCommit {

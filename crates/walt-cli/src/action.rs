@@ -1,6 +1,6 @@
 //! Actions: requests to the server that change something.
 
-use walt_api::{DeviceAction, ImageAction, NodeAction, SessionAction};
+use walt_api::{DeviceAction, ImageAction, NodeAction, SessionAction, logs::LogAction};
 use walt_client::{Client, Reply};
 
 /// An action of any kind.
@@ -14,6 +14,8 @@ pub enum Action {
     Image(ImageAction),
     /// On an image shell's session.
     Session(SessionAction),
+    /// On checkpoints.
+    Log(LogAction),
 }
 
 impl Action {
@@ -24,6 +26,7 @@ impl Action {
             Self::Device(action) => client.device_action(action, token).await,
             Self::Image(action) => client.image_action(action, token).await,
             Self::Session(action) => client.session_action(action, token).await,
+            Self::Log(action) => client.log_action(action, token).await,
         }
     }
 }
@@ -43,6 +46,12 @@ impl From<DeviceAction> for Action {
 impl From<ImageAction> for Action {
     fn from(action: ImageAction) -> Self {
         Self::Image(action)
+    }
+}
+
+impl From<LogAction> for Action {
+    fn from(action: LogAction) -> Self {
+        Self::Log(action)
     }
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
+use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -282,6 +283,54 @@ impl Client {
         transfer::open(&self.target, self.user.as_ref(), route::TRANSFER, open).await
     }
 
+    /// Lines of logs, as they come.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the query cannot be understood; others as for any request.
+    pub async fn log_lines(&mut self, query: &LogQuery) -> Result<LogLines> {
+        let answer = self.post(route::LOG_LINES, query).await?;
+        let Some(sender) = self.sender.take() else {
+            return Err(Error::Broken("the connection is closed".to_owned()));
+        };
+        Ok(LogLines { body: answer.into_body(), _sender: sender })
+    }
+
+    /// About how many past lines a query has.
+    ///
+    /// # Errors
+    /// As for [`Client::log_lines`].
+    pub async fn log_count(&mut self, query: &LogQuery) -> Result<LogCount> {
+        let answer = self.post(route::LOG_COUNT, query).await?;
+        answer::json(answer).await
+    }
+
+    /// The caller's checkpoints.
+    ///
+    /// # Errors
+    /// As for any request.
+    pub async fn checkpoints(&mut self) -> Result<Vec<Checkpoint>> {
+        self.get(route::CHECKPOINTS).await
+    }
+
+    /// Changes checkpoints.
+    ///
+    /// # Errors
+    /// As for any action.
+    pub async fn log_action(&mut self, action: &LogAction, token: Option<&str>) -> Result<Reply> {
+        self.action(route::LOG_ACTIONS, action, token).await
+    }
+
+    /// A request that is refused, or answered.
+    async fn post(&mut self, path: &str, body: &impl Serialize) -> Result<Response<Incoming>> {
+        let body = serde_json::to_vec(body).map_err(|e| Error::broken("the request cannot be written", e))?;
+        let answer = self.send(Method::POST, path, body.into(), None).await?;
+        let status = answer.status();
+        if status == StatusCode::OK {
+            return Ok(answer);
+        }
+        Err(answer::refusal(status, &answer::body(answer).await?).into())
+    }
+
     async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
         let answer = self.send(Method::GET, path, Bytes::new(), None).await?;
         answer::json(answer).await
@@ -365,6 +414,29 @@ where
 fn query(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// Lines of logs, as they come. Dropping this ends the request.
+#[derive(Debug)]
+pub struct LogLines {
+    body: Incoming,
+    _sender: SendRequest<Full<Bytes>>,
+}
+
+impl LogLines {
+    /// The next bytes of the answer; `None` at its end. May be dropped while it waits.
+    ///
+    /// # Errors
+    /// [`Error::Broken`] if the connection breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            let frame = frame.map_err(|e| Error::broken("the connection to the server is lost", e))?;
+            if let Ok(bytes) = frame.into_data() {
+                return Ok(Some(bytes));
+            }
+        }
+    }
 }
 
 /// The events of a running action. Dropping this cancels the action.

@@ -31,7 +31,7 @@ mod websocket;
 
 pub use answer::MAX_ANSWER;
 pub use connection::{CONNECT_TIMEOUT, Connection};
-pub use http::{Client, EventStream, MAX_EVENT, Reply};
+pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply};
 pub use live::{LiveStream, News, SILENCE_MAX, State};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};

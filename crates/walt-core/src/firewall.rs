@@ -32,8 +32,8 @@ use walt_types::Mac;
 /// TCP ports of walt-net that nodes may reach: DNS, HTTP boot, port mapper, NFS and MOUNT, node link.
 pub const NODE_TCP_PORTS: [u16; 5] = [53, 80, 111, 2049, 12347];
 
-/// UDP ports of walt-net that nodes may reach: DNS, DHCP, TFTP, port mapper.
-pub const NODE_UDP_PORTS: [u16; 4] = [53, 67, 69, 111];
+/// UDP ports of walt-net that nodes may reach: DNS, DHCP, TFTP, port mapper, netconsole.
+pub const NODE_UDP_PORTS: [u16; 5] = [53, 67, 69, 111, 12342];
 
 /// TCP port that nodes are refused with a reset: programs in images published for the existing system still call its RPC
 /// there. A call that is dropped would take them minutes; a reset ends it at once.

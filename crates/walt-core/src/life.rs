@@ -116,6 +116,11 @@ impl Life {
         *self = Self { started: Some(now), old_boot_id: old, tries: self.tries, ..Self::default() };
     }
 
+    /// Whether a boot has begun, and nobody knows yet how it ends.
+    pub fn is_under_way(&self) -> bool {
+        self.started.is_some() && self.booted.is_none() && self.needs_look.is_none()
+    }
+
     /// A user wants another boot: all retries are there again, and the clock runs from now.
     pub fn restore(&mut self, now: f64) {
         (self.tries, self.needs_look) = (0, None);
@@ -407,7 +412,9 @@ mod tests {
     fn a_failed_boot_is_tried_again_until_no_try_is_left() {
         let mut life = Life::default();
         assert_eq!(life.deadline(T, true), None, "nothing was started");
+        assert!(!life.is_under_way());
         life.start(10.0);
+        assert!(life.is_under_way());
         assert_eq!(
             (life.deadline(T, true), life.deadline(T, false), life.deadline(None, true)),
             (Some(190.0), Some(190.0), None)
@@ -421,10 +428,12 @@ mod tests {
         assert_eq!(life.failed("boot timeout reached", 2, true, 400.0), Next::Look);
         assert_eq!(life.needs_look.as_deref(), Some("boot timeout reached (tried 3 times)"));
         assert_eq!((life.phase(401.0, None), life.deadline(T, true)), (Phase::Down, None));
+        assert!(!life.is_under_way());
         // It boots after all.
         assert!(life.hello("a", 500.0) && life.needs_look.is_some());
         assert!(life.report_booted("a", 501.0));
         assert_eq!((life.phase(502.0, T), life.tries, &life.needs_look), (Phase::Booted(300.0), 0, &None));
+        assert!(!life.is_under_way());
     }
 
     #[test]

@@ -395,6 +395,29 @@ impl Store {
         Ok(records)
     }
 
+    /// The durable lines of all streams from a number on, in the order in which they came, of at most `max` numbers; and the
+    /// number that follows them. Lines that expired, were forgotten or cannot be read are left out.
+    pub fn since(&self, position: u64, max: u64) -> (Vec<Record>, u64) {
+        let (snapshot, flushed) = {
+            let state = self.inner.state.lock();
+            (self.inner.snapshot(&state), state.flushed)
+        };
+        let end = flushed.min(position.saturating_add(max)).max(position);
+        let everything: Selector = Arc::new(|_| true);
+        let filter = Query::new(everything).filter(&self.inner, position..end);
+        let mut records: Vec<Record> =
+            Records::new(Plan::new(snapshot, filter, false)).filter_map(Result::ok).collect();
+        records.sort_unstable_by_key(|r| r.seq);
+        (records, end)
+    }
+
+    /// The number of the oldest line that is kept, and the number after the last one that is durable.
+    pub fn numbers(&self) -> (u64, u64) {
+        let state = self.inner.state.lock();
+        let first = state.sealed.first().map_or(state.active.first_seq, |segment| segment.first_seq);
+        (first, state.flushed)
+    }
+
     /// About how many records a query has, its pattern apart. It is exact if no block reaches over the bounds of time.
     ///
     /// # Errors

@@ -26,6 +26,7 @@ mod gzip;
 pub(crate) mod http;
 pub mod manifest;
 pub mod platform;
+mod post;
 pub mod pull;
 pub mod push;
 
@@ -34,6 +35,7 @@ pub use client::{MAX_PAGES, Registry, path_of};
 pub use download::{Downloaded, download};
 pub use http::{Endpoint, Limits, Protocol};
 pub use platform::{Platform, Wanted};
+pub use post::Poster;
 
 use std::io;
 use walt_types::{DiffId, Hash256};

@@ -5,14 +5,15 @@ use crate::{
     base::{
         config::Config,
         db::blocking,
+        journal,
         ports::{NFS_PORT, PORTMAP_PORT},
         programs::find_program,
         recent_log,
         sockets::{bound, listen},
         state_lock::StateLock,
     },
-    edge::{api, dhcp_client, dns, exports, link, netboot},
-    services::{cable, images, network, nodes, sessions},
+    edge::{api, dhcp_client, dns, exports, link, netboot, netconsole},
+    services::{cable, images, logs, network, nodes, sessions},
 };
 use anyhow::{Context, Result};
 use socket2::Type;
@@ -41,7 +42,11 @@ pub fn run(config: Config) -> Result<()> {
     let colours = std::io::stderr().is_terminal();
     let said =
         tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);
-    tracing_subscriber::registry().with(said).with(recent_log::Layer.with_filter(LevelFilter::WARN)).init();
+    tracing_subscriber::registry()
+        .with(said)
+        .with(recent_log::Layer.with_filter(LevelFilter::WARN))
+        .with(journal::Layer.with_filter(LevelFilter::INFO))
+        .init();
     let lock = StateLock::take(&config.state_dir)?;
     let _set_once = crate::edge::api::answer::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();
@@ -97,6 +102,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let link_listener = tokio::net::TcpListener::from_std(link_listener)?;
     let mut services = vec![
         tokio::spawn(link::serve(app.clone(), link_listener)),
+        tokio::spawn(logs::run(app.logs().clone())),
+        tokio::spawn(logs::consoles::run(app.logs().clone(), app.nodes().clone())),
         tokio::spawn(actions::housekeeping::run(app.clone())),
         tokio::spawn(actions::live::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
@@ -106,6 +113,8 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(nodes::links::watch(app.nodes().links().clone())),
         tokio::spawn(watch_cable(app.clone())),
     ];
+    services.extend(logs::forward::start(app.logs())?.into_iter().map(tokio::spawn));
+    services.extend(netconsole::serve(&app).map(tokio::spawn));
     services.extend(dhcp_client::start(&app));
     services.extend(container_dns.map(|dns| tokio::spawn(dns.serve(app.clone()))));
     services.extend(netboot.serve(&app)?);
@@ -127,6 +136,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
     if let Err(e) = nodes::boots::flush(app.nodes()) {
         tracing::warn!("{e:#}");
     }
+    logs::flush(app.logs());
     let _ = std::fs::remove_file(app.config().socket());
     outcome
 }

@@ -28,6 +28,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod pty;
+pub mod sent;
 pub mod userns;
 
 /// A kernel operation that failed: what was tried, on what, and the kernel's answer.

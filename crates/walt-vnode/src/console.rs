@@ -116,6 +116,11 @@ impl Log {
         Ok(Follower { path: self.path.clone(), offset: length.saturating_sub(history) })
     }
 
+    /// Follows the log from this offset on; one that is shorter is read from its beginning.
+    pub fn follow_from(&self, offset: u64) -> Follower {
+        Follower { path: self.path.clone(), offset }
+    }
+
     /// Its length in bytes; 0 if there is no log.
     pub fn length(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |m| m.len())
@@ -124,8 +129,7 @@ impl Log {
     /// Looks for a panic of the kernel in what is written from this offset on. A log that is shorter has been trimmed,
     /// and is read from its beginning.
     pub fn panics_from(&self, offset: u64) -> Panics {
-        let follower = Follower { path: self.path.clone(), offset };
-        Panics { follower, line: Vec::new(), is_cut: false }
+        Panics { follower: self.follow_from(offset), line: Vec::new(), is_cut: false }
     }
 }
 
@@ -187,6 +191,11 @@ pub struct Follower {
 }
 
 impl Follower {
+    /// How far it has read.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// What was written since, at most `limit` bytes. If the log was trimmed or restarted, it is read from its
     /// beginning.
     ///

@@ -5,6 +5,7 @@ mod cp;
 mod device;
 mod help;
 mod image;
+mod log;
 mod node;
 mod options;
 mod proxy;
@@ -22,6 +23,9 @@ pub enum Category {
     /// management of nodes
     #[command(subcommand, disable_help_subcommand = true)]
     Node(node::Command),
+    /// management of logs
+    #[command(subcommand, disable_help_subcommand = true)]
+    Log(log::Command),
     /// management of devices: switches, nodes, and what else has an address
     #[command(subcommand, disable_help_subcommand = true)]
     Device(device::Command),
@@ -48,6 +52,7 @@ impl Category {
         match self {
             Self::Image(command) => command.run(&mut Context::new()?).await,
             Self::Node(command) => command.run(&mut Context::new()?).await,
+            Self::Log(command) => command.run(&mut Context::new()?).await,
             Self::Device(command) => command.run(&mut Context::new()?).await,
             Self::Registry(command) => command.run(&mut Context::new()?).await,
             Self::Advanced(command) => command.run(&mut Context::new()?).await,

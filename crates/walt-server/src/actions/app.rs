@@ -9,8 +9,8 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        devices::Devices, images::Images, live::Live, nodes::Nodes, outside::Outside, process::Process,
-        registries::Registries, sessions::Sessions,
+        devices::Devices, images::Images, live::Live, logs::Logs, nodes::Nodes, outside::Outside,
+        process::Process, registries::Registries, sessions::Sessions,
     },
 };
 use anyhow::Result;
@@ -24,6 +24,7 @@ pub struct App {
     devices: Devices,
     images: Arc<Images>,
     live: Arc<Live>,
+    logs: Arc<Logs>,
     nodes: Arc<Nodes>,
     outside: Outside,
     sessions: Arc<Sessions>,
@@ -41,6 +42,7 @@ impl App {
         let images = Arc::new(Images::open(base.clone())?);
         Ok(Self {
             devices: Devices::new(base.clone()),
+            logs: Arc::new(Logs::open(base.clone())?),
             nodes: Arc::new(Nodes::new(base.clone(), images.clone())),
             outside: Outside::new(base.clone()),
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
@@ -80,6 +82,11 @@ impl App {
     /// The state as its listeners see it.
     pub fn live(&self) -> &Arc<Live> {
         &self.live
+    }
+
+    /// Log lines.
+    pub fn logs(&self) -> &Arc<Logs> {
+        &self.logs
     }
 
     /// Devices that show up by DHCP.

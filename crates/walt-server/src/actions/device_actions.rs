@@ -3,6 +3,7 @@
 use crate::{
     actions::{
         app::App,
+        audit::{self, Deed},
         device_list::{self, AnyDevice},
         node_actions::Request,
     },
@@ -21,6 +22,19 @@ use walt_types::{
 
 /// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: DeviceAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let deed = audit::of_device(caller, &action);
+    let outcome = carry_out(app, caller, action, confirm, events).await;
+    Deed::say(deed, app, &outcome);
+    outcome
+}
+
+async fn carry_out(
     app: &Arc<App>,
     caller: &UserName,
     action: DeviceAction,

@@ -1,7 +1,7 @@
 //! `walt device config`: settings of devices of any type, and the type of those of unknown type.
 
 use crate::{
-    actions::{device_list::AnyDevice, node_actions::Request},
+    actions::{device_list::AnyDevice, dhcp::say, node_actions::Request},
     base::{
         db::{DeviceRow, names_taken},
         failure::{Outcome, bad_request},
@@ -43,7 +43,7 @@ impl Request<'_> {
         })?;
         for (old, new) in renamed {
             let text = format!("Device {old} was renamed to {new} for clarity.");
-            tracing::info!("{text}");
+            say(self.app, &text);
             self.events.out(text).await;
         }
         self.say_done(&devices, waits).await;

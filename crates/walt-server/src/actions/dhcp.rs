@@ -20,6 +20,7 @@ use crate::{
             self, ClaimRow, DEVICES_MAX, DeviceRow, LeaseRow, NodeRow, Settings, Told, blocking, names_taken,
         },
         failure::{Outcome as Answer, bad_request, refused},
+        journal::DEVICES,
         state::Decision,
         time::now,
     },
@@ -141,7 +142,7 @@ fn carry_out(
                 if reply.is_some() { record(app, tx, request, known, &lease) } else { Ok(None) }
             })?;
             if let Some(device) = new {
-                announce(&device, lease.ip);
+                announce(app, &device, lease.ip);
             }
             blocking(|| network::lease_neighbour(app.config(), &lease))?;
             // Its address, or that of the device that had it before, may be in the packet filter.
@@ -224,12 +225,16 @@ fn record(
     Ok(Some(device))
 }
 
-fn announce(device: &DeviceRow, ip: Ipv4Addr) {
-    let DeviceRow { name, mac, .. } = device;
-    match device.device_type {
-        DeviceType::Switch => tracing::info!(%name, %mac, %ip, "new switch"),
-        other => tracing::info!(%name, r#type = %other, %mac, %ip, "new device"),
-    }
+fn announce(app: &App, device: &DeviceRow, ip: Ipv4Addr) {
+    let DeviceRow { name, mac, device_type, .. } = device;
+    let kind = if *device_type == DeviceType::Switch { "switch" } else { "device" };
+    say(app, &format!("new {kind} name={name} type={device_type} mac={mac} ip={ip}"));
+}
+
+/// Says something about a device, on the server's log and on that of the platform.
+pub(super) fn say(app: &App, text: &str) {
+    tracing::info!("{text}");
+    app.base().journal().say(DEVICES, text);
 }
 
 /// Records whether a node says that it is of another model than the one it was registered with. The model is not
@@ -240,9 +245,13 @@ fn check_model(app: &App, request: &Request) -> Result<()> {
     let other = Some(&claimed).filter(|claimed| **claimed != node.facts.model);
     let is_new = app.db().with(|c| ClaimRow::set(c, node.mac, other, now() as i64))?;
     match other {
-        Some(claimed) if is_new => tracing::warn!("{}", other_model(&node, claimed)),
+        Some(claimed) if is_new => {
+            let text = other_model(&node, claimed);
+            tracing::warn!("{text}");
+            app.base().journal().say(DEVICES, &text);
+        }
         None if is_new => {
-            tracing::info!("node {} says again that its model is {}", node.facts.name, node.facts.model);
+            say(app, &format!("node {} says again that its model is {}", node.facts.name, node.facts.model));
         }
         _ => {}
     }

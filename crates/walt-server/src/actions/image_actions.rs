@@ -2,7 +2,9 @@
 
 use crate::{
     actions::{
-        app::App, clone, hub_meta, image_fix_owner, image_squash, image_versions, publish, search, update,
+        app::App,
+        audit::{self, Deed},
+        clone, hub_meta, image_fix_owner, image_squash, image_versions, publish, search, update,
     },
     base::{
         db::{By, RefRow},
@@ -22,6 +24,19 @@ use walt_types::UserName;
 
 /// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: ImageAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let deed = audit::of_image(caller, &action);
+    let outcome = carry_out(app, caller, action, confirm, events).await;
+    Deed::say(deed, app, &outcome);
+    outcome
+}
+
+async fn carry_out(
     app: &Arc<App>,
     caller: &UserName,
     action: ImageAction,

@@ -5,11 +5,17 @@
 //! credentials, so only images that everybody may read are found.
 
 use crate::{
-    actions::{app::App, dhcp::name_of, publish::repository_of, publish_ref::Target},
+    actions::{
+        app::App,
+        dhcp::{name_of, say},
+        publish::repository_of,
+        publish_ref::Target,
+    },
     base::{
         db::By,
         events::Events,
         failure::Outcome,
+        journal::DEVICES,
         registry_config::{Kind, RegistryConfig},
         time::now,
     },
@@ -42,16 +48,24 @@ pub fn begin(app: &Arc<App>, mac: Mac, model: &Model) -> Result<()> {
         }
     }
     let device = name_of(app, mac)?.map_or_else(|| mac.to_string(), |name| name.to_string());
-    tracing::info!("Device {device} is a walt node of type '{model}'.");
-    tracing::info!("Trying to download a default image for '{model}'...");
+    say(app, &format!("Device {device} is a walt node of type '{model}'."));
+    say(app, &format!("Trying to download a default image for '{model}'..."));
     let ending = Ending { app: app.clone(), model: model.clone() };
     tokio::spawn(async move {
         match search(&ending.app, &ending.model).await {
-            Ok(label) => tracing::info!(
-                "the default image of '{}' came from {label}: {device} becomes a node when it asks for an address again",
-                ending.model
-            ),
-            Err(why) => tracing::warn!("{device} is not a node yet: {why}"),
+            Ok(label) => {
+                let model = &ending.model;
+                let text = format!(
+                    "the default image of '{model}' came from {label}: {device} becomes a node when it asks for an \
+                     address again"
+                );
+                say(&ending.app, &text);
+            }
+            Err(why) => {
+                let text = format!("{device} is not a node yet: {why}");
+                tracing::warn!("{text}");
+                ending.app.base().journal().say(DEVICES, &text);
+            }
         }
     });
     Ok(())

@@ -22,6 +22,14 @@ pub fn text(app: &App) -> Result<String> {
     text.one("walt_server_start_time_seconds", "gauge", "When the server started, since the epoch.", started);
     of_nodes(app, &mut text)?;
     of_images(app, &mut text)?;
+    let (lines, bytes) = app.logs().taken_in();
+    text.one("walt_log_lines_total", "counter", "Log lines that were taken in.", lines as f64);
+    text.one("walt_log_bytes_total", "counter", "Bytes of these lines.", bytes as f64);
+    let kept = app.logs().store().status();
+    text.one("walt_log_store_bytes", "gauge", "Size of the files with log lines.", kept.bytes as f64);
+    text.one("walt_log_store_lines", "gauge", "Log lines in these files.", kept.lines as f64);
+    let help = "Log lines that could not be written.";
+    text.one("walt_log_dropped_lines_total", "counter", help, kept.dropped_lines as f64);
     let live = app.live();
     text.one("walt_events_clients", "gauge", "Clients that follow the state.", live.clients() as f64);
     let help = "Messages about the state to clients.";

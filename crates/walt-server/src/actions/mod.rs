@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod build;
 pub mod check_store;
 pub mod clone;
@@ -25,6 +26,8 @@ pub mod image_search;
 pub mod image_squash;
 pub mod image_versions;
 pub mod live;
+pub mod log_checkpoints;
+pub mod log_lines;
 pub mod metrics;
 pub mod node_actions;
 pub mod node_blink;

@@ -6,6 +6,7 @@
 use crate::{
     actions::{
         app::App,
+        audit::{self, Deed},
         node_leases::Terms,
         node_save::{self, Save},
         ownership::{check_ownership, nodes_of, one_node, owned_node, ownership_warning},
@@ -26,6 +27,19 @@ use walt_types::{Mac, NodeName, UserName};
 
 /// Carries out an action; false if part of it failed (the events say why).
 pub async fn act(
+    app: &Arc<App>,
+    caller: &UserName,
+    action: NodeAction,
+    confirm: Option<String>,
+    events: &Events,
+) -> Outcome<bool> {
+    let deed = audit::of_node(app, caller, &action);
+    let outcome = carry_out(app, caller, action, confirm, events).await;
+    Deed::say(deed, app, &outcome);
+    outcome
+}
+
+async fn carry_out(
     app: &Arc<App>,
     caller: &UserName,
     action: NodeAction,
@@ -106,6 +120,7 @@ impl Request<'_> {
             return Err(refused_hint(text, "use 'walt node forget'"));
         }
         self.app.nodes().forget(&node, &decision).await?;
+        blocking(|| self.app.logs().forget(node.mac));
         blocking(|| self.app.outside().follow(Vec::new()))?;
         Ok(true)
     }

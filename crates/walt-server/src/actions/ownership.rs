@@ -54,7 +54,7 @@ fn node(device: &AnyDevice) -> Option<NodeRow> {
 }
 
 /// The failure for a set of nodes that cannot be resolved.
-fn set_error(error: &SetError) -> Failure {
+pub(super) fn set_error(error: &SetError) -> Failure {
     let failure = match error {
         SetError::Unknown(_) | SetError::Empty => not_found(error),
         SetError::NotANode { .. } | SetError::NotOne | SetError::TooLong => bad_request(error),

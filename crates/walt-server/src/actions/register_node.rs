@@ -1,7 +1,7 @@
 //! Machines that say by DHCP that they are nodes become nodes.
 
 use crate::{
-    actions::app::App,
+    actions::{app::App, dhcp::say},
     base::{
         db::{DeviceRow, NodeRow, RefRow, names_taken},
         random::random_uuid,
@@ -72,14 +72,10 @@ pub fn register_node(
     };
     app.nodes().add(&node, decision)?;
     let name = &node.facts.name;
-    match device {
-        None => tracing::info!(%name, %model, %mac, %ip, "new node"),
-        Some(device) => {
-            if device.name != *name {
-                tracing::info!("device {} was renamed to {name} for clarity", device.name);
-            }
-            tracing::info!(%name, %model, %mac, %ip, "new node (device type previously unknown)");
-        }
+    let known = if device.is_some() { " (device type previously unknown)" } else { "" };
+    if let Some(device) = device.filter(|device| device.name != *name) {
+        say(app, &format!("device {} was renamed to {name} for clarity", device.name));
     }
+    say(app, &format!("new node{known} name={name} model={model} mac={mac} ip={ip}"));
     Ok(Registered::Node)
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub virtual_nodes: VirtualNodes,
     /// Limits.
     pub limits: Limits,
+    /// Log lines.
+    pub logs: Logs,
     /// Access to the API.
     pub api: Api,
     /// Registries of images.
@@ -196,6 +198,58 @@ pub struct Limits {
     pub trash_keep: Span,
 }
 
+/// Log lines.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Logs {
+    /// How long lines are kept.
+    pub keep: Span,
+    /// How much of the disk they may take; the oldest ones go first.
+    pub max_size: Gigabytes,
+    /// Lines per second that one node may log; more are dropped, and one line says how many.
+    pub max_rate: u32,
+    /// Where every line is sent besides.
+    pub forward: Forward,
+}
+
+/// Where log lines are sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Forward {
+    /// A receiver of syslog messages (RFC 5424) by TCP: host and port.
+    pub syslog: Option<String>,
+    /// A Loki server: its URL.
+    pub loki: Option<String>,
+}
+
+/// A size, written with its unit: `20G`, `1T`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gigabytes(pub u64);
+
+impl Gigabytes {
+    /// In bytes.
+    pub fn bytes(self) -> u64 {
+        self.0.saturating_mul(1_000_000_000)
+    }
+}
+
+impl<'de> Deserialize<'de> for Gigabytes {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let (digits, factor) = match (text.strip_suffix('G'), text.strip_suffix('T')) {
+            (Some(digits), _) => (digits, 1),
+            (_, Some(digits)) => (digits, 1000),
+            _ => ("", 1),
+        };
+        let number = digits.parse().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit()));
+        number
+            .and_then(|n: u64| n.checked_mul(factor))
+            .filter(|n| *n > 0)
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom(format!("'{text}' must be a size such as 20G or 1T")))
+    }
+}
+
 /// Access to the API.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -213,6 +267,7 @@ impl Default for Config {
             containers: Containers::default(),
             virtual_nodes: VirtualNodes::default(),
             limits: Limits::default(),
+            logs: Logs::default(),
             api: Api::default(),
             registries: registries::default_registries(),
         }
@@ -244,6 +299,17 @@ impl Default for Containers {
 impl Default for Limits {
     fn default() -> Self {
         Self { session_keep: Span(7 * 86400), history_keep: None, trash_keep: Span(30 * 86400) }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            keep: Span(90 * 86400),
+            max_size: Gigabytes(20),
+            max_rate: 20_000,
+            forward: Forward::default(),
+        }
     }
 }
 

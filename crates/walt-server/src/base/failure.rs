@@ -97,6 +97,7 @@ internal!(
     std::io::Error,
     walt_container::Error,
     walt_images::Error,
+    walt_logs::Error,
     walt_sys::Error,
     walt_tar::Error,
 );

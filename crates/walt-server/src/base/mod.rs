@@ -10,6 +10,7 @@ pub mod events;
 pub mod fail_points;
 pub mod failure;
 pub mod files;
+pub mod journal;
 pub mod keys;
 pub mod metrics;
 pub mod operations;

@@ -29,9 +29,7 @@ pub struct Layer;
 
 impl<S: Subscriber> tracing_subscriber::Layer<S> for Layer {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text::default();
-        event.record(&mut text);
-        let message = format!("{}{}", text.message, text.fields).chars().take(MAX_MESSAGE).collect();
+        let message = text(event).chars().take(MAX_MESSAGE).collect();
         let mut ring = RING.lock();
         add(&mut ring, time::now() as i64, *event.metadata().level(), message);
     }
@@ -65,6 +63,12 @@ pub fn entries() -> Vec<LogEntry> {
 }
 
 /// The message of an event, and its fields.
+pub(super) fn text(event: &Event<'_>) -> String {
+    let mut text = Text::default();
+    event.record(&mut text);
+    text.message + &text.fields
+}
+
 #[derive(Default)]
 struct Text {
     message: String,

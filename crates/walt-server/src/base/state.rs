@@ -1,8 +1,8 @@
 //! The state below the services: configuration, database, keys, and the lock of decisions.
 
 use crate::base::{
-    config::Config, db::Db, files::make_dir, keys::Keys, metrics::Metrics, operations::Operations,
-    ports::Missing, random::random, state_lock::StateLock, wire::Wire,
+    config::Config, db::Db, files::make_dir, journal::Journal, keys::Keys, metrics::Metrics,
+    operations::Operations, ports::Missing, random::random, state_lock::StateLock, wire::Wire,
 };
 use anyhow::{Context, Result};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ pub struct Base {
     operations: Arc<Operations>,
     ports_missing: Missing,
     wire: Wire,
+    journal: Journal,
     decisions: Mutex<()>,
     token_key: [u8; TOKEN_KEY_LEN],
 }
@@ -58,6 +59,7 @@ impl Base {
             config,
             ports_missing: Missing::default(),
             wire: Wire::default(),
+            journal: Journal::new(),
             decisions: Mutex::new(()),
             token_key: token_key
                 .try_into()
@@ -98,6 +100,11 @@ impl Base {
     /// The cable of walt-net.
     pub fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// What happens on the platform, on its way to the log store.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Takes the lock of decisions.

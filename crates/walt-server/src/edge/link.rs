@@ -28,7 +28,7 @@
 use crate::{
     actions::app::App,
     base::{db::NodeRow, time},
-    edge::peers::LimitedListener,
+    edge::{log_intake, peers::LimitedListener},
     services::nodes::{
         boots,
         hub::{LinkCommand, update_life},
@@ -64,9 +64,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Timeout of the first two lines.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections served at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 2048;
+const CONNECTIONS_MAX: usize = 4096;
 /// Connections of one node: its link, a link that replaces it, and streams of log lines. More are closed.
-const CONNECTIONS_PER_NODE: usize = 16;
+const CONNECTIONS_PER_NODE: usize = 128;
 /// Version of the protocol.
 const VERSION: &str = "1";
 
@@ -215,7 +215,8 @@ async fn connection(app: &Arc<App>, stream: TcpStream, peer: IpAddr) -> Result<(
     match first.as_str() {
         "REQ_NODE_LINK" => {}
         "REQ_BOOT_PROGRESS" => return progress(app, ip, &mut lines).await,
-        "REQ_NEW_INCOMING_LOGS" | "0" => return crate::edge::node_logs::receive(app, ip, &mut lines.0).await,
+        "REQ_NEW_INCOMING_LOGS" | "0" => return log_intake::receive(app, ip, &mut lines.0).await,
+        "REQ_LOG_STREAM 1" => return log_intake::receive_framed(app, ip, &mut lines.0, &mut writer).await,
         other => bail!("unknown request '{other}'"),
     }
     let line = timeout(HELLO_TIMEOUT, lines.next()).await.context("no HELLO")??.context("closed")?;

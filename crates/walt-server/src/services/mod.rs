@@ -5,6 +5,7 @@ pub mod cable;
 pub mod devices;
 pub mod images;
 pub mod live;
+pub mod logs;
 pub mod network;
 pub mod nodes;
 pub mod outside;

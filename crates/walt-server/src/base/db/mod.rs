@@ -5,6 +5,7 @@
 mod bases;
 mod blobs;
 mod boots;
+mod checkpoints;
 mod devices;
 mod history;
 mod images;
@@ -22,6 +23,7 @@ mod trash;
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
 pub use crate::base::db::boots::BootRow;
+pub use crate::base::db::checkpoints::CheckpointRow;
 pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};

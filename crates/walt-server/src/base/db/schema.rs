@@ -285,6 +285,15 @@ const STEPS: &[&str] = &[
     ALTER TABLE nodes ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE nodes ADD COLUMN needs_look TEXT;
 ",
+    "
+    -- Moments to which users have given names, for ranges of log lines.
+    CREATE TABLE checkpoints (
+        user TEXT NOT NULL,
+        name TEXT NOT NULL,
+        at INTEGER NOT NULL,                -- microseconds since 1970
+        PRIMARY KEY (user, name)
+    ) STRICT;
+",
 ];
 
 /// Migrates a database to the current version.

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod events;
 mod identity;
 mod listener;
+mod logs;
 pub mod metrics;
 pub mod terminals;
 pub mod transfers;
@@ -43,7 +44,7 @@ use std::{
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 use walt_api::{
     AdminAction, DeviceAction, Event, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
-    SessionAction, route, words::Words,
+    SessionAction, logs::LogAction, route, words::Words,
 };
 use walt_types::UserName;
 
@@ -92,6 +93,10 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route("/v2", any(registry::serve))
         .route("/v2/", any(registry::serve))
         .route("/v2/{*path}", any(registry::serve))
+        .route(route::LOG_LINES, post(logs::lines))
+        .route(route::LOG_COUNT, post(logs::count))
+        .route(route::CHECKPOINTS, get(logs::checkpoints))
+        .route(route::LOG_ACTIONS, log_actions())
         .route(route::NODE_ACTIONS, node_actions())
         .route(route::DEVICE_ACTIONS, device_actions())
         .route(route::IMAGE_ACTIONS, image_actions())
@@ -276,6 +281,12 @@ fn image_actions() -> MethodRouter<Arc<App>> {
 fn session_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<SessionAction>| {
         actions::session_save::act(&r.app, &r.user, r.action, r.confirm, &r.events).await
+    })
+}
+
+fn log_actions() -> MethodRouter<Arc<App>> {
+    route_of(async |r: Request<LogAction>| {
+        actions::log_checkpoints::act(&r.app, &r.user, r.action, &r.events).await
     })
 }
 

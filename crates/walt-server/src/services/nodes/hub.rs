@@ -3,6 +3,7 @@
 use crate::{
     base::{
         db::{self, NodeRow},
+        journal::NODES,
         time::now,
     },
     services::nodes::{Nodes, boot_retries, boots},
@@ -168,9 +169,14 @@ pub fn update_life_for(
             // This transaction waits for the disk anyway: no record of a boot lacks its beginning.
             boots::put_now(nodes, tx, mac)?;
         }
-        Ok(Some(changed))
+        let is_over = before.is_under_way() && !row.life.is_under_way();
+        Ok(Some((changed, is_over, row)))
     })?;
-    let Some(changed) = updated else { return Ok(false) };
+    let Some((changed, is_over, row)) = updated else { return Ok(false) };
+    nodes.announced().follow(nodes.base().journal(), &row, cause);
+    if is_over {
+        nodes.supervisors().boot_is_over(mac);
+    }
     nodes.hub().signal();
     Ok(changed)
 }
@@ -202,14 +208,14 @@ pub fn failed(nodes: &Nodes, node: &NodeRow, end: &End) -> Result<Option<Next>> 
         End::Timeout => "boot timeout reached",
         _ => &what,
     };
-    match next {
-        None => {}
-        Some(Next::Retry { left: 0 }) => tracing::warn!("{name}: {short}, trying hard-reboot (last try)."),
-        Some(Next::Retry { left }) => {
-            tracing::warn!("{name}: {short}, trying hard-reboot ({left} retries left).");
-        }
-        Some(Next::Look) => tracing::warn!("{name} needs a look: {reason}"),
-    }
+    let said = match next {
+        None => return Ok(None),
+        Some(Next::Retry { left: 0 }) => format!("{name}: {short}, trying hard-reboot (last try)."),
+        Some(Next::Retry { left }) => format!("{name}: {short}, trying hard-reboot ({left} retries left)."),
+        Some(Next::Look) => format!("{name} needs a look: {reason}"),
+    };
+    tracing::warn!("{said}");
+    nodes.base().journal().say(NODES, &said);
     Ok(next)
 }
 

@@ -1,6 +1,7 @@
 //! Nodes: their records, what they may read, their links, how virtual nodes run ([`vnode`]), and what is kept of
 //! forgotten ones ([`trash`]).
 
+pub mod announce;
 pub mod boards;
 pub mod boot;
 pub mod boot_tree;
@@ -29,6 +30,7 @@ use crate::{
         images::Images,
         network,
         nodes::{
+            announce::Announced,
             boards::Boards,
             boots::Boots,
             grants::GrantCache,
@@ -63,6 +65,7 @@ pub struct Nodes {
     base: Arc<Base>,
     images: Arc<Images>,
     hub: Hub,
+    announced: Announced,
     queue: Arc<Queue>,
     boards: Boards,
     boots: Boots,
@@ -87,6 +90,7 @@ impl Nodes {
             base,
             images,
             hub: Hub::default(),
+            announced: Announced::default(),
             queue: Arc::default(),
             boards: Boards::default(),
             boots: Boots::default(),
@@ -122,6 +126,11 @@ impl Nodes {
     /// The images that nodes boot.
     pub fn images(&self) -> &Images {
         &self.images
+    }
+
+    /// What the log of the platform says of nodes.
+    pub fn announced(&self) -> &Announced {
+        &self.announced
     }
 
     /// Live links of nodes, and the signal of changes.
@@ -222,6 +231,7 @@ impl Nodes {
         }
         self.db().with(|c| NodeRow::delete(c, node.mac))?;
         self.close(node)?;
+        self.announced.forget(node.mac);
         remove_tree(&self.persist_root(node.mac))?;
         self.hub.signal();
         self.queue.signal();

@@ -31,6 +31,7 @@ pub fn resume(nodes: &Nodes) -> Result<()> {
     nodes.db().transaction(|tx| {
         for mut node in NodeRow::all(tx)? {
             node.life.resume(time::now());
+            nodes.announced().resume(&node);
             NodeRow::set_life(tx, node.mac, &node.life)?;
         }
         Ok(())
@@ -58,6 +59,9 @@ fn look(nodes: &Arc<Nodes>) -> Result<Option<f64>> {
     let (none, now) = (BTreeMap::new(), time::now());
     let mut next: Option<f64> = None;
     for node in rows {
+        if let Some(at) = nodes.announced().look(nodes.base().journal(), &node) {
+            next = Some(next.map_or(at, |other| other.min(at)));
+        }
         let timeout = boot_timeout(stored.get(&node.mac).unwrap_or(&none));
         let Some(at) = node.life.deadline(timeout, node.facts.is_virtual) else { continue };
         if at > now {

@@ -7,7 +7,7 @@
 //!                         │ order: restart ──▶ ask the system, or kill ──▶ start again
 //!                         └ order: stop    ──▶ kill ──▶ the task ends
 //! ```
-//! Before a start, the task waits as long as `boot.delay` says.
+//! Before a start, the task waits as long as `boot.delay` says, and while too many nodes boot ([`slots`]).
 //! What the server itself cannot start is tried for ever: the node needs a look when its tries are used up, and starts
 //! once the reason is gone.
 //!
@@ -15,6 +15,7 @@
 //! reboot or panic of the guest stays within its qemu, as on a physical machine; orders stop qemu all the same, since
 //! settings and image are read when it starts.
 
+mod slots;
 mod start;
 
 use crate::{
@@ -78,9 +79,15 @@ enum Order {
 pub struct Supervisors {
     orders: Mutex<HashMap<Mac, mpsc::Sender<Order>>>,
     failures: Mutex<HashMap<Mac, String>>,
+    slots: slots::Slots,
 }
 
 impl Supervisors {
+    /// The boot of a node is over: another node may boot.
+    pub fn boot_is_over(&self, mac: Mac) {
+        self.slots.release(mac);
+    }
+
     fn orders(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, mpsc::Sender<Order>>> {
         // A panic cannot leave the map inconsistent.
         self.orders.lock()
@@ -279,7 +286,7 @@ async fn supervise(
         let Some(node) = nodes.db().with(|c| NodeRow::by_mac(c, mac))? else { return Ok(()) };
         let running = match adopted.take() {
             Some(vm) => Some(vm),
-            None => match delay(nodes, mac, &mut orders, &mut waiting, &mut cause).await? {
+            None => match wait_to_start(nodes, mac, &mut orders, &mut waiting, &mut cause).await? {
                 Delayed::Over => None,
                 Delayed::Stopped => return Ok(()),
             },
@@ -295,7 +302,9 @@ async fn supervise(
                 for done in waiting.drain(..) {
                     let _ = done.send(Ok(()));
                 }
-                match watch(nodes, mac, &vm, &mut orders).await? {
+                let ended = watch(nodes, mac, &vm, &mut orders).await;
+                nodes.supervisors().boot_is_over(mac);
+                match ended? {
                     Ended::ByItself(end) => {
                         let again;
                         (cause, again) = after_end(nodes, mac, end)?;
@@ -310,6 +319,7 @@ async fn supervise(
                 }
             }
             Err(e) => {
+                nodes.supervisors().boot_is_over(mac);
                 tracing::warn!(node = %node.facts.name, "cannot start the virtual node: {e:#}");
                 nodes.supervisors().failures().insert(mac, format!("{e:#}"));
                 not_started(nodes, &node, begun.1, &cause, &format!("{e:#}"))?;
@@ -323,15 +333,15 @@ async fn supervise(
     }
 }
 
-/// How the pause of the setting `boot.delay` ended.
+/// How the pause before a start ended.
 enum Delayed {
     Over,
     Stopped,
 }
 
-/// Waits before a start, as long as the setting `boot.delay` says. Nothing of the node runs meanwhile, and it shows as
-/// off. A restart that is ordered meanwhile waits for the same start.
-async fn delay(
+/// Waits before a start, as long as the setting `boot.delay` says, and for a slot. Nothing of the node runs meanwhile,
+/// and it shows as off. A restart that is ordered meanwhile waits for the same start.
+async fn wait_to_start(
     nodes: &Nodes,
     mac: Mac,
     orders: &mut mpsc::Receiver<Order>,
@@ -342,17 +352,25 @@ async fn delay(
     let value = stored.get(settings::BOOT_DELAY).map_or("0", String::as_str);
     let range = settings::boot_delay(value).context("the setting 'boot.delay' is damaged")?;
     let seconds = crate::base::random::among(range);
-    if seconds == 0 {
-        return Ok(Delayed::Over);
+    let slots = &nodes.supervisors().slots;
+    let is_full = slots.is_full();
+    if seconds > 0 || is_full {
+        update_life(nodes, mac, |life| {
+            life.stop();
+            true
+        })?;
     }
-    update_life(nodes, mac, |life| {
-        life.stop();
-        true
-    })?;
-    let until = Instant::now() + Duration::from_secs(seconds.into());
+    if is_full {
+        tracing::info!(%mac, "the node starts when fewer nodes boot");
+    }
+    let turn = async {
+        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+        slots.take(mac).await;
+    };
+    tokio::pin!(turn);
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(until) => return Ok(Delayed::Over),
+            () = &mut turn => return Ok(Delayed::Over),
             order = orders.recv() => match order {
                 None => return Ok(Delayed::Stopped),
                 Some(Order::Restart { cause: wanted, done, .. }) => {
@@ -449,6 +467,7 @@ async fn watch(nodes: &Arc<Nodes>, mac: Mac, vm: &Vm, orders: &mut mpsc::Receive
                 return Ok(Ended::ByItself(panic.map_or_else(|| End::Stopped(clean(&line)), End::Panic)));
             }
             _ = search.tick() => {
+                nodes.supervisors().slots.release_late(mac);
                 if let Ok(Some(line)) = blocking(|| panics.look()) {
                     boots::note(nodes, mac, |record| {
                         record.panic.get_or_insert_with(|| line.clone());

@@ -14,6 +14,7 @@ pub mod proxy;
 use crate::{
     base::{
         db::{self, DeviceRow, NodeRow},
+        journal::EXPOSE,
         state::Base,
     },
     services::network,
@@ -184,7 +185,8 @@ impl Outside {
                 Err(e) => {
                     state.exposed.remove(&port);
                     if state.failed.insert(port) {
-                        tracing::warn!(%name, "platform.expose: {e}; this is tried again");
+                        tracing::warn!(%name, "{e}; this is tried again");
+                        self.base.journal().say(EXPOSE, &format!("{name}: {e}; this is tried again"));
                     }
                 }
             }

@@ -53,6 +53,7 @@ pub(super) async fn start(nodes: &Arc<Nodes>, node: &NodeRow, begun: f64, cause:
         }
         Err(e) => return Err(e),
     };
+    nodes.supervisors().slots.set_emulated(node.mac, acceleration == walt_vnode::Acceleration::Tcg);
     // No machine of this node runs: nobody else uses its disks.
     let disks = blocking(|| walt_vnode::disks::provide(&nodes.disks_dir(node.mac), &wanted_disks, account))?;
     let spec = VmSpec {

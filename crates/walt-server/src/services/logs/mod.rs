@@ -1,0 +1,267 @@
+//! Log lines: the store, who logged, and how much each may log.
+//!
+//! ```text
+//! edge/log_intake, edge/netconsole ──Stream──▶ rate limit ──▶ store ──▶ queries, tails
+//! consoles (virtual nodes)  ─────────────────────────────────▶
+//! base/journal (the server itself) ──────────────────────────▶
+//! ```
+//! An issuer is known to the store by what never changes: the MAC address of a device, or [`SERVER`]. Names are looked up
+//! when lines are shown, so that a renamed node keeps its lines.
+
+pub mod consoles;
+pub mod forward;
+
+use crate::base::{
+    db::blocking,
+    journal::{self, Line},
+    state::Base,
+    time,
+};
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Notify, oneshot};
+use walt_logs::{Chunk, Error, Mark, Mode, Retention, Store, StreamId, limits, rate};
+use walt_types::Mac;
+
+/// The key of the server in the store.
+pub const SERVER: &str = "server";
+/// The name of the server as an issuer of lines.
+pub const SERVER_NAME: &str = "walt-server";
+/// Pause before the store is asked again whether it has room.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// How old a timestamp of a sender may be, in microseconds; others are replaced by the time of arrival.
+const AGE_MAX: i64 = 10 * 365 * 86400 * 1_000_000;
+/// How far in the future it may be, in microseconds.
+const FUTURE_MAX: i64 = 1_000_000;
+/// How often the lines that wait for the store are looked at when nobody reports any.
+const JOURNAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Most dropped lines that a node may report at once: its own counts are not believed beyond that.
+const DROPPED_MAX: u64 = 1 << 40;
+
+/// The service.
+pub struct Logs {
+    base: Arc<Base>,
+    store: Arc<Store>,
+    rates: Mutex<HashMap<Mac, rate::RateLimit>>,
+    /// Wakes those that follow lines.
+    news: Arc<Notify>,
+    lines: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Logs {
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// It cannot be opened; the error says why.
+    pub fn open(base: Arc<Base>) -> Result<Self> {
+        let config = &base.config().logs;
+        let retention = Retention {
+            keep: Some(Duration::from_secs(config.keep.0)),
+            max_size: Some(config.max_size.bytes()),
+        };
+        let dir = base.config().state_dir.join("logs");
+        let store = Store::open(&dir, retention).context("the store of log lines cannot be opened")?;
+        let news = Arc::new(Notify::new());
+        let wake = news.clone();
+        store.set_hook(Arc::new(move || wake.notify_waiters()));
+        Ok(Self {
+            store: Arc::new(store),
+            news,
+            rates: Mutex::default(),
+            lines: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            base,
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Resolves when lines come while somebody follows them.
+    pub fn news(&self) -> &Arc<Notify> {
+        &self.news
+    }
+
+    /// Lines that were taken in since the start of the server, and their bytes.
+    pub fn taken_in(&self) -> (u64, u64) {
+        (self.lines.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Forgets the lines of a device that is removed.
+    pub fn forget(&self, mac: Mac) {
+        self.rates.lock().remove(&mac);
+        if let Err(e) = self.store.forget_issuer(&mac.to_string()) {
+            tracing::warn!(%mac, "the log lines of a removed device are still there: {e}");
+        }
+    }
+
+    /// A stream of a device, to add lines to.
+    ///
+    /// # Errors
+    /// Its name cannot be used, or there are too many streams.
+    pub fn stream(&self, mac: Mac, name: &str, mode: Mode) -> Result<Stream, Error> {
+        let id = self.store.stream(&mac.to_string(), name, mode)?;
+        Ok(Stream { mac, id, chunk: Chunk::new() })
+    }
+
+    /// Appends a chunk once the store has room; resolves when it is durable. Other tasks go on meanwhile.
+    ///
+    /// # Errors
+    /// It was not stored.
+    pub async fn append(&self, chunk: Chunk, mark: Option<Mark>) -> Result<(), Error> {
+        self.begin_append(chunk, mark).await?.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// As [`Logs::append`], but resolves as soon as the store has the lines; what it returns resolves when they are
+    /// durable.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub async fn begin_append(
+        &self,
+        chunk: Chunk,
+        mark: Option<Mark>,
+    ) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        while !self.store.has_room() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        self.lines.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(chunk.bytes() as u64, Ordering::Relaxed);
+        let (done, stored) = oneshot::channel();
+        // It may wait for the time of one write if others were faster.
+        blocking(|| self.store.append(chunk, mark, Box::new(|outcome| drop(done.send(outcome)))))?;
+        Ok(stored)
+    }
+
+    fn admit(&self, mac: Mac) -> Admission {
+        let now = time::now_micros();
+        let max_rate = self.base.config().logs.max_rate;
+        let mut rates = self.rates.lock();
+        let limit = rates.entry(mac).or_insert_with(|| rate::RateLimit::new(max_rate, now));
+        let is_admitted = limit.admit(now);
+        let report = limit.report(now).map(|lines| rate::dropped_line(lines, max_rate));
+        Admission { is_admitted, report }
+    }
+}
+
+/// What the position of a source is stored under ([`Mark`]): the beginning of a hash of what identifies it.
+pub fn source_id(hasher: &blake3::Hasher) -> u64 {
+    let mut id = [0; 8];
+    hasher.finalize_xof().fill(&mut id);
+    u64::from_le_bytes(id)
+}
+
+struct Admission {
+    is_admitted: bool,
+    /// What to say about lines that were dropped.
+    report: Option<String>,
+}
+
+/// Lines of one stream that wait to be appended.
+pub struct Stream {
+    mac: Mac,
+    id: StreamId,
+    chunk: Chunk,
+}
+
+impl Stream {
+    /// Adds a line; one that is too long is added in parts. `at` is the sender's time in microseconds since 1970, if it
+    /// says one. A node that logs more than it may loses the line.
+    pub fn push(&mut self, logs: &Logs, at: Option<i64>, line: &[u8]) {
+        let now = time::now_micros();
+        let at = at.filter(|at| (now - AGE_MAX..=now + FUTURE_MAX).contains(at)).unwrap_or(now);
+        let Admission { is_admitted, report } = logs.admit(self.mac);
+        if is_admitted {
+            self.push_always(at, line);
+        }
+        if let Some(report) = report {
+            self.push_always(now, report.as_bytes());
+        }
+    }
+
+    /// Adds the line that says how many lines the sender could not send.
+    pub fn push_dropped(&mut self, at: Option<i64>, lines: u64) {
+        let at = at.unwrap_or_else(time::now_micros);
+        let lines = lines.min(DROPPED_MAX);
+        let text = format!("<{lines} lines were dropped by the node: its buffer was full>");
+        self.push_always(at, text.as_bytes());
+    }
+
+    /// Adds a line of the intake itself.
+    pub fn push_always(&mut self, at: i64, line: &[u8]) {
+        let mut parts = line.chunks(limits::MAX_LINE);
+        // An empty line has no parts.
+        let first = parts.next().unwrap_or_default();
+        for part in std::iter::once(first).chain(parts) {
+            // Invariant: a part is not too long. Whoever adds lines takes the chunk when it is large.
+            let _fits = self.chunk.push(self.id, at, part);
+        }
+    }
+
+    /// Whether what was added has to be appended before more is added.
+    pub fn is_full(&self) -> bool {
+        self.chunk.bytes() >= limits::MAX_CHUNK_BYTES / 4 || self.chunk.len() >= limits::MAX_CHUNK_ROWS / 4
+    }
+
+    /// Whether there is nothing to append.
+    pub fn is_empty(&self) -> bool {
+        self.chunk.is_empty()
+    }
+
+    /// Takes what was added.
+    pub fn take(&mut self) -> Chunk {
+        std::mem::replace(&mut self.chunk, Chunk::new())
+    }
+}
+
+/// Copies what the server says into the store, for ever.
+pub async fn run(logs: Arc<Logs>) {
+    let (platform, daemon) = (logs.base.journal(), &journal::DAEMON);
+    loop {
+        tokio::select! {
+            () = platform.filled() => {}
+            () = daemon.filled() => {}
+            () = tokio::time::sleep(JOURNAL_INTERVAL) => {}
+        }
+        let lines = platform.take().into_iter().chain(daemon.take());
+        let chunk = journal_chunk(&logs, lines);
+        if chunk.is_empty() {
+            continue;
+        }
+        // An error must not become a line that fails again.
+        if logs.append(chunk, None).await.is_err() {
+            tokio::time::sleep(JOURNAL_INTERVAL).await;
+        }
+    }
+}
+
+/// Copies what the server has said so far, at its end.
+pub fn flush(logs: &Logs) {
+    let lines = logs.base.journal().take().into_iter().chain(journal::DAEMON.take());
+    let chunk = journal_chunk(logs, lines);
+    if !chunk.is_empty() {
+        let _ = blocking(|| logs.store.append_wait(chunk, None));
+    }
+}
+
+fn journal_chunk(logs: &Logs, lines: impl Iterator<Item = Line>) -> Chunk {
+    let mut chunk = Chunk::new();
+    for line in lines {
+        if let Ok(id) = logs.store.stream(SERVER, line.stream, Mode::Line) {
+            // Invariant: the journal bounds the number of its lines and their length.
+            let _fits = chunk.push(id, line.at, line.text.as_bytes());
+        }
+    }
+    chunk
+}
