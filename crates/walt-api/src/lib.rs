@@ -10,6 +10,7 @@
 //!   runs, the answer is `200` and a stream of [`Event`]s, one JSON object per line, that ends with [`Event::Done`] or
 //!   [`Event::Error`]. Closing the connection cancels the action.
 //! * **Terminals** (shells, `run`, `console`, `ping`, `expose`) are WebSockets: see [`term`].
+//! * **State as it changes** is a stream without an end: see [`live`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 
 pub mod action;
@@ -18,6 +19,7 @@ pub mod build;
 pub mod device;
 pub mod event;
 pub mod link;
+pub mod live;
 pub mod logs;
 pub mod registries;
 pub mod status;
@@ -25,6 +27,7 @@ pub mod store;
 pub mod term;
 pub mod transfer;
 pub mod versions;
+pub mod words;
 
 pub use action::{
     AdminAction, DeviceAction, HOLD_SILENCE, HOLD_SILENCE_MAX, Hold, ImageAction, NodeAction,
@@ -63,6 +66,10 @@ pub mod route {
     pub const LINKS: &str = "/api/v1/links";
     /// `GET`, query `node=NAME`: [`super::boots::BootList`].
     pub const NODE_BOOTS: &str = "/api/v1/nodes/boots";
+    /// `GET`, or WebSocket: the state, and its changes as they happen ([`super::live`]).
+    pub const EVENTS: &str = "/api/v1/events";
+    /// `GET`: figures for Prometheus, in its text format.
+    pub const METRICS: &str = "/metrics";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]. The query `mine=1` makes a new user's first images if needed.
@@ -167,6 +174,9 @@ pub struct Node {
     /// How much of its image it has copied to its disk, in percent, while it does.
     #[serde(default)]
     pub copied_percent: Option<u8>,
+    /// When the present boot was started, in seconds since the epoch; null if nothing runs.
+    #[serde(default)]
+    pub boot_started: Option<f64>,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
     /// Why the server has given up on its boot: it needs a look. Null otherwise.
@@ -194,6 +204,9 @@ pub struct NodeLease {
     /// When it ends, or ended, in RFC 3339 format; absent if it has no end other than that of its holder.
     #[serde(default)]
     pub ends: Option<String>,
+    /// The same in seconds since the epoch.
+    #[serde(default)]
+    pub ends_at: Option<i64>,
     /// Seconds until then; 0 if it is over.
     #[serde(default)]
     pub seconds_left: Option<u64>,

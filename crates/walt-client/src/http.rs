@@ -1,8 +1,8 @@
 //! Requests, answers, and streams of events.
 
 use crate::{
-    Connection, ENV_USERNAME, Error, Result, Target, TransferInput, TransferOutput, answer, terminal,
-    transfer,
+    Connection, ENV_USERNAME, Error, LiveStream, Result, Target, TransferInput, TransferOutput, answer,
+    terminal, transfer,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -190,6 +190,25 @@ impl Client {
     /// All of [`Error`].
     pub async fn log_store(&mut self) -> Result<LogStoreReport> {
         self.get(route::LOG_STORE).await
+    }
+
+    /// The state of the platform as it changes: these kinds (with commas between them) and this set of nodes only.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn live(&mut self, kinds: &str, nodes: Option<&str>) -> Result<LiveStream> {
+        let nodes = nodes.map_or_else(String::new, |set| format!("&nodes={}", query(set)));
+        let path = format!("{}?kinds={}{nodes}", route::EVENTS, query(kinds));
+        let answer = self.send(Method::GET, &path, Bytes::new(), None).await?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            return Err(answer::refusal(status, &answer::body(answer).await?).into());
+        }
+        // The stream owns the connection, so that dropping it closes it.
+        match self.sender.take() {
+            Some(sender) => Ok(LiveStream::new(answer.into_body(), sender)),
+            None => Err(Error::Broken("the connection is closed".to_owned())),
+        }
     }
 
     /// Carries out an action on nodes. `token` comes from an earlier [`Reply::Confirm`].
