@@ -13,6 +13,7 @@ mod images;
 mod isolation;
 mod links;
 mod lists;
+mod log_tools;
 mod logs;
 mod misuse;
 mod nfs_call;
