@@ -6,14 +6,14 @@ use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, help, help::How, images, until};
 
-const ANN: User = User::RootFor("ann");
-const SOON: Duration = Duration::from_secs(60);
+pub const ANN: User = User::RootFor("ann");
+pub const SOON: Duration = Duration::from_secs(60);
 const LINK_PORT: u16 = 12347;
 const NETCONSOLE_PORT: u16 = 12342;
 
 /// A machine that the server did not start, which is a node.
-struct Node {
-    netns: Netns,
+pub struct Node {
+    pub netns: Netns,
     server: Ipv4Addr,
 }
 
@@ -64,7 +64,7 @@ impl Node {
 }
 
 /// A server with a node `n1`, and `n2` if there are two.
-fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
+pub fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
     let options = Options { config: config.to_owned(), ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     server.import(images::TINY, &images::tiny(server.dir()));
@@ -72,12 +72,12 @@ fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
     (server, nodes)
 }
 
-fn show(server: &TestServer, more: &[&str]) -> Ran {
+pub fn show(server: &TestServer, more: &[&str]) -> Ran {
     let words = ["log", "show", "--issuers", "all-nodes", "--format", "{issuer}.{stream} {line}"];
     server.walt(ANN, &[&words[..], more].concat())
 }
 
-fn full(server: &TestServer) -> String {
+pub fn full(server: &TestServer) -> String {
     show(server, &["--history", "full"]).ok()
 }
 

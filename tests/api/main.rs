@@ -14,6 +14,7 @@ mod isolation;
 mod links;
 mod lists;
 mod live;
+mod log_tools;
 mod logs;
 mod misuse;
 mod nfs_call;
