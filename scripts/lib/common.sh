@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # What scripts/demo, scripts/test and scripts/bench share; sourced by them.
 
-# Building: rusqlite and zstd compile C; recipes need dpkg-dev, patch and make, which come with it.
-PACKAGES_BUILD="build-essential patch ca-certificates curl"
+# Building: rusqlite and zstd compile C; recipes need dpkg-dev, patch and make, which come with it. clang and lld compile the
+# program for nodes, for each CPU of nodes.
+PACKAGES_BUILD="build-essential clang lld patch ca-certificates curl"
 # Serving: the programs that walt-server and the recipes call.
 PACKAGES_RUN="runc qemu-system-x86 ipxe openssh-client nftables iproute2 busybox-static mmdebstrap
     dpkg-dev kmod xz-utils zstd e2fsprogs dosfstools"

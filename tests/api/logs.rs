@@ -4,16 +4,16 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, images, until};
+use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, help, help::How, images, until};
 
-const ANN: User = User::RootFor("ann");
-const SOON: Duration = Duration::from_secs(60);
+pub const ANN: User = User::RootFor("ann");
+pub const SOON: Duration = Duration::from_secs(60);
 const LINK_PORT: u16 = 12347;
 const NETCONSOLE_PORT: u16 = 12342;
 
 /// A machine that the server did not start, which is a node.
-struct Node {
-    netns: Netns,
+pub struct Node {
+    pub netns: Netns,
     server: Ipv4Addr,
 }
 
@@ -64,7 +64,7 @@ impl Node {
 }
 
 /// A server with a node `n1`, and `n2` if there are two.
-fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
+pub fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
     let options = Options { config: config.to_owned(), ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     server.import(images::TINY, &images::tiny(server.dir()));
@@ -72,12 +72,12 @@ fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
     (server, nodes)
 }
 
-fn show(server: &TestServer, more: &[&str]) -> Ran {
+pub fn show(server: &TestServer, more: &[&str]) -> Ran {
     let words = ["log", "show", "--issuers", "all-nodes", "--format", "{issuer}.{stream} {line}"];
     server.walt(ANN, &[&words[..], more].concat())
 }
 
-fn full(server: &TestServer) -> String {
+pub fn full(server: &TestServer) -> String {
     show(server, &["--history", "full"]).ok()
 }
 
@@ -316,6 +316,21 @@ fn netconsole_and_a_node_that_says_too_much() {
     assert!(shown.contains("n2.app is not disturbed\n"));
 }
 
+/// The examples of the help pages, as they stand there; those that need nodes with a system are in `tests/boot/tutorial.rs`.
+#[test]
+fn examples_of_the_help_pages() {
+    let (server, _nodes) = with_nodes(0, "");
+    for name in ["vn1", "vn2"] {
+        server.walt(ANN, &["node", "create", name]).ok();
+    }
+    for topic in ["log-show", "log-history", "log-realtime", "log-format", "log-issuers", "log-checkpoint"] {
+        help::run(&server, ANN, topic, |example| match example.command.contains("--realtime") {
+            true => How::UntilAborted,
+            false => How::Ends,
+        });
+    }
+}
+
 /// What the framing of our own tools promises: each line that was acknowledged is there once, in order.
 #[test]
 fn acknowledged_lines_are_there_once() {
@@ -335,6 +350,13 @@ fn acknowledged_lines_are_there_once() {
     let expected: Vec<String> = (1..=sender.acknowledged).map(line).collect();
     assert_eq!(lines.len(), expected.len());
     assert!(lines.iter().zip(&expected).all(|(line, expected)| line == expected));
+    // Beside a server, and without one.
+    for _ in 0..2 {
+        let checked = server.server_command(&["check-logs"]).output().unwrap();
+        let text = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success() && text.ends_with(": no problems found.\n"), "{checked:?}");
+        server.kill();
+    }
     eprintln!("{kills} kills, {} lines", expected.len());
 }
 

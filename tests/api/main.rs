@@ -13,6 +13,8 @@ mod images;
 mod isolation;
 mod links;
 mod lists;
+mod live;
+mod log_tools;
 mod logs;
 mod misuse;
 mod nfs_call;

@@ -228,6 +228,8 @@ fn everybody_may_read_nodes_and_images() {
     let wanted = "Unknown parameter 'config'; there are: fullname, user, id, in_use, refresh.";
     assert_eq!((answer.status, answer.json()), (400, json!({"error": wanted, "status_code": 400})));
     logs(&mut web);
+    let figures = curl(Command::new("curl"), &[&format!("http://{}/metrics", web.listen)]);
+    assert!(figures.body.contains("# TYPE walt_"), "{figures:?}");
     let document = web.get("/api/v1/openapi.json", &[]).json();
     assert_eq!(
         (&document["openapi"], document["paths"]["/api/v1/nodes"]["post"].is_null()),

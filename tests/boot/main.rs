@@ -22,6 +22,7 @@ mod run;
 mod secure;
 mod stages;
 mod station;
+mod tutorial;
 mod upgrade;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@
 //!   runs, the answer is `200` and a stream of [`Event`]s, one JSON object per line, that ends with [`Event::Done`] or
 //!   [`Event::Error`]. Closing the connection cancels the action.
 //! * **Terminals** (shells, `run`, `console`, `ping`, `expose`) are WebSockets: see [`term`].
+//! * **State as it changes** is a stream without an end: see [`live`].
 //! * **Transfers** of files (`cp`) are WebSockets: see [`transfer`].
 //! * **Resources** (`POST /api/v1/nodes/{name}/boot`, …) do what actions do, for programs that are not `walt`: see
 //!   [`resource`]. Port 80 has a read-only part with types of its own: see [`web`].
@@ -24,6 +25,7 @@ pub mod build;
 pub mod device;
 pub mod event;
 pub mod link;
+pub mod live;
 pub mod logs;
 #[cfg(feature = "openapi")]
 pub mod openapi;
@@ -35,6 +37,7 @@ pub mod term;
 pub mod transfer;
 pub mod versions;
 pub mod web;
+pub mod words;
 
 pub use action::{
     AdminAction, DeviceAction, HOLD_SILENCE, HOLD_SILENCE_MAX, Hold, ImageAction, NodeAction,
@@ -66,11 +69,14 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// |---|---|
 /// | `resources` | nodes and images as resources ([`resource`]) |
 /// | `confirm-any` | the query `confirm=any` there |
+/// | `events` | [`route::EVENTS`] |
 /// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
 /// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
+/// | `metrics` | [`route::METRICS`], on both doors |
 /// | `openapi` | [`route::OPENAPI`] |
 /// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
-pub const FEATURES: &[&str] = &["confirm-any", "logs", "openapi", "problem-json", "resources", "web"];
+pub const FEATURES: &[&str] =
+    &["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -103,6 +109,10 @@ pub mod route {
     pub const LINKS: &str = "/api/v1/links";
     /// `GET`, query `node=NAME`: [`super::boots::BootList`].
     pub const NODE_BOOTS: &str = "/api/v1/nodes/boots";
+    /// `GET`, or WebSocket: the state, and its changes as they happen ([`super::live`]).
+    pub const EVENTS: &str = "/api/v1/events";
+    /// `GET`: figures for Prometheus, in its text format.
+    pub const METRICS: &str = "/metrics";
     /// `GET`: [`super::DeviceList`].
     pub const DEVICES: &str = "/api/v1/devices";
     /// `GET`: [`super::ImageList`]; on port 80, [`super::web::WebImageList`]. The query `mine=1` makes a new user's first
@@ -158,6 +168,8 @@ pub mod route {
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
     /// `GET`: [`super::StoreLook`] (root only).
     pub const STORE: &str = "/api/v1/store";
+    /// `GET`: [`super::logs::LogStoreReport`] (root only); it reads all log lines.
+    pub const LOG_STORE: &str = "/api/v1/logs/store";
     /// `GET`: [`super::Status`] (root only: messages of errors name users and files).
     pub const STATUS: &str = "/api/v1/status";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
@@ -235,6 +247,9 @@ pub struct Node {
     /// How much of its image it has copied to its disk, in percent, while it does.
     #[serde(default)]
     pub copied_percent: Option<u8>,
+    /// When the present boot was started, in seconds since the epoch; null if nothing runs.
+    #[serde(default)]
+    pub boot_started: Option<f64>,
     /// Seconds from power-on to the end of the last boot, if it is booted.
     pub boot_seconds: Option<f64>,
     /// Why the server has given up on its boot: it needs a look. Null otherwise.
@@ -263,6 +278,9 @@ pub struct NodeLease {
     /// When it ends, or ended, in RFC 3339 format; absent if it has no end other than that of its holder.
     #[serde(default)]
     pub ends: Option<String>,
+    /// The same in seconds since the epoch.
+    #[serde(default)]
+    pub ends_at: Option<i64>,
     /// Seconds until then; 0 if it is over.
     #[serde(default)]
     pub seconds_left: Option<u64>,
@@ -366,7 +384,9 @@ mod tests {
         for word in FEATURES {
             assert!(page.contains(&format!("`{word}`")), "{word} is not in web-api");
         }
-        for word in ["confirm-any", "logs", "openapi", "problem-json", "resources", "web"] {
+        for word in
+            ["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"]
+        {
             assert!(FEATURES.contains(&word), "{word} was promised");
         }
     }

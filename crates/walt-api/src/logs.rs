@@ -65,6 +65,19 @@ pub struct LogCount {
     pub lines: u64,
 }
 
+/// Answer of [`crate::route::LOG_STORE`]: what a check of the store of log lines has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStoreReport {
+    /// Files.
+    pub segments: u64,
+    /// Blocks in them.
+    pub blocks: u64,
+    /// Lines in them.
+    pub lines: u64,
+    /// What is wrong, one sentence each.
+    pub findings: Vec<String>,
+}
+
 /// A moment to which a user has given a name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

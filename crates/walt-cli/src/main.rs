@@ -5,6 +5,7 @@
 //!             ─▶ commands  the table (clap); one file per command: its arguments, and what it does
 //!                  ├─ context   the server and the user: actions, with their confirmations
 //!                  ├─ events    the server's messages while it works, ctrl-C
+//!                  ├─ live      the state of the platform as it changes, over restarts of the server
 //!                  ├─ terminal  a terminal: raw mode, window size, both directions
 //!                  └─ ui        the only place that writes: results to stdout, all else to stderr
 //! ```
@@ -24,6 +25,7 @@ mod context;
 mod error;
 mod events;
 mod help;
+mod live;
 mod node_run;
 mod registries;
 mod stdio;

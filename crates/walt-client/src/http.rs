@@ -1,8 +1,8 @@
 //! Requests, answers, and streams of events.
 
 use crate::{
-    Connection, ENV_USERNAME, Error, Result, Target, TransferInput, TransferOutput, answer, terminal,
-    transfer,
+    Connection, ENV_USERNAME, Error, LiveStream, Result, Target, TransferInput, TransferOutput, answer,
+    terminal, transfer,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
-use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery};
+use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -182,6 +182,33 @@ impl Client {
     /// All of [`Error`].
     pub async fn store(&mut self) -> Result<StoreLook> {
         self.get(route::STORE).await
+    }
+
+    /// Checks the store of log lines (root only).
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn log_store(&mut self) -> Result<LogStoreReport> {
+        self.get(route::LOG_STORE).await
+    }
+
+    /// The state of the platform as it changes: these kinds (with commas between them) and this set of nodes only.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn live(&mut self, kinds: &str, nodes: Option<&str>) -> Result<LiveStream> {
+        let nodes = nodes.map_or_else(String::new, |set| format!("&nodes={}", query(set)));
+        let path = format!("{}?kinds={}{nodes}", route::EVENTS, query(kinds));
+        let answer = self.send(Method::GET, &path, Bytes::new(), None).await?;
+        let status = answer.status();
+        if status != StatusCode::OK {
+            return Err(answer::refusal(status, &answer::body(answer).await?).into());
+        }
+        // The stream owns the connection, so that dropping it closes it.
+        match self.sender.take() {
+            Some(sender) => Ok(LiveStream::new(answer.into_body(), sender)),
+            None => Err(Error::Broken("the connection is closed".to_owned())),
+        }
     }
 
     /// Carries out an action on nodes. `token` comes from an earlier [`Reply::Confirm`].

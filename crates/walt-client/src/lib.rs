@@ -6,6 +6,7 @@
 //!     info, nodes, images, …         one answer each
 //!     action(..) ─▶ Reply::Confirm   nothing was done: ask the user, repeat with the token
 //!                   Reply::Events    a stream that ends with `Done` or `Error`
+//!     live      ─▶ LiveStream        messages that keep a State up to date
 //!     terminals ─▶ (TerminalInput, TerminalOutput)   a WebSocket on a connection of its own
 //!     transfers ─▶ (TransferInput, TransferOutput)   the same, for files
 //!     forward   ─▶ connections to a local port       a terminal for each
@@ -21,6 +22,7 @@ mod connection;
 pub mod credentials;
 pub mod forward;
 mod http;
+mod live;
 mod target;
 mod terminal;
 mod transfer;
@@ -30,6 +32,7 @@ mod websocket;
 pub use answer::MAX_ANSWER;
 pub use connection::{CONNECT_TIMEOUT, Connection};
 pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply};
+pub use live::{LiveStream, News, SILENCE_MAX, State};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};
 pub use transfer::{TransferInput, TransferOutput, Transferred};

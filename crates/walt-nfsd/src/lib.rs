@@ -15,6 +15,7 @@
 
 mod fail_points;
 mod kernel;
+pub mod operations;
 pub mod persist;
 pub mod ring;
 pub mod serve;

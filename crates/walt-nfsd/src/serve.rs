@@ -16,6 +16,7 @@
 //! [`walt_nfs::record::MAX_RECORD`] bytes, after which it is not read any more.
 
 use super::fail_points::{self, Point};
+use super::operations::Operations;
 use super::persist::Swept;
 use super::{Backend, Config, Error, Exports};
 use parking_lot::{Condvar, Mutex};
@@ -25,7 +26,7 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, U
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use walt_nfs::record::{Assembler, MARK_ROOM, Next, frame};
 use walt_nfs::{Call, CallKey, Dispatcher, Peer, Proc, nfs3, nfsacl};
 
@@ -83,6 +84,7 @@ pub struct Server {
     count: AtomicUsize,
     running: Mutex<HashMap<RunningKey, Waiters>>,
     calls: Mutex<HashMap<Ipv4Addr, Arc<Counter>>>,
+    operations: Operations,
     large: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -148,6 +150,7 @@ impl Server {
             count: AtomicUsize::new(0),
             running: Mutex::default(),
             calls: Mutex::default(),
+            operations: Operations::default(),
             large: Mutex::default(),
         }))
     }
@@ -189,6 +192,11 @@ impl Server {
     /// The calls of [`Self::counts`].
     pub fn calls(&self, peer: Ipv4Addr) -> u64 {
         self.counts(peer).calls
+    }
+
+    /// The calls of all nodes by procedure since this process started.
+    pub fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// Takes no new connections and closes all. Running calls end by themselves; nodes send again what
@@ -341,7 +349,9 @@ impl Server {
 
     /// Runs a call and appends its answer.
     fn answer(&self, call: &Call<'_>, peer: Peer, reply: &mut Vec<u8>) {
+        let start = Instant::now();
         self.dispatcher.reply(call, peer, reply);
+        self.operations.count(call, start.elapsed(), reply.len());
         if call.program == nfs3::PROGRAM {
             fail_points::point(Point::Unanswered, call.procedure);
         }

@@ -10,7 +10,7 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, build, check_store, status},
+    actions::{admin, build, check_logs, check_store, status},
     base::{config::Config, failure},
     run,
     services::{
@@ -58,6 +58,12 @@ enum Command {
     },
     /// Check the image store: references, layers, digests, and leftovers; exit status 1 if there is a problem
     CheckStore {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the store of log lines: everything in it is read; exit status 1 if there is a problem
+    CheckLogs {
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -162,6 +168,7 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
         Command::CheckStore { json } => check_store::run(&config, json),
+        Command::CheckLogs { json } => check_logs::run(&config, json),
         Command::Status { json } => status::run(&config, json),
         other => change(other, config).map(|()| true),
     }
@@ -206,6 +213,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::BuildStep { .. }
         | Command::BuildFetch
         | Command::CheckStore { .. }
+        | Command::CheckLogs { .. }
         | Command::Status { .. } => Ok(()),
     }
 }

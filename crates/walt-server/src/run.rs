@@ -106,6 +106,7 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tokio::spawn(logs::run(app.logs().clone())),
         tokio::spawn(logs::consoles::run(app.logs().clone(), app.nodes().clone())),
         tokio::spawn(actions::housekeeping::run(app.clone())),
+        tokio::spawn(actions::live::run(app.clone())),
         tokio::spawn(actions::node_leases::watch(app.clone())),
         tokio::spawn(nodes::boots::run(app.nodes().clone())),
         tokio::spawn(nodes::tries::run(app.nodes().clone())),

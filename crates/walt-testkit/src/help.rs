@@ -17,6 +17,8 @@ pub enum How {
     Ends,
     /// It goes on until ctrl-C, which comes after two seconds; it must end without a failure then.
     UntilInterrupted,
+    /// As above; ctrl-C is not its normal end, so its status is 1 then.
+    UntilAborted,
     /// It is not run: another test does what it says; and which.
     ElsewhereIn(&'static str),
 }
@@ -71,20 +73,22 @@ pub fn run(server: &TestServer, user: User, topic: &str, how: impl Fn(&Example) 
     let examples = examples(topic);
     assert!(!examples.is_empty(), "{topic} has no examples");
     for example in examples {
-        let ran = match how(&example) {
+        let how = how(&example);
+        let ran = match how {
             How::ElsewhereIn(test) => {
                 eprintln!("{topic}: '{}' is run by {test}", example.command);
                 continue;
             }
             How::Ends => shell(server, user, &["timeout", "-k", "5", LIMIT_S, "sh", "-c", &example.command]),
-            How::UntilInterrupted => {
+            How::UntilInterrupted | How::UntilAborted => {
                 let command = format!("exec {}", example.command);
                 let words = ["timeout", "--preserve-status", "-s", "INT", "-k", "5", INTERRUPT_S];
                 shell(server, user, &[&words[..], &["sh", "-c", &command]].concat())
             }
         };
         let first = example.output.first().cloned().unwrap_or_default();
-        assert_eq!(ran.status, Some(0), "{topic}: {ran:?}");
+        let status = if how == How::UntilAborted { 1 } else { 0 };
+        assert_eq!(ran.status, Some(status), "{topic}: {ran:?}");
         assert!(
             ran.out.contains(&first),
             "{topic} says that '{}' prints '{first}': {ran:?}",

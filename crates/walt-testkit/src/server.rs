@@ -57,6 +57,8 @@ pub struct Options {
     pub raw_device: Option<String>,
     /// Further networks, as lines of the configuration.
     pub networks: String,
+    /// Bits of the prefix of its network; 24 if absent. Another one needs a network namespace of its own.
+    pub prefix: Option<u8>,
     /// A program that runs it, with arguments, such as `unshare -n`.
     pub wrapper: Vec<String>,
 }
@@ -143,9 +145,10 @@ impl TestServer {
     fn configuration(&self) -> String {
         let n = self.slot.number;
         format!(
-            "network:\n  walt-net: {{ip: {}/24, bridge: {}{}}}\n{}state-dir: {}\nrun-dir: {}\n\
+            "network:\n  walt-net: {{ip: {}/{}, bridge: {}{}}}\n{}state-dir: {}\nrun-dir: {}\n\
              containers: {{network: 10.211.{n}.0/24}}\nvirtual-nodes: {{acceleration: tcg}}\n{}",
             self.address(),
+            self.options.prefix.unwrap_or(24),
             self.bridge(),
             self.options.raw_device.as_ref().map_or_else(String::new, |raw| format!(", raw-device: {raw}")),
             self.options.networks,
@@ -236,6 +239,14 @@ impl TestServer {
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.crash();
+    }
+
+    /// The number of its process.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn pid(&self) -> u32 {
+        self.child().as_ref().map(Child::id).expect("it runs")
     }
 
     /// `kill -9`, while other threads use this server.

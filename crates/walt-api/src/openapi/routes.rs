@@ -6,6 +6,7 @@ use crate::{
     NodeList, RegistryList, RegistryToken, SessionAction, Status, StoreLook,
     boots::BootList,
     build::OpenImageBuild,
+    live::Live,
     logs::{Checkpoint, LogAction, LogCount, LogLine, LogQuery},
     resource::{
         AcquireNode, BootNode, CloneImage, CreateNode, NewName, NodeConfig, Nothing, PublishImage,
@@ -72,6 +73,7 @@ pub fn read_only() -> Value {
         .query("in_use", false, "boolean", filter)
         .query("refresh", false, "boolean", "For clients of the existing system; without effect.");
     logs(d);
+    metrics(d);
     document.finish()
 }
 
@@ -91,6 +93,15 @@ fn logs(d: &mut Document) {
         .query("page", false, "string", "`next_page` of the answer before.")
         .answers::<WebLogList>("The lines, by time.")
         .gives::<WebLog>(200, NDJSON, "With `Accept: application/x-ndjson`: all lines, without pages.");
+}
+
+fn metrics(d: &mut Document) {
+    d.operation("get", route::METRICS, "metrics", "Figures for Prometheus.").gives_schema(
+        200,
+        "text/plain",
+        "Prometheus' text format.",
+        json!({"type": "string"}),
+    );
 }
 
 fn questions(d: &mut Document) {
@@ -115,6 +126,17 @@ fn questions(d: &mut Document) {
             json!({"type": "array", "items": {"$ref": "#/components/schemas/LinkState"}}),
         );
     d.schema::<LinkState>();
+    d.operation("get", route::EVENTS, "events", "The state, and its changes as they happen.")
+        .query("kinds", false, "string", "Only these kinds, with commas between them.")
+        .query("nodes", false, "string", "Only these nodes.")
+        .gives::<Live>(200, NDJSON, "Messages, one per line, without an end.")
+        .gives_schema(
+            101,
+            "application/json",
+            "With an upgrade: the same messages by WebSocket.",
+            json!({"type": "object"}),
+        );
+    metrics(d);
     d.operation("get", route::DEVICES, "devices", "The devices.").answers::<DeviceList>("The devices.");
     d.operation("get", route::IMAGES, "images", "The images.")
         .query("mine", false, "integer", "1 makes the first images of a new user.")

@@ -148,6 +148,8 @@ fn help_texts() {
 Usage:
     walt node wait [SWITCHES] node_set
 
+It goes on over a restart of the server. It fails if a node needs a look: 'walt help show node-reboot'.
+
 Meta-switches:
     -h, --help  Prints this help message and quits
 

@@ -32,6 +32,12 @@ impl Busy {
         Self { enabled, label: DEFAULT_LABEL.to_owned(), frame: 0, shown: false, next: None }
     }
 
+    /// Shows nothing from now on.
+    pub fn disable(&mut self) {
+        self.clear();
+        self.enabled = false;
+    }
+
     /// Sets the label: what the server is busy with.
     pub fn label(&mut self, label: &str) {
         // Text of the server must not move the cursor.

@@ -134,11 +134,33 @@ fn refusals_and_unfulfilled_requests() {
     let server = Server::start();
     let ran = walt(&server.socket(), &["node", "create", "bad name"], "");
     assert_eq!((ran.status, ran.err.as_str()), (1, "Error: invalid name\nNames are lower-case.\n"));
-    assert_eq!(walt(&server.socket(), &["node", "wait", "vn1"], "").status, 1);
     let ran = walt(Path::new("/nonexistent/walt.sock"), &["node", "show"], "");
     assert_eq!(ran.status, 1);
     assert!(ran.err.starts_with("Network connection to WalT server failed!\n"), "{}", ran.err);
     assert!(ran.err.contains("/nonexistent/walt.sock"));
+}
+
+#[test]
+fn waiting_goes_on_over_a_broken_connection() {
+    let server = Server::start();
+    let ran = walt(&server.socket(), &["node", "wait", "my-nodes"], "");
+    assert_eq!((ran.status, ran.out.as_str()), (0, "Node vn1: booted in 1.5 s.\n"));
+    assert_eq!(ran.err, "The connection to the server broke: connecting again.\n");
+    assert_eq!(server.seen(), ["events kinds=node&nodes=my-nodes"; 2]);
+    let late = walt(&Server::start().socket(), &["node", "wait", "--timeout", "0", "slow"], "");
+    assert_eq!((late.status, late.out.as_str(), late.err.as_str()), (1, "", "Timeout was reached.\n"));
+}
+
+#[test]
+fn a_watch_has_a_screen_of_its_own_until_ctrl_c() {
+    let server = Server::start();
+    let ran = walt_on_terminal(&server.socket(), "node show --watch", &[("vn1   ", "\x03")]);
+    assert_eq!(ran.status, 0, "{}", ran.out);
+    let (screen, after) = ran.out.split_once("\x1b[?1049l").expect("the end of the other screen");
+    assert!(screen.contains("\x1b[?1049h") && screen.contains("Nodes you own:"), "{screen}");
+    assert!(!after.contains("Aborted"), "{after}");
+    let ran = walt(&server.socket(), &["node", "show", "--watch", "--json"], "");
+    assert!(ran.status == 2 && ran.err.contains("cannot be used with"), "{}", ran.err);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode};
@@ -57,6 +58,7 @@ fn router(log: Log) -> Router {
     Router::new()
         .route("/api/v1/info", get(|| async { Json(json!({"version": "1", "protocol": 1, "user": "ann"})) }))
         .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/events", get(events))
         .route("/api/v1/actions/{kind}", post(action))
         .route("/api/v1/terminals/{kind}", any(terminal))
         .with_state(log)
@@ -70,6 +72,24 @@ async fn nodes() -> Json<Value> {
     };
     let nodes: Vec<Value> = (0..200).map(|n| node(n, if n < 2 { "ann" } else { "bob" })).collect();
     Json(json!({"num_nodes": nodes.len(), "nodes": nodes}))
+}
+
+/// A node that boots, and the end of the connection, unless it is `slow`; a booted one for those who come again.
+async fn events(State(log): State<Log>, uri: axum::http::Uri) -> Response {
+    let mut log = log.lock().unwrap();
+    log.push(format!("events {}", uri.query().unwrap_or_default()));
+    let times = log.iter().filter(|line| line.starts_with("events ")).count();
+    let state = if times == 1 { "booting" } else { "booted" };
+    let node = json!({"name": "vn1", "model": "m", "virtual": true, "image": "ann/x:latest", "booted": times > 1,
+        "ip": "192.168.183.2", "mac": "52:54:00:00:00:01", "config": {}, "owner": "ann", "state": state,
+        "booted_text": state, "boot_seconds": 1.5, "last_console_line": null});
+    let snapshot =
+        json!({"event": "snapshot", "server": times.to_string(), "seq": 1, "time": 1.0, "nodes": [node]});
+    let line = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(format!("{snapshot}\n"))]);
+    match uri.query().is_some_and(|query| query.ends_with("=slow")) {
+        true => Body::from_stream(line.chain(futures_util::stream::pending())).into_response(),
+        false => Body::from_stream(line).into_response(),
+    }
 }
 
 /// `boot` confirms twice (the first token is stale); everything else is done at once.

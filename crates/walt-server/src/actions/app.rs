@@ -9,8 +9,8 @@ use crate::{
         state_lock::StateLock,
     },
     services::{
-        devices::Devices, images::Images, logs::Logs, nodes::Nodes, outside::Outside, process::Process,
-        registries::Registries, sessions::Sessions,
+        devices::Devices, images::Images, live::Live, logs::Logs, nodes::Nodes, outside::Outside,
+        process::Process, registries::Registries, sessions::Sessions,
     },
 };
 use anyhow::Result;
@@ -23,6 +23,7 @@ pub struct App {
     base: Arc<Base>,
     devices: Devices,
     images: Arc<Images>,
+    live: Arc<Live>,
     logs: Arc<Logs>,
     nodes: Arc<Nodes>,
     outside: Outside,
@@ -47,6 +48,7 @@ impl App {
             sessions: Arc::new(Sessions::new(base.clone(), images.clone())),
             registries: Arc::new(Registries::new(base.clone())),
             process: Process::start(),
+            live: Live::new(base.db().changes().clone()),
             images,
             base,
         })
@@ -75,6 +77,11 @@ impl App {
     /// Images.
     pub fn images(&self) -> &Arc<Images> {
         &self.images
+    }
+
+    /// The state as its listeners see it.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
     }
 
     /// Log lines.

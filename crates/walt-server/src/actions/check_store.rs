@@ -33,9 +33,9 @@ use walt_types::ImageId;
 /// images are imported or saved.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two inspections.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// How long a server may take to start or to end: its state is in use then, but it does not answer.
-const TRANSITION: Duration = Duration::from_secs(60);
+pub(super) const TRANSITION: Duration = Duration::from_secs(60);
 
 /// Inspects the store of this server while nobody writes to it.
 pub async fn inspect_running(app: &App) -> Outcome<StoreLook> {

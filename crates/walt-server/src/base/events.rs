@@ -1,6 +1,7 @@
 //! The stream of events of an action.
 
-use crate::base::terminal::ToClient;
+use crate::base::{operations::Operation, terminal::ToClient};
+use std::sync::Arc;
 use tokio::{sync::mpsc, task::JoinHandle};
 use walt_api::{
     Event, FoundImage,
@@ -13,17 +14,25 @@ pub const QUEUE: usize = 64;
 
 /// The sending end of an action's events. Without a client, sending is a no-op.
 #[derive(Clone)]
-pub struct Events(mpsc::Sender<Event>);
+pub struct Events {
+    to: mpsc::Sender<Event>,
+    operation: Option<Arc<Operation>>,
+}
 
 impl Events {
     /// A new stream and its receiving end.
     pub fn channel() -> (Self, mpsc::Receiver<Event>) {
         let (tx, rx) = mpsc::channel(QUEUE);
-        (Self(tx), rx)
+        (Self { to: tx, operation: None }, rx)
+    }
+    /// The same stream for this operation: others see how far it is. It is over once all its senders are gone.
+    #[must_use]
+    pub fn of(self, operation: Operation) -> Self {
+        Self { operation: Some(Arc::new(operation)), ..self }
     }
     /// Whether the client has disconnected.
     pub fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.to.is_closed()
     }
     /// A result, for standard output.
     pub async fn out(&self, text: impl Into<String>) {
@@ -72,7 +81,14 @@ impl Events {
         (events, forwarding)
     }
     async fn send(&self, event: Event) {
-        let _gone = self.0.send(event).await;
+        match (&self.operation, &event) {
+            (Some(operation), Event::Busy { label }) => operation.says(label, None),
+            (Some(operation), Event::Progress { label, done, total }) => {
+                operation.says(label, Some((*done, *total)));
+            }
+            _ => {}
+        }
+        let _gone = self.to.send(event).await;
     }
 }
 

@@ -3,6 +3,7 @@
 //! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures,
 //! fail points of crash tests.
 
+pub mod changes;
 pub mod config;
 pub mod db;
 pub mod events;
@@ -11,6 +12,8 @@ pub mod failure;
 pub mod files;
 pub mod journal;
 pub mod keys;
+pub mod metrics;
+pub mod operations;
 pub mod ports;
 pub mod programs;
 pub mod random;

@@ -1,10 +1,11 @@
 //! The state below the services: configuration, database, keys, and the lock of decisions.
 
 use crate::base::{
-    config::Config, db::Db, files::make_dir, journal::Journal, keys::Keys, ports::Missing, random::random,
-    state_lock::StateLock, wire::Wire,
+    config::Config, db::Db, files::make_dir, journal::Journal, keys::Keys, metrics::Metrics,
+    operations::Operations, ports::Missing, random::random, state_lock::StateLock, wire::Wire,
 };
 use anyhow::{Context, Result};
+use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 use walt_core::confirm;
 use walt_types::UserName;
@@ -17,6 +18,8 @@ pub struct Base {
     config: Config,
     db: Db,
     keys: Keys,
+    metrics: Metrics,
+    operations: Arc<Operations>,
     ports_missing: Missing,
     wire: Wire,
     journal: Journal,
@@ -49,6 +52,8 @@ impl Base {
         let keys = Keys::open(&config.state_dir)?;
         let token_key = db.meta("token-key", || random::<TOKEN_KEY_LEN>().to_vec())?;
         Ok(Self {
+            metrics: Metrics::default(),
+            operations: Arc::new(Operations::new(db.changes().clone())),
             db,
             keys,
             config,
@@ -75,6 +80,16 @@ impl Base {
     /// Keys of the platform.
     pub fn keys(&self) -> &Keys {
         &self.keys
+    }
+
+    /// Figures that are counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Actions under way.
+    pub fn operations(&self) -> &Arc<Operations> {
+        &self.operations
     }
 
     /// Ports that the server could not bind.

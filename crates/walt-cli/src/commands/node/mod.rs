@@ -23,6 +23,7 @@ mod save;
 pub(in crate::commands) mod shell;
 mod show;
 mod wait;
+mod watch;
 
 use super::cp::{self, Entity};
 use crate::{context::Context, error::Failure};

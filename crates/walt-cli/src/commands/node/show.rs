@@ -1,5 +1,6 @@
 //! `walt node show`
 
+use super::watch;
 use crate::{
     commands::device::other_model,
     context::Context,
@@ -28,12 +29,18 @@ pub struct Show {
     /// print JSON
     #[arg(long)]
     json: bool,
+    /// go on showing them as they change, until ctrl-C; without a terminal, print a line for each change
+    #[arg(long, conflicts_with_all = ["json", "names_only"])]
+    watch: bool,
 }
 
 impl Show {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         let user = context.ui.watch(context.client.info()).await?.user;
+        if self.watch {
+            return watch::watch(context, user.as_str(), self.all).await;
+        }
         let mut list = context.ui.watch(context.client.nodes()).await?;
         list.nodes.sort_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
         let total = list.nodes.len();
@@ -56,7 +63,8 @@ impl Show {
     }
 }
 
-fn text(nodes: &[Node], user: &str) -> String {
+/// The tables.
+pub(super) fn text(nodes: &[Node], user: &str) -> String {
     let rows = |of: &dyn Fn(&Node) -> bool, cells: &dyn Fn(&Node) -> Vec<String>| {
         nodes.iter().filter(|n| of(n)).map(cells).collect::<Vec<_>>()
     };
@@ -103,6 +111,19 @@ fn text(nodes: &[Node], user: &str) -> String {
         }
     }
     text
+}
+
+/// What lines about a node's changes say: its cells with their columns, without those that never change.
+pub(super) fn cells_of(node: &Node) -> Vec<(&'static str, String)> {
+    // As in the tables, after name, type and model.
+    let shared = ["ip", "netsetup", "boot-mode", "booted"].into_iter().zip(cells(node, None).split_off(3));
+    let lease = match &node.lease {
+        None => "-",
+        Some(lease) if lease.expired => "expired",
+        Some(lease) => lease.ends.as_deref().unwrap_or("held"),
+    };
+    let image = ("image", node.image.clone());
+    std::iter::once(image).chain(shared).chain([("lease", lease.to_owned())]).collect()
 }
 
 fn cells(node: &Node, image: Option<Vec<String>>) -> Vec<String> {
@@ -210,6 +231,7 @@ mod tests {
             booted_text: "yes".into(),
             boot_mode: Some("network".into()),
             copied_percent: None,
+            boot_started: Some(1.0),
             boot_seconds: Some(3.5),
             needs_look: None,
             last_console_line: None,
@@ -221,7 +243,7 @@ mod tests {
     }
 
     fn lease(seconds_left: Option<u64>, expired: bool, held: bool) -> Option<NodeLease> {
-        Some(NodeLease { ends: None, seconds_left, expired, held })
+        Some(NodeLease { ends: None, ends_at: None, seconds_left, expired, held })
     }
 
     #[test]

@@ -39,16 +39,20 @@ pub use crate::base::db::settings::{
 };
 pub use crate::base::db::trash::TrashRow;
 
+use crate::base::changes::Changes;
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// How long a reader waits for a writer of the database.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server.
-pub struct Db(Mutex<Connection>);
+pub struct Db {
+    connection: Mutex<Connection>,
+    changes: Arc<Changes>,
+}
 
 impl Db {
     /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it.
@@ -63,7 +67,10 @@ impl Db {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         schema::migrate(&mut connection).with_context(|| format!("database {}", path.display()))?;
-        Ok(Self(Mutex::new(connection)))
+        let changes = Arc::new(Changes::default());
+        let marks = changes.clone();
+        connection.update_hook(Some(move |_, _: &str, table: &str, _| marks.mark_table(table)))?;
+        Ok(Self { connection: Mutex::new(connection), changes })
     }
 
     /// Opens the database read-only, while a server may write to it.
@@ -77,12 +84,17 @@ impl Db {
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
         schema::is_ours(&connection).with_context(|| format!("database {}", path.display()))?;
-        Ok(Self(Mutex::new(connection)))
+        Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
+    }
+
+    /// What has changed by this connection, and whatever else is marked there.
+    pub fn changes(&self) -> &Arc<Changes> {
+        &self.changes
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
         // A panic within a call rolled its transaction back, so the connection is usable.
-        self.0.lock()
+        self.connection.lock()
     }
 
     /// Runs `call` with the connection, without a transaction.

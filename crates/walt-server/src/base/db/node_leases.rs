@@ -54,6 +54,12 @@ impl NodeLeaseRow {
         Ok(())
     }
 
+    /// Who has a lease, by node.
+    pub fn users(c: &Connection) -> Result<BTreeMap<Mac, String>> {
+        let mut query = c.prepare_cached("SELECT mac, user FROM node_leases")?;
+        Ok(query.query_map([], |r| Ok((parsed(r.get(0)?, 0)?, r.get(1)?)))?.collect::<Result<_, _>>()?)
+    }
+
     /// Removes the lease of a node.
     pub fn delete(c: &Connection, mac: Mac) -> Result<()> {
         c.execute("DELETE FROM node_leases WHERE mac = ?1", [mac.to_string()])?;

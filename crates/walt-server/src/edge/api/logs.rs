@@ -4,10 +4,10 @@ use super::{Caller, answer, answer_error};
 use crate::{
     actions::{
         app::App,
-        log_checkpoints,
+        check_logs, log_checkpoints,
         log_lines::{self, Lines},
     },
-    base::failure::{Outcome, bad_request},
+    base::failure::{Failure, Outcome, bad_request},
 };
 use axum::{
     Extension,
@@ -49,6 +49,11 @@ pub(super) async fn count(
     body: Bytes,
 ) -> Response {
     answer(query(&body).and_then(|query| log_lines::count(&app, &caller.user, &query)))
+}
+
+pub(super) async fn check(State(app): State<Arc<App>>) -> Response {
+    let checked = tokio::task::spawn_blocking(move || check_logs::inspect(app.logs().store())).await;
+    answer(checked.map_err(Failure::of_task("the check of log lines")).and_then(|report| Ok(report?)))
 }
 
 pub(super) async fn checkpoints(

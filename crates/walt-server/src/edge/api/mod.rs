@@ -3,9 +3,11 @@
 //! Handlers only read parameters and write answers; the work is done in `actions`.
 
 pub mod answer;
+pub mod events;
 mod identity;
 mod listener;
 mod logs;
+pub mod metrics;
 mod origin;
 mod reply;
 mod resources;
@@ -42,7 +44,7 @@ use std::{
 use tokio::net::UnixListener;
 use walt_api::{
     AdminAction, DeviceAction, FEATURES, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
-    SessionAction, logs::LogAction, route,
+    SessionAction, logs::LogAction, route, words::Words,
 };
 use walt_types::UserName;
 
@@ -73,6 +75,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
     let for_root = Router::new()
         .route(route::ADMIN_ACTIONS, admin_actions())
         .route(route::STORE, get(store))
+        .route(route::LOG_STORE, get(logs::check))
         .route(route::STATUS, get(status_of))
         .route_layer(axum::middleware::from_fn(identity::require_root));
     let router = Router::new()
@@ -81,6 +84,8 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::OPENAPI, get(openapi))
         .route(route::NODES, get(list_nodes))
         .route(route::IMAGES, get(list_images))
+        .route(route::EVENTS, get(events::serve))
+        .route(route::METRICS, get(metrics::serve))
         .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
         .route(route::LINKS, get(list_links))
@@ -108,6 +113,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
         .layer(axum::middleware::from_fn(origin::refuse_pages))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
     let service = router.into_make_service_with_connect_info::<identity::Peer>();
@@ -235,19 +241,20 @@ struct Request<A> {
 /// the answer is a stream of events. The action is cancelled when the client disconnects.
 fn route_of<A, F>(run: impl Fn(Request<A>) -> F + Clone + Send + Sync + 'static) -> MethodRouter<Arc<App>>
 where
-    A: DeserializeOwned + Send + 'static,
+    A: DeserializeOwned + Words + Send + 'static,
     F: Future<Output = Outcome<bool>> + Send + 'static,
 {
     let handler = async move |State(app): State<Arc<App>>,
                               Extension(caller): Extension<Caller>,
                               headers: HeaderMap,
                               body: Bytes| {
-        let action = match serde_json::from_slice(&body) {
+        let action: A = match serde_json::from_slice(&body) {
             Ok(action) => action,
             Err(e) => return answer_error(bad_request(format!("cannot understand the request: {e}"))),
         };
         let confirm = headers.get(HEADER_CONFIRM).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let (events, receiver) = Events::channel();
+        let events = events.of(app.base().operations().begin(caller.user.as_str(), action.words()));
         let work = run(Request { app, user: caller.user, action, confirm, events });
         stream(tokio::spawn(work), receiver).await
     };

@@ -42,6 +42,7 @@ use walt_api::term::{
     ClientMessage, MAX_MESSAGE, NodeTerminal, OpenImageShell, OpenNodeRun, OpenNodeTerminal, STDERR, STDOUT,
     ServerMessage, Tty,
 };
+use walt_api::words::Words;
 use walt_core::ownership::Demand;
 use walt_types::node_set::Candidate;
 
@@ -95,6 +96,7 @@ pub async fn image_build(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     terminal(upgrade, move |open: OpenImageBuild, to, from| async move {
+        let _operation = app.base().operations().begin(caller.user.as_str(), open.words());
         actions::build::serve(&app, &caller.user, open, to, from).await
     })
 }
@@ -170,6 +172,7 @@ pub async fn node_run(
     terminal(upgrade, move |open: OpenNodeRun, to, mut from| async move {
         let nodes = node_run::nodes(&app, &caller.user, &open)?;
         let names = nodes.iter().map(|node| node.facts.name.to_string()).collect();
+        let _operation = app.base().operations().begin(caller.user.as_str(), open.words());
         to.message(&ServerMessage::Nodes { names }).await;
         match (nodes.as_slice(), &open.tty) {
             ([row], Some(_)) => on_node(&app, row, Some(&open.command), open.tty, &to, &mut from).await,

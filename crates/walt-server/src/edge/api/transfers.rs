@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use walt_api::{
     Event,
     transfer::{MAX_FRAME, Open, What},
+    words::Words,
 };
 
 /// The route.
@@ -52,6 +53,7 @@ pub async fn transfer(
 }
 
 async fn serve(app: &Arc<App>, caller: &Caller, open: Open, channel: &mut Channel) -> Outcome<bool> {
+    let _operation = app.base().operations().begin(caller.user.as_str(), open.what.words());
     let consent = GivenConsent { confirm: open.confirm, yes: open.yes };
     match open.what {
         What::ToImage { image, path, source } => {

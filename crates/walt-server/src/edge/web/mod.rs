@@ -3,7 +3,7 @@
 //! ```text
 //!  walt-net:80 ─┐                 ┌─ /boot/…, /node/…   netboot::http   walt-net only: by the address of the machine
 //!               ├─ connection ────┼─ /api/v1/…          lists, logs
-//!  web.listen ──┘  (Limits)       ├─ /metrics           services::metrics
+//!  web.listen ──┘  (Limits)       ├─ /metrics           api::metrics
 //!                                 └─ /, /api, /doc/…    pages
 //! ```
 //! `GET` and `HEAD` only: nothing changes anything, and no header allows pages of other origins to read answers. Errors are
@@ -26,6 +26,7 @@ pub use listen::Sockets;
 use crate::{
     actions::app::App,
     edge::{
+        api::metrics,
         netboot::{copies, http},
         peers::LimitedListener,
         prefer::Style,
@@ -166,6 +167,7 @@ fn router(app: Arc<App>, door: Door) -> Router {
         .route(route::NODES, get(lists::nodes))
         .route(route::IMAGES, get(lists::images))
         .route(route::LOGS, get(log_lines::logs))
+        .route(route::METRICS, get(figures))
         .fallback(missing);
     let all = if door == Door::WaltNet { pages.merge(machines) } else { pages };
     all.with_state(shared)
@@ -211,6 +213,14 @@ async fn boot(
 ) -> Response {
     let (parts, _) = request.into_parts();
     http::answer(&shared.app, peer, &parts).await.map(Body::new)
+}
+
+/// `GET /metrics`.
+async fn figures(State(shared): State<Shared>, style: Style) -> Response {
+    match shared.turn().await {
+        Ok(_turn) => metrics::answer(&shared.app),
+        Err(refusal) => refusal.answer(style),
+    }
 }
 
 async fn missing(style: Style, request: Request) -> Response {

@@ -100,6 +100,10 @@ fn inputs_digest(images: &Images) -> String {
         part(file.path().as_os_str().as_encoded_bytes());
         part(file.contents());
     }
+    for (cpu, program) in walt_log_tools::PROGRAMS {
+        part(cpu.as_bytes());
+        part(program);
+    }
     part(&images.keys().host_private);
     part(images.keys().client_public.as_bytes());
     part(images.config().server_ip().to_string().as_bytes());
@@ -230,6 +234,10 @@ fn entries(images: &Images, image: &ImageId, base: &Arc<View>) -> Result<Vec<New
         let content =
             NODE.get_file(source).with_context(|| format!("node/{source} is not embedded"))?.contents();
         layer.file(target, mode, content);
+    }
+    // The scripts above do without it, with less, on nodes with another CPU.
+    if let Some(program) = walt_log_tools::program(&images.store().config(image)?.architecture) {
+        layer.file(walt_log_tools::PATH, 0o755, program);
     }
     let ip = images.config().server_ip();
     let variables = variables(images, image);

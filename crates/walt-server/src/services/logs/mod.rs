@@ -12,6 +12,7 @@ pub mod consoles;
 pub mod forward;
 
 use crate::base::{
+    config::Config,
     db::blocking,
     journal::{self, Line},
     state::Base,
@@ -21,6 +22,7 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -46,6 +48,11 @@ const JOURNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Most dropped lines that a node may report at once: its own counts are not believed beyond that.
 const DROPPED_MAX: u64 = 1 << 40;
 
+/// Where the store is.
+pub fn dir(config: &Config) -> PathBuf {
+    config.state_dir.join("logs")
+}
+
 /// The service.
 pub struct Logs {
     base: Arc<Base>,
@@ -68,8 +75,8 @@ impl Logs {
             keep: Some(Duration::from_secs(config.keep.0)),
             max_size: Some(config.max_size.bytes()),
         };
-        let dir = base.config().state_dir.join("logs");
-        let store = Store::open(&dir, retention).context("the store of log lines cannot be opened")?;
+        let store =
+            Store::open(&dir(base.config()), retention).context("the store of log lines cannot be opened")?;
         let news = Arc::new(Notify::new());
         let wake = news.clone();
         store.set_hook(Arc::new(move || wake.notify_waiters()));

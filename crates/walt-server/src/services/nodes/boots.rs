@@ -115,7 +115,9 @@ fn begin(nodes: &Nodes, node: &NodeRow, started: f64, cause: &Cause) {
     if let Some(mut old) = inner.last.remove(&node.mac) {
         if old.row.record.end.is_none() {
             old.count(nodes);
+            let had_booted = old.row.record.total().is_some();
             old.row.record.close(End::Rebooted(cause.clone()), started);
+            nodes.base().metrics().boot(had_booted, false, &old.row.record);
             old.is_changed = true;
         }
         // The next try to start a virtual machine belongs to the same record.
@@ -148,7 +150,10 @@ pub fn note(nodes: &Nodes, mac: Mac, change: impl FnOnce(&mut Record) -> bool) {
     let mut inner = nodes.boots().inner.lock();
     if let Some(last) = inner.last.get_mut(&mac) {
         last.count(nodes);
-        if change(&mut last.row.record) {
+        let record = &mut last.row.record;
+        let (had_booted, had_ended) = (record.total().is_some(), record.end.is_some());
+        if change(record) {
+            nodes.base().metrics().boot(had_booted, had_ended, record);
             last.is_changed = true;
             nodes.boots().changed.notify_one();
         }

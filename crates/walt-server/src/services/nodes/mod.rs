@@ -367,6 +367,7 @@ fn describe(nodes: &Nodes, row: &NodeRow, stored: &BTreeMap<String, String>) -> 
         booted_text: phase.text(),
         boot_mode: row.life.mode.map(|mode| mode.name().to_owned()),
         copied_percent: row.life.copied.filter(|_| matches!(phase, Phase::Booting(_))),
+        boot_started: row.life.started,
         boot_seconds,
         needs_look: row.life.needs_look.clone(),
         claimed_model: None,
@@ -384,6 +385,7 @@ fn lease_of(lease: &node_leases::NodeLease) -> NodeLease {
     let ends = if expired { lease.end() } else { lease.ends };
     NodeLease {
         ends: ends.map(|end| rfc3339(end as i64)),
+        ends_at: ends.map(|end| end as i64),
         seconds_left: ends.map(|end| (end - now).max(0.0) as u64),
         expired,
         held: lease.hold.is_some() && !expired,

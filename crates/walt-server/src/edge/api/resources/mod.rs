@@ -30,7 +30,7 @@ use axum::{
 use performed::problem;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::sync::Arc;
-use walt_api::{HEADER_CONFIRM, ImageAction, MAX_BODY, NodeAction};
+use walt_api::{HEADER_CONFIRM, ImageAction, MAX_BODY, NodeAction, words::Words};
 use walt_types::{ImageRef, UserName};
 
 /// Questions of one request that `confirm=any` answers: the state may change between a question and its answer.
@@ -105,6 +105,15 @@ enum Action {
     Image(ImageAction),
 }
 
+impl Words for Action {
+    fn parts(&self) -> Vec<&str> {
+        match self {
+            Self::Node(action) => action.parts(),
+            Self::Image(action) => action.parts(),
+        }
+    }
+}
+
 /// To what it is done.
 enum Subject {
     /// A set of nodes.
@@ -169,6 +178,7 @@ impl Call {
         };
         let (style, streams) = (self.style, self.streams);
         let (events, receiver) = Events::channel();
+        let events = events.of(self.app.base().operations().begin(self.user.as_str(), action.words()));
         let work = AbortOnDrop(tokio::spawn(self.carry_out(action, events)));
         if streams {
             return performed::stream(work, receiver, style).await;

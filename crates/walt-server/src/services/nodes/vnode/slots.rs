@@ -28,6 +28,7 @@ pub struct Slots {
     held: Mutex<HashMap<Mac, Held>>,
     /// Nodes whose last start used KVM.
     light: Mutex<HashSet<Mac>>,
+    time: Duration,
 }
 
 struct Held {
@@ -37,15 +38,15 @@ struct Held {
 
 impl Default for Slots {
     fn default() -> Self {
-        Self::new(std::thread::available_parallelism().map_or(1, usize::from))
+        Self::new(std::thread::available_parallelism().map_or(1, usize::from), SLOT_TIME)
     }
 }
 
 impl Slots {
-    /// Slots for this number of cores.
-    fn new(cores: usize) -> Self {
+    /// Slots for this number of cores, each held for this time at most.
+    fn new(cores: usize, time: Duration) -> Self {
         let parts = Arc::new(Semaphore::new(cores * PARTS));
-        Self { parts, held: Mutex::default(), light: Mutex::default() }
+        Self { parts, held: Mutex::default(), light: Mutex::default(), time }
     }
 
     /// Takes a slot for a node, once there is one; nodes are served in the order in which they come. A slot that the
@@ -54,7 +55,7 @@ impl Slots {
         self.release(mac);
         let wanted = if self.light.lock().contains(&mac) { 1 } else { PARTS as u32 };
         let Ok(parts) = self.parts.clone().acquire_many_owned(wanted).await else { return };
-        self.held.lock().insert(mac, Held { _parts: parts, until: Instant::now() + SLOT_TIME });
+        self.held.lock().insert(mac, Held { _parts: parts, until: Instant::now() + self.time });
     }
 
     /// Whether a node would have to wait.
@@ -89,45 +90,74 @@ impl Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinHandle;
 
     fn mac(n: u8) -> Mac {
         Mac([2, 0, 0, 0, 0, n])
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn as_many_as_cores_and_more_with_kvm() {
-        let slots = Arc::new(Slots::new(2));
+    fn takes(slots: &Arc<Slots>, n: u8) -> JoinHandle<()> {
+        let slots = slots.clone();
+        tokio::spawn(async move { slots.take(mac(n)).await })
+    }
+
+    /// Whether a task has ended after all others have had their turn.
+    async fn ends(task: &JoinHandle<()>) -> bool {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        task.is_finished()
+    }
+
+    #[tokio::test]
+    async fn as_many_as_cores_in_the_order_in_which_they_come() {
+        let slots = Arc::new(Slots::new(2, SLOT_TIME));
         slots.take(mac(1)).await;
+        assert!(!slots.is_full());
         slots.take(mac(2)).await;
         assert!(slots.is_full());
-        let waits = |n| {
-            let slots = slots.clone();
-            tokio::spawn(async move { slots.take(mac(n)).await })
-        };
-        let (third, fourth) = (waits(3), waits(4));
-        tokio::time::sleep(SLOT_TIME).await;
-        assert!(!third.is_finished());
+        let third = takes(&slots, 3);
+        assert!(!ends(&third).await);
+        let fourth = takes(&slots, 4);
+        assert!(!ends(&fourth).await);
         slots.release(mac(2));
-        third.await.unwrap();
-        assert!(!fourth.is_finished(), "in order");
-        // A node that starts again does not wait for itself.
+        assert!(ends(&third).await && !ends(&fourth).await);
+        // A node that starts again does not wait for itself, but behind the others.
+        let first = takes(&slots, 1);
+        assert!(ends(&fourth).await && !ends(&first).await);
         slots.release_late(mac(3));
-        assert!(!fourth.is_finished(), "too early");
-        slots.release_late(mac(1));
-        fourth.await.unwrap();
+        assert!(!ends(&first).await, "too early");
         slots.release(mac(3));
-        slots.release(mac(4));
-        // With KVM.
-        for n in 10..18 {
+        assert!(ends(&first).await);
+    }
+
+    #[tokio::test]
+    async fn a_boot_that_takes_too_long_does_not_count() {
+        let slots = Arc::new(Slots::new(1, Duration::ZERO));
+        slots.take(mac(1)).await;
+        let second = takes(&slots, 2);
+        assert!(!ends(&second).await);
+        slots.release_late(mac(2));
+        assert!(!ends(&second).await);
+        slots.release_late(mac(1));
+        assert!(ends(&second).await);
+    }
+
+    #[tokio::test]
+    async fn more_with_kvm() {
+        let slots = Arc::new(Slots::new(1, SLOT_TIME));
+        for n in 1..=PARTS as u8 {
             slots.set_emulated(mac(n), false);
             slots.take(mac(n)).await;
         }
         assert!(slots.is_full());
-        slots.set_emulated(mac(10), true);
-        let emulated = waits(10);
-        tokio::time::sleep(SLOT_TIME).await;
-        assert!(!emulated.is_finished());
-        (11..14).for_each(|n| slots.release(mac(n)));
-        emulated.await.unwrap();
+        slots.set_emulated(mac(1), true);
+        let emulated = takes(&slots, 1);
+        assert!(!ends(&emulated).await);
+        slots.release(mac(2));
+        slots.release(mac(3));
+        assert!(!ends(&emulated).await);
+        slots.release(mac(4));
+        assert!(ends(&emulated).await);
     }
 }
