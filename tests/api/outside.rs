@@ -419,11 +419,14 @@ fn a_busy_port_is_tried_again_after_a_restart() {
     room.server.kill();
     let held = room.netns.inside(|| TcpListener::bind("0.0.0.0:8080")).unwrap();
     room.server.launch().unwrap_or_else(|e| panic!("{e:?}"));
+    let refusal = "cannot expose a port as port 8080: that port is held by";
     let log = room.server.log();
-    assert!(
-        log.contains("platform.expose: cannot expose a port as port 8080: that port is held by"),
-        "{log}"
-    );
+    assert!(log.contains(refusal), "{log}");
+    let words = ["log", "show", "--platform", "--history", "full", "--format", "{stream} {line}"];
+    until("the same on the log of the platform", SOON, || {
+        let said = room.server.walt(ANN, &words).ok();
+        said.contains(&format!("platform.expose vn1: {refusal}")).then_some(())
+    });
     drop(held);
     // Any change of what is exposed looks at it again, as does a timer.
     room.server.walt(ANN, &["node", "create", "vn2"]).ok();

@@ -210,7 +210,7 @@ fn serve(connection: TcpStream, state: &Mutex<State>) -> Option<()> {
             let mut locked = state.lock().unwrap();
             if dies {
                 locked.deaths += 1;
-                if locked.deaths % 2 == 0 {
+                if locked.deaths.is_multiple_of(2) {
                     let _ = answers.shutdown(Shutdown::Both);
                     return None;
                 }

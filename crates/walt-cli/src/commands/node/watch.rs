@@ -152,7 +152,10 @@ fn changes(before: &Rows, now: &Rows) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn rows_of(all: &[(&str, &str, &[(&'static str, &str)])]) -> Rows {
+    /// Columns of a row, by name.
+    type Columns<'a> = &'a [(&'static str, &'a str)];
+
+    fn rows_of(all: &[(&str, &str, Columns<'_>)]) -> Rows {
         let row = |(mac, name, cells): &(&str, &str, &[(&'static str, &str)])| {
             let cells = cells.iter().map(|(column, value)| (*column, (*value).to_owned())).collect();
             ((*mac).to_owned(), ((*name).to_owned(), cells))

@@ -108,7 +108,8 @@ async fn a_client_that_falls_behind_gets_a_new_snapshot() {
     look(&live, &[]);
     let mut client = live.subscribe(Wanted::default()).unwrap();
     let mut eager = live.subscribe(Wanted::default()).unwrap();
-    (snapshot(&mut client).await, snapshot(&mut eager).await);
+    snapshot(&mut client).await;
+    snapshot(&mut eager).await;
     // One more than are kept.
     for n in 0..=MESSAGES_KEPT {
         look(&live, &[operation("1", Some(&n.to_string()))]);

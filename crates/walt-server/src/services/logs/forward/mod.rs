@@ -57,7 +57,7 @@ pub(super) struct Line {
 
 enum Target {
     Syslog(syslog::Syslog),
-    Loki(loki::Loki),
+    Loki(Box<loki::Loki>),
 }
 
 impl Target {
@@ -81,7 +81,7 @@ pub fn start(logs: &Arc<Logs>) -> Result<Vec<impl Future<Output = ()> + Send + '
         targets.push(("syslog", Target::Syslog(syslog::Syslog::new(address))));
     }
     if let Some(url) = loki {
-        targets.push(("loki", Target::Loki(loki::Loki::new(url)?)));
+        targets.push(("loki", Target::Loki(Box::new(loki::Loki::new(url)?))));
     }
     let dir = logs.base.config().state_dir.join("logs-forward");
     make_dir(&dir, 0o700)?;

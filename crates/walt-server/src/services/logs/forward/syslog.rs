@@ -56,7 +56,7 @@ impl Syslog {
             let mut end = [0; 1];
             match stream.try_read(&mut end) {
                 Ok(0) => bail!("the connection was closed"),
-                Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => return Err(e.into()),
+                Err(e) if e.kind() != std::io::ErrorKind::WouldBlock => Err(e.into()),
                 _ => Ok(()),
             }
         };
