@@ -163,7 +163,7 @@ impl Request<'_> {
         };
         for (name, seconds) in times {
             self.events
-                .item(ItemResult::of_node(&name.to_string(), Ok(format!("booted in {seconds:.1} s"))))
+                .item(ItemResult::of_node(name.to_string(), Ok(format!("booted in {seconds:.1} s"))))
                 .await;
             self.events.out(format!("Node {name}: booted in {seconds:.1} s.")).await;
         }
