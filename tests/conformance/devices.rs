@@ -127,7 +127,11 @@ fn events_of_other_tools_register_devices() {
     assert_eq!(types("unknown-000009"), Some("unknown".into()));
     assert_eq!(types("switch-18d55d"), Some("switch".into()));
     assert_eq!(types("tv-00000b"), Some("unknown".into()));
-    assert!(server.log().contains("new switch name=switch-18d55d mac=6c:b0:ce:18:d5:5d"), "{}", server.log());
+    assert!(
+        server.log().contains("new switch name=switch-18d55d type=switch mac=6c:b0:ce:18:d5:5d"),
+        "{}",
+        server.log()
+    );
     let said = server.walt(ANN, &["device", "config", "unknown-000009", "type=switch"]).ok();
     assert_eq!(said, "Device unknown-000009 was renamed to switch-000009 for clarity.\nDone.\n");
     // By its other name, with a name as it is.
