@@ -430,6 +430,12 @@ impl Drop for TestServer {
         }
         self.kill();
         let _ = fs::remove_dir_all(self.dir());
+        // What stays, such as virtual machines, would take the time of all tests that follow.
+        assert!(
+            output.status.success() || std::thread::panicking(),
+            "walt-server down failed: {}",
+            text(&output.stderr)
+        );
     }
 }
 

@@ -23,12 +23,17 @@ const ENDLESS: u64 = 4 << 30;
 /// Nothing of what was cut off runs on the node or is mounted there.
 #[track_caller]
 fn node_is_clear(server: &TestServer) {
+    // What is left is said if it stays.
+    let question = "grep walt-save /proc/mounts; ps -o pid,ppid,args | grep '[t]ar .*-[cx] -f'; echo end";
+    let mut seen = String::new();
     until("what was cut off to end on the node", SERVED_AGAIN, || {
-        let ran = server.walt(
-            USER,
-            &["node", "run", "vn1", "grep -c walt-save /proc/mounts; ps | grep -c '[t]ar .*-[cx] -f'"],
-        );
-        (ran.out == "0\n0\n").then_some(())
+        let ran = server.walt(USER, &["node", "run", "vn1", question]);
+        let now = format!("{ran:?}");
+        if ran.out != "end\n" && now != seen {
+            eprintln!("on the node: {now}");
+            seen = now;
+        }
+        (ran.out == "end\n").then_some(())
     });
 }
 

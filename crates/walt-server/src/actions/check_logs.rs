@@ -46,7 +46,7 @@ fn inspect_any(config: &Config) -> Result<LogStoreReport> {
                 if !dir.exists() {
                     return Ok(LogStoreReport::default());
                 }
-                return Ok(inspect(&Store::open(&dir, Retention::default())?)?);
+                return Ok(inspect(&logs::open_store(&dir, Retention::default())?)?);
             }
             Err(e) if start.elapsed() > TRANSITION => return Err(e),
             Err(_) => std::thread::sleep(PAUSE),

@@ -25,6 +25,8 @@ fi
 merged=$ram/tmp/walt-save.$$
 $b mkdir -p $merged
 bound=
+# A shell that a signal kills does not run the trap of its end: whoever reads this may go while the shell itself writes.
+trap 'exit 1' HUP INT PIPE TERM
 trap '[ -z "$bound" ] || $b umount "$bound"; $b umount $merged; $b rmdir $merged' EXIT
 $b mount -o bind / $merged
 # /local bypasses the union: it is read as if it were part of it. A change of its mode brings it into the upper layer.

@@ -101,7 +101,12 @@ pub async fn topic(Path(file): Path<String>, style: Style) -> Response {
         let kind = HeaderValue::from_static("text/markdown; charset=utf-8");
         return ([(header::CONTENT_TYPE, kind)], topic.markdown).into_response();
     }
-    Refusal::new(StatusCode::NOT_FOUND, format!("There is no help page {file}.")).answer(style)
+    // As one would type it.
+    if find(&file).is_some() {
+        return Redirect::permanent(&format!("/doc/{file}.html")).into_response();
+    }
+    Refusal::new(StatusCode::NOT_FOUND, format!("'{file}' is not a help page: /doc/ lists them."))
+        .answer(style)
 }
 
 /// A page as HTML; links to other pages lead to their HTML.

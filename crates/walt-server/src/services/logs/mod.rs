@@ -22,12 +22,12 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, oneshot};
 use walt_logs::{Chunk, Error, Mark, Mode, Retention, Store, StreamId, limits, rate};
@@ -39,6 +39,8 @@ pub const SERVER: &str = "server";
 pub const SERVER_NAME: &str = "walt-server";
 /// Pause before the store is asked again whether it has room.
 const ROOM_PAUSE: Duration = Duration::from_millis(5);
+/// How long a server that ends may keep the store after it has released the lock of the state.
+const ENDING: Duration = Duration::from_secs(10);
 /// How old a timestamp of a sender may be, in microseconds; others are replaced by the time of arrival.
 const AGE_MAX: i64 = 10 * 365 * 86400 * 1_000_000;
 /// How far in the future it may be, in microseconds.
@@ -51,6 +53,21 @@ const DROPPED_MAX: u64 = 1 << 40;
 /// Where the store is.
 pub fn dir(config: &Config) -> PathBuf {
     config.state_dir.join("logs")
+}
+
+/// Opens the store. The lock of the state is held: another process that still has the store is about to end, and has
+/// released that lock first.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn open_store(dir: &Path, retention: Retention) -> Result<Store, Error> {
+    let start = Instant::now();
+    loop {
+        match Store::open(dir, retention) {
+            Err(Error::InUse(_)) if start.elapsed() < ENDING => std::thread::sleep(ROOM_PAUSE),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The service.
@@ -76,7 +93,7 @@ impl Logs {
             max_size: Some(config.max_size.bytes()),
         };
         let store =
-            Store::open(&dir(base.config()), retention).context("the store of log lines cannot be opened")?;
+            open_store(&dir(base.config()), retention).context("the store of log lines cannot be opened")?;
         let news = Arc::new(Notify::new());
         let wake = news.clone();
         store.set_hook(Arc::new(move || wake.notify_waiters()));

@@ -114,8 +114,8 @@ mod tests {
         };
         assert_eq!(
             batch(&[line("app", b"hello\n\xff"), line("daemon.error", b"")]),
-            b"57 <134>1 2023-11-14T22:13:20.250000Z vn1 app - - - hello\n\xff\
-              59 <131>1 2023-11-14T22:13:20.250000Z vn1 daemon.error - - - "
+            b"56 <134>1 2023-11-14T22:13:20.250000Z vn1 app - - - hello\n\xff\
+              58 <131>1 2023-11-14T22:13:20.250000Z vn1 daemon.error - - - "
         );
         assert_eq!(name("a b\u{e9}", 10), "a_b_");
         assert_eq!(name(&"x".repeat(60), PROGRAM_MAX).len(), PROGRAM_MAX);
