@@ -16,14 +16,18 @@ pub struct Deed {
     text: String,
 }
 
-impl Deed {
-    /// Says it if the action was done, or a part of it.
-    pub fn say(deed: Option<Self>, app: &App, outcome: &Outcome<bool>) {
-        if let (Some(deed), Ok(done)) = (deed, outcome) {
-            let rest = if *done { "" } else { " (not all of it succeeded)" };
-            app.base().journal().say(deed.stream, &format!("{}{rest}", deed.text));
-        }
+/// Carries out an action, and says it if it was done, or a part of it.
+pub async fn said(
+    app: &App,
+    deed: Option<Deed>,
+    action: impl Future<Output = Outcome<bool>>,
+) -> Outcome<bool> {
+    let outcome = action.await;
+    if let (Some(deed), Ok(done)) = (deed, &outcome) {
+        let rest = if *done { "" } else { " (not all of it succeeded)" };
+        app.base().journal().say(deed.stream, &format!("{}{rest}", deed.text));
     }
+    outcome
 }
 
 /// The names of a set, as it is before the action.

@@ -3,7 +3,7 @@
 use crate::{
     actions::{
         app::App,
-        audit::{self, Deed},
+        audit,
         device_list::{self, AnyDevice},
         node_actions::Request,
     },
@@ -29,9 +29,7 @@ pub async fn act(
     events: &Events,
 ) -> Outcome<bool> {
     let deed = audit::of_device(caller, &action);
-    let outcome = carry_out(app, caller, action, confirm, events).await;
-    Deed::say(deed, app, &outcome);
-    outcome
+    audit::said(app, deed, carry_out(app, caller, action, confirm, events)).await
 }
 
 async fn carry_out(

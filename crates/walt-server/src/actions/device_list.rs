@@ -6,7 +6,7 @@ use crate::{
         db::{self, ClaimRow, DeviceRow, NodeRow, Settings, TrashRow},
         time::local_time,
     },
-    services::{network, nodes::typed},
+    services::{logs::SERVER_NAME, network, nodes::typed},
 };
 use anyhow::Result;
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -16,9 +16,6 @@ use walt_types::{
     DeviceType, Mac, Model,
     node_set::{self, Candidate},
 };
-
-/// The server's name.
-const SERVER: &str = "walt-server";
 
 /// A device of any type.
 #[derive(Debug, Clone)]
@@ -64,7 +61,7 @@ impl AnyDevice {
 impl Candidate for AnyDevice {
     fn name(&self) -> &str {
         match self {
-            Self::Server(_) => SERVER,
+            Self::Server(_) => SERVER_NAME,
             Self::Node(row) => row.facts.name.as_str(),
             Self::Other(row) => row.name.as_str(),
         }

@@ -2,9 +2,8 @@
 
 use crate::{
     actions::{
-        app::App,
-        audit::{self, Deed},
-        clone, hub_meta, image_fix_owner, image_squash, image_versions, publish, search, update,
+        app::App, audit, clone, hub_meta, image_fix_owner, image_squash, image_versions, publish, search,
+        update,
     },
     base::{
         db::{By, RefRow},
@@ -31,9 +30,7 @@ pub async fn act(
     events: &Events,
 ) -> Outcome<bool> {
     let deed = audit::of_image(caller, &action);
-    let outcome = carry_out(app, caller, action, confirm, events).await;
-    Deed::say(deed, app, &outcome);
-    outcome
+    audit::said(app, deed, carry_out(app, caller, action, confirm, events)).await
 }
 
 async fn carry_out(

@@ -6,7 +6,7 @@
 use crate::{
     actions::{
         app::App,
-        audit::{self, Deed},
+        audit,
         node_leases::Terms,
         node_save::{self, Save},
         ownership::{check_ownership, nodes_of, one_node, owned_node, ownership_warning},
@@ -34,9 +34,7 @@ pub async fn act(
     events: &Events,
 ) -> Outcome<bool> {
     let deed = audit::of_node(app, caller, &action);
-    let outcome = carry_out(app, caller, action, confirm, events).await;
-    Deed::say(deed, app, &outcome);
-    outcome
+    audit::said(app, deed, carry_out(app, caller, action, confirm, events)).await
 }
 
 async fn carry_out(
