@@ -292,7 +292,7 @@ def nodes(options):
     say("  rival: the same tree on ext4, each qemu killed and started again in place of a reboot:")
     say(f"    {shlex.join(many.rival_lines[0])}")
     a, b = tell(ours, rival)
-    say(f"  ours/rival {a / b:.2f}; limit 1.6, goal 1.2: {verdict(a <= 1.6 * b)}")
+    say(f"  ours/rival {a / b:.2f}; limit 1.3: {verdict(a <= 1.3 * b)}")
     say(f"  server: processor time {spread(many.server_seconds[1:], 's', 2)}")
     say(f"  memory per node, proportional, after its second boot: {spread(many.memory, 'MB', 1)}")
     resident, most = (memory(options.server_pid, field) for field in ("VmRSS", "VmHWM"))

@@ -1,6 +1,6 @@
 //! The log tools of nodes and the server: the program that nodes have, in a network namespace that is a node's.
 
-use super::logs::{ANN, Node, SOON, full, show, with_nodes};
+use super::logs::{ANN, SOON, full, show, with_nodes};
 use serde_json::Value;
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 use walt_testkit::kills::Random;
-use walt_testkit::{TestServer, until};
+use walt_testkit::{Registered, TestServer, until};
 
 /// The files of a node that the tools read and write.
 struct Files(TempDir);
@@ -29,14 +29,14 @@ impl Files {
         self.0.path().join(name)
     }
 
-    fn start(&self, node: &Node, words: &[&str]) -> Child {
+    fn start(&self, node: &Registered, words: &[&str]) -> Child {
         let mut command = Command::new(self.at("program"));
         command.args(words).env("WALT_ENV_FILE", self.at("env")).env("WALT_LOG_SPOOL", self.at("spool"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         node.netns.inside(|| command.spawn()).unwrap()
     }
 
-    fn run(&self, node: &Node, words: &[&str], input: &[u8]) -> Output {
+    fn run(&self, node: &Registered, words: &[&str], input: &[u8]) -> Output {
         let mut child = self.start(node, words);
         child.stdin.take().unwrap().write_all(input).unwrap();
         let ran = child.wait_with_output().unwrap();

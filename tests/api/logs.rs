@@ -2,73 +2,21 @@
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
-use walt_testkit::{Netns, Options, Ran, Station, TestServer, User, help, help::How, images, until};
+use walt_testkit::{Options, Ran, Registered, TestServer, User, help, help::How, images, until};
 
 pub const ANN: User = User::RootFor("ann");
 pub const SOON: Duration = Duration::from_secs(60);
-const LINK_PORT: u16 = 12347;
 const NETCONSOLE_PORT: u16 = 12342;
 
-/// A machine that the server did not start, which is a node.
-pub struct Node {
-    pub netns: Netns,
-    server: Ipv4Addr,
-}
-
-impl Node {
-    fn register(server: &TestServer, name: &str, last: u8) -> Self {
-        let number: u8 = server.bridge().trim_start_matches("wtest").parse().unwrap();
-        let (mac, ip) = (format!("52:54:00:57:50:{last:02x}"), Ipv4Addr::new(10, 210, number, last));
-        let words = [
-            "dhcp-event",
-            "commit",
-            "--force-name",
-            "walt.node.pc-x86-64",
-            "",
-            &ip.to_string(),
-            &mac,
-            name,
-            "0",
-            "unknown",
-        ];
-        let made = server.server_command(&words).output().unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let netns = Netns::new();
-        netns.plug(None, &server.bridge(), None, Station { mac: Some(&mac), ip, prefix: 24 });
-        Self { netns, server: server.address() }
-    }
-
-    fn connect(&self) -> Option<TcpStream> {
-        let at = (self.server, LINK_PORT).into();
-        let stream = self.netns.inside(|| TcpStream::connect_timeout(&at, SOON)).ok()?;
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        Some(stream)
-    }
-
-    /// Sends bytes as tools of existing images do, and waits until the server has closed the connection.
-    fn send(&self, stream: &str, mode: &str, lines: &[u8]) {
-        let mut connection = self.connect().unwrap();
-        write!(connection, "REQ_NEW_INCOMING_LOGS\n{stream}\n{mode}\n").unwrap();
-        connection.write_all(lines).unwrap();
-        connection.shutdown(Shutdown::Write).unwrap();
-        let mut rest = Vec::new();
-        std::io::Read::read_to_end(&mut connection, &mut rest).unwrap();
-        assert!(rest.is_empty(), "{rest:?}");
-    }
-
-    fn say(&self, stream: &str, line: &str) {
-        self.send(stream, "NO_TIMESTAMPS", format!("{line}\nCLOSE\n").as_bytes());
-    }
-}
-
 /// A server with a node `n1`, and `n2` if there are two.
-pub fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Node>) {
+pub fn with_nodes(nodes: usize, config: &str) -> (TestServer, Vec<Registered>) {
     let options = Options { config: config.to_owned(), ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     server.import(images::TINY, &images::tiny(server.dir()));
-    let nodes = (0..nodes).map(|i| Node::register(&server, &format!("n{}", i + 1), 100 + i as u8)).collect();
+    let nodes =
+        (0..nodes).map(|i| Registered::plug(&server, &format!("n{}", i + 1), 100 + i as u8)).collect();
     (server, nodes)
 }
 
@@ -84,13 +32,13 @@ pub fn full(server: &TestServer) -> String {
 #[test]
 fn lines_of_existing_images() {
     let (server, nodes) = with_nodes(2, "");
-    nodes[0].say("app", "hello");
-    nodes[1].send(
+    nodes[0].log_line("app", "hello");
+    nodes[1].send_log(
         "app",
         "NO_TIMESTAMPS",
         b"caf\xc3\xa9 \xff half \xe2\x82\nnul \0 byte\n\nCLOSE\nafter the end\n",
     );
-    nodes[0].send("cut", "NO_TIMESTAMPS", b"whole\nrest");
+    nodes[0].send_log("cut", "NO_TIMESTAMPS", b"whole\nrest");
     assert_eq!(
         full(&server),
         "n1.app hello\nn2.app caf\u{e9} \\xff half \\xe2\\x82\nn2.app nul \\x00 byte\nn2.app \n\
@@ -99,7 +47,7 @@ fn lines_of_existing_images() {
     // Times of the sender; those that cannot be right are replaced.
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let lines = format!("{}.25 first\n5 old\n{} future\nnone\nCLOSE\n", now - 100, now + 100);
-    nodes[0].send("timed", "TIMESTAMPS_INSIDE", lines.as_bytes());
+    nodes[0].send_log("timed", "TIMESTAMPS_INSIDE", lines.as_bytes());
     let timed = ["log", "show", "--issuers", "n1", "--streams", "timed", "--history", "full", "--json"];
     let text = server.walt(ANN, &timed).ok();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -117,22 +65,19 @@ fn lines_of_existing_images() {
     // A node that was renamed keeps its lines; one that is not a node has none.
     server.walt(ANN, &["node", "rename", "-y", "n2", "other"]).ok();
     assert!(full(&server).contains("other.app caf"));
-    let stranger = Netns::new();
-    let number: u8 = server.bridge().trim_start_matches("wtest").parse().unwrap();
-    let ip = Ipv4Addr::new(10, 210, number, 222);
-    stranger.plug(None, &server.bridge(), None, Station { mac: None, ip, prefix: 24 });
-    let stranger = Node { netns: stranger, server: server.address() };
-    stranger.say("app", "of a stranger");
+    let stranger = Registered::stranger(&server, 222);
+    stranger.log_line("app", "of a stranger");
     assert!(!full(&server).contains("stranger"));
 }
 
 #[test]
 fn a_long_line_is_cut_at_a_limit_and_goes_on() {
     let (server, nodes) = with_nodes(1, "");
-    let size = (1 << 20) * 5 / 2;
+    let size = if std::env::var_os("WALT_TEST_LONG").is_some() { 1 << 30 } else { (1 << 20) * 5 / 2 };
     let mut bytes = vec![b'x'; size];
     bytes.extend_from_slice(b"\nnext\nCLOSE\n");
-    nodes[0].send("long", "NO_TIMESTAMPS", &bytes);
+    nodes[0].send_log("long", "NO_TIMESTAMPS", &bytes);
+    drop(bytes);
     let shown = full(&server);
     let lines: Vec<&str> = shown.lines().map(|line| line.strip_prefix("n1.long ").unwrap()).collect();
     assert_eq!(lines.last(), Some(&"next"));
@@ -143,9 +88,9 @@ fn a_long_line_is_cut_at_a_limit_and_goes_on() {
 #[test]
 fn what_users_ask_for() {
     let (server, nodes) = with_nodes(2, "");
-    nodes[0].say("app.one", "alpha 1");
-    nodes[1].say("app.two", "beta 2");
-    nodes[0].say("other", "gamma 3");
+    nodes[0].log_line("app.one", "alpha 1");
+    nodes[1].log_line("app.two", "beta 2");
+    nodes[0].log_line("other", "gamma 3");
     let log = |words: &[&str]| server.walt(ANN, &[&["log"], words].concat());
     let lines = |more: &[&str]| show(&server, &[&["--history", "full"], more].concat()).ok();
     // Patterns are searched for, not anchored; linear time.
@@ -202,12 +147,12 @@ fn checkpoints_bound_a_history() {
     let (server, nodes) = with_nodes(1, "");
     let log = |words: &[&str]| server.walt(ANN, &[&["log"], words].concat());
     assert_eq!(log(&["list-checkpoints"]).err, "You own no checkpoints.\n");
-    nodes[0].say("app", "before");
+    nodes[0].log_line("app", "before");
     let made = log(&["add-checkpoint", "start"]).ok();
     assert!(made.starts_with("New checkpoint start recorded at server time: 20"), "{made}");
-    nodes[0].say("app", "between");
+    nodes[0].log_line("app", "between");
     log(&["add-checkpoint", "end"]).ok();
-    nodes[0].say("app", "behind");
+    nodes[0].log_line("app", "behind");
     let range = |range: &str| show(&server, &["--history", range]).ok();
     assert_eq!(range("start:end"), "n1.app between\n");
     assert_eq!(range("start:"), "n1.app between\nn1.app behind\n");
@@ -247,15 +192,15 @@ fn waiting_for_lines() {
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    nodes[0].say("app", "ready 0");
+    nodes[0].log_line("app", "ready 0");
     // What was there before does not count.
     let (any, all) = (wait(&["ready"]), wait(&["--mode", "all", "ready"]));
     std::thread::sleep(Duration::from_secs(1));
-    nodes[0].say("app", "not it");
-    nodes[0].say("app", "ready 1");
+    nodes[0].log_line("app", "not it");
+    nodes[0].log_line("app", "ready 1");
     assert_eq!(output(any), (Some(0), "n1 ready 1\n".into()));
-    nodes[0].say("app", "ready 2");
-    nodes[1].say("app", "ready 3");
+    nodes[0].log_line("app", "ready 2");
+    nodes[1].log_line("app", "ready 3");
     assert_eq!(output(all), (Some(0), "n1 ready 1\nn1 ready 2\nn2 ready 3\n".into()));
     // Unless it is asked for.
     let began = Instant::now();
@@ -268,14 +213,14 @@ fn waiting_for_lines() {
 #[test]
 fn history_and_live_lines_join() {
     let (mut server, nodes) = with_nodes(1, "");
-    (0..500).for_each(|i| nodes[0].send("n", "NO_TIMESTAMPS", format!("{i}\nCLOSE\n").as_bytes()));
+    (0..500).for_each(|i| nodes[0].send_log("n", "NO_TIMESTAMPS", format!("{i}\nCLOSE\n").as_bytes()));
     let words = ["log", "show", "--realtime", "--history", "full", "--issuers", "n1", "--format", "{line}"];
     let mut command = server.walt_command(ANN, &words);
     let mut child =
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     let reader = BufReader::new(child.stdout.take().unwrap());
     let sender = std::thread::spawn(move || {
-        (500..1000).for_each(|i| nodes[0].send("n", "NO_TIMESTAMPS", format!("{i}\nCLOSE\n").as_bytes()));
+        (500..1000).for_each(|i| nodes[0].send_log("n", "NO_TIMESTAMPS", format!("{i}\nCLOSE\n").as_bytes()));
     });
     let mut lines = reader.lines();
     for i in 0..1000 {
@@ -306,8 +251,8 @@ fn netconsole_and_a_node_that_says_too_much() {
         "n1.netconsole [    0.1] one\nn1.netconsole [    0.2] two\nn1.netconsole extended\n"
     );
     let many: String = (0..5000).map(|i| format!("{i}\n")).collect();
-    nodes[0].send("flood", "NO_TIMESTAMPS", format!("{many}CLOSE\n").as_bytes());
-    nodes[1].say("app", "is not disturbed");
+    nodes[0].send_log("flood", "NO_TIMESTAMPS", format!("{many}CLOSE\n").as_bytes());
+    nodes[1].log_line("app", "is not disturbed");
     let shown = full(&server);
     let flood =
         shown.lines().filter(|line| line.starts_with("n1.flood ") && !line.contains("dropped")).count();
@@ -365,7 +310,7 @@ fn line(number: u64) -> String {
 }
 
 struct Sender<'a> {
-    node: &'a Node,
+    node: &'a Registered,
     acknowledged: u64,
     sent: u64,
 }

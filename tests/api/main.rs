@@ -14,6 +14,7 @@ mod isolation;
 mod links;
 mod lists;
 mod live;
+mod log_bounds;
 mod log_tools;
 mod logs;
 mod misuse;

@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use walt_testkit::{Netns, Options, Station, TestServer, User, images, until};
+use walt_testkit::{Options, Registered, TestServer, User, images, until};
 
 const ANN: User = User::RootFor("ann");
 const SOON: Duration = Duration::from_secs(30);
-/// Port of the node link.
-const LINK_PORT: u16 = 12347;
 /// The node that ssh does not reach.
 const GONE: u8 = 13;
 
@@ -35,7 +33,7 @@ struct Room {
 
 /// A station that is a node.
 struct Node {
-    netns: Netns,
+    machine: Registered,
     /// What the server has ordered.
     orders: Arc<Mutex<Vec<String>>>,
 }
@@ -60,26 +58,8 @@ impl Room {
 impl Node {
     /// Registers `n<number>`, which says that it has booted.
     fn new(server: &mut TestServer, number: u8) -> Self {
-        let [a, b, c, _] = server.address().octets();
-        let (ip, mac) = (Ipv4Addr::new(a, b, c, number), format!("52:54:00:18:d5:{number:02x}"));
-        let words = [
-            "dhcp-event",
-            "commit",
-            "--force-name",
-            "walt.node.pc-x86-64",
-            "",
-            &ip.to_string(),
-            &mac,
-            &format!("n{number}"),
-            "0",
-            "unknown",
-        ];
-        let ran = server.server_command(&words).output().unwrap();
-        assert!(ran.status.success(), "{ran:?}");
-        let netns = Netns::new();
-        netns.plug(None, &server.bridge(), None, Station { mac: Some(&mac), ip, prefix: 24 });
-        let to = (server.address(), LINK_PORT);
-        let link = until("the node link", SOON, || netns.inside(|| TcpStream::connect(to)).ok());
+        let machine = Registered::plug(server, &format!("n{number}"), number);
+        let link = machine.connect().expect("the node link");
         let orders = Arc::new(Mutex::new(Vec::new()));
         std::thread::spawn({
             let orders = orders.clone();
@@ -90,7 +70,7 @@ impl Node {
             let nodes = list["nodes"].as_array().unwrap().clone();
             nodes.iter().any(|n| n["name"] == format!("n{number}") && n["booted"] == true).then_some(())
         });
-        Self { netns, orders }
+        Self { machine, orders }
     }
 }
 
@@ -231,7 +211,7 @@ fn a_node_blinks_as_long_as_somebody_looks() {
     server.walt(ANN, &["node", "blink", "n11", "x"]).fails(2, "");
     // It is one node's business.
     server.walt(ANN, &["node", "blink", "all-nodes"]).fails(1, "this command must target 1 node only.");
-    assert!(room.nodes[1].netns.path().exists());
+    assert!(room.nodes[1].machine.netns.path().exists());
 }
 
 #[test]

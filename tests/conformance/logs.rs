@@ -3,12 +3,12 @@
 use crate::has;
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use walt_testkit::{Netns, Options, Station, TestServer, until};
+use walt_testkit::{Options, Registered, TestServer, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -17,29 +17,18 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn server(forward: &str) -> (TestServer, Netns) {
+fn server(forward: &str) -> (TestServer, Registered) {
     let options = Options { config: format!("logs: {{forward: {{{forward}}}}}\n"), ..Options::default() };
     let server = TestServer::start_with(options).unwrap_or_else(|e| panic!("{e:?}"));
     server.import(walt_testkit::images::TINY, &walt_testkit::images::tiny(server.dir()));
-    let number: u8 = server.bridge().trim_start_matches("wtest").parse().unwrap();
-    let (mac, ip) = ("52:54:00:57:51:64", Ipv4Addr::new(10, 210, number, 100));
-    let words =
-        ["commit", "--force-name", "walt.node.pc-x86-64", "", &ip.to_string(), mac, "n1", "0", "unknown"];
-    let made = server.server_command(&[&["dhcp-event"], &words[..]].concat()).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
-    let node = Netns::new();
-    node.plug(None, &server.bridge(), None, Station { mac: Some(mac), ip, prefix: 24 });
+    let node = Registered::plug(&server, "n1", 100);
     (server, node)
 }
 
 /// Logs lines on a node, and waits until the server has them.
-fn log(server: &TestServer, node: &Netns, lines: std::ops::Range<u32>) {
-    let at = (server.address(), 12347).into();
-    let mut stream = node.inside(|| TcpStream::connect_timeout(&at, SOON)).unwrap();
+fn log(node: &Registered, lines: std::ops::Range<u32>) {
     let text: String = lines.map(|i| format!("line {i}.\n")).collect();
-    write!(stream, "REQ_NEW_INCOMING_LOGS\napp\nNO_TIMESTAMPS\n{text}CLOSE\n").unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    let _ = stream.read(&mut [0; 1]);
+    node.send_log("app", "NO_TIMESTAMPS", format!("{text}CLOSE\n").as_bytes());
 }
 
 /// rsyslog, which is killed when it is dropped.
@@ -88,17 +77,17 @@ fn every_line_reaches_rsyslog_at_least_once() {
             .then_some(text)
     };
     // It is not there yet: nothing is lost.
-    log(&server, &node, 0..100);
+    log(&node, 0..100);
     let rsyslog = Rsyslog::start(&dir, port);
     until("the first lines", SOON, || arrived(100));
     // It dies, and so does the server, which goes on where it was.
     drop(rsyslog);
-    log(&server, &node, 100..200);
+    log(&node, 100..200);
     std::thread::sleep(Duration::from_secs(1));
     server.kill();
     server.launch().unwrap_or_else(|e| panic!("{e:?}"));
     let _rsyslog = Rsyslog::start(&dir, port);
-    log(&server, &node, 200..300);
+    log(&node, 200..300);
     let text = until("all lines", SOON, || arrived(300));
     assert!(text.contains("walt-server platform.devices info "), "{text}");
     assert!(
@@ -155,7 +144,7 @@ fn loki(statuses: &'static [u16]) -> (u16, mpsc::Receiver<serde_json::Value>) {
 fn every_line_reaches_loki_although_it_fails_at_first() {
     let (port, posted) = loki(&[503, 429, 204]);
     let (server, node) = server(&format!("loki: 'http://127.0.0.1:{port}'"));
-    log(&server, &node, 0..300);
+    log(&node, 0..300);
     let mut missing: HashSet<String> = (0..300).map(|i| format!("line {i}.")).collect();
     while !missing.is_empty() {
         let body = posted.recv_timeout(SOON).unwrap_or_else(|e| panic!("{e}: {} are missing", missing.len()));

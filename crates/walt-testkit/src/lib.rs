@@ -8,6 +8,7 @@
 //! Machine                     what a server may leave behind: links, mounts, rules, …
 //! Netns, scan                 other machines on walt-net, and what they reach
 //! Newcomer                    one that the server did not start: it has no address yet
+//! Registered                  one that the server knows as a node: it sends log lines, or speaks the node link
 //! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
 //! cut, kills                  clients that go before the end; servers that die at random moments
 //! images                      default images, cached by the digest of their recipes
@@ -26,6 +27,7 @@ pub mod kills;
 pub mod machine;
 pub mod netns;
 pub mod newcomer;
+pub mod registered;
 pub mod registry;
 pub mod scan;
 pub mod server;
@@ -36,6 +38,7 @@ pub use http::Api;
 pub use machine::Machine;
 pub use netns::{Netns, Station};
 pub use newcomer::Newcomer;
+pub use registered::Registered;
 pub use registry::{DockerRegistry, OwnRegistry};
 pub use server::{Ended, Options, Ran, TestServer, User};
 pub use terminal::Terminal;

@@ -154,6 +154,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, door: Door, limits: Lim
 
 fn router(app: Arc<App>, door: Door) -> Router {
     let (turns, streams) = (Semaphore::new(ANSWERS_AT_ONCE), Semaphore::new(STREAMS_AT_ONCE));
+    let counted = axum::middleware::from_fn_with_state(app.clone(), metrics::count);
     let shared = Shared { app, turns: Arc::new(turns), streams: Arc::new(streams) };
     let machines = Router::new().route("/boot/{*path}", any(boot)).route("/node/{*path}", any(boot));
     let pages = Router::new()
@@ -170,7 +171,8 @@ fn router(app: Arc<App>, door: Door) -> Router {
         .route(route::METRICS, get(figures))
         .fallback(missing);
     let all = if door == Door::WaltNet { pages.merge(machines) } else { pages };
-    all.with_state(shared)
+    // By the templates of the routes; paths that are not among them count as 'unknown'.
+    all.layer(counted).with_state(shared)
 }
 
 async fn connection(router: Router, stream: TcpStream, peer: IpAddr, limits: Limits) -> anyhow::Result<()> {

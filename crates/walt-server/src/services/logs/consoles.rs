@@ -4,10 +4,7 @@
 //! stopped. The log of a console starts again at zero when it has become too long; the stream goes on.
 
 use crate::{
-    base::{
-        db::{NodeRow, blocking},
-        time,
-    },
+    base::{db::blocking, time},
     services::{
         logs::{Logs, source_id},
         nodes::{Nodes, vnode},
@@ -32,14 +29,7 @@ pub async fn run(logs: Arc<Logs>, nodes: Arc<Nodes>) {
     let mut followers: HashMap<Mac, Follower> = HashMap::new();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let known = match nodes.db().with(NodeRow::all) {
-            Ok(known) => known,
-            Err(e) => {
-                tracing::debug!("consoles are not read: {e:#}");
-                continue;
-            }
-        };
-        let known: Vec<Mac> = known.into_iter().filter(|n| n.facts.is_virtual).map(|n| n.mac).collect();
+        let known = nodes.supervisors().supervised();
         followers.retain(|mac, _| known.contains(mac));
         for mac in known {
             let follower = followers.entry(mac).or_insert_with(|| {

@@ -10,6 +10,7 @@
 
 pub mod consoles;
 pub mod forward;
+mod losses;
 
 use crate::base::{
     config::Config,
@@ -19,6 +20,7 @@ use crate::base::{
     time,
 };
 use anyhow::{Context, Result};
+use losses::Losses;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -45,6 +47,10 @@ const ENDING: Duration = Duration::from_secs(10);
 const AGE_MAX: i64 = 10 * 365 * 86400 * 1_000_000;
 /// How far in the future it may be, in microseconds.
 const FUTURE_MAX: i64 = 1_000_000;
+/// How often it is said that the clock of a node is off, in microseconds.
+const CLOCK_PERIOD: i64 = 600_000_000;
+/// A difference between two clocks of the server that is a jump of one; ntpd and chronyd correct smaller ones slowly.
+const JUMP_MIN: i64 = 2_000_000;
 /// How often the lines that wait for the store are looked at when nobody reports any.
 const JOURNAL_INTERVAL: Duration = Duration::from_secs(1);
 /// Most dropped lines that a node may report at once: its own counts are not believed beyond that.
@@ -74,9 +80,12 @@ pub fn open_store(dir: &Path, retention: Retention) -> Result<Store, Error> {
 pub struct Logs {
     base: Arc<Base>,
     store: Arc<Store>,
-    rates: Mutex<HashMap<Mac, rate::RateLimit>>,
+    issuers: Mutex<HashMap<Mac, Issuer>>,
     /// Wakes those that follow lines.
     news: Arc<Notify>,
+    losses: Arc<Losses>,
+    /// What rates and pauses are measured from: the clock of the day may jump.
+    started: Instant,
     lines: AtomicU64,
     bytes: AtomicU64,
 }
@@ -100,7 +109,9 @@ impl Logs {
         Ok(Self {
             store: Arc::new(store),
             news,
-            rates: Mutex::default(),
+            issuers: Mutex::default(),
+            losses: Arc::default(),
+            started: Instant::now(),
             lines: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             base,
@@ -124,7 +135,7 @@ impl Logs {
 
     /// Forgets the lines of a device that is removed.
     pub fn forget(&self, mac: Mac) {
-        self.rates.lock().remove(&mac);
+        self.issuers.lock().remove(&mac);
         if let Err(e) = self.store.forget_issuer(&mac.to_string()) {
             tracing::warn!(%mac, "the log lines of a removed device are still there: {e}");
         }
@@ -160,22 +171,62 @@ impl Logs {
         while !self.store.has_room() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
-        self.lines.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        let lines = chunk.len() as u64;
+        self.lines.fetch_add(lines, Ordering::Relaxed);
         self.bytes.fetch_add(chunk.bytes() as u64, Ordering::Relaxed);
-        let (done, stored) = oneshot::channel();
+        let ((done, stored), losses) = (oneshot::channel(), self.losses.clone());
+        let report = move |outcome: Result<(), Error>| {
+            losses.count(lines, &outcome);
+            // Whoever does not wait for it has dropped the other end.
+            let _ = done.send(outcome);
+        };
         // It may wait for the time of one write if others were faster.
-        blocking(|| self.store.append(chunk, mark, Box::new(|outcome| drop(done.send(outcome)))))?;
+        blocking(|| self.store.append(chunk, mark, Box::new(report)))?;
         Ok(stored)
     }
 
+    /// Microseconds of a clock that does not jump.
+    fn steady(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
     fn admit(&self, mac: Mac) -> Admission {
-        let now = time::now_micros();
+        let now = self.steady();
         let max_rate = self.base.config().logs.max_rate;
-        let mut rates = self.rates.lock();
-        let limit = rates.entry(mac).or_insert_with(|| rate::RateLimit::new(max_rate, now));
+        let mut issuers = self.issuers.lock();
+        let limit = &mut issuers.entry(mac).or_insert_with(|| Issuer::new(max_rate, now)).limit;
         let is_admitted = limit.admit(now);
         let report = limit.report(now).map(|lines| rate::dropped_line(lines, max_rate));
         Admission { is_admitted, report }
+    }
+
+    /// Says that the clock of a node is off, but not for each line.
+    fn tell_clock(&self, mac: Mac, ahead: i64) {
+        let now = self.steady();
+        let max_rate = self.base.config().logs.max_rate;
+        let mut issuers = self.issuers.lock();
+        let issuer = issuers.entry(mac).or_insert_with(|| Issuer::new(max_rate, now));
+        if issuer.clock_told.is_some_and(|at| now - at < CLOCK_PERIOD) {
+            return;
+        }
+        issuer.clock_told = Some(now);
+        drop(issuers);
+        let seconds = ahead.unsigned_abs() / 1_000_000;
+        let way = if ahead > 0 { "ahead of" } else { "behind" };
+        tracing::warn!(%mac, "the clock of a node is {seconds} s {way} ours: its lines get the time of their arrival");
+    }
+}
+
+/// What is known of a device that logs.
+struct Issuer {
+    limit: rate::RateLimit,
+    /// When it was said that its clock is off.
+    clock_told: Option<i64>,
+}
+
+impl Issuer {
+    fn new(max_rate: u32, now: i64) -> Self {
+        Self { limit: rate::RateLimit::new(max_rate, now), clock_told: None }
     }
 }
 
@@ -204,7 +255,13 @@ impl Stream {
     /// says one. A node that logs more than it may loses the line.
     pub fn push(&mut self, logs: &Logs, at: Option<i64>, line: &[u8]) {
         let now = time::now_micros();
-        let at = at.filter(|at| (now - AGE_MAX..=now + FUTURE_MAX).contains(at)).unwrap_or(now);
+        let at = match at {
+            Some(at) if !(now - AGE_MAX..=now + FUTURE_MAX).contains(&at) => {
+                logs.tell_clock(self.mac, at.saturating_sub(now));
+                now
+            }
+            at => at.unwrap_or(now),
+        };
         let Admission { is_admitted, report } = logs.admit(self.mac);
         if is_admitted {
             self.push_always(at, line);
@@ -252,12 +309,22 @@ impl Stream {
 /// Copies what the server says into the store, for ever.
 pub async fn run(logs: Arc<Logs>) {
     let (platform, daemon) = (logs.base.journal(), &journal::DAEMON);
+    let mut offset = time::now_micros() - logs.steady();
     loop {
         tokio::select! {
             () = platform.filled() => {}
             () = daemon.filled() => {}
             () = tokio::time::sleep(JOURNAL_INTERVAL) => {}
         }
+        let now = time::now_micros() - logs.steady();
+        if (now - offset).abs() >= JUMP_MIN {
+            let (seconds, way) = ((now - offset) / 1_000_000, if now > offset { "forward" } else { "back" });
+            tracing::warn!(
+                "the clock of the server was set {way} by {} s: times of log lines jump there",
+                seconds.abs()
+            );
+        }
+        offset = now;
         let lines = platform.take().into_iter().chain(daemon.take());
         let chunk = journal_chunk(&logs, lines);
         if chunk.is_empty() {

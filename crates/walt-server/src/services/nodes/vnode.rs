@@ -93,6 +93,11 @@ impl Supervisors {
         self.orders.lock()
     }
 
+    /// The virtual nodes that this server supervises.
+    pub fn supervised(&self) -> Vec<Mac> {
+        self.orders().keys().copied().collect()
+    }
+
     fn failures(&self) -> parking_lot::MutexGuard<'_, HashMap<Mac, String>> {
         self.failures.lock()
     }
