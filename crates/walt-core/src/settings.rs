@@ -550,6 +550,11 @@ fn values(
     SETTINGS.iter().filter(|s| has(s)).map(|s| (s.key, value(s))).collect()
 }
 
+/// The value of one setting; empty if there is no setting of this key.
+pub fn value<'a>(stored: &'a BTreeMap<String, String>, key: &str) -> &'a str {
+    stored.get(key).map_or_else(|| find(key).map_or("", |s| s.default), String::as_str)
+}
+
 /// All settings of a node with their values, defaults included.
 pub fn effective(stored: &BTreeMap<String, String>, is_virtual: bool) -> BTreeMap<&'static str, String> {
     values(stored, |s| match s.holders {

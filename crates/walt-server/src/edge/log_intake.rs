@@ -46,8 +46,9 @@ pub const LINE_MAX: usize = limits::MAX_LINE;
 const HEAD_MAX: u64 = 512;
 /// How long a sender may take for the head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Chunks of one connection that may wait until they are durable, before it is not read.
-const UNACKNOWLEDGED: usize = 8;
+/// Chunks of one connection that may wait until they are durable, before it is not read. Their lines are the store's, which
+/// bounds them; a few would make lines late: each waits for a batch, and a busy node sends many meanwhile.
+const UNACKNOWLEDGED: usize = 1024;
 /// What ends a stream whose connection was lost.
 const DISCONNECTED: &[u8] = b"<disconnected!>";
 

@@ -32,6 +32,8 @@ fn round(server: &TestServer, machine: &Registered, number: usize) -> Vec<f64> {
         output.lines().take(RATE * SECONDS).map(|line| age(line.unwrap())).collect::<Vec<f64>>()
     });
     let mut stream = machine.connect().expect("the server serves");
+    // As the tools of nodes do.
+    stream.set_nodelay(true).unwrap();
     write!(stream, "REQ_LOG_STREAM 1\nstream {name}\nsource {:016x}\n\n", 0xffff_0000 + number as u64)
         .unwrap();
     let answers = stream.try_clone().unwrap();

@@ -269,13 +269,12 @@ fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
 
 /// Seconds after which a boot counts as failed, from the setting `boot.timeout`.
 pub fn boot_timeout(stored: &BTreeMap<String, String>) -> Option<f64> {
-    settings::effective(stored, true).get("boot.timeout").and_then(|v| v.parse().ok())
+    settings::value(stored, "boot.timeout").parse().ok()
 }
 
 /// How often a failed boot is tried again, from the setting `boot.retries`.
 pub fn boot_retries(stored: &BTreeMap<String, String>) -> u32 {
-    let effective = settings::effective(stored, true);
-    effective.get(settings::BOOT_RETRIES).and_then(|v| v.parse().ok()).unwrap_or_default()
+    settings::value(stored, settings::BOOT_RETRIES).parse().unwrap_or_default()
 }
 
 /// What a node is to look for on its disks when it boots: its setting `boot.mode`; `network` if the server knows that it
@@ -323,6 +322,8 @@ pub fn list(nodes: &Nodes) -> Result<NodeList> {
 /// Settings of a node that take effect only when it boots, and have not: one that is off has none.
 pub fn waiting_for_boot(row: &NodeRow, stored: &Settings, booted_with: &Settings) -> Vec<&'static str> {
     match row.life.started {
+        // Nothing was changed since it has booted.
+        Some(_) if booted_with.is_empty() => Vec::new(),
         Some(_) => {
             settings::waiting_for_boot(booted_with, &settings::effective(stored, row.facts.is_virtual))
         }
