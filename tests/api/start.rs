@@ -107,6 +107,8 @@ fn missing_qemu() {
     server.import("pc-x86-64-default", &walt_testkit::images::tiny(server.dir()));
     server.walt(User::RootFor("ann"), &["node", "create", "vn1"]).fails(1, "qemu-system-x86");
     assert_eq!(server.walt(User::RootFor("ann"), &["node", "show", "--names-only"]).ok(), "");
+    // Its end needs the other programs.
+    drop(server);
     fs::remove_dir_all(&dir).unwrap();
 }
 
