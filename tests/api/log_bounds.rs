@@ -98,7 +98,7 @@ fn the_clock_of_the_server_jumps() {
         println!("skipped: libfaketime is not installed");
         return;
     }
-    let mut server = TestServer::prepare(Options::default());
+    let server = TestServer::prepare(Options::default());
     let offset = server.dir().join("offset");
     let set = |text: &str| std::fs::write(&offset, text).unwrap();
     set("+0");

@@ -7,10 +7,10 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use walt_testkit::kills::Random;
-use walt_testkit::{Registered, TestServer, until};
+use walt_testkit::{Registered, TestServer};
 
 /// The files of a node that the tools read and write.
 struct Files(TempDir);
@@ -102,7 +102,15 @@ fn each_line_of_a_tool_is_there_once() {
         let all = show(&server, &["--history", "full", "--streams", "^numbered$", "^line"]).ok();
         all.lines().map(|line| line.replace("n1.numbered ", "")).collect::<Vec<_>>()
     };
-    until("all lines", SOON, || (text().len() as u64 >= sent).then_some(()));
+    let end = Instant::now() + SOON;
+    loop {
+        let found = text().len() as u64;
+        if found >= sent {
+            break;
+        }
+        assert!(Instant::now() < end, "{found} of {sent} lines within {SOON:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     std::thread::sleep(Duration::from_millis(500));
     let mut numbers: Vec<u64> = text().iter().map(|line| line["line ".len()..].parse().unwrap()).collect();
     // Those that waited have the time of the node, the others that of the server: near a kill, they may change places.

@@ -47,6 +47,9 @@ pub enum Error {
         "{0} was written by another version of WalT: use that version, or move the directory of the logs away"
     )]
     Version(PathBuf),
+    /// Lines before these were dropped, or came by another connection: their sender goes on from its position.
+    #[error("log lines before these were not stored, or others were: ask for the position again")]
+    Gap,
     /// The store is closing.
     #[error("the log store is closing: the lines were not stored")]
     Closed,

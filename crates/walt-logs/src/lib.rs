@@ -19,13 +19,13 @@
 //!   the last complete batch is cut off at the next start. Damage of older bytes is not mistaken for that: it is skipped
 //!   and reported.
 //! * **Once.** A sender that names itself ([`Mark`]) has its position stored with its lines, and asks for it after a crash
-//!   ([`Store::position`]).
+//!   ([`Store::resume`]).
 //! * **Back-pressure.** One batch fills while another one is written. Who appends more waits. Memory: two batches and
 //!   what tails may need ([`limits`]).
 //! * **Time is what the sender says.** Timestamps may be in any order. Each block knows its smallest and largest one; a
 //!   query merges blocks by time, in bounded memory. Lines of clocks that are far off get blocks of their own.
-//! * **A full disk** drops a batch, and says so to each who wrote lines of it ([`Error::Dropped`]). The next batch is
-//!   tried again.
+//! * **A full disk** drops a batch and what waits behind it, and says so to each who wrote lines of it ([`Error::Dropped`]).
+//!   The next batch is tried again. A source that sends lines again uses [`Store::append_in_order`].
 //!
 //! [`Pattern`] is a regular expression in linear time. It is the engine of the crate `regex` without its wrapper, because
 //! the search of many lines at once needs a changed form of the expression ([the module](pattern) says which).

@@ -1,5 +1,7 @@
 //! The store: what is in memory, and the threads that write and keep segments.
 
+mod in_order;
+
 use crate::block::Mark;
 use crate::catalogue::{Catalogue, CatalogueFile, Mode, Selector, StreamId, StreamInfo, StreamSet};
 use crate::chunk::Chunk;
@@ -93,6 +95,8 @@ pub(crate) struct State {
     /// By source: position, and when it changed, as a number of changes.
     marks: HashMap<u64, (u64, u64)>,
     mark_changes: u64,
+    /// By source: where its next lines go on ([`Store::append_in_order`]). Not there once lines of it were dropped.
+    expected: HashMap<u64, u64>,
     /// The batch is written without waiting for more.
     flush: bool,
     /// The segment is closed after the next batch.
@@ -215,6 +219,7 @@ impl Store {
             batch: Batch::default(),
             marks: HashMap::new(),
             mark_changes: 0,
+            expected: HashMap::new(),
             flush: false,
             rotate: false,
             closing: false,
@@ -289,6 +294,16 @@ impl Store {
     /// # Errors
     /// [`Error::Closed`]. Others are given to `done`.
     pub fn append(&self, chunk: Chunk, mark: Option<Mark>, done: Done) -> Result<(), Error> {
+        self.append_if(chunk, mark, done, |_| true)
+    }
+
+    fn append_if(
+        &self,
+        chunk: Chunk,
+        mark: Option<Mark>,
+        done: Done,
+        may: impl Fn(&mut State) -> bool,
+    ) -> Result<(), Error> {
         let inner = &self.inner;
         let mut state = inner.state.lock();
         while state.batch.is_full() && !state.closing {
@@ -296,6 +311,11 @@ impl Store {
         }
         if state.closing {
             return Err(Error::Closed);
+        }
+        if !may(&mut state) {
+            drop(state);
+            done(Err(Error::Gap));
+            return Ok(());
         }
         let batch = &mut state.batch;
         // The writer sleeps until there is a batch, and then until it is full or old.
@@ -342,11 +362,6 @@ impl Store {
     /// Whether [`Store::append`] would not wait now.
     pub fn has_room(&self) -> bool {
         !self.inner.state.lock().batch.is_full()
-    }
-
-    /// How far a source has been stored durably. The last [`MAX_SOURCES`] ones are remembered.
-    pub fn position(&self, source: u64) -> Option<u64> {
-        self.inner.state.lock().marks.get(&source).map(|(position, _)| *position)
     }
 
     /// Makes all that was appended durable now.
@@ -511,8 +526,14 @@ impl Inner {
             }
             Err(error) => {
                 let first = lines.first().map_or(end, |l| l.base);
-                state.live.retain(|l| l.base < first || l.base >= end);
-                state.status.dropped_lines += count;
+                // What waits behind it is dropped as well: lines of a source stay in order without a gap.
+                let queued = std::mem::take(&mut state.batch);
+                state.flushed = state.next_seq;
+                state.live.retain(|l| l.base < first);
+                state.status.dropped_lines += count + queued.rows as u64;
+                for mark in marks.iter().chain(&queued.marks) {
+                    state.expected.remove(&mark.source);
+                }
                 let error = match error {
                     Error::Io { path, source, .. } => {
                         Error::Dropped { lines: count, bytes: bytes as u64, path, source }
@@ -520,6 +541,11 @@ impl Inner {
                     other => other,
                 };
                 state.failed(error.clone());
+                drop(state);
+                self.room.notify_all();
+                for done in queued.done {
+                    done(Err(error.clone()));
+                }
                 Err(error)
             }
         }

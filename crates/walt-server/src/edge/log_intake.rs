@@ -28,7 +28,10 @@
 
 use crate::{
     actions::app::App,
-    base::{db::NodeRow, time},
+    base::{
+        db::{NodeRow, blocking},
+        time,
+    },
     services::logs::{Logs, Stream},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -180,7 +183,7 @@ pub async fn receive_framed(
         // A node cannot name the source of another one.
         let source = source_of(&node, source);
         let stream = logs.stream(node.mac, &name, Mode::Line)?;
-        let position = logs.store().position(source).unwrap_or(0);
+        let position = blocking(|| logs.store().resume(source))?;
         reports.send(Report::Ok(position)).await.map_err(|_| anyhow!("closed"))?;
         Framed { logs, stream, source, position, stored: position }.receive(reader, &reports).await
     };
@@ -294,7 +297,7 @@ impl Framed<'_> {
         }
         let mark = Mark { source: self.source, position: self.position };
         let chunk: Chunk = self.stream.take();
-        let stored = self.logs.begin_append(chunk, Some(mark)).await?;
+        let stored = self.logs.begin_append_in_order(chunk, self.stored, mark).await?;
         self.stored = self.position;
         reports.send(Report::Stored(self.position, stored)).await.map_err(|_| anyhow!("closed"))
     }

@@ -22,8 +22,8 @@ impl Losses {
         let now = Instant::now();
         let mut loss = self.0.lock();
         match (outcome, &mut *loss) {
-            // Who ends loses nothing that it has acknowledged.
-            (Err(Error::Closed), _) | (Ok(()), None) => {}
+            // Who ends loses nothing that it has acknowledged. Lines behind a gap are sent again.
+            (Err(Error::Closed | Error::Gap), _) | (Ok(()), None) => {}
             (Err(_), Some(loss)) => (loss.lines, loss.last) = (loss.lines + lines, now),
             (Err(e), None) => {
                 *loss = Some(Loss { lines, last: now });

@@ -76,6 +76,9 @@ pub fn open_store(dir: &Path, retention: Retention) -> Result<Store, Error> {
     }
 }
 
+/// Resolves when lines are durable, or were dropped.
+pub type Stored = oneshot::Receiver<Result<(), Error>>;
+
 /// The service.
 pub struct Logs {
     base: Arc<Base>,
@@ -163,11 +166,23 @@ impl Logs {
     ///
     /// # Errors
     /// The store is closed.
-    pub async fn begin_append(
+    pub async fn begin_append(&self, chunk: Chunk, mark: Option<Mark>) -> Result<Stored, Error> {
+        self.begin(chunk, |chunk, done| self.store.append(chunk, mark, done)).await
+    }
+
+    /// As [`Logs::begin_append`], for a source that sends lines again which were lost ([`Store::append_in_order`]).
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub async fn begin_append_in_order(&self, chunk: Chunk, from: u64, mark: Mark) -> Result<Stored, Error> {
+        self.begin(chunk, |chunk, done| self.store.append_in_order(chunk, from, mark, done)).await
+    }
+
+    async fn begin(
         &self,
         chunk: Chunk,
-        mark: Option<Mark>,
-    ) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        append: impl FnOnce(Chunk, walt_logs::Done) -> Result<(), Error>,
+    ) -> Result<Stored, Error> {
         while !self.store.has_room() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
@@ -181,7 +196,7 @@ impl Logs {
             let _ = done.send(outcome);
         };
         // It may wait for the time of one write if others were faster.
-        blocking(|| self.store.append(chunk, mark, Box::new(report)))?;
+        blocking(|| append(chunk, Box::new(report)))?;
         Ok(stored)
     }
 
