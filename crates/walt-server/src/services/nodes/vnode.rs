@@ -279,7 +279,12 @@ async fn supervise(
         pause = pause.filter(|_| !is_hopeless);
     }
     loop {
-        match next_order(&mut orders, pause).await {
+        // A machine that was adopted runs: an order is for it, and is read where it is watched.
+        let waited = match adopted {
+            Some(_) => Waited::Long,
+            None => next_order(&mut orders, pause).await,
+        };
+        match waited {
             Waited::Long => {}
             Waited::Restart(wanted, done) => {
                 cause = wanted;
