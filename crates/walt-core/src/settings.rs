@@ -550,7 +550,7 @@ fn values(
     SETTINGS.iter().filter(|s| has(s)).map(|s| (s.key, value(s))).collect()
 }
 
-/// The value of one setting; empty if there is no setting of this key.
+/// The value of one setting; empty if no setting has this key.
 pub fn value<'a>(stored: &'a BTreeMap<String, String>, key: &str) -> &'a str {
     stored.get(key).map_or_else(|| find(key).map_or("", |s| s.default), String::as_str)
 }

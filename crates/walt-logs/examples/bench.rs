@@ -5,6 +5,10 @@
 //! Each figure is printed with what it is: seconds, lines a second, bytes a line. The same lines go to both stores, from
 //! 100 threads, in calls of 512 lines, each durable before the thread goes on with the one after the next.
 
+#[path = "shared/line.rs"]
+mod line;
+
+use line::line;
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
@@ -27,17 +31,6 @@ const EXPRESSIONS: [&str; 3] =
 /// Stream, timestamp and line of each row, and who waits for them.
 type Call = (Vec<(usize, i64, String)>, mpsc::Sender<()>);
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-fn line(i: usize) -> String {
-    let status = if i.is_multiple_of(997) { 503 } else { 200 };
-    let end = if i.is_multiple_of(1994) { " retry" } else { "" };
-    let (hash, client) = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40, i % 97);
-    format!(
-        "request {i} {hash:06x} of client {client} took {} us status={status} path=/api/v1/items/{}{end}",
-        i * 31 % 4001,
-        i % 1009
-    )
-}
 
 fn at(i: usize) -> i64 {
     START + i as i64 * STEP

@@ -1,5 +1,8 @@
 //! The lines of the measurement: the same for both sides.
 
+#[path = "../../../walt-logs/examples/shared/line.rs"]
+mod line;
+
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -44,14 +47,7 @@ impl Lines {
     }
     /// Its bytes, without a newline.
     pub fn text(i: usize) -> String {
-        let status = if i.is_multiple_of(997) { 503 } else { 200 };
-        let end = if i.is_multiple_of(1994) { " retry" } else { "" };
-        let (hash, client) = (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40, i % 97);
-        format!(
-            "request {i} {hash:06x} of client {client} took {} us status={status} path=/api/v1/items/{}{end}",
-            i * 31 % 4001,
-            i % 1009
-        )
+        line::line(i)
     }
     /// Bounds of a minute in the middle.
     pub fn minute(&self) -> (i64, i64) {
