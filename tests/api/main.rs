@@ -5,9 +5,11 @@
 mod boots;
 mod bounds;
 mod cable;
+mod completion;
 mod default_images;
 mod devices;
 mod disks;
+mod elsewhere;
 mod hybrid;
 mod images;
 mod isolation;
@@ -31,4 +33,5 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod versions;
 mod web;

@@ -16,6 +16,7 @@ pub mod device_forget;
 pub mod device_list;
 pub mod device_shell;
 pub mod dhcp;
+pub mod file_names;
 pub mod housekeeping;
 pub mod hub_meta;
 pub mod image_actions;
