@@ -15,6 +15,8 @@ const SOON: Duration = Duration::from_secs(30);
 const BOUND: Duration = Duration::from_millis(150);
 /// How often the time is taken.
 const TIMES: usize = 10;
+/// How often a key is pressed before it counts as without effect: it waits for the server for a limited time.
+const TRIES: usize = 5;
 
 /// A shell without files of its user, and how its script is loaded.
 struct Shell {
@@ -29,7 +31,11 @@ const SHELLS: [Shell; 3] = [
         arguments: &["--norc", "--noprofile", "-i"],
         load: "source <(walt advanced dump-bash-autocomplete)",
     },
-    Shell { name: "zsh", arguments: &["-f", "-i"], load: "bindkey -e; source <(walt advanced dump-zsh-autocomplete)" },
+    Shell {
+        name: "zsh",
+        arguments: &["-f", "-i"],
+        load: "bindkey -e; source <(walt advanced dump-zsh-autocomplete)",
+    },
     Shell {
         name: "fish",
         arguments: &["--no-config", "-i"],
@@ -57,7 +63,11 @@ fn home(server: &TestServer) -> std::path::PathBuf {
 fn program(server: &TestServer, program: &str, home: &Path) -> Command {
     let mut command = server.as_user(Command::new(program), ANN);
     let path = format!("{}:{}", server.dir().join("bin").display(), std::env::var("PATH").unwrap());
-    command.env("PATH", path).env("HOME", home).env("XDG_CONFIG_HOME", home.join(".config")).current_dir(home);
+    command
+        .env("PATH", path)
+        .env("HOME", home)
+        .env("XDG_CONFIG_HOME", home.join(".config"))
+        .current_dir(home);
     command
 }
 
@@ -78,7 +88,13 @@ fn completed(terminal: &mut Terminal, line: &str) -> String {
     terminal.expect("<BEGIN>", SOON);
     terminal.line("echo EN''D");
     let text = terminal.expect("END", SOON);
-    let end = text.rfind('>').map_or(0, |at| at + 1);
+    // Behind the words there is a prompt.
+    let mut end = 0;
+    while text[end..].starts_with('<')
+        && let Some(length) = text[end..].find('>')
+    {
+        end += length + 1;
+    }
     text[..end].to_owned()
 }
 
@@ -132,7 +148,10 @@ fn shells_complete_what_is_typed() {
             ("walt node create vn3 --image=pc", "<walt><node><create><vn3><--image=pc-x86-64>"),
             ("walt image clone walt:bo", "<walt><image><clone><walt:bob/pc-x86-64>"),
             ("walt image cp pc-x86-64:/bo", "<walt><image><cp><pc-x86-64:/boot/>"),
-            ("walt image cp pc-x86-64:/boot/pc-x86-64/st", "<walt><image><cp><pc-x86-64:/boot/pc-x86-64/start.ipxe>"),
+            (
+                "walt image cp pc-x86-64:/boot/pc-x86-64/st",
+                "<walt><image><cp><pc-x86-64:/boot/pc-x86-64/start.ipxe>",
+            ),
             ("walt node cp n11:/etc/hostn", "<walt><node><cp><n11:/etc/hostname>"),
             ("walt node cp n11:x boo", "<walt><node><cp><n11:x><booted-image>"),
             ("walt node cp my\\ f", "<walt><node><cp><my file>"),
@@ -143,7 +162,13 @@ fn shells_complete_what_is_typed() {
             ("walt node run vn1 ls vn", "<walt><node><run><vn1><ls><vn>"),
         ];
         for (line, expected) in cases {
-            assert_eq!(completed(&mut terminal, line), expected, "{}: {line}", this.name);
+            // A busy machine may need longer than completion waits.
+            let mut seen = Vec::new();
+            let found = (0..TRIES).any(|_| {
+                seen.push(completed(&mut terminal, line));
+                seen.last().is_some_and(|last| last == expected)
+            });
+            assert!(found, "{}: {line}: {seen:?}", this.name);
         }
         let average = start.elapsed() / u32::try_from(cases.len()).unwrap();
         eprintln!("{}: {} lines, {average:?} each", this.name, cases.len());
@@ -154,7 +179,11 @@ fn shells_complete_what_is_typed() {
 fn what_a_server_knows_is_proposed() {
     let room = room();
     let (server, home) = (&room.server, home(&room.server));
-    let proposed = |line: &str| proposed(server, &home, line);
+    // A list that is empty, or has keywords only, may be one that came too late.
+    let proposed = |line: &str| {
+        let tries: Vec<Vec<String>> = (0..TRIES).map(|_| proposed(server, &home, line)).collect();
+        tries.into_iter().max_by_key(Vec::len).unwrap()
+    };
     assert_eq!(proposed("walt node shell "), ["n11", "vn1", "vn2"]);
     assert_eq!(proposed("walt node remove "), ["vn1", "vn2"], "virtual ones");
     assert_eq!(proposed("walt node forget "), ["n11"], "physical ones");
@@ -168,7 +197,10 @@ fn what_a_server_knows_is_proposed() {
     assert!(shared.contains(&"netsetup=".to_owned()) && !shared.contains(&"ram=".to_owned()), "{shared:?}");
     assert_eq!(proposed("walt node config n11 netsetup="), ["netsetup=LAN", "netsetup=NAT"]);
     let links = proposed("walt image clone walt:");
-    assert!(links.contains(&"walt:bob/pc-x86-64".to_owned()) && !links.iter().any(|l| l.contains("ann")), "{links:?}");
+    assert!(
+        links.contains(&"walt:bob/pc-x86-64".to_owned()) && !links.iter().any(|l| l.contains("ann")),
+        "{links:?}"
+    );
     assert_eq!(proposed("walt image diff pc-x86-64@"), ["pc-x86-64@1"]);
     assert_eq!(proposed("walt log show --history beg"), ["begin:"]);
     assert_eq!(proposed("walt log show --history -1h:beg"), ["-1h:begin"]);
@@ -211,7 +243,9 @@ fn nothing_is_said_on_the_prompt_without_a_server() {
     let silent = home.join("silent.sock");
     let _listener = UnixListener::bind(&silent).unwrap();
     for this in SHELLS.iter().filter(|s| is_installed(s.name)) {
-        for (target, load) in [("unix:/nonexistent", true), ("unix:silent.sock", true), ("nonsense", true), ("", false)] {
+        for (target, load) in
+            [("unix:/nonexistent", true), ("unix:silent.sock", true), ("nonsense", true), ("", false)]
+        {
             let mut command = program(&server, this.name, &home);
             command.args(this.arguments).env("PS1", "$ ").env("WALT_SERVER", target);
             let mut terminal = Terminal::spawn(command);
@@ -299,7 +333,9 @@ fn scripts_run_as_files_too() {
             command.args(["-f", "-i"]).env("PS1", "$ ");
             command
         });
-        terminal.line("bindkey -e; fpath=(~/functions $fpath); autoload -Uz compinit; compinit -u; echo lo''aded");
+        terminal.line(
+            "bindkey -e; fpath=(~/functions $fpath); autoload -Uz compinit; compinit -u; echo lo''aded",
+        );
         terminal.expect("loaded", SOON);
         assert_eq!(completed(&mut terminal, "walt node sho"), "<walt><node><show>");
         assert_eq!(completed(&mut terminal, "walt help show tuto"), "<walt><help><show><tutorial>");

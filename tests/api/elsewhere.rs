@@ -57,7 +57,10 @@ fn the_same_commands_through_ssh() {
     let url = host.url();
     let (status, _, said) = run(&host, Some(&format!("ssh://nobody@{GATE}")), &["node", "show"]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("Network connection to WalT server failed!\nNo server answers at ssh://nobody@"), "{said}");
+    assert!(
+        said.contains("Network connection to WalT server failed!\nNo server answers at ssh://nobody@"),
+        "{said}"
+    );
     assert!(said.contains(&format!("Try 'ssh nobody@{GATE}' by hand.")), "{said}");
     host.install(false);
     let (_, _, said) = run(&host, Some(&url), &["node", "show"]);
@@ -66,12 +69,16 @@ fn the_same_commands_through_ssh() {
     assert!(said.contains(&format!("Install the package 'walt' on {GATE}")), "terminals too: {said}");
     host.install(true);
     let (_, _, said) = run(&host, Some(&format!("ssh://{LOGIN}@{GATE}/run/no.sock")), &["node", "show"]);
-    assert!(said.contains("'walt proxy' failed there (status 1)") && said.contains("Is walt-server running on"), "{said}");
+    assert!(
+        said.contains("'walt proxy' failed there (status 1)") && said.contains("Is walt-server running on"),
+        "{said}"
+    );
     assert_eq!(host.ok(&["node", "show", "--names-only"]), "vn1\n");
 
     // Completion never waits for ssh: the first key gets what needs no server, later ones what came meanwhile.
     let complete = || {
-        let (status, out, said) = run(&host, Some(&url), &["advanced", "complete", "fish", "walt node boot v"]);
+        let (status, out, said) =
+            run(&host, Some(&url), &["advanced", "complete", "fish", "walt node boot v"]);
         assert_eq!((status, said.as_str()), (Some(0), ""));
         out
     };
@@ -129,14 +136,19 @@ fn the_configuration_names_the_server() {
     let (status, _, said) = run(&host, None, &["node", "show", "--json"]);
     assert!(status == Some(0) && said.contains("Configuration was moved from /root/.waltrc to"), "{said}");
     let text = fs::read_to_string(&config).unwrap();
-    assert!(text.contains("registries:") && !text.contains("fast-load") && !host.home().join(".waltrc").exists(), "{text}");
+    assert!(
+        text.contains("registries:") && !text.contains("fast-load") && !host.home().join(".waltrc").exists(),
+        "{text}"
+    );
     assert!(run(&host, None, &["node", "show"]).2.lines().all(|line| !line.contains("username")));
     let mut texts = Vec::new();
     for _ in 0..2 {
         let terminal = Terminal::spawn(host.walt(&["node", "show"]));
         texts.push(terminal.end(SOON).1);
     }
-    let explained = format!("says 'username: ann', which has no effect: your name on this server is that of your account there, '{LOGIN}'");
+    let explained = format!(
+        "says 'username: ann', which has no effect: your name on this server is that of your account there, '{LOGIN}'"
+    );
     assert!(texts[0].contains(&explained) && !texts[1].contains("username"), "{texts:?}");
 
     // One that cannot be understood is ignored, with a warning, and left as it is.

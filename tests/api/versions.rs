@@ -62,8 +62,10 @@ fn another_version_of_the_api_is_one_message() {
         let (status, said) = walt(&server, &socket, command);
         assert_eq!(status, Some(1), "{command:?}: {said}");
         assert!(
-            said.contains("(walt-server 9.9) do not understand each other: they speak the versions 1 and 2 of the API.")
-                && said.contains("Upgrade the client: install version 9.9 of the package 'walt' on this machine."),
+            said.contains(
+                "(walt-server 9.9) do not understand each other: they speak the versions 1 and 2 of the API."
+            ) && said
+                .contains("Upgrade the client: install version 9.9 of the package 'walt' on this machine."),
             "{command:?}: {said}"
         );
         assert_eq!(said.matches("Error:").count(), 1, "{command:?}: {said}");
@@ -78,7 +80,10 @@ fn another_version_of_the_api_is_one_message() {
         let socket = server.dir().join(format!("older{}.sock", headers.len()));
         let _asked = server_of(&socket, headers, 0);
         let (status, said) = walt(&server, &socket, &["node", "show"]);
-        assert!(status == Some(1) && said.contains("Upgrade the server: its administrator installs version"), "{said}");
+        assert!(
+            status == Some(1) && said.contains("Upgrade the server: its administrator installs version"),
+            "{said}"
+        );
         assert!(said.contains("Or install the package 'walt' of version 9.9 here."), "{said}");
     }
 }
@@ -99,9 +104,14 @@ fn a_server_refuses_clients_of_another_version() {
         std::io::read_to_string(stream).unwrap()
     };
     let refused = ask("POST /api/v1/actions/node", "2");
-    assert!(refused.starts_with("HTTP/1.1 400 ") && refused.contains("\r\nwalt-protocol: 1\r\n"), "{refused}");
+    assert!(
+        refused.starts_with("HTTP/1.1 400 ") && refused.contains("\r\nwalt-protocol: 1\r\n"),
+        "{refused}"
+    );
     assert!(refused.contains("Upgrade the package 'walt-server' on the server."), "{refused}");
-    assert!(ask("GET /api/v1/nodes", "0").contains("Upgrade the package 'walt' on the machine of the client."));
+    assert!(
+        ask("GET /api/v1/nodes", "0").contains("Upgrade the package 'walt' on the machine of the client.")
+    );
     assert!(ask("GET /api/v1/info", "2").starts_with("HTTP/1.1 200 "), "that can be asked");
     assert!(ask("GET /api/v1/nodes", "1").contains("\"num_nodes\":0"), "nothing was done");
     assert!(server.walt(User::Root, &["node", "show", "--json"]).ok().contains("\"num_nodes\": 0"));

@@ -7,6 +7,7 @@ mod copy;
 mod crash;
 mod default;
 mod demo;
+mod elsewhere;
 mod firmware;
 mod full;
 mod hybrid;

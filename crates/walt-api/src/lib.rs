@@ -400,9 +400,17 @@ mod tests {
         for word in FEATURES {
             assert!(page.contains(&format!("`{word}`")), "{word} is not in web-api");
         }
-        for word in
-            ["confirm-any", "events", "logs", "metrics", "names", "openapi", "problem-json", "resources", "web"]
-        {
+        for word in [
+            "confirm-any",
+            "events",
+            "logs",
+            "metrics",
+            "names",
+            "openapi",
+            "problem-json",
+            "resources",
+            "web",
+        ] {
             assert!(FEATURES.contains(&word), "{word} was promised");
         }
     }

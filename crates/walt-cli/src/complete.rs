@@ -148,7 +148,8 @@ fn candidates(environment: &[(String, String)], words: &[Vec<u8>], partial: &[u8
     if values::needs_server(&place)
         && let Some(runtime) = runtime()
     {
-        let variable = |name: &str| environment.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        let variable =
+            |name: &str| environment.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         let ask = async {
             let server = Server::new(variable(ENV_SERVER), variable(ENV_USERNAME))?;
             values::candidates(&place, server).await

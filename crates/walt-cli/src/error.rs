@@ -154,7 +154,7 @@ fn client_text(error: &Error) -> String {
             text.trim_end().to_owned()
         }
         Error::NoServer => format!(
-            "Network connection to WalT server failed!\nError: {error}.\nSet WALT_SERVER=ssh://[user@]host, or write \
+            "Network connection to WalT server failed!\n{error}.\nSet WALT_SERVER=ssh://[user@]host, or write \
              'walt: {{server: HOST}}' to ~/.walt/config. (see 'walt help show client-install')"
         ),
         Error::Broken(reason) => {
@@ -219,7 +219,8 @@ mod tests {
         let mut api = ApiError::new(ErrorCode::Internal, "it broke");
         api.request_id = Some("r7".into());
         assert!(Failure::from(api).text().ends_with("See request r7 in the server's log for the details."));
-        let failed = Error::Connect { target: "/run/x".into(), reason: "no".into(), hint: "Start it.".into() };
+        let failed =
+            Error::Connect { target: "/run/x".into(), reason: "no".into(), hint: "Start it.".into() };
         let text = Failure::from(failed).text();
         assert!(text.ends_with("No server answers at /run/x: no.\nStart it."), "{text}");
         assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
@@ -228,7 +229,10 @@ mod tests {
             Failure::from(Error::Version { server, client: 2, server_version: server_version.into() }).text()
         };
         let newer = other(3, "9.0");
-        assert!(newer.contains("Upgrade the client: install version 9.0 of the package 'walt' on this"), "{newer}");
+        assert!(
+            newer.contains("Upgrade the client: install version 9.0 of the package 'walt' on this"),
+            "{newer}"
+        );
         let older = other(1, "0.0.1");
         assert!(older.contains("Upgrade the server: its administrator installs version 0."), "{older}");
         let usage = Failure::Usage { reason: "r".into(), help: Some("h\n".into()), status: STATUS_USAGE };

@@ -79,7 +79,11 @@ fn load_from(path: &Path, legacy: &Path) -> Loaded {
             Ok(()) if is_legacy => {
                 // If it stays, the new one counts.
                 let _ = fs::remove_file(legacy);
-                notes.push(format!("Configuration was moved from {} to {}.", legacy.display(), path.display()));
+                notes.push(format!(
+                    "Configuration was moved from {} to {}.",
+                    legacy.display(),
+                    path.display()
+                ));
             }
             Ok(()) => notes.push(format!("Configuration was updated in {}.", path.display())),
             // It is converted in memory each time.
@@ -352,7 +356,11 @@ mod tests {
         assert_eq!((config.server(), config.username()), (Some("lab"), Some("ann")));
         let hub = config.credentials("hub").unwrap();
         assert_eq!((hub.username.as_str(), hub.password.as_str()), ("ann", "se"));
-        assert!(!config.text().contains("fast-load") && !config.text().contains("\npassword"), "{}", config.text());
+        assert!(
+            !config.text().contains("fast-load") && !config.text().contains("\npassword"),
+            "{}",
+            config.text()
+        );
         // The group of another version; what is in the new place counts.
         let text = "hub: {username: old, password: 2124}\nwalt: {server: new}\nserver: old\nx: 1\n";
         let mut config = parse(text).unwrap();
@@ -362,7 +370,9 @@ mod tests {
         assert!(config.text().contains("x: 1"));
         // A name alone is not a password for the hub.
         let mut config = parse("username: ann").unwrap();
-        assert!(config.convert() && config.credentials("hub").is_none() && !config.text().contains("registries"));
+        assert!(
+            config.convert() && config.credentials("hub").is_none() && !config.text().contains("registries")
+        );
     }
 
     #[test]
@@ -388,7 +398,10 @@ mod tests {
         // Not valid: a warning, and the file stays.
         fs::write(&path, "a: b: c").unwrap();
         let loaded = load_from(&path, &legacy);
-        assert!(loaded.config.server().is_none() && loaded.notes[0].starts_with("Warning: ignoring "), "{loaded:?}");
+        assert!(
+            loaded.config.server().is_none() && loaded.notes[0].starts_with("Warning: ignoring "),
+            "{loaded:?}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), "a: b: c");
         // A link stays one.
         let real = home.path().join("dotfile");

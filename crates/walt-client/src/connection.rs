@@ -54,7 +54,9 @@ impl Ssh {
             }
             Some(NOT_FOUND) => (
                 "the command 'walt' is not installed there".to_owned(),
-                format!("Install the package 'walt' on {host}, or put the program into the PATH of ssh sessions there."),
+                format!(
+                    "Install the package 'walt' on {host}, or put the program into the PATH of ssh sessions there."
+                ),
             ),
             Some(0) | None => return broken,
             Some(other) => (
@@ -104,7 +106,9 @@ impl Connection {
                 .stdout(Stdio::piped())
                 .kill_on_drop(true)
                 .spawn()
-                .map_err(|e| refused(format!("cannot start ssh: {e}"), "Install the package 'openssh-client'."))?;
+                .map_err(|e| {
+                    refused(format!("cannot start ssh: {e}"), "Install the package 'openssh-client'.")
+                })?;
             let (Some(output), Some(input)) = (process.stdout.take(), process.stdin.take()) else {
                 return Err(refused("cannot connect to the pipes of ssh".to_owned(), ""));
             };

@@ -54,7 +54,9 @@ pub enum Error {
     #[error("'{0}' does not name a server; a server is a host, localhost, or ssh://[user@]host[:port]")]
     BadServer(String),
     /// Nothing says which server, and none runs here.
-    #[error("no WalT server runs on this machine (there is no {DEFAULT_SOCKET}), and no other one is configured")]
+    #[error(
+        "No WalT server runs on this machine (there is no {DEFAULT_SOCKET}), and no other one is configured"
+    )]
     NoServer,
     /// `WALT_USERNAME` cannot be sent in a header.
     #[error("WALT_USERNAME is '{0}', which is not a valid user name")]

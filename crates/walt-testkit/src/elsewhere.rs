@@ -71,13 +71,20 @@ impl Elsewhere {
         // Keys: of the user, and of the host, which the user knows.
         let key = home.join(".ssh/id_ed25519");
         must(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-        fs::copy(key.with_extension("pub"), login.join(".ssh/authorized_keys")).expect("the slot can be written");
+        fs::copy(key.with_extension("pub"), login.join(".ssh/authorized_keys"))
+            .expect("the slot can be written");
         let host_key = dir.join("host-key");
         must(Command::new("dropbearkey").args(["-t", "ed25519", "-f"]).arg(&host_key));
-        let shown = Command::new("dropbearkey").arg("-y").arg("-f").arg(&host_key).output().expect("dropbearkey runs");
+        let shown = Command::new("dropbearkey")
+            .arg("-y")
+            .arg("-f")
+            .arg(&host_key)
+            .output()
+            .expect("dropbearkey runs");
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         let public = shown.lines().find(|line| line.starts_with("ssh-ed25519 ")).expect("a public key");
-        fs::write(home.join(".ssh/known_hosts"), format!("{GATE} {public}\n")).expect("the slot can be written");
+        fs::write(home.join(".ssh/known_hosts"), format!("{GATE} {public}\n"))
+            .expect("the slot can be written");
         // The account, with a shell.
         let passwd = fs::read_to_string("/etc/passwd").expect("there is /etc/passwd");
         let mut ids = (0, 0);
@@ -101,7 +108,12 @@ impl Elsewhere {
              exec dropbear -F -E -s -r \"$1/host-key\" -p 10.209.0.1:22 -P \"$1/pid\"";
         let mut sshd = Self::in_namespaces(&gate, script, &dir);
         let log = fs::File::create(dir.join("sshd.log")).expect("the slot can be written");
-        let sshd = sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("dropbear can be started");
+        let sshd = sshd
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("dropbear can be started");
         let here = Self { laptop, _gate: gate, sshd, dir, socket: server.socket() };
         until("the ssh server to listen", START_LIMIT, || {
             here.laptop.inside(|| std::net::TcpStream::connect((GATE, 22))).ok()
@@ -113,7 +125,16 @@ impl Elsewhere {
     fn in_namespaces(netns: &Netns, script: &str, dir: &std::path::Path) -> Command {
         let wrapper = netns.wrapper();
         let mut command = Command::new(&wrapper[0]);
-        command.args(&wrapper[1..]).args(["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]);
+        command.args(&wrapper[1..]).args([
+            "unshare",
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ]);
         command.arg(dir);
         command
     }
@@ -151,9 +172,19 @@ impl Elsewhere {
     /// It fails, with what it says.
     #[track_caller]
     pub fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.walt(arguments).env("WALT_SERVER", self.url()).stdin(Stdio::null()).output().expect("it runs");
+        let output = self
+            .walt(arguments)
+            .env("WALT_SERVER", self.url())
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "walt {arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "walt {arguments:?}: {}{}",
+            text(&output.stdout),
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 

@@ -67,7 +67,10 @@ impl Place {
 /// What may stand at a place.
 pub fn candidates(place: &Place) -> Vec<Candidate> {
     let words = |words: &[(&str, &str)]| -> Vec<Candidate> {
-        words.iter().map(|(word, help)| Candidate { open: word.ends_with(':'), ..Candidate::word(*word, *help) }).collect()
+        words
+            .iter()
+            .map(|(word, help)| Candidate { open: word.ends_with(':'), ..Candidate::word(*word, *help) })
+            .collect()
     };
     match place.kind {
         Kind::Words(words) => words.iter().map(|word| Candidate::word(*word, "")).collect(),
@@ -75,7 +78,9 @@ pub fn candidates(place: &Place) -> Vec<Candidate> {
             let devices = if members == Members::Nodes { &[][..] } else { &DEVICE_WORDS[..] };
             place.items(NODE_WORDS.iter().chain(devices).map(|(word, help)| (*word, (*help).to_owned())))
         }
-        Kind::ImageOrDefault => words(&[("default", "the default image of its model: the node is free then")]),
+        Kind::ImageOrDefault => {
+            words(&[("default", "the default image of its model: the node is free then")])
+        }
         Kind::CloneLink => words(&[
             ("walt:", "images of other users and of the platform"),
             ("docker:", "images of the docker daemon of the server"),
@@ -98,7 +103,10 @@ pub fn is_remote(operand: &str) -> bool {
 
 fn link_changes(place: &Place) -> Vec<Candidate> {
     if let Some(key) = place.key() {
-        let value = |value: &&str| Candidate { hidden: key.len() + 1, ..Candidate::word(format!("{key}={value}"), "") };
+        let value = |value: &&str| Candidate {
+            hidden: key.len() + 1,
+            ..Candidate::word(format!("{key}={value}"), "")
+        };
         return networks::usual_values(key).iter().map(value).collect();
     }
     let earlier = place.before.get(2..).unwrap_or_default();

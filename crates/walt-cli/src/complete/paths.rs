@@ -66,7 +66,8 @@ pub fn local(partial: &[u8], wanted: Wanted) -> Vec<Candidate> {
 /// The candidate for an entry of a directory, which is not shown.
 pub fn entry_of(directory: &[u8], name: &[u8], is_directory: bool) -> Candidate {
     let end = if is_directory { &b"/"[..] } else { b"" };
-    let candidate = Candidate { open: is_directory, is_path: true, ..Candidate::word([name, end].concat(), "") };
+    let candidate =
+        Candidate { open: is_directory, is_path: true, ..Candidate::word([name, end].concat(), "") };
     candidate.behind(directory)
 }
 

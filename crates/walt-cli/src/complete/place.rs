@@ -43,7 +43,9 @@ struct Read<'a> {
 pub fn find(root: &Command, words: &[Vec<u8>], partial: &[u8]) -> At {
     let (mut command, mut path, mut words) = (root, Vec::new(), words);
     while command.has_subcommands() {
-        let Some((first, rest)) = words.split_first() else { return At::Words(subcommands(command, partial)) };
+        let Some((first, rest)) = words.split_first() else {
+            return At::Words(subcommands(command, partial));
+        };
         let Some(found) = command.find_subcommand(&*String::from_utf8_lossy(first)) else { return nothing() };
         (command, words) = (found, rest);
         path.push(found.get_name());
@@ -67,7 +69,9 @@ pub fn find(root: &Command, words: &[Vec<u8>], partial: &[u8]) -> At {
     if !read.options_ended && partial.starts_with(b"-") {
         return match partial.iter().position(|b| *b == b'=') {
             Some(equals) => match option_of(command, &partial[..equals]) {
-                Some(option) if option.get_action().takes_values() => At::Value(value(option, &partial[..=equals])),
+                Some(option) if option.get_action().takes_values() => {
+                    At::Value(value(option, &partial[..=equals]))
+                }
                 _ => nothing(),
             },
             None => At::Words(options(command, &read.used)),
@@ -135,11 +139,12 @@ fn option_of<'a>(command: &'a Command, word: &[u8]) -> Option<&'a Arg> {
     let word = std::str::from_utf8(word).ok()?;
     command.get_arguments().find(|arg| match word.strip_prefix("--") {
         Some(long) => {
-            arg.get_long() == Some(long) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&long))
+            arg.get_long() == Some(long)
+                || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&long))
         }
-        None => word.strip_prefix('-').is_some_and(|short| {
-            arg.get_short().is_some_and(|s| short.chars().eq(std::iter::once(s)))
-        }),
+        None => word
+            .strip_prefix('-')
+            .is_some_and(|short| arg.get_short().is_some_and(|s| short.chars().eq(std::iter::once(s)))),
     })
 }
 
@@ -166,7 +171,8 @@ fn options(command: &Command, used: &[&Arg]) -> Vec<Candidate> {
     let excluded = |arg: &Arg| {
         used.iter().any(|u| {
             let again = u.get_id() == arg.get_id() && !matches!(arg.get_action(), ArgAction::Append);
-            let conflict = |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id());
+            let conflict =
+                |a: &Arg, b: &Arg| command.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id());
             again || conflict(u, arg) || conflict(arg, u)
         })
     };
@@ -223,7 +229,10 @@ mod tests {
         assert_eq!(names("node reboot --hard n "), ["--yes", "--help"]);
         assert_eq!(names("node reboot -y n -"), ["--hard", "--help"]);
         assert!(names("image shell i --").contains(&"--save=".to_owned()));
-        assert!(!names("image shell --discard i --").contains(&"--resume".to_owned()), "they exclude each other");
+        assert!(
+            !names("image shell --discard i --").contains(&"--resume".to_owned()),
+            "they exclude each other"
+        );
         // Nothing to propose for the regular expression, which may be left out.
         assert!(names("log show ").contains(&"--nodes".to_owned()));
         assert!(names("no such ").is_empty() && names("node shw ").is_empty());

@@ -67,7 +67,10 @@ pub fn lines(candidates: &[Candidate], shell: &Shell, word: &Word) -> Vec<u8> {
             }
             Shell::Zsh => {
                 out.extend(if *open { &b"open\t"[..] } else { b"\t" });
-                out.extend([value, &b"\t"[..], &value[(*hidden).min(value.len())..], b"\t", help.as_bytes()].concat());
+                out.extend(
+                    [value, &b"\t"[..], &value[(*hidden).min(value.len())..], b"\t", help.as_bytes()]
+                        .concat(),
+                );
             }
             Shell::Fish => out.extend([value, &b"\t"[..], help.as_bytes()].concat()),
         }

@@ -29,7 +29,9 @@ pub fn needs_server(place: &Place) -> bool {
     match place.kind {
         Kind::Free | Kind::Words(_) | Kind::Topic | Kind::LinkChange | Kind::Directory => false,
         // A path of this machine.
-        Kind::ImageCopy | Kind::NodeCopy => !place.partial.starts_with(b"/") && !place.partial.starts_with(b"."),
+        Kind::ImageCopy | Kind::NodeCopy => {
+            !place.partial.starts_with(b"/") && !place.partial.starts_with(b".")
+        }
         _ => true,
     }
 }
@@ -45,7 +47,12 @@ pub async fn candidates(place: &Place, mut server: Server) -> Option<Vec<Candida
         Kind::OtherDevice => devices(server, |t| t != DeviceType::Node).await,
         Kind::Forgotten => {
             let list: DeviceList = server.ask(route::DEVICES).await?;
-            Some(list.trash.iter().map(|n| Candidate::word(n.name.as_str(), format!("forgotten {}", n.forgotten))).collect())
+            Some(
+                list.trash
+                    .iter()
+                    .map(|n| Candidate::word(n.name.as_str(), format!("forgotten {}", n.forgotten)))
+                    .collect(),
+            )
         }
         Kind::Image | Kind::ImageOrDefault => images(server).await,
         Kind::ImageVersion => image_versions(place, server).await,
@@ -57,7 +64,13 @@ pub async fn candidates(place: &Place, mut server: Server) -> Option<Vec<Candida
         Kind::ImageOwner => {
             let (user, list) = own_and_all(server).await?;
             let owners: BTreeSet<String> = list.images.into_iter().map(|i| i.user).collect();
-            Some(owners.into_iter().filter(|o| *o != user && o != PLATFORM_USER).map(|o| Candidate::word(o, "")).collect())
+            Some(
+                owners
+                    .into_iter()
+                    .filter(|o| *o != user && o != PLATFORM_USER)
+                    .map(|o| Candidate::word(o, ""))
+                    .collect(),
+            )
         }
         Kind::EarlierVersion => {
             let history = history(server, place.before.first()?).await?;
@@ -68,7 +81,11 @@ pub async fn candidates(place: &Place, mut server: Server) -> Option<Vec<Candida
             let path = format!("{}?node={}", route::NODE_BOOTS, query(place.before.first()?));
             let list: BootList = server.ask(&path).await?;
             let boots = list.boots.iter().rev();
-            Some(boots.map(|b| Candidate::word(b.number.to_string(), format!("{}, {}", b.started, b.outcome))).collect())
+            Some(
+                boots
+                    .map(|b| Candidate::word(b.number.to_string(), format!("{}, {}", b.started, b.outcome)))
+                    .collect(),
+            )
         }
         Kind::Checkpoint => {
             let list: Vec<Checkpoint> = server.ask(route::CHECKPOINTS).await?;
@@ -79,7 +96,12 @@ pub async fn candidates(place: &Place, mut server: Server) -> Option<Vec<Candida
         Kind::Network => {
             let path = format!("{}?nodes={}", route::LINKS, query(place.before.first()?));
             let links: Vec<LinkState> = server.ask(&path).await?;
-            Some(links.into_iter().map(|l| Candidate::word(l.network, l.applied.unwrap_or_default())).collect())
+            Some(
+                links
+                    .into_iter()
+                    .map(|l| Candidate::word(l.network, l.applied.unwrap_or_default()))
+                    .collect(),
+            )
         }
         Kind::ImageCopy | Kind::NodeCopy => copy(place, server).await,
         Kind::Free | Kind::Words(_) | Kind::Topic | Kind::LinkChange | Kind::Directory => None,
@@ -106,7 +128,11 @@ async fn nodes(server: &mut Server, which: Nodes) -> Option<Vec<Candidate>> {
 async fn devices(server: &mut Server, wanted: impl Fn(DeviceType) -> bool) -> Option<Vec<Candidate>> {
     let list: DeviceList = server.ask(route::DEVICES).await?;
     let devices = list.devices.into_iter().filter(|d| wanted(d.device_type));
-    Some(devices.map(|d| Candidate::word(d.name, format!("{} {}", d.device_type, d.ip.unwrap_or_default()))).collect())
+    Some(
+        devices
+            .map(|d| Candidate::word(d.name, format!("{} {}", d.device_type, d.ip.unwrap_or_default())))
+            .collect(),
+    )
 }
 
 /// The user's name, and the images of all users.
@@ -133,7 +159,8 @@ async fn image_versions(place: &Place, server: &mut Server) -> Option<Vec<Candid
     let text = std::str::from_utf8(&place.partial).ok()?;
     if let Some((name, _)) = text.rsplit_once('@') {
         let history = history(server, name).await?;
-        let version = |v: &walt_api::versions::ImageVersion| Candidate::word(format!("{name}@{}", v.version), made(v));
+        let version =
+            |v: &walt_api::versions::ImageVersion| Candidate::word(format!("{name}@{}", v.version), made(v));
         return Some(history.versions.iter().map(version).collect());
     }
     let (user, list) = own_and_all(server).await?;
@@ -148,7 +175,12 @@ async fn image_versions(place: &Place, server: &mut Server) -> Option<Vec<Candid
 async fn clone_links(place: &Place, server: &mut Server) -> Option<Vec<Candidate>> {
     if !place.partial.starts_with(b"walt:") {
         let list: RegistryList = server.ask(route::REGISTRIES).await?;
-        return Some(list.registries.into_iter().map(|r| Candidate::open(format!("{}:", r.label), r.description)).collect());
+        return Some(
+            list.registries
+                .into_iter()
+                .map(|r| Candidate::open(format!("{}:", r.label), r.description))
+                .collect(),
+        );
     }
     let (user, list) = own_and_all(server).await?;
     let others = list.images.iter().filter(|i| i.user != user);
@@ -214,7 +246,9 @@ async fn settings(place: &Place, server: &mut Server) -> Option<Vec<Candidate>> 
         .config
         .iter()
         .filter(|(key, _)| rest.iter().all(|member| member.config.contains_key(*key)))
-        .map(|(key, value)| (key.clone(), shown(value, rest.iter().all(|m| m.config.get(key) == Some(value)))))
+        .map(|(key, value)| {
+            (key.clone(), shown(value, rest.iter().all(|m| m.config.get(key) == Some(value))))
+        })
         .collect();
     if members.iter().all(|member| member.device_type == DeviceType::Unknown) {
         keys.push(("type".into(), "what the device is".into()));

@@ -11,11 +11,11 @@
 pub mod authfile;
 pub mod login;
 
-use authfile::{AuthFile, Entry};
 use crate::{
     config,
     files::{env_path, in_home, read},
 };
+use authfile::{AuthFile, Entry};
 use std::{io, path::PathBuf, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use walt_api::{RegistryCredentials, RegistryInfo};

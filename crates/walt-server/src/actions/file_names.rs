@@ -1,12 +1,7 @@
 //! Names of files in images and on nodes, for shells that complete a path: see `walt_api::names`.
 
 use crate::{
-    actions::{
-        app::App,
-        image_copy::from_root,
-        node_program::output_of,
-        ownership::owned_node,
-    },
+    actions::{app::App, image_copy::from_root, node_program::output_of, ownership::owned_node},
     base::{
         db::{NodeRow, blocking},
         failure::{Failure, Outcome, refused},
@@ -83,7 +78,8 @@ pub async fn on_node(app: &Arc<App>, caller: &UserName, node: &str, path: &Path)
         return Err(refused(format!("{} has not booted", row.facts.name)));
     }
     let (directory, beginning) = typed(&path.0);
-    let (directory, beginning) = ([&b"/"[..], &from_root(&Path(directory.to_vec()))].concat(), beginning.to_vec());
+    let (directory, beginning) =
+        ([&b"/"[..], &from_root(&Path(directory.to_vec()))].concat(), beginning.to_vec());
     // A task of its own: it goes on when the client has gone.
     let task = tokio::spawn({
         let app = app.clone();

@@ -228,7 +228,9 @@ fn what_completion_proposes_is_a_parameter() {
             let text = format!("bw=1Mbps,jitter=1ms,{name}={value}");
             let alone = format!("{name}={value}");
             assert!(
-                alone.parse::<Shape>().is_ok() || text.parse::<Shape>().is_ok() || format!("lat=30ms,{alone}").parse::<Shape>().is_ok(),
+                alone.parse::<Shape>().is_ok()
+                    || text.parse::<Shape>().is_ok()
+                    || format!("lat=30ms,{alone}").parse::<Shape>().is_ok(),
                 "{alone}"
             );
         }

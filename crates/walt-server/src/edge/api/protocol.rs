@@ -51,10 +51,12 @@ mod tests {
 
     #[test]
     fn who_is_refused() {
-        let of = |value: &'static str| other(&HeaderMap::from_iter([(
-            axum::http::HeaderName::from_static(HEADER_PROTOCOL),
-            HeaderValue::from_static(value),
-        )]));
+        let of = |value: &'static str| {
+            other(&HeaderMap::from_iter([(
+                axum::http::HeaderName::from_static(HEADER_PROTOCOL),
+                HeaderValue::from_static(value),
+            )]))
+        };
         assert_eq!((of("1"), other(&HeaderMap::new())), (None, None));
         assert_eq!((of("2").as_deref(), of("x").as_deref()), (Some("2"), Some("x")));
     }
