@@ -101,8 +101,9 @@ impl Elsewhere {
             chown(&path, Some(ids.0), Some(ids.1)).expect("root may");
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("the slot is ours");
         }
-        // walt is installed there.
-        symlink(server.dir().join("bin/walt"), bin.join("walt")).expect("the slot can be written");
+        // walt is installed there: a link in a layer of /usr/bin, which must not change, to one that may.
+        symlink(dir.join("walt"), bin.join("walt")).expect("the slot can be written");
+        symlink(server.dir().join("bin/walt"), dir.join("walt")).expect("the slot can be written");
         let script = "mount --bind \"$1/passwd\" /etc/passwd && \
              mount -t overlay -o \"ro,lowerdir=$1/bin:/usr/bin\" overlay /usr/bin && \
              exec dropbear -F -E -s -r \"$1/host-key\" -p 10.209.0.1:22 -P \"$1/pid\"";
@@ -194,7 +195,7 @@ impl Elsewhere {
     /// If the slot cannot be written.
     pub fn install(&self, is_installed: bool) {
         let program = self.dir.parent().expect("it is in the slot").join("bin/walt");
-        let link = self.dir.join("bin/walt");
+        let link = self.dir.join("walt");
         fs::remove_file(&link).expect("the slot can be written");
         let leads_to = if is_installed { program } else { PathBuf::from("/nonexistent") };
         symlink(leads_to, link).expect("the slot can be written");
