@@ -61,6 +61,15 @@ pub fn load() -> Loaded {
     }
 }
 
+/// The same without a word, and without a change on the disk.
+pub fn look() -> Config {
+    let paths = [path(), files::in_home(".waltrc")];
+    let text = paths.into_iter().flatten().find_map(|path| files::read(&path).ok().flatten());
+    let mut config = text.and_then(|text| parse(&text).ok()).unwrap_or_default();
+    config.convert();
+    config
+}
+
 fn load_from(path: &Path, legacy: &Path) -> Loaded {
     let is_legacy = !path.exists() && legacy.exists();
     let file = if is_legacy { legacy } else { path };

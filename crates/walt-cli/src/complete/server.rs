@@ -41,7 +41,7 @@ impl Server {
     pub fn new(server: Option<&str>, user: Option<&str>) -> Option<Self> {
         let target = match server {
             Some(text) => Target::parse(text).ok()?,
-            None => Target::chosen(&config::load().config).ok()??,
+            None => Target::chosen(&config::look()).ok()??,
         };
         let client = match user {
             Some(user) => Client::new(target.clone(), Some(user)),

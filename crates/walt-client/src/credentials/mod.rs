@@ -40,7 +40,7 @@ fn auth_files() -> Vec<PathBuf> {
 /// The user's credentials for a registry; calls `note` for each file that cannot be used.
 pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Option<RegistryCredentials> {
     // What is wrong with this file has been said when the command began.
-    if let Some(found) = config::load().config.credentials(&registry.label) {
+    if let Some(found) = config::look().credentials(&registry.label) {
         return Some(found);
     }
     for path in auth_files() {
