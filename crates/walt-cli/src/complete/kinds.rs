@@ -93,6 +93,7 @@ const OF_COMMANDS: &[(&str, &str, Kind)] = &[
     ("node cp", "dst", Kind::NodeCopy),
     ("node create", "node_name", Kind::Free),
     ("node forget", "node_name", Kind::Node(Nodes::Physical)),
+    ("node link", "duration", SPANS),
     ("node lease", "change", Kind::Words(&["+1h", "2h", "1d", "none"])),
     ("node remove", "node_name", Kind::Node(Nodes::Virtual)),
 ];
@@ -155,10 +156,6 @@ const ARGUMENTS: &[(&str, Kind)] = &[
 /// The kind of an argument of a command, such as `node boot`; `None` if it is not in the tables.
 pub fn of(command: &str, argument: &str) -> Option<Kind> {
     let own = OF_COMMANDS.iter().find(|(c, a, _)| *c == command && *a == argument).map(|(_, _, kind)| *kind);
-    // `--for` of links and of leases.
-    if own.is_none() && (command, argument) == ("node link", "duration") {
-        return Some(SPANS);
-    }
     own.or_else(|| ARGUMENTS.iter().find(|(a, _)| *a == argument).map(|(_, kind)| *kind))
 }
 
