@@ -186,7 +186,7 @@ mod tests {
         }
         assert!(missing.is_empty(), "completion does not know: {missing:?}");
         for (command, argument, _) in OF_COMMANDS {
-            assert!(seen.contains(&(command, argument)), "{command} has no {argument}");
+            assert!(seen.contains(&(*command, *argument)), "{command} has no {argument}");
         }
         for (argument, _) in ARGUMENTS {
             assert!(seen.iter().any(|(_, a)| a == argument), "no command has {argument}");
