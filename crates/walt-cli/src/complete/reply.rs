@@ -52,7 +52,7 @@ impl Candidate {
 pub fn lines(candidates: &[Candidate], shell: &Shell, word: &Word) -> Vec<u8> {
     let mut out = Vec::new();
     // What cannot stand on one line is left out.
-    let fits = |c: &&Candidate| !c.value.iter().any(u8::is_ascii_control);
+    let fits = |c: &&Candidate| !String::from_utf8_lossy(&c.value).chars().any(char::is_control);
     for candidate in candidates.iter().filter(fits).take(CANDIDATES_MAX) {
         let Candidate { value, hidden, open, is_path, .. } = candidate;
         let help: String = candidate.help.chars().filter(|c| !c.is_control()).take(HELP_MAX).collect();
