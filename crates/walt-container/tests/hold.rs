@@ -141,7 +141,7 @@ impl Session {
 
     async fn attach(&self) -> (Reader, Writer) {
         let (reader, mut writer) = self.connect().await.split();
-        writer.request(&Request::Attach { size: None }).await.unwrap();
+        writer.request(&Request::Attach { size: None, from: None }).await.unwrap();
         (reader, writer)
     }
 
