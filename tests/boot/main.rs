@@ -17,6 +17,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod outside;
+mod restore;
 mod road;
 mod run;
 mod secure;
