@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod backups;
 mod boots;
 mod bounds;
 mod cable;
 mod default_images;
 mod devices;
 mod disks;
+mod fixtures;
 mod hybrid;
 mod images;
 mod isolation;
@@ -31,4 +33,5 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod upgrades;
 mod web;
