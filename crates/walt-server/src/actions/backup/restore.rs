@@ -237,19 +237,20 @@ impl Source {
             let mut bytes = Vec::new();
             self.with(file, |from| Ok(from.read_to_end(&mut bytes).map(drop)?))?;
             let of_image = walt_images::ImageConfig::parse(&bytes)?.layers()?;
-            let mut unpacked = Vec::new();
-            for layer in &of_image {
-                // Another image may have brought it.
-                let Some(file) = layers.get(layer).filter(|_| !store.has_layer(layer)) else { continue };
+            // A layer is of use if all below it are there: others may be in the backup, or an image by digest has none.
+            let have = of_image.iter().take_while(|l| store.has_layer(l) || layers.contains_key(l)).count();
+            let mut unpacked: Vec<walt_images::Unpacked> = Vec::new();
+            for layer in &of_image[..have] {
+                // Another image may have brought it, and one image may have it twice.
+                let known = |one: &walt_images::Unpacked| one.info().diff_id == *layer;
+                let new = !store.has_layer(layer) && !unpacked.iter().any(known);
+                let Some(file) = layers.get(layer).filter(|_| new) else { continue };
                 unpacked.push(self.with(file, |from| {
                     store.unpack_layer(from, layer).with_context(|| format!("cannot restore layer {layer}"))
                 })?);
             }
-            if unpacked.iter().any(|one| !of_image.contains(&one.info().diff_id)) {
-                bail!("{} of the backup does not fit its layers", file.path);
-            }
             store.keep_layers(unpacked, &of_image)?;
-            store.put_config_bytes(&bytes)?;
+            store.put_config_alone(&bytes)?;
         }
         Ok(())
     }
