@@ -139,8 +139,10 @@ fn pages_name_only_commands_that_exist() {
 #[test]
 fn command_lines_of_pages_are_of_the_grammar() {
     let mut count = 0;
-    for topic in all() {
-        for line in topic.markdown.lines() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let pages = all().into_iter().map(|topic| (topic.topic, topic.markdown));
+    for (topic, markdown) in pages.chain([("README.md", readme.as_str())]) {
+        for line in markdown.lines() {
             // Of a user, of a user with a name, of root.
             let prompt = line.split_once("$ ").filter(|(user, _)| user.chars().all(|c| c.is_ascii_lowercase()));
             let Some((_, typed)) = prompt.or_else(|| line.split_once("# ").filter(|(user, _)| user.is_empty())) else {
@@ -156,7 +158,7 @@ fn command_lines_of_pages_are_of_the_grammar() {
                 }
                 let arguments = words[1..].iter().map(OsString::from).collect();
                 if let Err(failure) = cli::parse(arguments) {
-                    assert!(matches!(failure, Failure::Help { status: 0, .. }), "'{line}' in {}: {failure:?}", topic.topic);
+                    assert!(matches!(failure, Failure::Help { status: 0, .. }), "'{line}' in {topic}: {failure:?}");
                 }
                 count += 1;
             }
