@@ -61,7 +61,9 @@ fn demo_from_start_to_clean() {
 #[test]
 fn the_session_of_the_readme() {
     if std::env::var_os("WALT_TEST_LONG").is_none() {
-        eprintln!("skipped: the session of the README takes a minute; it is in the long form (WALT_TEST_LONG=1)");
+        eprintln!(
+            "skipped: the session of the README takes a minute; it is in the long form (WALT_TEST_LONG=1)"
+        );
         return;
     }
     let server = TestServer::start_with_images(&[MINI]);

@@ -231,13 +231,15 @@ mod tests {
     fn all_examples_are_run() {
         let pages = std::fs::read_dir(repository().join("docs/help")).expect("the repository has help pages");
         let topics = pages.map(|entry| entry.expect("the directory can be read").path());
-        let topics: BTreeSet<String> = topics.map(|path| path.file_stem().unwrap().to_string_lossy().into()).collect();
+        let topics: BTreeSet<String> =
+            topics.map(|path| path.file_stem().unwrap().to_string_lossy().into()).collect();
         let with_examples: Vec<&str> =
             topics.iter().map(String::as_str).filter(|topic| !blocks(topic, "console").is_empty()).collect();
         let listed: Vec<&str> = RUN_BY.iter().map(|(topic, _)| *topic).collect();
         assert_eq!(with_examples, listed, "pages with examples, and RUN_BY");
         for (topic, test) in RUN_BY {
-            let source = std::fs::read_to_string(repository().join(test)).unwrap_or_else(|e| panic!("{test}: {e}"));
+            let source =
+                std::fs::read_to_string(repository().join(test)).unwrap_or_else(|e| panic!("{test}: {e}"));
             let named = [format!("\"{topic}\""), format!("/{topic}.md\"")];
             assert!(named.iter().any(|name| source.contains(name)), "{test} does not run the page {topic}");
         }

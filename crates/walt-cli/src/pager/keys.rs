@@ -67,7 +67,9 @@ pub fn of(bytes: &[u8]) -> Vec<Key> {
         rest = &rest[first.len_utf8()..];
         match first {
             '\x1b' => {
-                if let Some((sequence, key)) = SEQUENCES.iter().find(|(sequence, _)| rest.starts_with(sequence)) {
+                if let Some((sequence, key)) =
+                    SEQUENCES.iter().find(|(sequence, _)| rest.starts_with(sequence))
+                {
                     rest = &rest[sequence.len()..];
                     keys.push(*key);
                 } else if let Some(unknown) = rest.strip_prefix(['[', 'O']) {
@@ -97,7 +99,10 @@ mod tests {
 
     #[test]
     fn bytes_are_keys() {
-        assert_eq!(of(b"q\r\t\x7f\x03"), [Key::Char('q'), Key::Enter, Key::Tab, Key::Backspace, Key::Interrupt]);
+        assert_eq!(
+            of(b"q\r\t\x7f\x03"),
+            [Key::Char('q'), Key::Enter, Key::Tab, Key::Backspace, Key::Interrupt]
+        );
         assert_eq!(of(b"\x1b[A\x1b[5~\x1bOB\x1b[Z"), [Key::Up, Key::PageUp, Key::Down, Key::BackTab]);
         assert_eq!(of(b"\x1b[1;5Ax\x1b"), [Key::Char('x'), Key::Escape]);
         assert_eq!(of("é".as_bytes()), [Key::Char('é')]);

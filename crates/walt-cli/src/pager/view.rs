@@ -137,14 +137,18 @@ impl View {
             return;
         }
         let top = self.place.top;
-        let mut lines = (0..self.page.lines.len()).filter(|at| !self.matches(&self.page.lines[*at]).is_empty());
+        let mut lines =
+            (0..self.page.lines.len()).filter(|at| !self.matches(&self.page.lines[*at]).is_empty());
         let found = match forward {
             true => lines.find(|at| *at > top || here && *at == top),
             false => lines.take_while(|at| *at < top).last(),
         };
         match found {
             // The end of a page cannot be at the top of the screen.
-            Some(at) if self.place.top < at && self.page.lines.len() - self.height().min(self.page.lines.len()) <= top => {
+            Some(at)
+                if self.place.top < at
+                    && self.page.lines.len() - self.height().min(self.page.lines.len()) <= top =>
+            {
                 self.message = format!("'{}' is on this screen.", self.search);
             }
             Some(at) => self.scroll_to(at),

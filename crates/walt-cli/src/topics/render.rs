@@ -95,11 +95,13 @@ impl Reader<'_> {
         while let Some(event) = self.events.next() {
             let block = match event {
                 Event::End(_) => break,
-                Event::Start(Tag::Heading { .. }) => Block::Heading(self.text(Style { bold: true, ..Style::default() })),
-                Event::Start(Tag::Paragraph) => Block::Paragraph(self.text(Style::default())),
-                Event::Start(Tag::CodeBlock(_kind @ (CodeBlockKind::Fenced(_) | CodeBlockKind::Indented))) => {
-                    Block::Code(self.code())
+                Event::Start(Tag::Heading { .. }) => {
+                    Block::Heading(self.text(Style { bold: true, ..Style::default() }))
                 }
+                Event::Start(Tag::Paragraph) => Block::Paragraph(self.text(Style::default())),
+                Event::Start(Tag::CodeBlock(
+                    _kind @ (CodeBlockKind::Fenced(_) | CodeBlockKind::Indented),
+                )) => Block::Code(self.code()),
                 Event::Start(Tag::List(first)) => Block::List(first, self.items()),
                 Event::Start(Tag::Table(_)) => self.table(),
                 Event::Start(tag) => {
@@ -259,10 +261,7 @@ mod tests {
 
     fn text(markdown: &str, width: usize) -> String {
         let page = page(markdown, width);
-        page.lines
-            .iter()
-            .map(|line| line.iter().map(|(c, _)| *c).chain(['\n']).collect::<String>())
-            .collect()
+        page.lines.iter().map(|line| line.iter().map(|(c, _)| *c).chain(['\n']).collect::<String>()).collect()
     }
 
     #[test]

@@ -24,8 +24,7 @@ fn columns(head: &[Text], rows: &[Vec<Text>], width: usize) -> Option<Vec<usize>
         all().filter_map(|row| row.get(at)).map(|cell| measure(cell)).max().unwrap_or(0)
     };
     let natural: Vec<usize> = (0..head.len()).map(|at| of_column(at, <[Cell]>::len)).collect();
-    let least: Vec<usize> =
-        (0..head.len()).map(|at| of_column(at, longest_word).min(LONGEST_WORD)).collect();
+    let least: Vec<usize> = (0..head.len()).map(|at| of_column(at, longest_word).min(LONGEST_WORD)).collect();
     let room = width.checked_sub(GAP * head.len().saturating_sub(1))?;
     if least.iter().sum::<usize>() > room {
         return None;
@@ -128,10 +127,7 @@ mod tests {
 
     fn table(width: usize) -> String {
         let head = [plain("key"), plain("what it does")];
-        let rows = [
-            vec![plain("a"), plain("one two three four")],
-            vec![plain("much-longer"), plain("five")],
-        ];
+        let rows = [vec![plain("a"), plain("one two three four")], vec![plain("much-longer"), plain("five")]];
         let lines = lines(&head, &rows, width);
         lines.iter().map(|line| line.iter().map(|(c, _)| *c).chain(['\n']).collect::<String>()).collect()
     }

@@ -144,8 +144,11 @@ fn command_lines_of_pages_are_of_the_grammar() {
     for (topic, markdown) in pages.chain([("README.md", readme.as_str())]) {
         for line in markdown.lines() {
             // Of a user, of a user with a name, of root.
-            let prompt = line.split_once("$ ").filter(|(user, _)| user.chars().all(|c| c.is_ascii_lowercase()));
-            let Some((_, typed)) = prompt.or_else(|| line.split_once("# ").filter(|(user, _)| user.is_empty())) else {
+            let prompt =
+                line.split_once("$ ").filter(|(user, _)| user.chars().all(|c| c.is_ascii_lowercase()));
+            let Some((_, typed)) =
+                prompt.or_else(|| line.split_once("# ").filter(|(user, _)| user.is_empty()))
+            else {
                 continue;
             };
             for words in commands(typed) {
@@ -158,7 +161,10 @@ fn command_lines_of_pages_are_of_the_grammar() {
                 }
                 let arguments = words[1..].iter().map(OsString::from).collect();
                 if let Err(failure) = cli::parse(arguments) {
-                    assert!(matches!(failure, Failure::Help { status: 0, .. }), "'{line}' in {topic}: {failure:?}");
+                    assert!(
+                        matches!(failure, Failure::Help { status: 0, .. }),
+                        "'{line}' in {topic}: {failure:?}"
+                    );
                 }
                 count += 1;
             }
@@ -211,9 +217,10 @@ fn lines_are_split_as_a_shell_does() {
 #[test]
 fn messages_lead_to_topics_that_exist() {
     let topics: BTreeSet<&str> = all().iter().map(|topic| topic.topic).collect();
-    let mut files: Vec<PathBuf> = ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/server.md"]
-        .map(|file| repository().join(file))
-        .into();
+    let mut files: Vec<PathBuf> =
+        ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/server.md"]
+            .map(|file| repository().join(file))
+            .into();
     for dir in ["crates", "node", "images", "scripts"] {
         files_below(&repository().join(dir), &mut files);
     }
@@ -223,7 +230,8 @@ fn messages_lead_to_topics_that_exist() {
         for (at, found) in text.match_indices("walt help show") {
             // A string may go on in the next line of the source.
             let rest = text[at + found.len()..].trim_start_matches([' ', '\\', '\n', '`']);
-            let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || "-0123456789".contains(*c)).collect();
+            let name: String =
+                rest.chars().take_while(|c| c.is_ascii_lowercase() || "-0123456789".contains(*c)).collect();
             let behind = &text[at + found.len()..];
             if !behind.starts_with(' ') || name.is_empty() {
                 continue;

@@ -41,7 +41,8 @@ pub fn wrap(text: &[Cell], width: usize) -> Vec<Text> {
             lines.push(std::mem::take(&mut line));
         } else if let Some(last) = line.last() {
             // The space of a link or of code that goes on is part of it.
-            let style = if word.first().is_some_and(|first| first.1 == last.1) { last.1 } else { Style::default() };
+            let style =
+                if word.first().is_some_and(|first| first.1 == last.1) { last.1 } else { Style::default() };
             line.push((' ', style));
         }
         let mut rest = word;

@@ -16,8 +16,10 @@ const NOT_FOUND: i32 = 127;
 
 /// `walt help show`
 #[derive(Debug, Args)]
-#[command(after_help = "On a terminal, tab selects a link, enter opens it, backspace goes back, / searches, q quits.
-A pager that PAGER names is used instead. Without a terminal, the page is printed as Markdown.")]
+#[command(
+    after_help = "On a terminal, tab selects a link, enter opens it, backspace goes back, / searches, q quits.
+A pager that PAGER names is used instead. Without a terminal, the page is printed as Markdown."
+)]
 pub struct Show {
     #[arg(default_value = "help-intro")]
     topic: String,
@@ -45,7 +47,8 @@ impl Show {
         }
         // A terminal that cannot place the cursor gets the page as it is.
         if std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb") {
-            let plain = |line: &topics::text::Text| line.iter().map(|(c, _)| *c).chain(['\n']).collect::<String>();
+            let plain =
+                |line: &topics::text::Text| line.iter().map(|(c, _)| *c).chain(['\n']).collect::<String>();
             let page = render::page(topic.markdown, window_size().1.into());
             return Ok(ui::out_text(&page.lines.iter().map(plain).collect::<String>())?);
         }
