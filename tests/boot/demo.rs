@@ -17,6 +17,10 @@ const DIR: &str = "/var/tmp/walt-test-demo";
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(repository().join("scripts/demo"));
     command.args(arguments).env("WALT_DEMO_DIR", DIR);
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        // The programs of these tests: compiling with the demo's own profile takes minutes.
+        command.env("WALT_DEMO_PROFILE", "dev");
+    }
     command
 }
 
