@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Headings of lists of commands, and of lists of options and arguments.
-LISTS = ("Categories", "Sub-commands", "Commands")
+# Headings of lists of commands, and of those of options and arguments.
+COMMANDS = ("Categories", "Sub-commands", "Commands")
 OPTIONS = ("Meta-switches", "Switches", "Options", "Arguments")
 # Lines of an overview that lead to other pages: a manual page has "see also" for that.
 LEADS = ("Help about",)
@@ -106,20 +106,21 @@ class Manual:
         usage = [line for heading, lines in sections if heading == "Usage" for line in lines]
         out += [f".B {roff(line.strip())}" for line in usage if line.strip().startswith(program)]
         out.append(".fi")
+        description, more = "", ""
         if first:
-            out.append(self.options.include.read_text().strip("\n"))
-        elif about[1:] or above or any(heading == "" for heading, _ in sections):
-            out += [".SH DESCRIPTION", roff(". ".join(line.rstrip(".") for line in about) + ".")]
+            description, _, more = self.options.include.read_text().strip("\n").partition("\n.SH ")
+            out.append(description)
+        else:
+            sentences = ". ".join(line.rstrip(".") for line in about)
+            out += [".SH DESCRIPTION", roff(sentences[:1].upper() + sentences[1:] + ".")]
         out += [".PP\n" + roff(line.strip()) for line in usage
                 if line.strip() and not line.strip().startswith(program)]
-        commands = []
+        commands, switches = [], []
         for heading, lines in sections:
-            if heading in LISTS:
+            if heading in COMMANDS:
                 commands += rows(lines)
             elif heading in OPTIONS:
-                out.append(f".SH {heading.upper().replace('-', '')}")
-                for names, text in rows(lines):
-                    out += [".TP", option(names), roff(text) or "\\&"]
+                switches += rows(lines)
             elif heading != "Usage" and not heading.startswith(LEADS):
                 # Free text of a command.
                 out += [".PP", ".nf", roff("\n".join(([heading + ":"] if heading else []) + lines).strip("\n")), ".fi"]
@@ -127,11 +128,16 @@ class Manual:
             out.append(".SH COMMANDS")
             for command, text in commands:
                 out += [".TP", f".BR {roff(name)}\\-{roff(command)} ({section})", roff(text) or "\\&"]
+        if switches:
+            out.append(".SH OPTIONS")
+            for names, text in switches:
+                out += [".TP", option(names), roff(text) or "\\&"]
+        if more:
+            out.append(".SH " + more)
         # walt-node-create belongs to walt-node and to walt.
-        related = ["-".join([program, *path[:n]]) for n in range(len(path))]
+        related = [f".BR {roff('-'.join([program, *path[:n]]))} ({section})" for n in range(len(path))]
         if related:
-            out += [".SH SEE ALSO", ",\n".join(f".BR {roff(one)} ({section})" for one in related).replace(")\n", "),\n")]
-            out[-1] = "\n".join(f".BR {roff(one)} ({section}){',' if one != related[-1] else ''}" for one in related)
+            out += [".SH SEE ALSO", ",\n".join(related)]
         self.write(name, "\n".join(out) + "\n")
         for command, text in commands:
             same = re.fullmatch(r"the same as '(.*)'", text)
