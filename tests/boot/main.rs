@@ -17,6 +17,7 @@ mod machine;
 mod mini;
 mod nfs;
 mod outside;
+mod packages;
 mod road;
 mod run;
 mod secure;
