@@ -8,6 +8,7 @@ mod cable;
 mod default_images;
 mod devices;
 mod disks;
+mod help;
 mod hybrid;
 mod images;
 mod isolation;
