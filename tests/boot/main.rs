@@ -18,6 +18,7 @@ mod mini;
 mod nfs;
 mod outside;
 mod packages;
+mod restore;
 mod road;
 mod run;
 mod secure;
