@@ -23,7 +23,6 @@ use crate::{
 };
 use console::ClearFilter;
 use feed::{Control, FeedEnd, feed};
-use raw::RawMode;
 use std::{
     io,
     time::{Duration, Instant},
