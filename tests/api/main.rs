@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod backups;
 mod boots;
 mod bounds;
 mod cable;
@@ -9,6 +10,7 @@ mod default_images;
 mod devices;
 mod disks;
 mod help;
+mod fixtures;
 mod hybrid;
 mod images;
 mod isolation;
@@ -32,4 +34,5 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod upgrades;
 mod web;

@@ -17,6 +17,8 @@ mod machine;
 mod mini;
 mod nfs;
 mod outside;
+mod packages;
+mod restore;
 mod road;
 mod run;
 mod secure;

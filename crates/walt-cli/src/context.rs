@@ -6,12 +6,15 @@ use crate::{
     error::Failure,
     events,
     ui::{
-        Ui,
+        self, Ui,
         prompt::{Answer, Dialog},
     },
 };
-use std::io;
-use walt_client::{Client, EventStream, Reply};
+use std::{io, time::Duration};
+use walt_client::{Client, EventStream, Patience, Reply};
+
+/// How long a command waits for a server that restarts.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every command that talks to the server works with.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ impl Context {
     /// # Errors
     /// The environment names no server, or signals cannot be watched.
     pub fn new() -> Result<Self, Failure> {
+        be_patient(tell);
         Ok(Self { client: Client::from_env()?, ui: Ui::new()? })
     }
 
@@ -63,6 +67,16 @@ impl Context {
             }
         }
     }
+}
+
+/// Makes this process wait for a server that restarts; `tell` is called when that lasts.
+pub fn be_patient(tell: fn()) {
+    walt_client::be_patient(Patience { limit: PATIENCE, tell });
+}
+
+fn tell() {
+    let limit = PATIENCE.as_secs();
+    ui::note(&format!("The server does not answer: waiting up to {limit} s, in case it restarts."));
 }
 
 impl Dialog for Context {

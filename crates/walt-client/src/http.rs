@@ -2,7 +2,7 @@
 
 use crate::{
     Connection, ENV_USERNAME, Error, LiveStream, Result, Target, TransferInput, TransferOutput, answer,
-    terminal, transfer,
+    connection::Waiting, terminal, transfer,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -368,6 +368,23 @@ impl Client {
     }
 
     async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        token: Option<&str>,
+    ) -> Result<Response<Incoming>> {
+        // What only asks can be asked again of a server that restarted meanwhile.
+        let mut waiting = Waiting::begin();
+        loop {
+            match self.send_once(method.clone(), path, body.clone(), token).await {
+                Err(Error::Broken(_)) if method == Method::GET && waiting.goes_on().await => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn send_once(
         &mut self,
         method: Method,
         path: &str,
