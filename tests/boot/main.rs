@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
 mod boots;
+mod computer;
 mod copy;
 mod crash;
 mod default;

@@ -15,10 +15,10 @@ use walt_testkit::{images, programs, repository, until};
 /// How long systemd may take to start the server again.
 const AGAIN: Duration = Duration::from_secs(30);
 /// A version above every one that we have.
-const NEWER: &str = "999.0-1";
+pub const NEWER: &str = "999.0-1";
 
 /// Packs the programs under test; the directory of the result.
-fn package(out: &Path, version: &[&str]) {
+pub fn package(out: &Path, version: &[&str]) {
     let mut package = Command::new(repository().join("scripts/package"));
     package.args(["--profile", "dev", "--programs"]).arg(programs()).arg("--out").arg(out).args(version);
     let output = package.output().unwrap();
@@ -32,7 +32,7 @@ fn said(program: &str, arguments: &[&str]) -> String {
 }
 
 /// The one file of a directory whose name begins and ends so.
-fn file(dir: &Path, begin: &str, end: &str) -> PathBuf {
+pub fn file(dir: &Path, begin: &str, end: &str) -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     found.retain(|p| {
         let name = p.file_name().unwrap().to_string_lossy();
