@@ -9,6 +9,7 @@ mod cable;
 mod default_images;
 mod devices;
 mod disks;
+mod help;
 mod fixtures;
 mod hybrid;
 mod images;

@@ -4,11 +4,9 @@
 
 use super::{BOOT, BOOT_SECONDS, MINI, SOON, USER, booted, on, restore, wait};
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 use walt_testkit::{Options, Terminal, TestServer, programs, until};
 
 /// What the newer server calls a script of the nodes: a name of the same length, so that it can be written into the

@@ -6,6 +6,7 @@
 //!                  ├─ context   the server and the user: actions, with their confirmations
 //!                  ├─ events    the server's messages while it works, ctrl-C
 //!                  ├─ live      the state of the platform as it changes, over restarts of the server
+//!                  ├─ topics    the pages of `walt help show`; pager shows them
 //!                  ├─ terminal  a terminal: raw mode, window size, both directions
 //!                  └─ ui        the only place that writes: results to stdout, all else to stderr
 //! ```
@@ -27,6 +28,7 @@ mod events;
 mod help;
 mod live;
 mod node_run;
+mod pager;
 mod registries;
 mod stdio;
 mod terminal;

@@ -23,7 +23,6 @@ use crate::{
 };
 use console::ClearFilter;
 use feed::{Control, FeedEnd, feed};
-use raw::RawMode;
 use std::{
     io,
     time::{Duration, Instant},
@@ -33,7 +32,7 @@ use tokio::sync::mpsc;
 use walt_api::term::{ClientMessage, Place, ServerMessage, Tty};
 use walt_client::{Error, Output, TerminalInput, TerminalOutput};
 
-pub use raw::{NoEcho, window_size};
+pub use raw::{NoEcho, RawMode, window_size};
 
 /// Control messages that wait to be sent. More window sizes are dropped: newer ones replace them.
 const CONTROL_QUEUE: usize = 16;

@@ -62,7 +62,7 @@ impl Log {
         open.map_err(failed(format!("open {}", self.path.display())))
     }
 
-    /// Its last `bytes` bytes at most; nothing if there is no log.
+    /// Its last `bytes` bytes at most; nothing if the log does not exist.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -130,7 +130,7 @@ impl Log {
         Follower { path: self.path.clone(), offset }
     }
 
-    /// Its length in bytes; 0 if there is no log.
+    /// Its length in bytes; 0 if the log does not exist.
     pub fn length(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |m| m.len())
     }

@@ -28,7 +28,7 @@ use std::{
 use walt_api::{AdminAction, Event};
 use walt_client::{Client, Reply, Target};
 use walt_netboot::dhcp::Request;
-use walt_types::NodeName;
+use walt_types::{ImageRef, NodeName};
 
 /// How long `down` waits for a running server to end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,6 +43,12 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
             let imported = blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
+            Ok(true)
+        }
+        AdminAction::UseDefaultImage { name } => {
+            let _decision = app.base().decide().await;
+            let changed = blocking(|| default_image::make_default(app.images(), &name)).map_err(unusable)?;
+            events.out(used_text(&name, &changed)).await;
             Ok(true)
         }
         AdminAction::DhcpCommit { vendor_class, user_class, ip, mac, host_name, force_name } => {
@@ -123,6 +129,32 @@ pub fn build_default_image(config: Config, name: &str) -> Result<()> {
     let app = App::open(config, &lock)?;
     let id = default_image::import(app.images(), name, &dir)?;
     println!("Default image {name} is ready ({}).", &id.to_string()[..12]);
+    Ok(())
+}
+
+/// What [`default_image::make_default`] has changed, as a sentence.
+fn used_text(name: &str, changed: &[ImageRef]) -> String {
+    match changed {
+        [] => format!("{name} is the default image already."),
+        changed => {
+            let names: Vec<String> = changed.iter().map(ImageRef::full).collect();
+            format!("{} now points to {name}.", names.join(", "))
+        }
+    }
+}
+
+/// `walt-server default-image use NAME`: through a running server, else under the lock of the state.
+///
+/// # Errors
+/// The image was not built, or the state cannot be changed.
+pub fn use_default_image(config: Config, name: &str) -> Result<()> {
+    let action = AdminAction::UseDefaultImage { name: name.into() };
+    if runtime()?.block_on(ask_server(&config, &action))? {
+        return Ok(());
+    }
+    let lock = StateLock::take(&config.state_dir)?;
+    let app = App::open(config, &lock)?;
+    println!("{}", used_text(name, &default_image::make_default(app.images(), name)?));
     Ok(())
 }
 

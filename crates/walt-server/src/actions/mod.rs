@@ -52,6 +52,7 @@ pub mod register_node;
 pub mod search;
 pub mod session_save;
 pub mod settings;
+pub mod setup;
 pub mod shell;
 pub mod status;
 pub mod update;
