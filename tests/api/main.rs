@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod backups;
 mod boots;
 mod bounds;
 mod cable;
@@ -10,6 +11,8 @@ mod default_images;
 mod devices;
 mod disks;
 mod elsewhere;
+mod fixtures;
+mod help;
 mod hybrid;
 mod images;
 mod isolation;
@@ -33,5 +36,6 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod upgrades;
 mod versions;
 mod web;

@@ -98,6 +98,7 @@ impl Words for AdminAction {
     fn parts(&self) -> Vec<&str> {
         match self {
             Self::ImportDefaultImage { name, .. } => vec!["import of the default image", name],
+            Self::UseDefaultImage { name } => vec!["default-image use", name],
             Self::DhcpCommit { host_name, .. } => vec!["registration of", host_name],
             Self::Down => vec!["walt-server down"],
         }

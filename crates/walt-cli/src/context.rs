@@ -6,15 +6,21 @@ use crate::{
     error::Failure,
     events, first_use,
     ui::{
-        Ui,
+        self, Ui,
         prompt::{Answer, Dialog},
     },
 };
-use std::io::{self, IsTerminal};
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 use walt_client::{
-    Client, EventStream, Reply,
+    Client, EventStream, Patience, Reply,
     config::{self, Config},
 };
+
+/// How long a command waits for a server that restarts.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every command that talks to the server works with.
 #[derive(Debug)]
@@ -32,6 +38,7 @@ impl Context {
     /// # Errors
     /// Nothing says which server, or signals cannot be watched.
     pub async fn new() -> Result<Self, Failure> {
+        be_patient(tell);
         let loaded = config::load();
         let mut ui = Ui::new()?;
         loaded.notes.iter().for_each(|note| ui.note(note));
@@ -88,6 +95,16 @@ impl Context {
             }
         }
     }
+}
+
+/// Makes this process wait for a server that restarts; `tell` is called when that lasts.
+pub fn be_patient(tell: fn()) {
+    walt_client::be_patient(Patience { limit: PATIENCE, tell });
+}
+
+fn tell() {
+    let limit = PATIENCE.as_secs();
+    ui::note(&format!("The server does not answer: waiting up to {limit} s, in case it restarts."));
 }
 
 impl Dialog for Context {

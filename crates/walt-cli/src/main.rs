@@ -7,6 +7,7 @@
 //!                  ├─ first_use which server, asked for if nothing says it
 //!                  ├─ events    the server's messages while it works, ctrl-C
 //!                  ├─ live      the state of the platform as it changes, over restarts of the server
+//!                  ├─ topics    the pages of `walt help show`; pager shows them
 //!                  ├─ terminal  a terminal: raw mode, window size, both directions
 //!                  └─ ui        the only place that writes: results to stdout, all else to stderr
 //!      └▶ complete  candidates for shells: from the table of cli, and from the server
@@ -31,6 +32,7 @@ mod first_use;
 mod help;
 mod live;
 mod node_run;
+mod pager;
 mod registries;
 mod stdio;
 mod terminal;

@@ -4,9 +4,12 @@ use crate::{Error, Result, Target};
 use std::io;
 use std::pin::Pin;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, Join, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -20,6 +23,53 @@ const SSH_END: Duration = Duration::from_secs(2);
 const SSH_FAILED: i32 = 255;
 /// Exit status of a shell that does not find a program (POSIX, 2.8.2).
 const NOT_FOUND: i32 = 127;
+
+/// Pause before a socket at which nobody listens is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+/// How long such a socket is tried before somebody is told.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// How long to wait for a server that restarts. Its socket exists then, and nobody listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// The longest time.
+    pub limit: Duration,
+    /// Called when it lasts.
+    pub tell: fn(),
+}
+
+static PATIENCE: OnceLock<Patience> = OnceLock::new();
+/// Whether this process has been connected: who connects again has said so to the user.
+static CONNECTED: AtomicBool = AtomicBool::new(false);
+
+/// A wait for a server that restarts.
+pub(crate) struct Waiting {
+    start: Instant,
+    told: bool,
+}
+
+impl Waiting {
+    pub(crate) fn begin() -> Self {
+        Self { start: Instant::now(), told: false }
+    }
+
+    /// Pauses; false if this process does not wait, or does not wait any longer.
+    pub(crate) async fn goes_on(&mut self) -> bool {
+        let Some(patience) = PATIENCE.get().filter(|p| self.start.elapsed() < p.limit) else { return false };
+        let silent = self.start.elapsed() < SILENT || CONNECTED.load(Ordering::Relaxed);
+        if !silent && !std::mem::replace(&mut self.told, true) {
+            (patience.tell)();
+        }
+        tokio::time::sleep(RETRY).await;
+        true
+    }
+}
+
+/// Makes all connections of this process to a socket wait for a server that restarts; without this, they fail at once. The
+/// first call counts.
+pub fn be_patient(patience: Patience) {
+    let _ = PATIENCE.set(patience);
+}
 
 /// A connected byte stream: the server's socket, or the pipes of an ssh process.
 #[derive(Debug)]
@@ -121,10 +171,27 @@ impl Connection {
         }
         let hint = "Is walt-server running? Set WALT_SERVER to unix:<path of walt.sock> or ssh://<host> to select another server.";
         let Target::Unix(path) = target else { return Err(refused("no socket".to_owned(), hint)) };
-        match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => Ok(Self::Unix(stream)),
-            Ok(Err(error)) => Err(refused(error.to_string(), hint)),
-            Err(_) => Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), hint)),
+        let mut waiting = Waiting::begin();
+        loop {
+            match tokio::time::timeout(CONNECT_TIMEOUT, UnixStream::connect(path)).await {
+                Ok(Ok(stream)) => {
+                    CONNECTED.store(true, Ordering::Relaxed);
+                    return Ok(Self::Unix(stream));
+                }
+                Ok(Err(error)) => {
+                    // Reset: the server ended before it accepted.
+                    let away = matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+                    );
+                    if !away || !waiting.goes_on().await {
+                        return Err(refused(error.to_string(), hint));
+                    }
+                }
+                Err(_) => {
+                    return Err(refused(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()), hint));
+                }
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Connection, ENV_USERNAME, Error, LiveStream, Result, Target, TransferInput, TransferOutput, answer,
-    connection::{Ssh, explain},
+    connection::{Ssh, Waiting, explain},
     protocol, terminal, transfer,
 };
 use http_body_util::{BodyExt, Full};
@@ -388,6 +388,23 @@ impl Client {
     }
 
     async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        token: Option<&str>,
+    ) -> Result<Response<Incoming>> {
+        // What only asks can be asked again of a server that restarted meanwhile.
+        let mut waiting = Waiting::begin();
+        loop {
+            match self.send_once(method.clone(), path, body.clone(), token).await {
+                Err(Error::Broken(_)) if method == Method::GET && waiting.goes_on().await => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn send_once(
         &mut self,
         method: Method,
         path: &str,

@@ -15,6 +15,8 @@
 //! Everything runs on the caller's (single-threaded) runtime. No task outlives the [`Client`]. Dropping a stream closes its
 //! connection, which cancels the action on the server.
 //!
+//! A server that restarts is awaited for a while if the program wants that ([`be_patient`]).
+//!
 //! Limits: [`MAX_ANSWER`] for answers, [`MAX_EVENT`] for one event, [`CONNECT_TIMEOUT`] to connect.
 
 mod answer;
@@ -33,7 +35,7 @@ pub mod tunnel;
 mod websocket;
 
 pub use answer::MAX_ANSWER;
-pub use connection::{CONNECT_TIMEOUT, Connection};
+pub use connection::{CONNECT_TIMEOUT, Connection, Patience, be_patient};
 pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply, query};
 pub use live::{LiveStream, News, SILENCE_MAX, State};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};

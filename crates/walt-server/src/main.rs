@@ -10,8 +10,11 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, build, check_logs, check_store, status},
-    base::{config::Config, failure},
+    actions::{admin, backup, build, check_logs, check_store, setup, status},
+    base::{
+        config::{Config, DEFAULT_PATH},
+        failure,
+    },
     run,
     services::{
         images::{LABEL_MODELS, default_image, recipe},
@@ -43,6 +46,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Set this machine up as a server, or change it: network, users, registries, default image, service
+    Setup(setup::Setup),
     /// Serve, in the foreground
     Run,
     /// Stop the server, nodes and sessions, and remove bridge and rules; the state is kept
@@ -68,6 +73,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy the state of the server to a directory or to standard output, while it runs or not
+    Backup(backup::Backup),
+    /// Restore a backup into an empty state directory; no server may run there
+    Restore(backup::Restore),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -92,6 +101,8 @@ enum Command {
 enum DefaultImage {
     /// Build an image and store it as waltplatform/NAME:latest
     Build { name: String },
+    /// Make a built image the default image of its models, until another one is chosen
+    Use { name: String },
     /// List the images that have recipes, with CPU and models
     List,
     /// Print the digest of a recipe, or of all; a built image is up to date while it stays the same
@@ -165,11 +176,19 @@ fn main() -> ExitCode {
 
 /// Carries out a command; false for exit status 1.
 fn dispatch(arguments: Arguments) -> Result<bool> {
+    if let Command::Setup(setup) = &arguments.command {
+        return setup::run(arguments.config.as_deref(), setup);
+    }
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
         Command::CheckStore { json } => check_store::run(&config, json),
         Command::CheckLogs { json } => check_logs::run(&config, json),
         Command::Status { json } => status::run(&config, json),
+        Command::Backup(backup) => backup.run(&config, arguments.config.as_deref()).map(|()| true),
+        Command::Restore(restore) => {
+            let file = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
+            restore.run(config, &file).map(|()| true)
+        }
         other => change(other, config).map(|()| true),
     }
 }
@@ -191,6 +210,7 @@ fn change(command: Command, config: Config) -> Result<()> {
             };
             admin::dhcp_commit(&config, &action)
         }
+        Command::DefaultImage(DefaultImage::Use { name }) => admin::use_default_image(config, &name),
         Command::DefaultImage(DefaultImage::List) => {
             for name in default_image::names() {
                 let recipe = default_image::recipe_config(&name)?;
@@ -208,12 +228,15 @@ fn change(command: Command, config: Config) -> Result<()> {
             recipe::make(&name, &dir, &cache.unwrap_or_else(|| recipe::cache_of(&config)))
         }
         // The callers handle these.
-        Command::Hold { .. }
+        Command::Setup(_)
+        | Command::Hold { .. }
         | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Status { .. } => Ok(()),
     }
 }

@@ -56,7 +56,7 @@ impl Category {
             Self::Device(command) => command.run(&mut Context::new().await?).await,
             Self::Registry(command) => command.run(&mut Context::new().await?).await,
             Self::Advanced(command) => command.run().await,
-            Self::Help(command) => command.run(),
+            Self::Help(command) => command.run().await,
             Self::Proxy(command) => command.run().await,
         }
     }

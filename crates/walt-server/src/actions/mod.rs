@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod build;
 pub mod check_logs;
 pub mod check_store;
@@ -52,6 +53,7 @@ pub mod register_node;
 pub mod search;
 pub mod session_save;
 pub mod settings;
+pub mod setup;
 pub mod shell;
 pub mod status;
 pub mod update;
