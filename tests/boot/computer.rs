@@ -18,7 +18,8 @@ const MEMORY: &str = "3G";
 /// What makes the disk.
 const RECIPE: &str = "tests/boot/computer/recipe.sh";
 /// What of us is on a computer: files of the system's own directories, an account, interfaces, rules, processes.
-const LEFT: &str = "find / -xdev -name '*walt*' -not -path '/root/*' -not -path '/var/log/*' -not -path '/var/cache/apt/*'
+const LEFT: &str =
+    "find / -xdev -name '*walt*' -not -path '/root/*' -not -path '/var/log/*' -not -path '/var/cache/apt/*'
     getent passwd | grep walt; ip -o link | grep walt; nft list tables 2>/dev/null | grep walt
     pgrep -a 'walt|qemu'; systemctl list-units --all --no-legend 'walt*'";
 
@@ -44,7 +45,18 @@ impl Computer {
         let qemu = Command::new("setpriv")
             .env("TMPDIR", "/var/tmp")
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-nodefaults", "-no-user-config"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY, "-display", "none"])
+            .args([
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max",
+                "-smp",
+                "2",
+                "-m",
+                MEMORY,
+                "-display",
+                "none",
+            ])
             .args(["-serial", &format!("file:{}", console.display())])
             .args(["-drive", &format!("file={},if=virtio,format=raw,snapshot=on", disk.display())])
             .args(["-netdev", &format!("user,id=n,hostfwd=tcp:127.0.0.1:{port}-:22")])
@@ -67,11 +79,17 @@ impl Computer {
 
     fn options(&self) -> Vec<String> {
         let key = self.key.display();
-        ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=20", "BatchMode=yes"]
-            .into_iter()
-            .flat_map(|o| ["-o".to_owned(), o.to_owned()])
-            .chain(["-i".to_owned(), key.to_string()])
-            .collect()
+        [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "ConnectTimeout=20",
+            "BatchMode=yes",
+        ]
+        .into_iter()
+        .flat_map(|o| ["-o".to_owned(), o.to_owned()])
+        .chain(["-i".to_owned(), key.to_string()])
+        .collect()
     }
 
     fn ssh(&self) -> Command {
@@ -85,7 +103,12 @@ impl Computer {
     fn must(&self, command: &str) -> String {
         let output = self.ssh().arg(command).output().unwrap();
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{command}: {}\n{out}{}", output.status, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{command}: {}\n{out}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         out
     }
 
@@ -126,7 +149,9 @@ impl Drop for Computer {
 /// From a Debian that has never heard of us to a node's shell; a newer package; nothing of us any more.
 fn four_commands(suite: &str) {
     if std::env::var_os("WALT_TEST_LONG").is_none() {
-        eprintln!("skipped: a server in an emulated computer takes half an hour; WALT_TEST_LONG=1 asks for it");
+        eprintln!(
+            "skipped: a server in an emulated computer takes half an hour; WALT_TEST_LONG=1 asks for it"
+        );
         return;
     }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -158,7 +183,8 @@ fn four_commands(suite: &str) {
     let id = computer.must("su - ada -c 'walt node run n1 cat /proc/sys/kernel/random/boot_id'");
     let first = computer.must("systemctl show -P MainPID walt-server");
     computer.copy(&[file(&newer, "walt-server_", ".deb"), file(&newer, "walt_", ".deb")], "/packages");
-    computer.timed(&format!("DEBIAN_FRONTEND=noninteractive apt-get -q install -y /packages/*_{NEWER}_*.deb"));
+    computer
+        .timed(&format!("DEBIAN_FRONTEND=noninteractive apt-get -q install -y /packages/*_{NEWER}_*.deb"));
     assert_ne!(computer.must("systemctl show -P MainPID walt-server"), first, "the server is the newer one");
     assert_eq!(computer.must("su - ada -c 'walt node run n1 cat /proc/sys/kernel/random/boot_id'"), id);
     shell.line("echo still; hostname");
