@@ -172,7 +172,7 @@ fn a_backup_is_a_stream_as_well() {
         fs::write(&cut, &bytes[..length]).unwrap();
         let ran = restore(&other, &cut);
         assert_eq!(ran.status.code(), Some(1), "{}", text(&ran));
-        let ended = other.launch().err().expect("it started on half a state");
+        let ended = other.launch().expect_err("it started on half a state");
         assert!(ended.log.contains("a restore that was interrupted"), "{ended:?}");
     }
     let ran = restore(&other, &tar);

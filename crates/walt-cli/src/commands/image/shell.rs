@@ -66,7 +66,7 @@ impl Shell {
             (false, false) => Mode::Script,
         };
         let open = OpenImageShell { image: self.image_name.clone(), tty, resume: self.resume, again: None };
-        let Context { client, ui } = context;
+        let Context { client, ui, .. } = context;
         let pair = ui.watch(client.image_shell(&open)).await?;
         let (client, open) = (&*client, &open);
         let reopen = async move |place| {

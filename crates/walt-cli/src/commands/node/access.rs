@@ -26,7 +26,7 @@ pub async fn open(
 }
 
 async fn attempt(context: &mut Context, open: &OpenNodeTerminal, mode: Mode) -> Result<End, Failure> {
-    let Context { client, ui } = context;
+    let Context { client, ui, .. } = context;
     let pair = ui.watch(client.node_terminal(open)).await?;
     let client = &*client;
     let reopen = async move |place| {

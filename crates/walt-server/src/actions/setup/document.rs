@@ -91,7 +91,7 @@ fn change(map: &mut Mapping, path: &[&str], value: Option<&Value>) -> Result<()>
         }
         return Ok(());
     }
-    if !map.get(&key).is_some_and(|v| !v.is_null()) {
+    if map.get(&key).is_none_or(|v| v.is_null()) {
         if value.is_none() {
             return Ok(());
         }
