@@ -263,8 +263,8 @@ fn disk(state_dir: &Path) -> Result<Disk> {
     })
 }
 
-/// Kernels of this machine that a virtual machine can start, the best first.
-fn kernels() -> Vec<PathBuf> {
+/// Kernels that a virtual machine can start, the best first: those of this machine, and those of its images.
+fn kernels(state_dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     if let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") {
         all.push(PathBuf::from(format!("/boot/vmlinuz-{}", release.trim())));
@@ -278,6 +278,10 @@ fn kernels() -> Vec<PathBuf> {
         .collect();
     others.sort();
     all.extend(others.into_iter().rev());
+    let layers = std::fs::read_dir(state_dir.join("images/layers")).into_iter().flatten().flatten();
+    all.extend(layers.map(|layer| layer.path().join("fs/boot/pc-x86-64/kernel")));
+    // A link of an image leads into the image, which is not the root here.
+    all.retain(|path| path.symlink_metadata().is_ok_and(|m| m.is_file()));
     all
 }
 
@@ -295,8 +299,10 @@ fn kvm(config: &Config, say: &dyn Fn(&str)) -> Kvm {
     if let Err(why) = walt_vnode::may_use_kvm(account) {
         return Kvm::Fails(why);
     }
-    let Some(kernel) = kernels().into_iter().find_map(|path| File::open(path).ok()) else {
-        return Kvm::Unknown("there is no kernel in /boot with which it could be tried".into());
+    let Some(kernel) = kernels(&config.state_dir).into_iter().find_map(|path| File::open(path).ok()) else {
+        return Kvm::Unknown(
+            "there is no kernel in /boot, and no image yet, with which it could be tried".into(),
+        );
     };
     say("Starting a kernel under KVM");
     let tried = || -> Result<walt_vnode::probe::Verdict> {

@@ -272,6 +272,10 @@ fn offers(bridge: &str) -> Result<Vec<Offer>> {
         }
         let Some(found) = member::inspect(&link.name)? else { continue };
         let is_ours = found.controller.as_ref().is_some_and(|(name, _)| name == bridge);
+        if link.kind == "veth" && found.controller.is_some() && !is_ours {
+            // The end of a container's cable, in a bridge of docker.
+            continue;
+        }
         let refused = match gather::is_wireless(&link.name) {
             true => Some("is wireless, and cannot be in a bridge".into()),
             false => cable::use_of(&found, bridge).filter(|_| !is_ours),
@@ -284,6 +288,7 @@ fn offers(bridge: &str) -> Result<Vec<Offer>> {
         };
         all.push(Offer { name: link.name, about, refused });
     }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
 

@@ -419,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn of_which_models_an_image_can_be_the_default() {
+        let of = |name: &str| {
+            default_references(name).map(|all| all.iter().map(ImageRef::full).collect::<Vec<_>>())
+        };
+        assert_eq!(of("pc-x86-64-mini").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
+        assert_eq!(of("pc-x86-64-default").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
+        assert!(of("rpi64-default").unwrap().contains(&"waltplatform/rpi-4-b-default:latest".to_owned()));
+        assert!(of("toaster").is_err());
+    }
+
+    #[test]
+    fn which_recipe_made_an_image() {
+        let mut config = ImageConfig::default();
+        assert_eq!(made_by(&config), None);
+        let entry = |by: &str, comment: Option<&str>| History {
+            created_by: Some(by.into()),
+            comment: comment.map(str::to_owned),
+            ..History::default()
+        };
+        let made = entry("walt-server default-image build pc-x86-64-mini", Some("recipe 0123"));
+        config.history = Some(vec![made, entry("walt image shell", None)]);
+        let expected = MadeBy { recipe: "pc-x86-64-mini".into(), digest: "0123".into() };
+        assert_eq!(made_by(&config), Some(expected));
+    }
+
+    #[test]
     fn digests_are_of_one_recipe() {
         let digests: BTreeSet<String> = names().iter().map(|n| recipes_digest(Some(n)).unwrap()).collect();
         assert_eq!(digests.len(), names().len());
