@@ -25,10 +25,19 @@ need() {
 }
 
 # Everything the recipes need to know about where packages come from is what this
-# machine's own apt uses: the Debian sources of $SUITE, one "URI RELEASE COMPONENT" a line.
+# machine's own apt uses: the Debian sources of $SUITE, one "URI RELEASE COMPONENT" a line. A
+# machine with another release of Debian has them at the same places, by the other name.
 debian_sources() {
+    found=$(sources_of "$SUITE")
+    if [ -z "$found" ]; then
+        own=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+        [ -z "$own" ] || found=$(sources_of "$own" | sed "s| $own\([- ]\)| $SUITE\1|")
+    fi
+    [ -z "$found" ] || echo "$found"
+}
+sources_of() {
     apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)' 'Created-By: Packages' |
-        awk -v s="$SUITE" '($2 == s || index($2, s "-") == 1) && $4 == "Debian" && $2 !~ /backports|proposed/ {
+        awk -v s="$1" '($2 == s || index($2, s "-") == 1) && $4 == "Debian" && $2 !~ /backports|proposed/ {
             print $1, $2, $3 }' | sort -u
 }
 

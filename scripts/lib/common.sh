@@ -13,8 +13,8 @@ SERVER_START_LIMIT=60
 SERVICE_ACCOUNT=walt-qemu
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-# Programs such as runc and nft lie where an unprivileged PATH does not look.
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+# rustup's programs come first; programs such as runc and nft lie where an unprivileged PATH does not look.
+PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 
 say() { printf '%s\n' "$*" >&2; }
@@ -28,12 +28,15 @@ FAILED=()
 STEP_LOGS=
 # Lines repeated of each step that failed.
 FAILURE_LINES=60
+# Number of steps and seconds that each is expected to take, by its label, if the script sets them.
+STEPS=
+declare -A EXPECTED=()
 # step LABEL COMMAND...: runs it, remembers how long it took and whether it failed. The shell does not
 # stop at a failure inside the command: functions that are run as steps chain what must succeed.
 step() {
     local label=$1 start status=0 log
     shift
-    say "== $label"
+    say "==${STEPS:+ $((${#TIMINGS[@]} + 1))/$STEPS} $label${EXPECTED[$label]:+ (about $(duration "${EXPECTED[$label]}"))}"
     start=$(now)
     log=$STEP_LOGS/${label//[^a-z]/-}
     if [ -n "$STEP_LOGS" ]; then
@@ -49,6 +52,10 @@ step() {
         say "== $label: failed (status $status)"
     fi
     return $status
+}
+# duration SECONDS: in words; minutes from two on.
+duration() {
+    if [ "$1" -lt 120 ]; then printf '%s s\n' "$1"; else printf '%s minutes\n' $((($1 + 30) / 60)); fi
 }
 timings() { printf '%s\n' "${TIMINGS[@]}" >&2; }
 # Which steps failed, and what their tests, compilers and lints said, so that the end of a log is enough.
@@ -70,13 +77,19 @@ need_root() {
     [ "$(id -u)" -eq 0 ] || die "run this as root: it installs packages, makes a bridge and starts containers"
 }
 
+# missing_packages PACKAGE...: a line for each that is not installed.
+missing_packages() {
+    local p
+    for p; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || printf '%s\n' "$p"
+    done
+}
+
 # install_packages PACKAGE...: those that are missing, from the distribution.
 install_packages() {
-    local p missing=()
+    local missing
     command -v apt-get >/dev/null || die "this script installs its needs with apt-get; install them yourself: $*"
-    for p; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
-    done
+    mapfile -t missing < <(missing_packages "$@")
     [ ${#missing[@]} -eq 0 ] && return
     say "installing: ${missing[*]}"
     export DEBIAN_FRONTEND=noninteractive
@@ -94,7 +107,6 @@ have_rust() {
 }
 
 install_rust() {
-    PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
     if ! have_rust; then
         if ! command -v rustup >/dev/null; then
             if apt-cache show rustup >/dev/null 2>&1; then

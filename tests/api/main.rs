@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
+mod backups;
 mod boots;
 mod bounds;
 mod cable;
+mod completion;
 mod default_images;
 mod devices;
 mod disks;
+mod elsewhere;
+mod fixtures;
+mod help;
 mod hybrid;
 mod images;
 mod isolation;
@@ -32,4 +37,6 @@ mod start;
 mod status;
 mod store;
 mod tls;
+mod upgrades;
+mod versions;
 mod web;

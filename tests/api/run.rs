@@ -26,20 +26,20 @@ exec sh -c "$last"
 "#;
 
 /// A server whose nodes are stand-ins.
-struct Room {
-    server: TestServer,
+pub struct Room {
+    pub server: TestServer,
     nodes: Vec<Node>,
 }
 
 /// A station that is a node.
-struct Node {
+pub struct Node {
     machine: Registered,
     /// What the server has ordered.
     orders: Arc<Mutex<Vec<String>>>,
 }
 
 impl Room {
-    fn new(numbers: &[u8]) -> Self {
+    pub fn new(numbers: &[u8]) -> Self {
         let mut server = TestServer::prepare(Options::default());
         let bin = server.dir().join("programs");
         fs::create_dir(&bin).unwrap();

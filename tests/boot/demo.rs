@@ -1,11 +1,11 @@
-//! `scripts/demo`, as somebody does who has just cloned the project.
+//! `scripts/demo`, as somebody does who has just cloned the project, and the session in the README.
 
-use super::SOON;
+use super::{MINI, SOON};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use walt_testkit::{Machine, Terminal, repository};
+use walt_testkit::{Machine, Terminal, TestServer, repository};
 
 /// For everything up to the prompt: packages, build, image, boot.
 const DEMO: Duration = Duration::from_secs(2400);
@@ -17,7 +17,15 @@ const DIR: &str = "/var/tmp/walt-test-demo";
 fn demo(arguments: &[&str]) -> Command {
     let mut command = Command::new(repository().join("scripts/demo"));
     command.args(arguments).env("WALT_DEMO_DIR", DIR);
+    if !long() {
+        // The programs of these tests: compiling with the demo's own profile takes minutes.
+        command.env("WALT_DEMO_PROFILE", "dev");
+    }
     command
+}
+
+fn long() -> bool {
+    std::env::var_os("WALT_TEST_LONG").is_some()
 }
 
 #[test]
@@ -28,24 +36,30 @@ fn demo_from_start_to_clean() {
     }
     let _ = fs::remove_dir_all(DIR);
     let before = Machine::now();
-    let mut terminal = Terminal::spawn(demo(&[]));
+    // Another Debian takes minutes to install, and is a test of its own (default.rs).
+    let image = if long() { "default" } else { "mini" };
+    let (node, system) = if long() { ("demo", "ID=debian") } else { ("demo-mini", "ID=walt-mini") };
+    let start = ["--image", image];
+    let mut terminal = Terminal::spawn(demo(&start));
     let said = terminal.expect("Caution: changes outside /persist", DEMO);
-    for step in ["build", "server", "image pc-x86-64-default", "node demo booted"] {
+    assert!(said.starts_with("A server, an image and a booted node in 7 steps: about "), "{said}");
+    for step in ["build", "server", &format!("image pc-x86-64-{image}"), &format!("node {node} booted")] {
         assert!(said.contains(&format!(" s  {step}\n")), "the time of '{step}' is not said");
     }
+    assert!(said.contains(&format!("\n== 7/7 node {node} booted (about ")), "{said}");
     assert!(said.contains("To go on by hand:"), "{said}");
     terminal.expect("# ", SOON);
     terminal.line("uname -n");
-    terminal.expect("\ndemo\n", SOON);
+    terminal.expect(&format!("\n{node}\n"), SOON);
     terminal.line("exit");
     let (status, rest) = terminal.end(SOON);
     assert!(status.success() && rest.contains("closed."), "{status}: {rest}");
 
     // A second run uses what is there; without a terminal it runs two commands instead of a shell.
-    let second = demo(&[]).stdin(std::process::Stdio::null()).output().unwrap();
+    let second = demo(&start).stdin(std::process::Stdio::null()).output().unwrap();
     let out = String::from_utf8_lossy(&second.stdout).into_owned();
     assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
-    assert!(out.contains("Linux demo ") && out.contains("ID=debian"), "{out}");
+    assert!(out.contains(&format!("Linux {node} ")) && out.contains(system), "{out}");
 
     let mut stop = Terminal::spawn(demo(&["stop"]));
     stop.send("");
@@ -55,4 +69,23 @@ fn demo_from_start_to_clean() {
     assert!(Path::new(DIR).join("state").is_dir(), "stop keeps the state");
     let (status, said) = Terminal::spawn(demo(&["clean"])).end(STOP);
     assert!(status.success() && !Path::new(DIR).exists(), "{said}");
+}
+
+/// The commands of the README, on a server of the tests: its directory has the same parts as that of the demo.
+#[test]
+fn the_session_of_the_readme() {
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        eprintln!(
+            "skipped: the session of the README takes a minute; it is in the long form (WALT_TEST_LONG=1)"
+        );
+        return;
+    }
+    let server = TestServer::start_with_images(&[MINI]);
+    let mut check = Command::new(repository().join("scripts/make-session"));
+    let ran = check.arg("--check").env("WALT_DEMO_DIR", server.dir()).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
+    // A change in RAM is gone after the reboot, the one of the image is there.
+    let after = said.split("ls /root'\n").nth(1).and_then(|rest| rest.split("\n$ ").next());
+    assert_eq!(after, Some("hello\ngreeting"), "{said}");
 }

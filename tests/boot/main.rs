@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
 mod boots;
+mod computer;
 mod copy;
 mod crash;
 mod default;
 mod demo;
+mod elsewhere;
 mod firmware;
 mod full;
 mod hybrid;
@@ -17,6 +19,8 @@ mod machine;
 mod mini;
 mod nfs;
 mod outside;
+mod packages;
+mod restore;
 mod road;
 mod run;
 mod secure;

@@ -77,6 +77,10 @@ fn both_roads_boot_the_same() {
 /// Nothing of ours but labels and `/boot/pc-x86-64`: Debian's own initial RAM disk mounts the root.
 #[test]
 fn an_image_made_the_stock_way_boots() {
+    if std::env::var_os("WALT_TEST_LONG").is_none() {
+        eprintln!("skipped: it takes minutes to install another Debian; WALT_TEST_LONG=1 asks for it");
+        return;
+    }
     let image = images::built_by("tests/boot/stock/recipe.sh");
     let server = TestServer::start();
     server.import(DEFAULT, &image);

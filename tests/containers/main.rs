@@ -6,6 +6,7 @@ mod arm;
 mod build;
 mod copy;
 mod crash;
+mod elsewhere;
 mod escape;
 mod fetch;
 mod gone;

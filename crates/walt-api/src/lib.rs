@@ -27,6 +27,7 @@ pub mod event;
 pub mod link;
 pub mod live;
 pub mod logs;
+pub mod names;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 pub mod registries;
@@ -57,8 +58,13 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use walt_types::{Mac, UserName};
 
-/// Version of this API; client and server must have the same.
+/// Version of this API; client and server must have the same. Additions do not change it.
 pub const PROTOCOL: u32 = 1;
+/// Header with the [`PROTOCOL`] of a client, in its requests, and of the server, in its answers. The server refuses a request
+/// with another one than its own, but [`route::INFO`], before it does anything; one without it is served.
+pub const HEADER_PROTOCOL: &str = "walt-protocol";
+/// Header of answers with the version of `walt-server`, as in [`Info::version`].
+pub const HEADER_VERSION: &str = "walt-version";
 /// Header that names the user root acts for (set from `WALT_USERNAME`).
 pub const HEADER_USER: &str = "walt-user";
 /// Header with the token of a [`Confirmation`], when a request is repeated.
@@ -73,10 +79,11 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
 /// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
 /// | `metrics` | [`route::METRICS`], on both doors |
+/// | `names` | [`route::SETTINGS`], [`route::IMAGE_FILES`], [`route::NODE_FILES`] |
 /// | `openapi` | [`route::OPENAPI`] |
 /// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
 pub const FEATURES: &[&str] =
-    &["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"];
+    &["confirm-any", "events", "logs", "metrics", "names", "openapi", "problem-json", "resources", "web"];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -139,6 +146,15 @@ pub mod route {
     pub const OPENAPI: &str = "/api/v1/openapi.json";
     /// `GET` on port 80: [`super::web::WebLogList`].
     pub const LOGS: &str = "/api/v1/logs";
+    /// `GET`: the settings of nodes and devices, a list of [`super::names::SettingInfo`].
+    pub const SETTINGS: &str = "/api/v1/settings";
+    /// `GET`, query `image=NAME&path=BEGINNING`: [`super::names::FileNames`], the entries of a directory of an image of the
+    /// caller whose paths begin like this; a relative one begins in `/root`. The path is written as in JSON
+    /// ([`super::transfer::Path`]).
+    pub const IMAGE_FILES: &str = "/api/v1/files/image";
+    /// `GET`, query `node=NAME&path=BEGINNING`: the same on a node that has booted, and that no other user owns. The server
+    /// goes on listing a directory when the client has gone, and keeps the list for a moment.
+    pub const NODE_FILES: &str = "/api/v1/files/node";
     /// `GET`: [`super::RegistryList`].
     pub const REGISTRIES: &str = "/api/v1/registries";
     /// `POST`: [`super::RegistryToken`], for the server's own registry, which answers below `/v2/`.
@@ -384,9 +400,17 @@ mod tests {
         for word in FEATURES {
             assert!(page.contains(&format!("`{word}`")), "{word} is not in web-api");
         }
-        for word in
-            ["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"]
-        {
+        for word in [
+            "confirm-any",
+            "events",
+            "logs",
+            "metrics",
+            "names",
+            "openapi",
+            "problem-json",
+            "resources",
+            "web",
+        ] {
             assert!(FEATURES.contains(&word), "{word} was promised");
         }
     }

@@ -72,7 +72,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// Must be called within the runtime.
+    pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

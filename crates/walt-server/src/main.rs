@@ -10,8 +10,11 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, build, check_logs, check_store, setup, status},
-    base::{config::Config, failure},
+    actions::{admin, backup, build, check_logs, check_store, setup, status},
+    base::{
+        config::{Config, DEFAULT_PATH},
+        failure,
+    },
     run,
     services::{
         images::{LABEL_MODELS, default_image, recipe},
@@ -70,6 +73,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Copy the state of the server to a directory or to standard output, while it runs or not
+    Backup(backup::Backup),
+    /// Restore a backup into an empty state directory; no server may run there
+    Restore(backup::Restore),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -177,6 +184,11 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
         Command::CheckStore { json } => check_store::run(&config, json),
         Command::CheckLogs { json } => check_logs::run(&config, json),
         Command::Status { json } => status::run(&config, json),
+        Command::Backup(backup) => backup.run(&config, arguments.config.as_deref()).map(|()| true),
+        Command::Restore(restore) => {
+            let file = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
+            restore.run(config, &file).map(|()| true)
+        }
         other => change(other, config).map(|()| true),
     }
 }
@@ -223,6 +235,8 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::BuildFetch
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Status { .. } => Ok(()),
     }
 }

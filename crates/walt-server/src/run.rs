@@ -127,11 +127,15 @@ async fn serve(app: Arc<App>) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tracing::info!(socket = %app.config().socket().display(), bridge = app.config().bridge(), "serving");
     let api = api::serve(app.clone(), std::future::pending());
+    let mut down = false;
     let outcome = tokio::select! {
         outcome = api => outcome,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = ending.process().down_wanted() => Ok(()),
+        () = ending.process().down_wanted() => {
+            down = true;
+            Ok(())
+        }
     };
     tracing::info!("leaving: nodes and open shells go on");
     services.iter().for_each(tokio::task::JoinHandle::abort);
@@ -139,7 +143,10 @@ async fn serve(app: Arc<App>) -> Result<()> {
         tracing::warn!("{e:#}");
     }
     logs::flush(app.logs());
-    let _ = std::fs::remove_file(app.config().socket());
+    // Otherwise it stays: clients see from it that the server may come back, and wait a while.
+    if down {
+        let _ = std::fs::remove_file(app.config().socket());
+    }
     outcome
 }
 

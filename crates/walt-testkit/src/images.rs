@@ -26,6 +26,14 @@ pub fn built(name: &str) -> PathBuf {
 /// # Panics
 /// If the recipe fails; its messages are on standard error.
 pub fn built_by(recipe: &str) -> PathBuf {
+    built_for(recipe, "")
+}
+
+/// Like [`built_by`], with a release of Debian: the recipe finds its name in `WALT_SUITE`.
+///
+/// # Panics
+/// If the recipe fails; its messages are on standard error.
+pub fn built_for(recipe: &str, suite: &str) -> PathBuf {
     let recipe = repository().join(recipe);
     let sum = Command::new("sha256sum").arg(&recipe).arg(images().join("common/lib.sh")).output();
     let sum = sum.expect("sha256sum runs").stdout;
@@ -34,8 +42,8 @@ pub fn built_by(recipe: &str) -> PathBuf {
     let digest: String = both.lines().filter_map(|line| line.get(..8)).collect();
     let name = recipe.parent().and_then(Path::file_name).expect("a recipe is in a directory");
     let mut make = Command::new("sh");
-    make.arg(&recipe);
-    result_of(&name.to_string_lossy(), make, &digest)
+    make.arg(&recipe).env("WALT_SUITE", suite);
+    result_of(&format!("{}{suite}", name.to_string_lossy()), make, &digest)
 }
 
 fn images() -> PathBuf {

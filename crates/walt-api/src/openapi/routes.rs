@@ -8,6 +8,7 @@ use crate::{
     build::OpenImageBuild,
     live::Live,
     logs::{Checkpoint, LogAction, LogCount, LogLine, LogQuery},
+    names::{FileNames, SettingInfo},
     resource::{
         AcquireNode, BootNode, CloneImage, CreateNode, NewName, NodeConfig, Nothing, PublishImage,
         RebootNode, RollBackImage, WaitNode,
@@ -104,6 +105,26 @@ fn metrics(d: &mut Document) {
     );
 }
 
+/// For shells that complete command lines.
+fn names(d: &mut Document) {
+    d.operation("get", route::SETTINGS, "settings", "The settings that nodes and devices can have.")
+        .gives_schema(
+            200,
+            JSON,
+            "The settings.",
+            json!({"type": "array", "items": {"$ref": "#/components/schemas/SettingInfo"}}),
+        );
+    d.schema::<SettingInfo>();
+    d.operation("get", route::IMAGE_FILES, "imageFiles", "Entries of a directory of an image.")
+        .query("image", true, "string", "An image of the caller.")
+        .query("path", true, "string", "How their paths begin.")
+        .answers::<FileNames>("The entries.");
+    d.operation("get", route::NODE_FILES, "nodeFiles", "Entries of a directory of a node.")
+        .query("node", true, "string", "A node that has booted, and that no other user owns.")
+        .query("path", true, "string", "How their paths begin.")
+        .answers::<FileNames>("The entries.");
+}
+
 fn questions(d: &mut Document) {
     d.operation("get", route::INFO, "info", "The server, and who the caller is there.")
         .answers::<Info>("The server.");
@@ -148,6 +169,7 @@ fn questions(d: &mut Document) {
         .query("from", true, "string", "An image.")
         .query("to", true, "string", "An image.")
         .answers::<ImageDiff>("The differences.");
+    names(d);
     d.operation("get", route::REGISTRIES, "registries", "The registries.")
         .answers::<RegistryList>("The registries.");
     d.operation(

@@ -10,6 +10,7 @@ use crate::{
         db::blocking,
         events::Events,
         failure::{Outcome, bad_request, unusable},
+        formats,
         state_lock::StateLock,
     },
     services::{
@@ -163,6 +164,12 @@ pub fn use_default_image(config: Config, name: &str) -> Result<()> {
 /// The kernel does not list its interfaces.
 pub fn check_config(config: &Config) -> Result<()> {
     println!("The configuration is valid.");
+    if let Some(from) = formats::check(&config.state_dir)? {
+        println!(
+            "The next start of the server brings the database from version {from} to {}, after a copy was put aside.",
+            formats::OURS.database
+        );
+    }
     for problem in cable::check(config)? {
         println!("On this machine, now: {problem}.");
     }
@@ -179,6 +186,7 @@ pub fn down(config: Config) -> Result<()> {
         println!("Nothing to do: {} has no state of a server.", config.state_dir.display());
         return Ok(());
     }
+    formats::check(&config.state_dir)?;
     // A server that ends closes the connection in the middle of the answer.
     let _ = runtime()?.block_on(ask_server(&config, &AdminAction::Down));
     let start = Instant::now();
@@ -190,6 +198,8 @@ pub fn down(config: Config) -> Result<()> {
         }
     };
     let app = App::open(config, &lock)?;
+    // That of a server that was killed: clients do not wait for it any more.
+    let _ = std::fs::remove_file(app.config().socket());
     nodes::ssh::end_all(app.base())?;
     let stopped = nodes::vnode::stop_all(app.nodes())?;
     let closed = runtime()?.block_on(sessions::stop_all(app.sessions()))?;

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod app;
 pub mod audit;
+pub mod backup;
 pub mod build;
 pub mod check_logs;
 pub mod check_store;
@@ -16,6 +17,7 @@ pub mod device_forget;
 pub mod device_list;
 pub mod device_shell;
 pub mod dhcp;
+pub mod file_names;
 pub mod housekeeping;
 pub mod hub_meta;
 pub mod image_actions;

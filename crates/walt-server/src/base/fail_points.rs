@@ -7,6 +7,16 @@ const VARIABLE: &str = "WALT_FAIL_STORE";
 
 /// All points, in the order in which operations reach them.
 pub const POINTS: &[&str] = &[
+    // An older database is migrated: the copy is written; it has its name; the tables are new; that is committed.
+    "migrate-copied",
+    "migrate-kept",
+    "migrate-steps",
+    "migrate-done",
+    // A backup: a layer is copied. Its restore: the old state is moved away; images are there; the database, too.
+    "backup-layer",
+    "state-moved",
+    "state-images",
+    "state-database",
     // Import of a default image: the layer is in the store; its configuration too.
     "import-layer",
     "import-config",

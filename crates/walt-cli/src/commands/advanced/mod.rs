@@ -1,5 +1,8 @@
 //! `walt advanced …`.
 
+mod dump_bash_autocomplete;
+mod dump_fish_autocomplete;
+mod dump_zsh_autocomplete;
 mod fix_image_owner;
 mod update_default_images;
 mod update_hub_meta;
@@ -10,6 +13,12 @@ use clap::Subcommand;
 /// Commands of the category, sorted by name.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// dump bash auto-completion code
+    DumpBashAutocomplete(dump_bash_autocomplete::DumpBashAutocomplete),
+    /// dump fish auto-completion code
+    DumpFishAutocomplete(dump_fish_autocomplete::DumpFishAutocomplete),
+    /// dump zsh auto-completion code
+    DumpZshAutocomplete(dump_zsh_autocomplete::DumpZshAutocomplete),
     /// take over all images of another user
     FixImageOwner(fix_image_owner::FixImageOwner),
     /// update the default images, which free nodes boot
@@ -20,12 +29,15 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs it.
-    pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
+    /// Runs it: with a server only if it needs one.
+    pub async fn run(self) -> Result<(), Failure> {
         match self {
-            Self::FixImageOwner(command) => command.run(context).await,
-            Self::UpdateDefaultImages(command) => command.run(context).await,
-            Self::UpdateHubMeta(command) => command.run(context).await,
+            Self::DumpBashAutocomplete(command) => command.run(),
+            Self::DumpFishAutocomplete(command) => command.run(),
+            Self::DumpZshAutocomplete(command) => command.run(),
+            Self::FixImageOwner(command) => command.run(&mut Context::new().await?).await,
+            Self::UpdateDefaultImages(command) => command.run(&mut Context::new().await?).await,
+            Self::UpdateHubMeta(command) => command.run(&mut Context::new().await?).await,
         }
     }
 }

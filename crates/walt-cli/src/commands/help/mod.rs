@@ -17,10 +17,10 @@ pub enum Command {
 
 impl Command {
     /// Runs it.
-    pub fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(),
-            Self::Show(show) => show.run(),
+            Self::Show(show) => show.run().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Calls block for a few milliseconds at most; [`Db::with`] announces that to the async runtime.
 
+pub mod aside;
 mod bases;
 mod blobs;
 mod boots;
@@ -15,7 +16,7 @@ mod links;
 mod manifests;
 mod node_leases;
 mod nodes;
-mod schema;
+pub mod schema;
 mod sessions;
 mod settings;
 mod trash;
@@ -39,14 +40,16 @@ pub use crate::base::db::settings::{
 };
 pub use crate::base::db::trash::TrashRow;
 
-use crate::base::changes::Changes;
+use crate::base::{changes::Changes, formats};
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use std::{path::Path, sync::Arc, time::Duration};
 
+/// Name of the database in the state directory.
+pub const FILE: &str = "walt.sqlite";
 /// How long a reader waits for a writer of the database.
-const BUSY: Duration = Duration::from_secs(5);
+pub(in crate::base) const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server.
 pub struct Db {
@@ -55,14 +58,21 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it.
+    /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it; a copy of an older one is put aside before.
     ///
     /// # Errors
-    /// It cannot be opened, or was written by a newer server.
+    /// It cannot be opened, was written by a newer server, or there is no room for the copy.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let path = state_dir.join("walt.sqlite");
+        let path = state_dir.join(FILE);
         let mut connection = Connection::open(&path)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
+        let version = schema::version(&connection).with_context(|| format!("database {}", path.display()))?;
+        if version > schema::VERSION {
+            return Err(formats::newer_database(state_dir, version));
+        }
+        if (1..schema::VERSION).contains(&version) {
+            aside::put(&connection, state_dir, version)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -78,12 +88,24 @@ impl Db {
     /// # Errors
     /// It cannot be opened, or has another version.
     pub fn open_to_read(state_dir: &Path) -> Result<Self> {
-        let path = state_dir.join("walt.sqlite");
+        let db = Self::open_file_to_read(&state_dir.join(FILE))?;
+        let version = db.with(schema::version)?;
+        if version > schema::VERSION {
+            return Err(formats::newer_database(state_dir, version));
+        }
+        db.with(schema::is_ours).with_context(|| format!("database {}", state_dir.join(FILE).display()))?;
+        Ok(db)
+    }
+
+    /// Opens any database read-only, such as the copy for a backup. Its version is not looked at.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_file_to_read(path: &Path) -> Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags)
+        let connection = Connection::open_with_flags(path, flags)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
-        schema::is_ours(&connection).with_context(|| format!("database {}", path.display()))?;
         Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
     }
 

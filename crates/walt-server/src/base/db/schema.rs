@@ -1,5 +1,6 @@
 //! The tables, as numbered steps on `PRAGMA user_version`. A step that has shipped is never changed.
 
+use crate::base::fail_points;
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
@@ -296,30 +297,32 @@ const STEPS: &[&str] = &[
 ",
 ];
 
-/// Migrates a database to the current version.
+/// The version that this program writes.
+pub const VERSION: u32 = STEPS.len() as u32;
+
+/// Brings a database to the current version, in one transaction.
 ///
 /// # Errors
-/// It was written by a newer server, or a step fails.
+/// A step fails; then nothing has changed.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    let version = version(connection)?;
-    if version > STEPS.len() {
-        bail!(
-            "the database has version {version}, but this server only supports {}: start the newer server",
-            STEPS.len()
-        );
+    let before = version(connection)?;
+    if before == VERSION {
+        return Ok(());
     }
-    for (number, step) in STEPS.iter().enumerate().skip(version) {
-        let tx = connection.transaction()?;
+    let tx = connection.transaction()?;
+    for (number, step) in STEPS.iter().enumerate().skip(before as usize) {
         tx.execute_batch(step).with_context(|| format!("database step {number}"))?;
-        tx.pragma_update(None, "user_version", number as u32 + 1)?;
-        tx.commit()?;
     }
+    tx.pragma_update(None, "user_version", VERSION)?;
+    fail_points::point("migrate-steps");
+    tx.commit()?;
+    fail_points::point("migrate-done");
     Ok(())
 }
 
-fn version(connection: &Connection) -> Result<usize> {
-    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    Ok(version as usize)
+/// The version of a database; 0 if it is new.
+pub fn version(connection: &Connection) -> Result<u32> {
+    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
 }
 
 /// Checks that a database has the current version, for read-only access.
@@ -328,12 +331,18 @@ fn version(connection: &Connection) -> Result<usize> {
 /// It has an older or newer version.
 pub fn is_ours(connection: &Connection) -> Result<()> {
     let version = version(connection)?;
-    if version != STEPS.len() {
+    if version != VERSION {
         bail!(
-            "the database has version {version}, but this program supports version {}: start 'walt-server run' of \
-             this version, or use the program of the server that runs",
-            STEPS.len()
+            "the database has version {version}, but this program supports version {VERSION}: start 'walt-server run' of \
+             this version, or use the program of the server that runs"
         );
     }
     Ok(())
+}
+
+/// A new database of an earlier version, as the server of that time made it.
+#[cfg(test)]
+pub fn make_old(connection: &Connection, version: u32) {
+    STEPS[..version as usize].iter().for_each(|step| connection.execute_batch(step).unwrap());
+    connection.pragma_update(None, "user_version", version).unwrap();
 }

@@ -8,7 +8,9 @@ mod identity;
 mod listener;
 mod logs;
 pub mod metrics;
+mod names;
 mod origin;
+mod protocol;
 mod reply;
 mod resources;
 pub mod terminals;
@@ -91,6 +93,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::LINKS, get(list_links))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
+        .merge(names::routes())
         .route(route::REGISTRIES, get(list_registries))
         .route(route::REGISTRY_TOKEN, post(registry_token))
         .route("/v2", any(registry::serve))
@@ -112,6 +115,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::IMAGE_BUILD, get(terminals::image_build))
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
+        .layer(axum::middleware::from_fn(protocol::check))
         .layer(axum::middleware::from_fn(origin::refuse_pages))
         .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(MAX_BODY))

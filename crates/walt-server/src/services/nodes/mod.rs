@@ -7,6 +7,7 @@ pub mod boot;
 pub mod boot_tree;
 pub mod boots;
 pub mod error;
+pub mod file_names;
 pub mod grants;
 pub mod hub;
 pub mod links;
@@ -33,6 +34,7 @@ use crate::{
             announce::Announced,
             boards::Boards,
             boots::Boots,
+            file_names::Listings,
             grants::GrantCache,
             hub::{Hub, update_life},
             links::Links,
@@ -75,6 +77,7 @@ pub struct Nodes {
     supervisors: Supervisors,
     links: Arc<Links>,
     masters: Masters,
+    listings: Listings,
 }
 
 /// The last boot of each node for which its `/persist` was swept. Locked during a sweep, so that only one runs at a
@@ -100,6 +103,7 @@ impl Nodes {
             supervisors: Supervisors::default(),
             links,
             masters: Masters::default(),
+            listings: Listings::default(),
         }
     }
 
@@ -171,6 +175,11 @@ impl Nodes {
     /// Connections by ssh that programs on a node share.
     pub fn masters(&self) -> &Masters {
         &self.masters
+    }
+
+    /// Directories of nodes as they were listed a moment ago.
+    pub fn listings(&self) -> &Listings {
+        &self.listings
     }
 
     /// The NFS server, once it serves.
