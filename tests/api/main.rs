@@ -32,6 +32,7 @@ mod room;
 mod run;
 mod search;
 mod settings;
+mod setup;
 mod start;
 mod status;
 mod store;
