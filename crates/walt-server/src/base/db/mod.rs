@@ -18,7 +18,9 @@ mod nodes;
 mod schema;
 mod sessions;
 mod settings;
+pub mod sql;
 mod trash;
+mod walt10;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
@@ -38,12 +40,17 @@ pub use crate::base::db::settings::{
     Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
 };
 pub use crate::base::db::trash::TrashRow;
+pub use crate::base::db::walt10::KeptRow;
 
 use crate::base::changes::Changes;
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long a reader waits for a writer of the database.
 const BUSY: Duration = Duration::from_secs(5);
@@ -52,6 +59,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct Db {
     connection: Mutex<Connection>,
     changes: Arc<Changes>,
+    path: PathBuf,
 }
 
 impl Db {
@@ -70,7 +78,7 @@ impl Db {
         let changes = Arc::new(Changes::default());
         let marks = changes.clone();
         connection.update_hook(Some(move |_, _: &str, table: &str, _| marks.mark_table(table)))?;
-        Ok(Self { connection: Mutex::new(connection), changes })
+        Ok(Self { connection: Mutex::new(connection), changes, path })
     }
 
     /// Opens the database read-only, while a server may write to it.
@@ -84,7 +92,7 @@ impl Db {
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
         schema::is_ours(&connection).with_context(|| format!("database {}", path.display()))?;
-        Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
+        Ok(Self { connection: Mutex::new(connection), changes: Arc::default(), path })
     }
 
     /// What has changed by this connection, and whatever else is marked there.
@@ -115,6 +123,11 @@ impl Db {
             tx.commit().map_err(sql)?;
             Ok(value)
         })
+    }
+
+    /// The file of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A value of the server itself; `make` creates it if missing.
