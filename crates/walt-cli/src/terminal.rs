@@ -9,6 +9,7 @@
 //! byte for the remote program; a real SIGINT ends the command.
 
 mod console;
+pub mod line;
 mod raw;
 
 use crate::{
@@ -17,14 +18,13 @@ use crate::{
     ui::{self, Interrupt, Ui},
 };
 use console::{ClearFilter, Keys};
-use raw::RawMode;
 use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use walt_api::term::{ClientMessage, MAX_SCRIPT, ServerMessage, Tty};
 use walt_client::{Error, Output, TerminalInput, TerminalOutput};
 
-pub use raw::{NoEcho, window_size};
+pub use raw::{NoEcho, RawMode, window_size};
 
 /// Control messages, such as window sizes, that wait to be sent. More are dropped: newer sizes replace them.
 const CONTROL_QUEUE: usize = 16;

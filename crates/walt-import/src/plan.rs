@@ -152,6 +152,11 @@ pub struct Wishes {
     pub zone: TimeZone,
 }
 
+/// The time zone of servers whose clocks show UTC.
+pub fn utc() -> TimeZone {
+    TimeZone::UTC
+}
+
 impl Wishes {
     /// The name that a user of the existing server has here.
     ///

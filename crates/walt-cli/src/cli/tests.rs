@@ -137,7 +137,10 @@ fn help_texts() {
     let listed: Vec<&str> = advanced.lines().skip_while(|l| *l != "Sub-commands:").skip(1).collect();
     let names: Vec<&str> = listed.iter().filter_map(|l| l.split_whitespace().next()).collect();
     // Sorted by name; an alias is listed as well.
-    assert_eq!(names, ["fix-image-owner", "rescan-hub-account", "update-default-images", "update-hub-meta"]);
+    assert_eq!(
+        names,
+        ["fix-image-owner", "rescan-hub-account", "sql", "update-default-images", "update-hub-meta"]
+    );
     assert!(listed[1].ends_with("the same as 'update-hub-meta'"), "{advanced}");
     let (leaf, status) = shown("node wait --help");
     assert_eq!(status, 0);

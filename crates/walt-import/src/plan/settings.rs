@@ -44,16 +44,15 @@ impl Work<'_> {
         let Some(becomes) = self.fates.get(&mac).cloned() else {
             return (Fate::Cannot, Some("the server has no settings".to_owned()));
         };
+        // Of a device that does not come, only the settings of a node that is here can be compared.
+        let is_here = becomes.facts.is_some();
+        if becomes.fate == Fate::Cannot || becomes.fate == Fate::Conflict && !is_here {
+            return (becomes.fate, Some("its device does not come".to_owned()));
+        }
         if OF_SWITCHES.contains(&key) && becomes.device_type == DeviceType::Switch {
-            return match becomes.fate {
-                Fate::Comes | Fate::Here => {
-                    let fields =
-                        [("mac", mac.to_string()), ("key", key.to_owned()), ("value", as_text(key, value))];
-                    let fate = self.keep(TABLE, &Row::of(fields));
-                    (fate, Some("this version does not manage switches yet".to_owned()))
-                }
-                fate => (fate, Some("its device does not come".to_owned())),
-            };
+            let fields = [("mac", mac.to_string()), ("key", key.to_owned()), ("value", as_text(key, value))];
+            let fate = self.keep(TABLE, &Row::of(fields));
+            return (fate, Some("this version does not manage switches yet".to_owned()));
         }
         let change = match read(&becomes, self.existing, key, value) {
             Ok(change) => change,
@@ -61,8 +60,7 @@ impl Work<'_> {
         };
         match becomes.fate {
             Fate::Comes => self.new_setting(mac, &becomes, change),
-            Fate::Here | Fate::Conflict => self.known_setting(mac, &change),
-            fate => (fate, Some("its device does not come".to_owned())),
+            _ => self.known_setting(mac, &change),
         }
     }
 

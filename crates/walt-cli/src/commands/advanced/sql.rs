@@ -4,7 +4,7 @@
 //! line ──begins with \ or .──▶ Meta ──▶ a statement that lists tables or columns
 //!   └───▶ Splitter ──`;`──▶ statement ──▶ server ──▶ table, JSON or an error
 //! ```
-//! Lines are edited by the terminal itself. An error does not end the prompt; it decides the exit status.
+//! An error does not end the prompt; it decides the exit status.
 
 mod meta;
 mod show;
@@ -13,10 +13,8 @@ mod split;
 use crate::{
     context::Context,
     error::Failure,
-    ui::{
-        self,
-        prompt::{Answer, Dialog},
-    },
+    terminal::line::Editor,
+    ui::{self, prompt::Answer},
 };
 use clap::Args;
 use meta::Meta;
@@ -52,10 +50,10 @@ impl Sql {
                 "Type \\dt for a list of tables, \\? for help, and \\q to quit. Statements end with ';'.",
             );
         }
-        let (mut splitter, mut failed) = (Splitter::default(), false);
+        let (mut splitter, mut editor, mut failed) = (Splitter::default(), Editor::default(), false);
         loop {
             let prompt = prompt(is_root, splitter.is_empty());
-            match next(context, &prompt).await? {
+            match next(context, &mut editor, &prompt).await? {
                 Next::Interrupted => splitter = Splitter::default(),
                 Next::End => break,
                 Next::Line(line) => {
@@ -77,9 +75,6 @@ impl Sql {
         // As psql does with the last statement of a file.
         if let Some(statement) = splitter.rest().filter(|_| !context.ui.interactive) {
             failed |= !self.statement(context, &statement).await?;
-        }
-        if context.ui.interactive {
-            ui::out("")?;
         }
         done(failed)
     }
@@ -132,17 +127,14 @@ fn prompt(is_root: bool, is_first: bool) -> String {
 }
 
 /// The next line of the user, or of a pipe.
-async fn next(context: &mut Context, prompt: &str) -> Result<Next, Failure> {
+async fn next(context: &mut Context, editor: &mut Editor, prompt: &str) -> Result<Next, Failure> {
     if !context.ui.interactive {
         return Ok(context.ui.input.line().await?.map_or(Next::End, Next::Line));
     }
-    Ok(match context.ask(prompt).await? {
+    Ok(match editor.read(&mut context.ui, prompt).await? {
         Answer::Line(line) => Next::Line(line),
         Answer::End => Next::End,
-        Answer::Interrupted => {
-            ui::note("");
-            Next::Interrupted
-        }
+        Answer::Interrupted => Next::Interrupted,
         Answer::Terminated(number) => return Err(Failure::signal(number)),
     })
 }
