@@ -32,6 +32,7 @@ pub mod names;
 pub mod openapi;
 pub mod registries;
 pub mod resource;
+pub mod sql;
 pub mod status;
 pub mod store;
 pub mod term;
@@ -81,9 +82,20 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// | `metrics` | [`route::METRICS`], on both doors |
 /// | `names` | [`route::SETTINGS`], [`route::IMAGE_FILES`], [`route::NODE_FILES`] |
 /// | `openapi` | [`route::OPENAPI`] |
+/// | `sql` | [`route::SQL`] |
 /// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
-pub const FEATURES: &[&str] =
-    &["confirm-any", "events", "logs", "metrics", "names", "openapi", "problem-json", "resources", "web"];
+pub const FEATURES: &[&str] = &[
+    "confirm-any",
+    "events",
+    "logs",
+    "metrics",
+    "names",
+    "openapi",
+    "problem-json",
+    "resources",
+    "sql",
+    "web",
+];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -182,6 +194,8 @@ pub mod route {
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
     /// `POST` an [`super::AdminAction`] (root only): a stream of events.
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
+    /// `POST` a [`super::sql::SqlQuery`]: [`super::sql::SqlResult`].
+    pub const SQL: &str = "/api/v1/sql";
     /// `GET`: [`super::StoreLook`] (root only).
     pub const STORE: &str = "/api/v1/store";
     /// `GET`: [`super::logs::LogStoreReport`] (root only); it reads all log lines.

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
 use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
+use walt_api::sql::{SqlQuery, SqlResult};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -329,6 +330,15 @@ impl Client {
     /// As for [`Client::log_lines`].
     pub async fn log_count(&mut self, query: &LogQuery) -> Result<LogCount> {
         let answer = self.post(route::LOG_COUNT, query).await?;
+        answer::json(answer).await
+    }
+
+    /// The result of one statement of SQL.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn sql(&mut self, sql: &str) -> Result<SqlResult> {
+        let answer = self.post(route::SQL, &SqlQuery { sql: sql.to_owned() }).await?;
         answer::json(answer).await
     }
 

@@ -1,7 +1,7 @@
 //! `walt-server`: reads the command line and calls the library.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::{
     ffi::OsString,
     net::Ipv4Addr,
@@ -10,7 +10,7 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, backup, build, check_logs, check_store, setup, status},
+    actions::{admin, backup, build, check_logs, check_store, import_walt10, setup, status},
     base::{
         config::{Config, DEFAULT_PATH},
         failure,
@@ -77,6 +77,9 @@ enum Command {
     Backup(backup::Backup),
     /// Restore a backup into an empty state directory; no server may run there
     Restore(backup::Restore),
+    /// Take over a server of WalT 10: its devices, nodes, settings, checkpoints, images and /persist
+    #[command(name = "import-walt10")]
+    ImportWalt10(ImportWalt10),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -110,6 +113,38 @@ enum DefaultImage {
     /// Run a recipe and write its results to a directory; WALT_CACHE names a directory for downloads
     #[command(hide = true)]
     Make { name: String, dir: PathBuf },
+}
+
+#[derive(Args)]
+struct ImportWalt10 {
+    /// What 'pg_dump --data-only walt' of the existing server gives, plain or compressed; '-' is standard input
+    #[arg(required = true, value_name = "DUMP")]
+    dumps: Vec<PathBuf>,
+    /// Print what would come, what cannot and why; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Archives that 'podman save' made, or directories of them
+    #[arg(long, num_args = 1.., value_name = "ARCHIVE")]
+    images: Vec<PathBuf>,
+    /// What is or was /var/lib/walt/nodes of the existing server: /persist of nodes is copied from there
+    #[arg(long, value_name = "DIR")]
+    persist: Option<PathBuf>,
+    /// Somebody whose name is another one here
+    #[arg(long = "user", value_name = "OLD=NEW")]
+    users: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<ImportWalt10> for import_walt10::Wanted {
+    fn from(given: ImportWalt10) -> Self {
+        let ImportWalt10 { dumps, dry_run, images, persist, users, yes, json } = given;
+        Self { dumps, images, persist, users, dry_run, yes, json }
+    }
 }
 
 /// Arguments as tools of existing installations give them, by position.
@@ -189,6 +224,7 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
             let file = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
             restore.run(config, &file).map(|()| true)
         }
+        Command::ImportWalt10(given) => import_walt10::run(config, &given.into()),
         other => change(other, config).map(|()| true),
     }
 }
@@ -237,6 +273,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::CheckLogs { .. }
         | Command::Backup(_)
         | Command::Restore(_)
+        | Command::ImportWalt10(_)
         | Command::Status { .. } => Ok(()),
     }
 }

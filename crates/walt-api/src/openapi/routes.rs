@@ -14,6 +14,7 @@ use crate::{
         RebootNode, RollBackImage, WaitNode,
     },
     route,
+    sql::{SqlQuery, SqlResult},
     term::{ClientMessage, OpenImageShell, OpenNodeRun, OpenNodeTerminal, ServerMessage},
     transfer,
     versions::{ImageDiff, ImageHistory},
@@ -193,6 +194,14 @@ fn questions(d: &mut Document) {
         json!({"type": "array", "items": {"$ref": "#/components/schemas/Checkpoint"}}),
     );
     d.schema::<Checkpoint>();
+    d.operation(
+        "post",
+        route::SQL,
+        "sql",
+        "A statement of SQL on the database, for reading; as root also for changes.",
+    )
+    .takes::<SqlQuery>(true)
+    .answers::<SqlResult>("Its result.");
     d.operation("get", route::STORE, "store", "The image store; for root.")
         .answers::<StoreLook>("What is in it.");
     d.operation("get", route::STATUS, "status", "The state of the server; for root.")

@@ -143,6 +143,7 @@ fn help_texts() {
         "dump-zsh-autocomplete",
         "fix-image-owner",
         "rescan-hub-account",
+        "sql",
         "update-default-images",
         "update-hub-meta",
     ];

@@ -19,7 +19,9 @@ mod nodes;
 pub mod schema;
 mod sessions;
 mod settings;
+pub mod sql;
 mod trash;
+mod walt10;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
@@ -39,12 +41,17 @@ pub use crate::base::db::settings::{
     Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
 };
 pub use crate::base::db::trash::TrashRow;
+pub use crate::base::db::walt10::KeptRow;
 
 use crate::base::{changes::Changes, formats};
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "walt.sqlite";
@@ -55,6 +62,7 @@ pub(in crate::base) const BUSY: Duration = Duration::from_secs(5);
 pub struct Db {
     connection: Mutex<Connection>,
     changes: Arc<Changes>,
+    path: PathBuf,
 }
 
 impl Db {
@@ -80,7 +88,7 @@ impl Db {
         let changes = Arc::new(Changes::default());
         let marks = changes.clone();
         connection.update_hook(Some(move |_, _: &str, table: &str, _| marks.mark_table(table)))?;
-        Ok(Self { connection: Mutex::new(connection), changes })
+        Ok(Self { connection: Mutex::new(connection), changes, path })
     }
 
     /// Opens the database read-only, while a server may write to it.
@@ -106,7 +114,7 @@ impl Db {
         let connection = Connection::open_with_flags(path, flags)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
-        Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
+        Ok(Self { connection: Mutex::new(connection), changes: Arc::default(), path: path.to_path_buf() })
     }
 
     /// What has changed by this connection, and whatever else is marked there.
@@ -137,6 +145,11 @@ impl Db {
             tx.commit().map_err(sql)?;
             Ok(value)
         })
+    }
+
+    /// The file of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A value of the server itself; `make` creates it if missing.

@@ -18,7 +18,7 @@ pub mod transfers;
 mod websocket;
 
 use crate::{
-    actions::{self, app::App, check_store, image_versions, status},
+    actions::{self, app::App, check_store, image_versions, sql, status},
     base::{
         db::blocking,
         events::Events,
@@ -46,7 +46,7 @@ use std::{
 use tokio::net::UnixListener;
 use walt_api::{
     AdminAction, DeviceAction, FEATURES, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
-    SessionAction, logs::LogAction, route, words::Words,
+    SessionAction, logs::LogAction, route, sql::SqlQuery, words::Words,
 };
 use walt_types::UserName;
 
@@ -102,6 +102,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::LOG_LINES, post(logs::lines))
         .route(route::LOG_COUNT, post(logs::count))
         .route(route::CHECKPOINTS, get(logs::checkpoints))
+        .route(route::SQL, post(run_sql))
         .route(route::LOG_ACTIONS, log_actions())
         .route(route::NODE_ACTIONS, node_actions())
         .route(route::DEVICE_ACTIONS, device_actions())
@@ -297,6 +298,14 @@ fn log_actions() -> MethodRouter<Arc<App>> {
 
 fn admin_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<AdminAction>| actions::admin::act(&r.app, r.action, &r.events).await)
+}
+
+async fn run_sql(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    let query: SqlQuery = match serde_json::from_slice(&body) {
+        Ok(query) => query,
+        Err(e) => return answer_error(bad_request(format!("cannot understand the request: {e}"))),
+    };
+    answer(sql::run(&app, &caller.user, caller.is_root, query.sql).await)
 }
 
 async fn store(State(app): State<Arc<App>>) -> Response {
