@@ -10,7 +10,7 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, build, check_logs, check_store, status},
+    actions::{admin, build, check_logs, check_store, status, support},
     base::{config::Config, failure},
     run,
     services::{
@@ -68,6 +68,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write what is needed to look for a fault into one archive, without passwords and keys
+    SupportBundle(support::SupportBundle),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -153,7 +155,16 @@ fn main() -> ExitCode {
     if let Command::Link { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(nodes::links::forward(dir)).unwrap_or(1));
     }
-    match dispatch(arguments) {
+    if let Command::SupportBundle(wanted) = &arguments.command {
+        // Also where the configuration cannot be read.
+        return ended(support::run(arguments.config.as_deref(), wanted).map(|()| true));
+    }
+    ended(dispatch(arguments))
+}
+
+/// The exit status of a command; false is 1.
+fn ended(outcome: Result<bool>) -> ExitCode {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -214,6 +225,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::BuildFetch
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
-        | Command::Status { .. } => Ok(()),
+        | Command::Status { .. }
+        | Command::SupportBundle(_) => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! `walt advanced …`.
 
 mod fix_image_owner;
+mod health;
 mod update_default_images;
 mod update_hub_meta;
 
@@ -12,6 +13,8 @@ use clap::Subcommand;
 pub enum Command {
     /// take over all images of another user
     FixImageOwner(fix_image_owner::FixImageOwner),
+    /// show whether the server is well: your nodes and images, room, what is wrong and what to do
+    Health(health::ShowHealth),
     /// update the default images, which free nodes boot
     UpdateDefaultImages(update_default_images::UpdateDefaultImages),
     /// make images that you pushed to the docker hub by other tools visible to searches
@@ -24,6 +27,7 @@ impl Command {
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
             Self::FixImageOwner(command) => command.run(context).await,
+            Self::Health(command) => command.run(context).await,
             Self::UpdateDefaultImages(command) => command.run(context).await,
             Self::UpdateHubMeta(command) => command.run(context).await,
         }
