@@ -5,6 +5,7 @@
 mod boots;
 mod bounds;
 mod cable;
+mod decompressor;
 mod default_images;
 mod devices;
 mod disks;
@@ -27,6 +28,7 @@ mod registries;
 mod room;
 mod run;
 mod search;
+mod secrets;
 mod service;
 mod settings;
 mod start;

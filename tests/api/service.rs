@@ -7,60 +7,51 @@ use std::{
     os::unix::{fs::MetadataExt, net::UnixDatagram},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
 };
 use walt_testkit::{Options, TestServer, User, images, until};
 
 /// How long a message may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a service manager hears.
+/// A service manager. It always listens: its socket has room for a few messages only.
 struct Manager {
-    socket: UnixDatagram,
-    heard: Vec<String>,
+    heard: Arc<Mutex<Vec<String>>>,
 }
 
 impl Manager {
     fn listen(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        Self { socket, heard: Vec::new() }
+        let (socket, heard) = (UnixDatagram::bind(path).unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let lines: Arc<Mutex<Vec<String>>> = heard.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // Until this process ends.
+            while let Ok(n) = socket.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                lines.lock().unwrap().extend(text.lines().map(str::to_owned));
+            }
+        });
+        Self { heard }
     }
 
-    /// Everything that has come, and comes during `time`.
-    fn hear(&mut self, time: Duration) {
-        let (start, mut buffer) = (Instant::now(), [0; 4096]);
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(n) => {
-                    let text = String::from_utf8(buffer[..n].to_vec()).unwrap();
-                    self.heard.extend(text.lines().map(str::to_owned));
-                }
-                Err(_) if start.elapsed() >= time => return,
-                Err(_) => {}
-            }
-            if start.elapsed() >= time.max(PATIENCE) {
-                return;
-            }
-        }
+    fn heard(&self) -> Vec<String> {
+        self.heard.lock().unwrap().clone()
     }
 
     /// Waits until the line was heard `count` times.
-    #[track_caller]
-    fn wait(&mut self, line: &str, count: usize) {
-        let start = Instant::now();
-        while self.count(line) < count {
-            assert!(start.elapsed() < PATIENCE, "{line} was not heard {count} times: {:?}", self.heard);
-            self.hear(Duration::ZERO);
-        }
+    fn wait(&self, line: &str, count: usize) {
+        until(&format!("{line}, {count} times"), PATIENCE, || (self.count(line) >= count).then_some(()));
     }
 
     fn count(&self, line: &str) -> usize {
-        self.heard.iter().filter(|l| *l == line).count()
+        self.heard().iter().filter(|l| *l == line).count()
     }
 
     fn position(&self, line: &str) -> usize {
-        self.heard.iter().position(|l| l == line).unwrap_or_else(|| panic!("no {line}: {:?}", self.heard))
+        let heard = self.heard();
+        heard.iter().position(|l| l == line).unwrap_or_else(|| panic!("no {line}: {heard:?}"))
     }
 }
 
@@ -124,15 +115,15 @@ fn environments(text: &str) -> Vec<String> {
 fn systemd_is_told_and_a_stuck_server_is_silent() {
     let server = TestServer::prepare(Options::default());
     let path = server.dir().join("notify");
-    let mut manager = Manager::listen(&path);
+    let manager = Manager::listen(&path);
     let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "1000000")];
     server.launch_with(&variables).unwrap_or_else(|e| panic!("{e:?}"));
     manager.wait("WATCHDOG=1", 2);
     manager.wait("STATUS=serving 0 nodes", 1);
     let ready = manager.position("READY=1");
-    assert!(manager.position("STATUS=starting: recovery of image shells") < ready, "{:?}", manager.heard);
-    assert!(manager.position("EXTEND_TIMEOUT_USEC=60000000") < ready, "{:?}", manager.heard);
-    assert!(manager.position("WATCHDOG=1") > ready, "{:?}", manager.heard);
+    assert!(manager.position("STATUS=starting: recovery of image shells") < ready, "{:?}", manager.heard());
+    assert!(manager.position("EXTEND_TIMEOUT_USEC=60000000") < ready, "{:?}", manager.heard());
+    assert!(manager.position("WATCHDOG=1") > ready, "{:?}", manager.heard());
 
     // A node is counted, and its machine cannot speak for the server.
     let tiny = images::tiny(server.dir());
@@ -146,9 +137,9 @@ fn systemd_is_told_and_a_stuck_server_is_silent() {
 
     let held = Held::threads_of(server.pid());
     // What was on its way.
-    manager.hear(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(700));
     let before = manager.count("WATCHDOG=1");
-    manager.hear(Duration::from_millis(2500));
+    thread::sleep(Duration::from_millis(2500));
     assert_eq!(manager.count("WATCHDOG=1"), before, "a stuck server gives no sign of life");
     drop(held);
     manager.wait("WATCHDOG=1", before + 2);

@@ -5,8 +5,9 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
-use walt_testkit::{Options, TestServer, User};
+use walt_testkit::{Options, TestServer, User, until};
 
 /// What is planted: passwords, keys and tokens, none of which may be in a bundle.
 const LOKI: &str = "planted-loki-password";
@@ -72,8 +73,6 @@ fn it_has_what_is_needed_and_no_secrets() {
     server.import(walt_testkit::images::TINY, &tiny);
     server.walt(User::RootFor("ann"), &["node", "create", "vn1"]).ok();
     // Secrets in what users say, which goes to the log of the platform.
-    let image = server.walt(User::RootFor("ann"), &["image", "show"]).ok();
-    assert!(image.contains("pc-x86-64"), "{image}");
     let action = serde_json::json!({"action": "clone", "link": format!("lab:x?token={QUERY}")});
     server.api(Some("ann")).post("/api/v1/actions/image", &action, None);
     server.walt(
@@ -81,6 +80,11 @@ fn it_has_what_is_needed_and_no_secrets() {
         &["image", "build", "--from-url", &format!("https://{URL}@127.0.0.1:9/x.git?sig={QUERY}"), "x"],
     );
 
+    // What happens on the platform is in the store a moment later.
+    until("the log of the platform", Duration::from_secs(20), || {
+        let show = ["log", "show", "--issuers", "server", "--streams", "platform", "--history", "full"];
+        server.walt(User::RootFor("ann"), &show).ok().contains("vn1").then_some(())
+    });
     let secrets = secrets(&server);
     let to = server.dir().join("bundle.tar.gz");
     let made = bundle(&server, &to);

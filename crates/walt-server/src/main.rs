@@ -14,7 +14,7 @@ use walt_server::{
     base::{config::Config, failure},
     run,
     services::{
-        images::{LABEL_MODELS, default_image, recipe},
+        images::{LABEL_MODELS, decompressor, default_image, recipe},
         nodes, sessions,
     },
 };
@@ -88,6 +88,9 @@ enum Command {
     /// Fetch a source for an image build (started in a container)
     #[command(hide = true)]
     BuildFetch,
+    /// Decompress standard input to standard output, without any rights (started by the server)
+    #[command(hide = true)]
+    Decompress { format: String },
 }
 
 #[derive(Subcommand)]
@@ -148,6 +151,9 @@ fn main() -> ExitCode {
     }
     if let Command::BuildStep { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(build::step(dir)).unwrap_or(1));
+    }
+    if let Command::Decompress { format } = &arguments.command {
+        return ExitCode::from(u8::try_from(decompressor::run(format)).unwrap_or(1));
     }
     if let Command::BuildFetch = &arguments.command {
         return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
@@ -223,6 +229,7 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
+        | Command::Decompress { .. }
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
         | Command::Status { .. }

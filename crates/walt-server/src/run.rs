@@ -1,13 +1,15 @@
 //! Start of the server: state, recovery, adoption, services, and its end.
 
-mod log;
-mod watchdog;
-
 use crate::{
-    actions::{self, app::App},
+    actions::{
+        self,
+        app::App,
+        watchdog::{self, Starting},
+    },
     base::{
         config::Config,
         db::blocking,
+        log,
         notify::Notify,
         ports::{NFS_PORT, PORTMAP_PORT},
         programs::find_program,
@@ -22,7 +24,6 @@ use socket2::Type;
 use std::{net::TcpListener, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use walt_sys::net::monitor::Monitor;
-use watchdog::Starting;
 
 /// How often rules of other programs are looked at.
 const FIREWALL_INTERVAL: Duration = Duration::from_secs(60);
@@ -43,6 +44,7 @@ pub fn run(config: Config) -> Result<()> {
     log::start();
     let starting = Starting::begin(notify)?;
     starting.step("starting: opening the state");
+    images::decompressor::use_own_process();
     let lock = StateLock::take(&config.state_dir)?;
     let _set_once = crate::edge::api::answer::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();

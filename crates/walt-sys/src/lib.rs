@@ -11,6 +11,7 @@
 //! handle    name_to_handle_at and open_by_handle_at
 //! creds     one thread acts on files as another user
 //! pty       pseudo-terminals, and receiving one from a container runtime
+//! sandbox   giving up all rights
 //! userns    user namespaces, and mounts that show files with their numbers
 //! process   identity of a process across our restarts, detached children, signals, cgroups
 //! net       bridges, addresses, routes, namespaces, taps, packet filter
@@ -28,6 +29,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod pty;
+pub mod sandbox;
 pub mod sent;
 pub mod userns;
 

@@ -56,3 +56,4 @@ pub mod shell;
 pub mod status;
 pub mod support;
 pub mod update;
+pub mod watchdog;

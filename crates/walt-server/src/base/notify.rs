@@ -24,6 +24,9 @@ use std::{
 pub const MORE_TIME: Duration = Duration::from_secs(60);
 /// Longest status, in bytes; the rest is cut off.
 const STATUS_MAX: usize = 256;
+/// How often an important message is tried while the manager has no room for it, and the pause: a second in all.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
@@ -47,7 +50,10 @@ impl Notify {
             _ => SocketAddr::from_pathname(&path)?,
         };
         let watchdog = watchdog(microseconds, pid, std::process::id());
-        Ok(Self { socket: Some((UnixDatagram::unbound()?, address)), watchdog, status: Mutex::default() })
+        // A manager that is stuck must not hold up the server.
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: Some((socket, address)), watchdog, status: Mutex::default() })
     }
 
     /// Whether anybody listens.
@@ -60,12 +66,20 @@ impl Notify {
         self.watchdog
     }
 
-    /// Sends assignments, one to a line. A manager that does not listen is not a reason to fail.
-    fn send(&self, message: &str) {
-        let Some((socket, address)) = &self.socket else { return };
-        if let Err(e) = socket.send_to_addr(message.as_bytes(), address) {
-            tracing::debug!("the service manager cannot be told {message:?}: {e}");
+    /// Sends assignments, one to a line, and returns whether they were taken. A manager that does not listen is not a reason
+    /// to fail.
+    fn send(&self, message: &str, tries: usize) -> bool {
+        let Some((socket, address)) = &self.socket else { return true };
+        for number in 1..=tries {
+            match socket.send_to_addr(message.as_bytes(), address) {
+                Ok(_) => return true,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && number < tries => {
+                    std::thread::sleep(PAUSE)
+                }
+                Err(e) => tracing::debug!("the service manager cannot be told {message:?}: {e}"),
+            }
         }
+        false
     }
 
     /// What the server does now, for `systemctl status`. It is sent when it changes.
@@ -73,30 +87,29 @@ impl Notify {
         let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         let line = &line[..line.floor_char_boundary(STATUS_MAX)];
         let mut last = self.status.lock();
-        if *last != line {
+        if *last != line && self.send(&format!("STATUS={line}"), 1) {
             line.clone_into(&mut last);
-            self.send(&format!("STATUS={line}"));
         }
     }
 
     /// All sockets listen, and what the last server has left is taken over.
     pub fn ready(&self) {
-        self.send("READY=1");
+        self.send("READY=1", TRIES);
     }
 
     /// The start goes on, and needs [`MORE_TIME`].
     pub fn more_time(&self) {
-        self.send(&format!("EXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros()));
+        self.send(&format!("EXTEND_TIMEOUT_USEC={}", MORE_TIME.as_micros()), 1);
     }
 
     /// The server is alive.
     pub fn alive(&self) {
-        self.send("WATCHDOG=1");
+        self.send("WATCHDOG=1", TRIES);
     }
 
     /// The server ends.
     pub fn stopping(&self) {
-        self.send("STOPPING=1\nSTATUS=leaving: nodes and open shells go on");
+        self.send("STOPPING=1\nSTATUS=leaving: nodes and open shells go on", TRIES);
     }
 }
 
@@ -128,7 +141,9 @@ mod tests {
         let path = dir.path().join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_nonblocking(true).unwrap();
-        let socket = Some((UnixDatagram::unbound().unwrap(), SocketAddr::from_pathname(&path).unwrap()));
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = Some((socket, SocketAddr::from_pathname(&path).unwrap()));
         let notify = Notify { socket, ..Notify::default() };
         let mut buffer = [0; 1024];
         notify.status("a\nREADY=1");
@@ -138,5 +153,16 @@ mod tests {
         assert!(manager.recv(&mut buffer).is_err(), "it has not changed");
         notify.status(&"\u{e9}".repeat(STATUS_MAX));
         assert_eq!(manager.recv(&mut buffer).unwrap(), "STATUS=".len() + STATUS_MAX);
+
+        // A manager that does not read holds up nothing, and hears what is true once it does.
+        let start = std::time::Instant::now();
+        for number in 0..2000 {
+            notify.status(&number.to_string());
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        while manager.recv(&mut buffer).is_ok() {}
+        notify.status("1999");
+        let n = manager.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..n], b"STATUS=1999");
     }
 }

@@ -45,7 +45,13 @@ use crate::base::changes::Changes;
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 /// How long a reader waits for a writer of the database.
 const BUSY: Duration = Duration::from_secs(5);
@@ -63,6 +69,7 @@ impl Db {
     /// It cannot be opened, or was written by a newer server.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join("walt.sqlite");
+        private(&path)?;
         let mut connection = Connection::open(&path)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -130,6 +137,13 @@ impl Db {
             Ok(value)
         })
     }
+}
+
+/// Makes the file root's alone, before it exists: SQLite gives its other files the same mode (sqlite.org/tempfiles).
+fn private(path: &Path) -> Result<()> {
+    let what = || format!("cannot make the database {} private", path.display());
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).with_context(what)
 }
 
 /// A value of the server itself, if it exists.
