@@ -24,6 +24,7 @@ pub mod boots;
 pub mod build;
 pub mod device;
 pub mod event;
+pub mod health;
 pub mod link;
 pub mod live;
 pub mod logs;
@@ -77,6 +78,7 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// | `resources` | nodes and images as resources ([`resource`]) |
 /// | `confirm-any` | the query `confirm=any` there |
 /// | `events` | [`route::EVENTS`] |
+/// | `health` | [`route::HEALTH`] |
 /// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
 /// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
 /// | `metrics` | [`route::METRICS`], on both doors |
@@ -87,6 +89,7 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 pub const FEATURES: &[&str] = &[
     "confirm-any",
     "events",
+    "health",
     "logs",
     "metrics",
     "names",
@@ -202,6 +205,8 @@ pub mod route {
     pub const LOG_STORE: &str = "/api/v1/logs/store";
     /// `GET`: [`super::Status`] (root only: messages of errors name users and files).
     pub const STATUS: &str = "/api/v1/status";
+    /// `GET`: [`super::health::Health`], for every user.
+    pub const HEALTH: &str = "/api/v1/health";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
     /// WebSocket: files to or from the server; the first message is [`super::transfer::Open`].

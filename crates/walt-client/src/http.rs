@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
+use walt_api::health::Health;
 use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
 use walt_api::sql::{SqlQuery, SqlResult};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
@@ -195,6 +196,14 @@ impl Client {
     /// All of [`Error`].
     pub async fn status(&mut self) -> Result<Status> {
         self.get(route::STATUS).await
+    }
+
+    /// Whether the server is well, as the caller sees it.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn health(&mut self) -> Result<Health> {
+        self.get(route::HEALTH).await
     }
 
     /// The contents of the image store (root only).

@@ -10,14 +10,14 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, backup, build, check_logs, check_store, import_walt10, setup, status},
+    actions::{admin, backup, build, check_logs, check_store, import_walt10, setup, status, support},
     base::{
         config::{Config, DEFAULT_PATH},
         failure,
     },
     run,
     services::{
-        images::{LABEL_MODELS, default_image, recipe},
+        images::{LABEL_MODELS, decompressor, default_image, recipe},
         nodes, sessions,
     },
 };
@@ -80,6 +80,8 @@ enum Command {
     /// Take over a server of WalT 10: its devices, nodes, settings, checkpoints, images and /persist
     #[command(name = "import-walt10")]
     ImportWalt10(ImportWalt10),
+    /// Write what is needed to look for a fault into one archive, without passwords and keys
+    SupportBundle(support::SupportBundle),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -98,6 +100,9 @@ enum Command {
     /// Fetch a source for an image build (started in a container)
     #[command(hide = true)]
     BuildFetch,
+    /// Decompress standard input to standard output, without any rights (started by the server)
+    #[command(hide = true)]
+    Decompress { format: String },
 }
 
 #[derive(Subcommand)]
@@ -193,13 +198,25 @@ fn main() -> ExitCode {
     if let Command::BuildStep { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(build::step(dir)).unwrap_or(1));
     }
+    if let Command::Decompress { format } = &arguments.command {
+        return ExitCode::from(u8::try_from(decompressor::run(format)).unwrap_or(1));
+    }
     if let Command::BuildFetch = &arguments.command {
         return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
     }
     if let Command::Link { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(nodes::links::forward(dir)).unwrap_or(1));
     }
-    match dispatch(arguments) {
+    if let Command::SupportBundle(wanted) = &arguments.command {
+        // Also where the configuration cannot be read.
+        return ended(support::run(arguments.config.as_deref(), wanted).map(|()| true));
+    }
+    ended(dispatch(arguments))
+}
+
+/// The exit status of a command; false is 1.
+fn ended(outcome: Result<bool>) -> ExitCode {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -269,11 +286,13 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
+        | Command::Decompress { .. }
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
         | Command::Backup(_)
         | Command::Restore(_)
         | Command::ImportWalt10(_)
-        | Command::Status { .. } => Ok(()),
+        | Command::Status { .. }
+        | Command::SupportBundle(_) => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     NodeList, RegistryList, RegistryToken, SessionAction, Status, StoreLook,
     boots::BootList,
     build::OpenImageBuild,
+    health::Health,
     live::Live,
     logs::{Checkpoint, LogAction, LogCount, LogLine, LogQuery},
     names::{FileNames, SettingInfo},
@@ -206,6 +207,8 @@ fn questions(d: &mut Document) {
         .answers::<StoreLook>("What is in it.");
     d.operation("get", route::STATUS, "status", "The state of the server; for root.")
         .answers::<Status>("Its state.");
+    d.operation("get", route::HEALTH, "health", "Whether the server is well, for every user.")
+        .answers::<Health>("What is wrong, and what to do.");
 }
 
 fn actions(d: &mut Document) {

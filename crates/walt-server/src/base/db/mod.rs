@@ -7,6 +7,7 @@ mod bases;
 mod blobs;
 mod boots;
 mod checkpoints;
+mod describe;
 mod devices;
 mod history;
 mod images;
@@ -27,6 +28,7 @@ pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
 pub use crate::base::db::boots::BootRow;
 pub use crate::base::db::checkpoints::CheckpointRow;
+pub use crate::base::db::describe::describe;
 pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};
@@ -48,6 +50,8 @@ use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
 use std::{
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -72,6 +76,7 @@ impl Db {
     /// It cannot be opened, was written by a newer server, or there is no room for the copy.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join(FILE);
+        private(&path)?;
         let mut connection = Connection::open(&path)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         let version = schema::version(&connection).with_context(|| format!("database {}", path.display()))?;
@@ -163,6 +168,13 @@ impl Db {
             Ok(value)
         })
     }
+}
+
+/// Makes the file root's alone, before it exists: SQLite gives its other files the same mode (sqlite.org/tempfiles).
+fn private(path: &Path) -> Result<()> {
+    let what = || format!("cannot make the database {} private", path.display());
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).with_context(what)
 }
 
 /// A value of the server itself, if it exists.

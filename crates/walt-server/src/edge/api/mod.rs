@@ -50,11 +50,11 @@ use walt_api::{
 };
 use walt_types::UserName;
 
-/// Serves the API until `stop` resolves.
+/// The socket of the API, which clients can connect to from now on.
 ///
 /// # Errors
-/// The socket cannot be created.
-pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+/// It cannot be created.
+pub fn listen(app: &App) -> Result<UnixListener> {
     let path = app.config().socket();
     // This process holds the lock of the state, so the server that created this socket has ended.
     match std::fs::remove_file(&path) {
@@ -74,6 +74,18 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         0o666
     };
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Serves the API until `stop` resolves.
+///
+/// # Errors
+/// The socket failed.
+pub async fn serve(
+    app: Arc<App>,
+    listener: UnixListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     let for_root = Router::new()
         .route(route::ADMIN_ACTIONS, admin_actions())
         .route(route::STORE, get(store))
@@ -87,6 +99,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::NODES, get(list_nodes))
         .route(route::IMAGES, get(list_images))
         .route(route::EVENTS, get(events::serve))
+        .route(route::HEALTH, get(health))
         .route(route::METRICS, get(metrics::serve))
         .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
@@ -310,6 +323,10 @@ async fn run_sql(State(app): State<Arc<App>>, Extension(caller): Extension<Calle
 
 async fn store(State(app): State<Arc<App>>) -> Response {
     answer(check_store::inspect_running(&app).await)
+}
+
+async fn health(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    answer(actions::health::of(&app, &caller.user).await)
 }
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {
