@@ -83,7 +83,7 @@ struct Bystanders {
 impl Bystanders {
     /// A shell with a variable is at its prompt; node `vn1` runs.
     fn begin(server: &TestServer, mut shell: Terminal) -> Self {
-        let detached = format!("nohup sh -c '{WRITER}' >/dev/null 2>&1 </dev/null &");
+        let detached = format!("setsid sh -c '{WRITER}' </dev/null >/dev/null 2>&1 & echo started");
         on(server, "vn1", &detached);
         shell.line(&format!("for i in $(seq {LINES}); do echo line-$i; sleep 0.1; done; echo all-$kept"));
         shell.expect("line-1\n", SOON);
