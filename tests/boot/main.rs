@@ -28,6 +28,7 @@ mod stages;
 mod station;
 mod tutorial;
 mod upgrade;
+mod walt10;
 
 use std::time::Duration;
 use walt_testkit::{TestServer, User};

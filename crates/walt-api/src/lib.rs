@@ -24,6 +24,7 @@ pub mod boots;
 pub mod build;
 pub mod device;
 pub mod event;
+pub mod health;
 pub mod link;
 pub mod live;
 pub mod logs;
@@ -32,6 +33,7 @@ pub mod names;
 pub mod openapi;
 pub mod registries;
 pub mod resource;
+pub mod sql;
 pub mod status;
 pub mod store;
 pub mod term;
@@ -76,14 +78,27 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// | `resources` | nodes and images as resources ([`resource`]) |
 /// | `confirm-any` | the query `confirm=any` there |
 /// | `events` | [`route::EVENTS`] |
+/// | `health` | [`route::HEALTH`] |
 /// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
 /// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
 /// | `metrics` | [`route::METRICS`], on both doors |
 /// | `names` | [`route::SETTINGS`], [`route::IMAGE_FILES`], [`route::NODE_FILES`] |
 /// | `openapi` | [`route::OPENAPI`] |
+/// | `sql` | [`route::SQL`] |
 /// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
-pub const FEATURES: &[&str] =
-    &["confirm-any", "events", "logs", "metrics", "names", "openapi", "problem-json", "resources", "web"];
+pub const FEATURES: &[&str] = &[
+    "confirm-any",
+    "events",
+    "health",
+    "logs",
+    "metrics",
+    "names",
+    "openapi",
+    "problem-json",
+    "resources",
+    "sql",
+    "web",
+];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -182,12 +197,16 @@ pub mod route {
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
     /// `POST` an [`super::AdminAction`] (root only): a stream of events.
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
+    /// `POST` a [`super::sql::SqlQuery`]: [`super::sql::SqlResult`].
+    pub const SQL: &str = "/api/v1/sql";
     /// `GET`: [`super::StoreLook`] (root only).
     pub const STORE: &str = "/api/v1/store";
     /// `GET`: [`super::logs::LogStoreReport`] (root only); it reads all log lines.
     pub const LOG_STORE: &str = "/api/v1/logs/store";
     /// `GET`: [`super::Status`] (root only: messages of errors name users and files).
     pub const STATUS: &str = "/api/v1/status";
+    /// `GET`: [`super::health::Health`], for every user.
+    pub const HEALTH: &str = "/api/v1/health";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
     /// WebSocket: files to or from the server; the first message is [`super::transfer::Open`].

@@ -224,6 +224,8 @@ mod tests {
             force_name: false,
         };
         assert_eq!(commit.words(), "registration of pc");
+        let use_ = AdminAction::UseDefaultImage { name: "n".into() };
+        assert_eq!(use_.words(), "default-image use n");
         let import = AdminAction::ImportDefaultImage { name: "n".into(), dir: "/d".into() };
         assert_eq!(
             (import.words().as_str(), AdminAction::Down.words().as_str()),

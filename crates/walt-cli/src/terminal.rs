@@ -14,6 +14,7 @@
 
 mod console;
 mod feed;
+pub mod line;
 mod raw;
 
 use crate::{

@@ -15,7 +15,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
+use walt_api::health::Health;
 use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
+use walt_api::sql::{SqlQuery, SqlResult};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -196,6 +198,14 @@ impl Client {
         self.get(route::STATUS).await
     }
 
+    /// Whether the server is well, as the caller sees it.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn health(&mut self) -> Result<Health> {
+        self.get(route::HEALTH).await
+    }
+
     /// The contents of the image store (root only).
     ///
     /// # Errors
@@ -329,6 +339,15 @@ impl Client {
     /// As for [`Client::log_lines`].
     pub async fn log_count(&mut self, query: &LogQuery) -> Result<LogCount> {
         let answer = self.post(route::LOG_COUNT, query).await?;
+        answer::json(answer).await
+    }
+
+    /// The result of one statement of SQL.
+    ///
+    /// # Errors
+    /// All of [`Error`].
+    pub async fn sql(&mut self, sql: &str) -> Result<SqlResult> {
+        let answer = self.post(route::SQL, &SqlQuery { sql: sql.to_owned() }).await?;
         answer::json(answer).await
     }
 

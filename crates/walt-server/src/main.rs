@@ -1,7 +1,7 @@
 //! `walt-server`: reads the command line and calls the library.
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::{
     ffi::OsString,
     net::Ipv4Addr,
@@ -10,14 +10,14 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, backup, build, check_logs, check_store, setup, status},
+    actions::{admin, backup, build, check_logs, check_store, import_walt10, setup, status, support},
     base::{
         config::{Config, DEFAULT_PATH},
         failure,
     },
     run,
     services::{
-        images::{LABEL_MODELS, default_image, recipe},
+        images::{LABEL_MODELS, decompressor, default_image, recipe},
         nodes, sessions,
     },
 };
@@ -77,6 +77,11 @@ enum Command {
     Backup(backup::Backup),
     /// Restore a backup into an empty state directory; no server may run there
     Restore(backup::Restore),
+    /// Take over a server of WalT 10: its devices, nodes, settings, checkpoints, images and /persist
+    #[command(name = "import-walt10")]
+    ImportWalt10(ImportWalt10),
+    /// Write what is needed to look for a fault into one archive, without passwords and keys
+    SupportBundle(support::SupportBundle),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -95,6 +100,9 @@ enum Command {
     /// Fetch a source for an image build (started in a container)
     #[command(hide = true)]
     BuildFetch,
+    /// Decompress standard input to standard output, without any rights (started by the server)
+    #[command(hide = true)]
+    Decompress { format: String },
 }
 
 #[derive(Subcommand)]
@@ -110,6 +118,38 @@ enum DefaultImage {
     /// Run a recipe and write its results to a directory; WALT_CACHE names a directory for downloads
     #[command(hide = true)]
     Make { name: String, dir: PathBuf },
+}
+
+#[derive(Args)]
+struct ImportWalt10 {
+    /// What 'pg_dump --data-only walt' of the existing server gives, plain or compressed; '-' is standard input
+    #[arg(required = true, value_name = "DUMP")]
+    dumps: Vec<PathBuf>,
+    /// Print what would come, what cannot and why; change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Archives that 'podman save' made, or directories of them
+    #[arg(long, num_args = 1.., value_name = "ARCHIVE")]
+    images: Vec<PathBuf>,
+    /// What is or was /var/lib/walt/nodes of the existing server: /persist of nodes is copied from there
+    #[arg(long, value_name = "DIR")]
+    persist: Option<PathBuf>,
+    /// Somebody whose name is another one here
+    #[arg(long = "user", value_name = "OLD=NEW")]
+    users: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl From<ImportWalt10> for import_walt10::Wanted {
+    fn from(given: ImportWalt10) -> Self {
+        let ImportWalt10 { dumps, dry_run, images, persist, users, yes, json } = given;
+        Self { dumps, images, persist, users, dry_run, yes, json }
+    }
 }
 
 /// Arguments as tools of existing installations give them, by position.
@@ -158,13 +198,25 @@ fn main() -> ExitCode {
     if let Command::BuildStep { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(build::step(dir)).unwrap_or(1));
     }
+    if let Command::Decompress { format } = &arguments.command {
+        return ExitCode::from(u8::try_from(decompressor::run(format)).unwrap_or(1));
+    }
     if let Command::BuildFetch = &arguments.command {
         return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
     }
     if let Command::Link { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(nodes::links::forward(dir)).unwrap_or(1));
     }
-    match dispatch(arguments) {
+    if let Command::SupportBundle(wanted) = &arguments.command {
+        // Also where the configuration cannot be read.
+        return ended(support::run(arguments.config.as_deref(), wanted).map(|()| true));
+    }
+    ended(dispatch(arguments))
+}
+
+/// The exit status of a command; false is 1.
+fn ended(outcome: Result<bool>) -> ExitCode {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -189,6 +241,7 @@ fn dispatch(arguments: Arguments) -> Result<bool> {
             let file = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
             restore.run(config, &file).map(|()| true)
         }
+        Command::ImportWalt10(given) => import_walt10::run(config, &given.into()),
         other => change(other, config).map(|()| true),
     }
 }
@@ -233,10 +286,13 @@ fn change(command: Command, config: Config) -> Result<()> {
         | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
+        | Command::Decompress { .. }
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
         | Command::Backup(_)
         | Command::Restore(_)
-        | Command::Status { .. } => Ok(()),
+        | Command::ImportWalt10(_)
+        | Command::Status { .. }
+        | Command::SupportBundle(_) => Ok(()),
     }
 }

@@ -12,6 +12,7 @@
 //! machine   clock and random numbers
 //! creds     one thread acts on files as another user
 //! pty       pseudo-terminals, and receiving one from a container runtime
+//! sandbox   giving up all rights
 //! userns    user namespaces, and mounts that show files with their numbers
 //! process   identity of a process across our restarts, detached children, signals, cgroups
 //! net       bridges, addresses, routes, namespaces, taps, packet filter
@@ -30,6 +31,7 @@ pub mod mount;
 pub mod net;
 pub mod process;
 pub mod pty;
+pub mod sandbox;
 pub mod sent;
 pub mod userns;
 

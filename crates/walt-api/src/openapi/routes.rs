@@ -6,6 +6,7 @@ use crate::{
     NodeList, RegistryList, RegistryToken, SessionAction, Status, StoreLook,
     boots::BootList,
     build::OpenImageBuild,
+    health::Health,
     live::Live,
     logs::{Checkpoint, LogAction, LogCount, LogLine, LogQuery},
     names::{FileNames, SettingInfo},
@@ -14,6 +15,7 @@ use crate::{
         RebootNode, RollBackImage, WaitNode,
     },
     route,
+    sql::{SqlQuery, SqlResult},
     term::{ClientMessage, OpenImageShell, OpenNodeRun, OpenNodeTerminal, ServerMessage},
     transfer,
     versions::{ImageDiff, ImageHistory},
@@ -193,10 +195,20 @@ fn questions(d: &mut Document) {
         json!({"type": "array", "items": {"$ref": "#/components/schemas/Checkpoint"}}),
     );
     d.schema::<Checkpoint>();
+    d.operation(
+        "post",
+        route::SQL,
+        "sql",
+        "A statement of SQL on the database, for reading; as root also for changes.",
+    )
+    .takes::<SqlQuery>(true)
+    .answers::<SqlResult>("Its result.");
     d.operation("get", route::STORE, "store", "The image store; for root.")
         .answers::<StoreLook>("What is in it.");
     d.operation("get", route::STATUS, "status", "The state of the server; for root.")
         .answers::<Status>("Its state.");
+    d.operation("get", route::HEALTH, "health", "Whether the server is well, for every user.")
+        .answers::<Health>("What is wrong, and what to do.");
 }
 
 fn actions(d: &mut Document) {

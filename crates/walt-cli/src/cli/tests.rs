@@ -60,6 +60,7 @@ fn accepted_lines() {
         ("image search --json rpi", r#"keyword: Some("rpi"), json: true"#),
         ("image publish x", r#"image_name: "x", registry: "auto""#),
         ("image publish --registry lab x:v1", r#"image_name: "x:v1", registry: "lab""#),
+        ("advanced health --json", "Health"),
         ("advanced update-default-images", "UpdateDefaultImages"),
         ("advanced update-hub-meta", "UpdateHubMeta"),
         ("advanced rescan-hub-account --waltplatform-user", "UpdateHubMeta"),
@@ -142,12 +143,14 @@ fn help_texts() {
         "dump-fish-autocomplete",
         "dump-zsh-autocomplete",
         "fix-image-owner",
+        "health",
         "rescan-hub-account",
+        "sql",
         "update-default-images",
         "update-hub-meta",
     ];
     assert_eq!(names, expected);
-    assert!(listed[4].ends_with("the same as 'update-hub-meta'"), "{advanced}");
+    assert!(listed[5].ends_with("the same as 'update-hub-meta'"), "{advanced}");
     let (leaf, status) = shown("node wait --help");
     assert_eq!(status, 0);
     assert_eq!(

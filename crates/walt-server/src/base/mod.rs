@@ -1,7 +1,7 @@
 //! The lowest floor: used by everything above, and without dependencies on the rest of this program.
 //!
 //! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures,
-//! fail points of crash tests.
+//! fail points of crash tests, the log, what systemd is told.
 
 pub mod changes;
 pub mod config;
@@ -13,7 +13,9 @@ pub mod files;
 pub mod formats;
 pub mod journal;
 pub mod keys;
+pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod operations;
 pub mod ports;
 pub mod programs;

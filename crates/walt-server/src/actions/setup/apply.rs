@@ -10,7 +10,7 @@ use crate::{
             service,
         },
     },
-    base::{config::Config, programs::find_program},
+    base::{config::Config, files::make_dir, programs::find_program},
     services::nodes::vnode,
 };
 use anyhow::{Context, Result, bail};
@@ -62,6 +62,10 @@ pub fn run(plan: &Plan, config: &Config, say: &dyn Fn(&str)) -> Result<()> {
     }
     if !plan.service.is_empty() {
         wait_for_server(config)?;
+    }
+    if !plan.images.is_empty() {
+        // Recipes keep their downloads below it, before a server has made it.
+        make_dir(&config.state_dir, 0o700)?;
     }
     for image in &plan.images {
         let name = &image.recipe;

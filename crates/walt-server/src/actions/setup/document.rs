@@ -87,7 +87,7 @@ fn change(map: &mut Mapping, path: &[&str], value: Option<&Value>) -> Result<()>
     if rest.is_empty() {
         match value {
             Some(value) => drop(map.insert(key, value.clone())),
-            None => drop(map.remove(&key)),
+            None => drop(map.shift_remove(&key)),
         }
         return Ok(());
     }
@@ -102,7 +102,7 @@ fn change(map: &mut Mapping, path: &[&str], value: Option<&Value>) -> Result<()>
     };
     change(below, rest, value)?;
     if below.is_empty() {
-        map.remove(&key);
+        map.shift_remove(&key);
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::actions::setup::proposal::Used;
 use std::net::Ipv4Addr;
 use walt_types::Mac;
 
-/// A program that the server or its recipes run.
+/// A program that the server runs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Program {
     /// Its name.
@@ -32,17 +32,6 @@ pub const PROGRAMS: [Program; 3] = [
 /// The runtime of containers, if the configuration does not name another one.
 pub const RUNC: Program =
     Program { name: "runc", package: "runc", effect: "the server does not start", needed: true };
-
-/// What every recipe of a default image needs; each one checks the rest by itself.
-pub const RECIPE_PROGRAMS: [Program; 2] = [
-    Program {
-        name: "mmdebstrap",
-        package: "mmdebstrap",
-        effect: "default images of Debian cannot be built",
-        needed: false,
-    },
-    Program { name: "apt-get", package: "apt", effect: "default images cannot be built", needed: false },
-];
 
 /// A port that the server wants.
 #[derive(Debug, PartialEq, Eq)]
@@ -202,6 +191,8 @@ pub struct Facts {
     pub server: bool,
     /// Programs that are not installed.
     pub missing: Vec<&'static Program>,
+    /// What the recipe that will be run calls and is not installed: programs with their Debian packages.
+    pub missing_to_build: Vec<(String, String)>,
     /// The configured runtime of containers, if it is not installed.
     pub runtime_missing: Option<String>,
     /// Whether the runtime can start a container; if not, what it says. None if it is not installed.
@@ -214,6 +205,8 @@ pub struct Facts {
     pub firewalls: Result<Vec<Firewall>, String>,
     /// The disk.
     pub disk: Disk,
+    /// Whether the service of systemd would run the server, which sees no home directories.
+    pub is_service: bool,
     /// KVM.
     pub kvm: Kvm,
     /// Whether there is `/dev/net/tun`.

@@ -4,6 +4,7 @@ use crate::{
     actions::setup::{
         facts::{Cgroups, Clock, DhcpSearch, Disk, Facts, Kvm, Needed, Program, RUNC, SERVICES, Taken},
         proposal::{Range, collisions},
+        service::UNIT,
     },
     base::{config::Config, time},
     services::nodes::vnode,
@@ -18,6 +19,8 @@ const ROOM_TO_BUILD_MINI: u64 = 500_000_000;
 const ROOM_TO_LIVE: u64 = 10_000_000_000;
 /// How far the clock may be behind the date of this program, in seconds: packages are made elsewhere.
 const CLOCK_MARGIN: i64 = 86_400;
+/// Directories that a unit with `ProtectHome=yes` does not see (systemd.exec(5)).
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Names that a finding lists at most.
 const LISTED_MAX: usize = 5;
 
@@ -92,7 +95,7 @@ pub fn of(config: &Config, facts: &Facts, intent: &Intent) -> Vec<Finding> {
     all.extend(ports(config, facts));
     all.extend(dhcp(&facts.dhcp));
     all.extend(firewalls(facts));
-    all.extend(disk(&facts.disk, intent));
+    all.extend(disk(config, facts, intent));
     all.extend(accounts(facts, intent));
     all.extend(machine(facts));
     all.extend(clock(&facts.clock));
@@ -104,20 +107,17 @@ fn programs(config: &Config, facts: &Facts, intent: &Intent) -> Vec<Finding> {
         finding("programs", level, format!("The program {name} is missing: {}.", p.effect))
             .remedy(format!("Install it: apt-get install {}", p.package))
     };
-    let mut all: Vec<_> = facts
-        .missing
-        .iter()
-        .map(|p| {
-            let builds = p.package == "mmdebstrap" || p.package == "apt";
-            let level = match (p.needed, builds, &intent.build) {
-                (true, ..) => Level::Problem,
-                (_, true, Some(_)) => Level::Problem,
-                (_, true, None) => Level::Note,
-                _ => Level::Warning,
-            };
-            missing(p, p.name, level)
-        })
-        .collect();
+    let level = |p: &Program| if p.needed { Level::Problem } else { Level::Warning };
+    let mut all: Vec<_> = facts.missing.iter().map(|p| missing(p, p.name, level(p))).collect();
+    if let (Some(recipe), false) = (&intent.build, facts.missing_to_build.is_empty()) {
+        let join = |words: Vec<&str>, between: &str| words.join(between);
+        let names = join(facts.missing_to_build.iter().map(|(name, _)| name.as_str()).collect(), ", ");
+        let packages = join(facts.missing_to_build.iter().map(|(_, p)| p.as_str()).collect(), " ");
+        let message = format!("The image {recipe} cannot be built without these programs: {names}.");
+        let remedy =
+            format!("Install them: apt-get install {packages}; or build no image: --default-image none");
+        all.push(finding("programs", Level::Problem, message).remedy(remedy));
+    }
     if let Some(name) = &facts.runtime_missing {
         all.push(missing(&RUNC, name, Level::Problem));
     }
@@ -310,7 +310,8 @@ fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
-fn disk(disk: &Disk, intent: &Intent) -> Vec<Finding> {
+fn disk(config: &Config, facts: &Facts, intent: &Intent) -> Vec<Finding> {
+    let disk = &facts.disk;
     let Disk { path, kind, .. } = disk;
     let mut all = Vec::new();
     let elsewhere = "Use a directory on a disk with ext4, xfs or btrfs: walt-server setup --state-dir DIR";
@@ -322,6 +323,16 @@ fn disk(disk: &Disk, intent: &Intent) -> Vec<Finding> {
     } else if matches!(kind.as_str(), "tmpfs" | "ramfs") {
         let message = format!("{path} is in memory ({kind}): images and /persist are gone after a reboot.");
         all.push(finding("disk", Level::Warning, message).remedy(elsewhere));
+    }
+    if facts.is_service && HOMES.iter().any(|home| config.state_dir.starts_with(home)) {
+        let message = format!(
+            "The service {UNIT} sees no home directories, so that it cannot use {}.",
+            config.state_dir.display()
+        );
+        let remedy = format!(
+            "Use another --state-dir, or allow it: 'systemctl edit {UNIT}' with ProtectHome=no in [Service]."
+        );
+        all.push(finding("disk", Level::Problem, message).remedy(remedy));
     }
     let need = match intent.build.as_deref() {
         None => 0,
@@ -389,7 +400,14 @@ fn machine(facts: &Facts) -> Vec<Finding> {
             let message = format!(
                 "KVM does not work, so virtual nodes are emulated, which is about 10 times slower: {why}."
             );
-            let remedy = "Enable virtualisation (VT-x, AMD-V) in the firmware; if this machine is virtual, nested virtualisation on its host; 'modprobe kvm_intel' or 'kvm_amd'. The group kvm must have /dev/kvm.";
+            // What the trial says (walt_vnode::probe).
+            let remedy = if why.contains("only root may use") {
+                "Give the device to the group kvm: chgrp kvm /dev/kvm; chmod 660 /dev/kvm"
+            } else if why.contains("/dev/kvm") {
+                "Enable virtualisation (VT-x, AMD-V) in the firmware, then 'modprobe kvm_intel' or 'modprobe kvm_amd'. If this machine is virtual, enable nested virtualisation on its host."
+            } else {
+                "If this machine is virtual, nested virtualisation does not work on its host: another host or a newer kernel there may help."
+            };
             all.push(finding("kvm", Level::Warning, message).remedy(remedy));
         }
     }

@@ -6,10 +6,11 @@ use crate::{
         admin::runtime,
         setup::{
             facts::{
-                BadInterface, Cgroups, Clock, DhcpSearch, Disk, Facts, Firewall, Kvm, PROGRAMS, Program,
-                RECIPE_PROGRAMS, SERVICES, Taken,
+                BadInterface, Cgroups, Clock, DhcpSearch, Disk, Facts, Firewall, Kvm, PROGRAMS, SERVICES,
+                Taken,
             },
             proposal::Range,
+            service::Service,
             try_container, used,
         },
     },
@@ -22,6 +23,7 @@ use crate::{
     },
     services::{
         cable::{self, CableError},
+        images::default_image,
         network,
         nodes::vnode,
         other_dhcp,
@@ -58,11 +60,11 @@ pub fn server_status(config: &Config) -> Option<walt_api::Status> {
     runtime().ok()?.block_on(ask).ok()
 }
 
-/// Everything that the checks look at. `say` is called before what takes seconds.
+/// Everything that the checks look at, before the recipe `build` is run. `say` is called before what takes seconds.
 ///
 /// # Errors
 /// The kernel does not list its interfaces, or the state cannot be read.
-pub fn facts(config: &Config, say: &dyn Fn(&str)) -> Result<Facts> {
+pub fn facts(config: &Config, build: Option<&str>, service: Service, say: &dyn Fn(&str)) -> Result<Facts> {
     let status = server_status(config);
     let runtime = &config.containers.runtime;
     let runtime_missing = find_program(runtime).is_none().then(|| runtime.clone());
@@ -86,7 +88,12 @@ pub fn facts(config: &Config, say: &dyn Fn(&str)) -> Result<Facts> {
     };
     Ok(Facts {
         server: status.is_some(),
-        missing: PROGRAMS.iter().chain(&RECIPE_PROGRAMS).filter(|p| is_missing(p)).collect(),
+        missing: PROGRAMS.iter().filter(|p| find_program(p.name).is_none()).collect(),
+        missing_to_build: match build {
+            Some(recipe) => missing_to_build(recipe)?,
+            None => Vec::new(),
+        },
+        is_service: matches!(service, Service::Unit { .. }),
         runtime_missing,
         container,
         ports,
@@ -107,8 +114,9 @@ pub fn facts(config: &Config, say: &dyn Fn(&str)) -> Result<Facts> {
     })
 }
 
-fn is_missing(program: &Program) -> bool {
-    find_program(program.name).is_none()
+fn missing_to_build(recipe: &str) -> Result<Vec<(String, String)>> {
+    let all = default_image::programs(recipe)?;
+    Ok(all.into_iter().filter(|(program, _)| find_program(program).is_none()).collect())
 }
 
 /// Whether the account of qemu exists.
@@ -263,8 +271,8 @@ fn disk(state_dir: &Path) -> Result<Disk> {
     })
 }
 
-/// Kernels of this machine that a virtual machine can start, the best first.
-fn kernels() -> Vec<PathBuf> {
+/// Kernels that a virtual machine can start, the best first: those of this machine, and those of its images.
+fn kernels(state_dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     if let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") {
         all.push(PathBuf::from(format!("/boot/vmlinuz-{}", release.trim())));
@@ -278,6 +286,10 @@ fn kernels() -> Vec<PathBuf> {
         .collect();
     others.sort();
     all.extend(others.into_iter().rev());
+    let layers = std::fs::read_dir(state_dir.join("images/layers")).into_iter().flatten().flatten();
+    all.extend(layers.map(|layer| layer.path().join("fs/boot/pc-x86-64/kernel")));
+    // A link of an image leads into the image, which is not the root here.
+    all.retain(|path| path.symlink_metadata().is_ok_and(|m| m.is_file()));
     all
 }
 
@@ -295,8 +307,10 @@ fn kvm(config: &Config, say: &dyn Fn(&str)) -> Kvm {
     if let Err(why) = walt_vnode::may_use_kvm(account) {
         return Kvm::Fails(why);
     }
-    let Some(kernel) = kernels().into_iter().find_map(|path| File::open(path).ok()) else {
-        return Kvm::Unknown("there is no kernel in /boot with which it could be tried".into());
+    let Some(kernel) = kernels(&config.state_dir).into_iter().find_map(|path| File::open(path).ok()) else {
+        return Kvm::Unknown(
+            "there is no kernel in /boot, and no image yet, with which it could be tried".into(),
+        );
     };
     say("Starting a kernel under KVM");
     let tried = || -> Result<walt_vnode::probe::Verdict> {

@@ -42,7 +42,10 @@ use crate::{
     base::config::{Config, DEFAULT_PATH},
     services::{
         cable,
-        images::{LABEL_MODELS, MODEL_ALWAYS, default_image},
+        images::{
+            LABEL_MODELS, MODEL_ALWAYS,
+            default_image::{self, DefaultState},
+        },
     },
 };
 use anyhow::{Context, Result, bail};
@@ -118,7 +121,8 @@ pub fn run(path: Option<&Path>, setup: &Setup) -> Result<bool> {
         build: images.iter().filter(|i| i.build).map(|i| i.recipe.clone()).next(),
         makes_accounts: !setup.check,
     };
-    let facts = gather::facts(&config, &|text| progress(setup, text))?;
+    let service = service::find(state.path == Path::new(DEFAULT_PATH));
+    let facts = gather::facts(&config, intent.build.as_deref(), service, &|text| progress(setup, text))?;
     let findings = findings::of(&config, &facts, &intent);
     if setup.check {
         show_findings(&findings, setup.json, width)?;
@@ -130,7 +134,6 @@ pub fn run(path: Option<&Path>, setup: &Setup) -> Result<bool> {
         bail!("a check has found a problem; nothing was changed (--force goes on all the same)");
     }
     let differs = state.text.as_deref() != Some(new.as_str());
-    let service = service::find(state.path == Path::new(DEFAULT_PATH));
     let steps = if setup.no_start { Vec::new() } else { plan::service_steps(service, differs) };
     let old = state.text.clone();
     let plan = Plan {
@@ -247,12 +250,16 @@ impl Before {
     }
 }
 
-/// The recipes of the default images that a server has; of a new one, the default.
-fn current_images(state_dir: &Path) -> Result<Vec<String>> {
-    use default_image::DefaultState;
+/// What virtual nodes boot if nobody says otherwise.
+fn default_state(state_dir: &Path) -> Result<DefaultState> {
     // Invariant: the constant is a valid model name.
     let model = MODEL_ALWAYS.parse().expect("a valid model");
-    Ok(match default_image::state_of(state_dir, &walt_core::default_image_of(&model))? {
+    default_image::state_of(state_dir, &walt_core::default_image_of(&model))
+}
+
+/// The recipes of the default images that a server has; of a new one, the default.
+fn current_images(state_dir: &Path) -> Result<Vec<String>> {
+    Ok(match default_state(state_dir)? {
         DefaultState::Missing => vec![DEFAULT_IMAGE.to_owned()],
         DefaultState::Recipe(made_by) if default_image::recipe_config(&made_by.recipe).is_ok() => {
             vec![made_by.recipe]
@@ -272,6 +279,10 @@ fn offers(bridge: &str) -> Result<Vec<Offer>> {
         }
         let Some(found) = member::inspect(&link.name)? else { continue };
         let is_ours = found.controller.as_ref().is_some_and(|(name, _)| name == bridge);
+        if link.kind == "veth" && found.controller.is_some() && !is_ours {
+            // The end of a container's cable, in a bridge of docker.
+            continue;
+        }
         let refused = match gather::is_wireless(&link.name) {
             true => Some("is wireless, and cannot be in a bridge".into()),
             false => cable::use_of(&found, bridge).filter(|_| !is_ours),
@@ -284,6 +295,7 @@ fn offers(bridge: &str) -> Result<Vec<Offer>> {
         };
         all.push(Offer { name: link.name, about, refused });
     }
+    all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
 
@@ -313,6 +325,11 @@ fn farewell(config: &Config, path: &Path, service: Service, restart: bool) -> St
             format!("The server does not run; {UNIT} is for {DEFAULT_PATH}. To start it: {run}")
         }
     };
+    if default_state(&config.state_dir).is_ok_and(|s| s == DefaultState::Missing) {
+        text.push_str(&format!(
+            "\nThere is no default image yet: walt-server default-image build {DEFAULT_IMAGE}"
+        ));
+    }
     text.push_str("\nThen, as any user of this machine:");
     if config.run_dir != default.run_dir {
         text.push_str(&format!("\n  export WALT_SERVER=unix:{}", config.socket().display()));

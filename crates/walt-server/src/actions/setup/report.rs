@@ -21,15 +21,17 @@ pub fn width() -> usize {
 pub fn wrap(text: &str, width: usize, indent: usize) -> String {
     let mut lines = Vec::new();
     for paragraph in text.split('\n') {
-        let mut line = String::new();
-        for word in paragraph.split(' ') {
-            let is_first = line.trim().is_empty();
+        let body = paragraph.trim_start_matches(' ');
+        let mut line = " ".repeat(paragraph.len() - body.len());
+        let mut is_first = true;
+        for word in body.split(' ') {
             if !is_first && line.chars().count() + 1 + word.chars().count() > width {
                 lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
             } else if !is_first {
                 line.push(' ');
             }
             line.push_str(word);
+            is_first = false;
         }
         lines.push(line);
     }

@@ -7,6 +7,7 @@ mod bases;
 mod blobs;
 mod boots;
 mod checkpoints;
+mod describe;
 mod devices;
 mod history;
 mod images;
@@ -19,12 +20,15 @@ mod nodes;
 pub mod schema;
 mod sessions;
 mod settings;
+pub mod sql;
 mod trash;
+mod walt10;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
 pub use crate::base::db::boots::BootRow;
 pub use crate::base::db::checkpoints::CheckpointRow;
+pub use crate::base::db::describe::describe;
 pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};
@@ -39,12 +43,19 @@ pub use crate::base::db::settings::{
     Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
 };
 pub use crate::base::db::trash::TrashRow;
+pub use crate::base::db::walt10::KeptRow;
 
 use crate::base::{changes::Changes, formats};
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::{OpenOptions, Permissions},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Name of the database in the state directory.
 pub const FILE: &str = "walt.sqlite";
@@ -55,6 +66,7 @@ pub(in crate::base) const BUSY: Duration = Duration::from_secs(5);
 pub struct Db {
     connection: Mutex<Connection>,
     changes: Arc<Changes>,
+    path: PathBuf,
 }
 
 impl Db {
@@ -64,6 +76,7 @@ impl Db {
     /// It cannot be opened, was written by a newer server, or there is no room for the copy.
     pub fn open(state_dir: &Path) -> Result<Self> {
         let path = state_dir.join(FILE);
+        private(&path)?;
         let mut connection = Connection::open(&path)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         let version = schema::version(&connection).with_context(|| format!("database {}", path.display()))?;
@@ -80,7 +93,7 @@ impl Db {
         let changes = Arc::new(Changes::default());
         let marks = changes.clone();
         connection.update_hook(Some(move |_, _: &str, table: &str, _| marks.mark_table(table)))?;
-        Ok(Self { connection: Mutex::new(connection), changes })
+        Ok(Self { connection: Mutex::new(connection), changes, path })
     }
 
     /// Opens the database read-only, while a server may write to it.
@@ -106,7 +119,7 @@ impl Db {
         let connection = Connection::open_with_flags(path, flags)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
-        Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
+        Ok(Self { connection: Mutex::new(connection), changes: Arc::default(), path: path.to_path_buf() })
     }
 
     /// What has changed by this connection, and whatever else is marked there.
@@ -139,6 +152,11 @@ impl Db {
         })
     }
 
+    /// The file of the database.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A value of the server itself; `make` creates it if missing.
     pub fn meta(&self, key: &str, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
         self.transaction(|tx| {
@@ -150,6 +168,13 @@ impl Db {
             Ok(value)
         })
     }
+}
+
+/// Makes the file root's alone, before it exists: SQLite gives its other files the same mode (sqlite.org/tempfiles).
+fn private(path: &Path) -> Result<()> {
+    let what = || format!("cannot make the database {} private", path.display());
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).with_context(what)
 }
 
 /// A value of the server itself, if it exists.

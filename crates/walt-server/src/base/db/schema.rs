@@ -295,6 +295,14 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (user, name)
     ) STRICT;
 ",
+    "
+    -- Rows of the database of a WalT 10 server for which this version has no place yet, as they were.
+    CREATE TABLE walt10 (
+        source TEXT NOT NULL,               -- its table there; settings: of switches
+        row TEXT NOT NULL,                  -- JSON: values by column
+        PRIMARY KEY (source, row)
+    ) STRICT;
+",
 ];
 
 /// The version that this program writes.

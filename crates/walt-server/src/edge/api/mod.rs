@@ -18,7 +18,7 @@ pub mod transfers;
 mod websocket;
 
 use crate::{
-    actions::{self, app::App, check_store, image_versions, status},
+    actions::{self, app::App, check_store, image_versions, sql, status},
     base::{
         db::blocking,
         events::Events,
@@ -46,15 +46,15 @@ use std::{
 use tokio::net::UnixListener;
 use walt_api::{
     AdminAction, DeviceAction, FEATURES, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
-    SessionAction, logs::LogAction, route, words::Words,
+    SessionAction, logs::LogAction, route, sql::SqlQuery, words::Words,
 };
 use walt_types::UserName;
 
-/// Serves the API until `stop` resolves.
+/// The socket of the API, which clients can connect to from now on.
 ///
 /// # Errors
-/// The socket cannot be created.
-pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+/// It cannot be created.
+pub fn listen(app: &App) -> Result<UnixListener> {
     let path = app.config().socket();
     // This process holds the lock of the state, so the server that created this socket has ended.
     match std::fs::remove_file(&path) {
@@ -74,6 +74,18 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         0o666
     };
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Serves the API until `stop` resolves.
+///
+/// # Errors
+/// The socket failed.
+pub async fn serve(
+    app: Arc<App>,
+    listener: UnixListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
     let for_root = Router::new()
         .route(route::ADMIN_ACTIONS, admin_actions())
         .route(route::STORE, get(store))
@@ -87,6 +99,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::NODES, get(list_nodes))
         .route(route::IMAGES, get(list_images))
         .route(route::EVENTS, get(events::serve))
+        .route(route::HEALTH, get(health))
         .route(route::METRICS, get(metrics::serve))
         .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
@@ -102,6 +115,7 @@ pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'stati
         .route(route::LOG_LINES, post(logs::lines))
         .route(route::LOG_COUNT, post(logs::count))
         .route(route::CHECKPOINTS, get(logs::checkpoints))
+        .route(route::SQL, post(run_sql))
         .route(route::LOG_ACTIONS, log_actions())
         .route(route::NODE_ACTIONS, node_actions())
         .route(route::DEVICE_ACTIONS, device_actions())
@@ -299,8 +313,20 @@ fn admin_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<AdminAction>| actions::admin::act(&r.app, r.action, &r.events).await)
 }
 
+async fn run_sql(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
+    let query: SqlQuery = match serde_json::from_slice(&body) {
+        Ok(query) => query,
+        Err(e) => return answer_error(bad_request(format!("cannot understand the request: {e}"))),
+    };
+    answer(sql::run(&app, &caller.user, caller.is_root, query.sql).await)
+}
+
 async fn store(State(app): State<Arc<App>>) -> Response {
     answer(check_store::inspect_running(&app).await)
+}
+
+async fn health(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
+    answer(actions::health::of(&app, &caller.user).await)
 }
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {

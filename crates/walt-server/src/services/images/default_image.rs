@@ -92,6 +92,31 @@ pub fn recipe_config(name: &str) -> Result<RecipeConfig> {
     RecipeConfig::parse(file.contents()).with_context(|| format!("the recipe of '{name}'"))
 }
 
+/// The programs that a recipe calls, each with its Debian package: what its lines `need PROGRAM=PACKAGE …` say, and
+/// those of the common files that it reads.
+///
+/// # Errors
+/// No such recipe.
+pub fn programs(name: &str) -> Result<Vec<(String, String)>> {
+    recipe_config(name)?;
+    let text = |path: &Path| RECIPES.get_file(path).and_then(|f| f.contents_utf8()).unwrap_or_default();
+    let recipe = text(&Path::new(name).join("recipe.sh"));
+    let common = recipe.lines().filter_map(|l| l.strip_prefix(". \"$WALT_IMAGES_DIR/")?.strip_suffix('"'));
+    let mut all = Vec::new();
+    for file in std::iter::once(recipe).chain(common.map(|path| text(Path::new(path)))) {
+        let joined = file.replace("\\\n", " ");
+        let words = joined
+            .lines()
+            .filter_map(|l| l.trim_start().strip_prefix("need "))
+            .flat_map(str::split_whitespace);
+        let pairs = words.filter_map(|word| word.split_once('='));
+        all.extend(pairs.map(|(program, package)| (program.to_owned(), package.to_owned())));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
 /// The recipe that makes the default image of this name, if there is one.
 pub fn recipe_of(image: &ImageName) -> Option<String> {
     let wanted = image.to_string();
@@ -416,6 +441,44 @@ mod tests {
         assert_eq!(made_by("rpi-2-b-default").as_deref(), Some("rpi32-default"));
         assert_eq!(made_by("pc-x86-64-default").as_deref(), Some("pc-x86-64-default"));
         assert_eq!(made_by("toaster-default"), None);
+    }
+
+    #[test]
+    fn of_which_models_an_image_can_be_the_default() {
+        let of = |name: &str| {
+            default_references(name).map(|all| all.iter().map(ImageRef::full).collect::<Vec<_>>())
+        };
+        assert_eq!(of("pc-x86-64-mini").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
+        assert_eq!(of("pc-x86-64-default").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
+        assert!(of("rpi64-default").unwrap().contains(&"waltplatform/rpi-4-b-default:latest".to_owned()));
+        assert!(of("toaster").is_err());
+    }
+
+    #[test]
+    fn what_recipes_call() {
+        let has = |name: &str, program: &str, package: &str| {
+            programs(name).unwrap().contains(&(program.to_owned(), package.to_owned()))
+        };
+        assert!(has("pc-x86-64-default", "mmdebstrap", "mmdebstrap"));
+        assert!(has("pc-x86-64-mini", "busybox", "busybox-static"), "on a second line");
+        assert!(has("pc-x86-64-mini", "gcc", "gcc") && !has("pc-x86-64-mini", "mmdebstrap", "mmdebstrap"));
+        assert!(has("rpi64-default", "perl", "perl-base"), "in a common file");
+        assert!(programs("toaster").is_err());
+    }
+
+    #[test]
+    fn which_recipe_made_an_image() {
+        let mut config = ImageConfig::default();
+        assert_eq!(made_by(&config), None);
+        let entry = |by: &str, comment: Option<&str>| History {
+            created_by: Some(by.into()),
+            comment: comment.map(str::to_owned),
+            ..History::default()
+        };
+        let made = entry("walt-server default-image build pc-x86-64-mini", Some("recipe 0123"));
+        config.history = Some(vec![made, entry("walt image shell", None)]);
+        let expected = MadeBy { recipe: "pc-x86-64-mini".into(), digest: "0123".into() };
+        assert_eq!(made_by(&config), Some(expected));
     }
 
     #[test]

@@ -266,8 +266,11 @@ impl Nodes {
 }
 
 /// Adds the record of a node. It takes over the address that it had leased as a device, and its settings, and is no
-/// device any more.
-fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+/// device any more. Nothing else happens: see [`Nodes::add`].
+///
+/// # Errors
+/// The database failed, such as for a name that another node has.
+pub fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
     let settings = db::of_devices(c)?.remove(&node.mac).unwrap_or_default();
     LeaseRow::delete(c, node.mac)?;
     DeviceRow::delete(c, node.mac)?;

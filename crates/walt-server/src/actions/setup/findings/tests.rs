@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::actions::setup::{
-    facts::{BadInterface, Firewall, PROGRAMS, RECIPE_PROGRAMS},
+    facts::{BadInterface, Firewall, PROGRAMS},
     proposal::Used,
 };
 
@@ -11,6 +11,8 @@ fn good() -> Facts {
     Facts {
         server: false,
         missing: Vec::new(),
+        missing_to_build: Vec::new(),
+        is_service: true,
         runtime_missing: None,
         container: Some(Ok(())),
         ports: Vec::new(),
@@ -82,7 +84,12 @@ const BAD: &[(Change, bool, Level, &[&str])] = &[
         &["nft is missing", "apt-get install nftables"],
     ),
     (|f| f.missing = vec![&PROGRAMS[2]], false, Level::Warning, &["no virtual nodes", "qemu-system-x86"]),
-    (|f| f.missing = vec![&RECIPE_PROGRAMS[0]], false, Level::Problem, &["mmdebstrap", "cannot be built"]),
+    (
+        |f| f.missing_to_build = [("mk", "mkp"), ("gcc", "gcc")].map(|(a, b)| (a.into(), b.into())).to_vec(),
+        false,
+        Level::Problem,
+        &["pc-x86-64-default cannot be built", "mk, gcc", "apt-get install mkp gcc"],
+    ),
     (
         |f| (f.runtime_missing, f.container) = (Some("crun".into()), None),
         false,
@@ -187,6 +194,13 @@ const BAD: &[(Change, bool, Level, &[&str])] = &[
         Level::Warning,
         &["hung for 10 s", "10 times slower", "nested"],
     ),
+    (
+        |f| f.kvm = Kvm::Fails("only root may use /dev/kvm; give it to the group kvm".into()),
+        false,
+        Level::Warning,
+        &["chgrp kvm /dev/kvm"],
+    ),
+    (|f| f.kvm = Kvm::Fails("/dev/kvm: No such file".into()), false, Level::Warning, &["VT-x", "modprobe"]),
     (|f| f.kvm = Kvm::Unknown("no kernel".into()), false, Level::Note, &["no kernel", "falls back"]),
     (|f| f.tun = false, false, Level::Warning, &["modprobe tun"]),
     (|f| f.cgroups = Cgroups::V1, false, Level::Note, &["version 1", "unified_cgroup_hierarchy"]),
@@ -223,7 +237,7 @@ fn what_setup_does_itself_is_found_by_the_check_only() {
     let levels: Vec<Level> = all.iter().filter(|f| f.check == "accounts").map(|f| f.level).collect();
     assert_eq!(levels, [Level::Warning, Level::Problem]);
     // Without a build, no room for one is needed.
-    let mut facts = Facts { missing: vec![&RECIPE_PROGRAMS[0]], ..good() };
+    let mut facts = good();
     facts.disk.free_for_recipes = 0;
     let all = of(&Config::default(), &facts, &Intent::default());
     assert!(!prevents(&all), "{all:?}");
@@ -232,4 +246,15 @@ fn what_setup_does_itself_is_found_by_the_check_only() {
     facts.disk.free = 1_000_000_000;
     let all = of(&Config::default(), &facts, &mini);
     assert!(!prevents(&all) && all.iter().any(|f| f.message.contains("1.0 GB free")), "{all:?}");
+}
+
+#[test]
+fn the_service_sees_no_home_directories() {
+    let config = Config::parse("state-dir: /home/lab/walt").unwrap();
+    let problem = |facts: &Facts| {
+        let all = of(&config, facts, &Intent::default());
+        all.into_iter().find(|f| f.level == Level::Problem).map(|f| f.remedy.unwrap_or_default())
+    };
+    assert!(problem(&good()).unwrap().contains("ProtectHome=no"));
+    assert_eq!(problem(&Facts { is_service: false, ..good() }), None);
 }
