@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(values("walt node boot vn1,MY"), ["vn1,my-nodes", "vn1,my-nodes,"]);
         assert_eq!(values("walt node boot all-nodes,all"), Vec::<String>::new(), "it is there already");
         assert_eq!(values("walt node boot vn1 d"), ["default"]);
-        assert_eq!(values("walt help show tut"), ["tutorial"]);
+        assert_eq!(values("walt help  show tut"), ["tutorial"]);
         assert_eq!(values("walt log wait --mode=A"), ["--mode=ANY", "--mode=ALL"]);
         assert_eq!(values("walt image clone w"), ["walt:"]);
         assert!(values("walt node shell ").is_empty());

@@ -97,7 +97,10 @@ fn nothing() -> At {
 
 /// The positional argument that comes next.
 fn positional<'a>(command: &'a Command, read: &Read<'_>) -> Option<&'a Arg> {
-    // The one after `--` is a command.
+    // What follows `--` may be a command, of which nothing is known.
+    if read.options_ended && command.get_positionals().any(Arg::is_last_set) {
+        return None;
+    }
     let all: Vec<&Arg> = command.get_positionals().filter(|a| !a.is_last_set()).collect();
     let many = all.last().filter(|a| matches!(a.get_action(), ArgAction::Append));
     all.get(read.positionals.len()).or(many).copied()
