@@ -24,7 +24,11 @@ fn examples_of_the_help_pages() {
     let made = server.server_command(&event).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     for topic in ["boot-modes", "device-sets", "unmanaged-devices"] {
-        help::run(&server, ANN, topic, |_| How::Ends);
+        help::run(&server, ANN, topic, |example| match example.command.as_str() {
+            // A node without a system is waited for, for 30 seconds.
+            "walt node reboot my-node" => How::ElsewhereIn("tests/boot/hybrid.rs"),
+            _ => How::Ends,
+        });
     }
 
     // An image with the directories of the page about copies.

@@ -251,7 +251,8 @@ fn files_below(dir: &Path, files: &mut Vec<PathBuf>) {
             if name != "target" {
                 files_below(&path, files);
             }
-        } else if !path.ends_with("topics/tests.rs") {
+        } else if !path.ends_with("topics/tests.rs") && !path.ends_with("walt-cli/src/complete.rs") {
+            // Completion has begun names in its tests.
             files.push(path);
         }
     }
