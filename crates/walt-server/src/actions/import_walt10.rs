@@ -114,7 +114,7 @@ pub fn run(config: Config, wanted: &Wanted) -> Result<bool> {
     Ok(true)
 }
 
-fn carry_out(app: &App, plan: &Plan, images: &[images::Chosen], copies: &[persist::Copy]) -> Result<()> {
+fn carry_out(app: &App, plan: &Plan, images: &[images::Chosen], copies: &[persist::ToCopy]) -> Result<()> {
     runtime()?.block_on(async {
         let stored = images::store(app, images).await?;
         copies.iter().try_for_each(|copy| persist::carry_out(app, copy))?;

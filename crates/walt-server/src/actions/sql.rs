@@ -64,7 +64,7 @@ fn failure(error: SqlError) -> Failure {
         SqlError::TooLong => {
             refused(message).hint(format!("a statement may take {} s: ask for less", TIME_MAX.as_secs()))
         }
-        SqlError::Wrong(why) if why == "no such table: logs" => {
+        SqlError::Wrong(why) if why.starts_with("no such table: logs") => {
             bad_request(message).hint("log lines are not in the database: 'walt log show' prints them")
         }
         SqlError::Wrong(why) if why.starts_with("no such table") => {

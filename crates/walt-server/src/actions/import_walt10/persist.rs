@@ -35,7 +35,7 @@ pub struct Directory {
 }
 
 /// A directory to copy.
-pub struct Copy {
+pub struct ToCopy {
     from: PathBuf,
     mac: Mac,
     owner: String,
@@ -88,7 +88,7 @@ pub fn choose(
     existing: &Existing,
     wishes: &Wishes,
     config: &Config,
-) -> Vec<Copy> {
+) -> Vec<ToCopy> {
     let nodes: BTreeSet<Mac> =
         existing.nodes.keys().copied().chain(plan.nodes.iter().map(|node| node.mac)).collect();
     let mut copies = Vec::new();
@@ -110,7 +110,7 @@ pub fn choose(
         };
         plan.items.push(Item::new(TABLE, format!("{mac} of {owner}"), fate, note));
         if let (Fate::Comes, Ok(owner)) = (fate, here) {
-            copies.push(Copy { from: path, mac, owner });
+            copies.push(ToCopy { from: path, mac, owner });
         }
     }
     copies
@@ -120,7 +120,7 @@ pub fn choose(
 ///
 /// # Errors
 /// `cp` or the disk fails; then nothing is in its place.
-pub fn carry_out(app: &App, copy: &Copy) -> Result<()> {
+pub fn carry_out(app: &App, copy: &ToCopy) -> Result<()> {
     let root = root(app.config());
     let part = root.join(PART);
     let to = place(app.config(), copy.mac, &copy.owner);

