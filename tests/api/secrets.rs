@@ -142,7 +142,6 @@ fn files_of_a_used_server() {
     let shown = server.walt(ann, &["image", "show"]).ok();
     let image = shown.lines().skip_while(|l| !l.starts_with("---")).nth(1).and_then(|l| l.split(' ').next());
     server.walt(ann, &["image", "duplicate", image.unwrap_or_else(|| panic!("{shown}")), "copy"]).ok();
-    let _ = server.walt(ann, &["node", "run", "vn1", "true"]);
 
     // Everything in the state directory is root's alone, since nobody else gets into it.
     let state = server.state_dir();

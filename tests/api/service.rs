@@ -98,17 +98,15 @@ impl Drop for Held {
     }
 }
 
-/// Environments of all processes with this text in their command lines.
-fn environments(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
-        let words = String::from_utf8_lossy(&read("cmdline")).into_owned();
-        if words.contains("qemu-system") && words.contains(text) {
-            found.push(String::from_utf8_lossy(&read("environ")).into_owned());
-        }
-    }
-    found
+/// What the processes of a server's virtual machines have in their environment.
+fn environments(server: &TestServer) -> Vec<String> {
+    let nodes = fs::read_dir(server.state_dir().join("nodes")).into_iter().flatten().flatten();
+    let identities = nodes.filter_map(|node| fs::read(node.path().join("vm.json")).ok());
+    let parsed = identities.filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    parsed
+        .filter_map(|identity| fs::read(format!("/proc/{}/environ", identity["pid"])).ok())
+        .map(|environment| String::from_utf8_lossy(&environment).into_owned())
+        .collect()
 }
 
 #[test]
@@ -130,9 +128,8 @@ fn systemd_is_told_and_a_stuck_server_is_silent() {
     server.import(images::TINY, &tiny);
     server.walt(User::RootFor("ann"), &["node", "create", "vn1"]).ok();
     manager.wait("STATUS=serving 1 node", 1);
-    let of_nodes = until("the node's machine", PATIENCE, || {
-        Some(environments(server.dir().to_str().unwrap())).filter(|e| !e.is_empty())
-    });
+    let of_nodes =
+        until("the node's machine", PATIENCE, || Some(environments(&server)).filter(|e| !e.is_empty()));
     assert!(of_nodes.iter().all(|e| !e.contains("NOTIFY_SOCKET") && !e.contains("WATCHDOG")), "{of_nodes:?}");
 
     let held = Held::threads_of(server.pid());

@@ -133,15 +133,15 @@ fn a_new_machine_and_again_and_a_change() {
     assert!(status == Some(1) && said.contains("--interface NAME"), "{said}");
     let (status, said) = machine.setup(&[]);
     assert!(status == Some(1) && said.contains("no terminal") && said.contains("--yes"), "{said}");
-    fs::write(machine.config(), "stat-dir: /x\n").unwrap();
+    fs::write(machine.config(), "run-dir: /x\nstat-dir: /x\n").unwrap();
     let (status, said) = machine.setup(&["--yes"]);
-    assert!(status == Some(1) && said.contains("stat-dir") && said.contains("line 1"), "{said}");
+    assert!(status == Some(1) && said.contains("stat-dir") && said.contains("line 2"), "{said}");
 }
 
 #[test]
 fn an_address_that_is_in_use_is_not_proposed() {
     let machine = NewMachine::new();
-    machine.netns.run(&["ip", "link", "add", "lab0", "type", "dummy"]);
+    machine.netns.run(&["ip", "link", "add", "lab0", "type", "bridge"]);
     machine.netns.run(&["ip", "addr", "add", "192.168.183.200/25", "dev", "lab0"]);
     machine.netns.run(&["ip", "link", "set", "lab0", "up"]);
     machine.netns.run(&["ip", "route", "add", "10.188.0.0/16", "dev", "lab0", "table", "77"]);

@@ -31,7 +31,7 @@ fn statements_from_a_pipe() {
     assert_eq!(
         found.ok(),
         "    name     |  type\n-------------+--------\n vn1         | node\n walt-server | server\n(2 rows)\n\n\
-         \x20        image\n-------------------------\n nobody/pc-x86-64:latest\n(1 row)\n\n"
+         \x20         image\n-------------------------\n nobody/pc-x86-64:latest\n(1 row)\n\n"
     );
     // An error does not end it, and shows in the exit status.
     let mixed = sql("SELEC 1; SELECT 2 AS two;");

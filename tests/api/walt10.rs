@@ -258,7 +258,7 @@ fn what_is_no_dump_changes_nothing() {
         (vec![custom.as_str(), "--dry-run"], "pg_restore --data-only"),
         (vec![&cut, "--dry-run"], "the dump is truncated"),
         (vec!["/nonexistent", "--dry-run"], "cannot open /nonexistent"),
-        (vec![good, "--dry-run", "--images", &cut], "not in the format of 'docker save' or 'podman save'"),
+        (vec![good, "--dry-run", "--images", &cut], "cut: the layer cannot be used: the tar ends"),
         (vec![good, "--dry-run", "--persist", &dir], "give the directory that was /var/lib/walt/nodes"),
         (vec![good, "--dry-run", "--user", "ann"], "is not of the form OLD=NEW"),
     ] {

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use parking_lot::Mutex;
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{Read, Write as _},
     os::unix::{fs::MetadataExt, net::UnixStream},
@@ -305,16 +306,27 @@ fn boots(facts: &Facts) -> Result<String> {
 fn qemu(facts: &Facts) -> Result<String> {
     let (state, run) = (&facts.config.state_dir, &facts.config.run_dir);
     let ours = [state.as_os_str().as_encoded_bytes(), run.as_os_str().as_encoded_bytes()];
+    // qemu gets its files as descriptors: its command line names no directory of ours.
+    let machines = machines(state);
     let mut text = String::new();
     for entry in std::fs::read_dir("/proc").context("cannot read /proc")?.flatten() {
         // Processes end at any moment.
         let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if ours.iter().any(|dir| memchr::memmem::find(&words, dir).is_some()) {
+        let is_machine = entry.file_name().to_str().is_some_and(|pid| machines.contains(pid));
+        if is_machine || ours.iter().any(|dir| memchr::memmem::find(&words, dir).is_some()) {
             let line = String::from_utf8_lossy(&words).replace('\0', " ");
             let _ = writeln!(text, "{}: {}\n", entry.file_name().display(), line.trim_end());
         }
     }
     Ok(text)
+}
+
+/// Numbers of the processes of virtual machines, as their nodes' directories have them.
+fn machines(state: &Path) -> BTreeSet<String> {
+    let nodes = std::fs::read_dir(state.join("nodes")).into_iter().flatten().flatten();
+    let identities = nodes.filter_map(|node| std::fs::read(node.path().join("vm.json")).ok());
+    let parsed = identities.filter_map(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    parsed.filter_map(|identity| Some(identity.get("pid")?.as_u64()?.to_string())).collect()
 }
 
 fn network(_: &Facts) -> Result<String> {
