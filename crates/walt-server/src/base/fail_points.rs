@@ -51,6 +51,8 @@ pub const POINTS: &[&str] = &[
     "trash-expired",
     // Somebody in the queue for nodes has got them, and was not told.
     "node-granted",
+    // A server of WalT 10 is imported: images and /persist are copied, nothing of it is on record.
+    "import-walt10",
 ];
 
 /// Marks a point, one of [`POINTS`].

@@ -40,6 +40,8 @@ impl Base {
     pub fn open(config: Config, _held: &StateLock) -> Result<Self> {
         formats::check(&config.state_dir)?;
         make_dir(&config.state_dir, 0o700)?;
+        // Nobody but root gets there; what is secret in it does not rely on that alone.
+        make_dir(&config.state_dir.join("nodes"), 0o700)?;
         // 0711: users can reach walt.sock in it, but cannot list it.
         make_dir(&config.run_dir, 0o711)?;
         // NFS needs file handles for /persist.
