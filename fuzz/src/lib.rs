@@ -33,7 +33,7 @@ pub const ENV_TARGET: &str = "WALT_FUZZ_TARGET";
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 21] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("rpc", nfs::rpc),
     ("handle", nfs::handle),
     ("node-link", node_link),
@@ -54,25 +54,12 @@ pub const TARGETS: [(&str, Target); 21] = [
     ("boot-path", netboot::boot_path),
     ("registry", registry::documents),
     ("link", shaped::link),
-    ("walt10", walt10),
 ];
 
 /// Where layers are unpacked: memory, since each input makes files.
 const SCRATCH: &str = "/dev/shm";
 /// Most of the scripts' output (the interpreter's own limit is below).
 const CONSOLE_MAX: usize = 1 << 20;
-
-/// A dump of the existing server: no more comes than it has, and with what its names are here.
-fn walt10(bytes: &[u8]) {
-    use walt_import::{Existing, Source, plan};
-    let mut source = Source::default();
-    let _cut = source.add(bytes);
-    let existing = Existing::empty(Ipv4Addr::new(192, 168, 152, 1), 24);
-    let wishes = plan::Wishes { users: BTreeMap::new(), zone: plan::utc() };
-    let plan = plan::make(&source, &existing, &wishes);
-    assert!(plan.nodes.len() + plan.devices.len() <= source.rows("devices").len());
-    assert!(plan.settings.iter().all(|set| walt_core::settings::find(set.key).is_some()));
-}
 
 /// The lines of a connection of the node link.
 /// A list as `.dockerignore`, and a path below an empty line.

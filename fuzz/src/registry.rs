@@ -1,6 +1,6 @@
 //! Documents of registries, and files with credentials.
 
-use walt_client::{config, credentials::authfile};
+use walt_client::credentials::{authfile, config};
 use walt_registry::{
     auth::{Challenge, parse_token},
     manifest::{self, Document, MAX_BLOB, MAX_DOCUMENT},

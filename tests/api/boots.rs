@@ -8,9 +8,9 @@ use walt_testkit::{TestServer, User, images, until};
 const ANN: User = User::RootFor("ann");
 const SOON: Duration = Duration::from_secs(60);
 /// An image whose boot scripts name a kernel that it does not have.
-pub(super) const BROKEN: &str = "pc-x86-64-broken";
+const BROKEN: &str = "pc-x86-64-broken";
 
-pub(super) fn import_broken(server: &TestServer) {
+fn import_broken(server: &TestServer) {
     let dir = server.dir().join("broken");
     let made = images::tiny(&dir);
     std::fs::remove_file(made.join("rootfs/boot/pc-x86-64/kernel")).unwrap();

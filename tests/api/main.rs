@@ -2,19 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
-mod backups;
 mod boots;
 mod bounds;
 mod cable;
-mod completion;
-mod decompressor;
 mod default_images;
 mod devices;
 mod disks;
-mod elsewhere;
-mod fixtures;
-mod health;
-mod help;
 mod hybrid;
 mod images;
 mod isolation;
@@ -33,17 +26,9 @@ mod registries;
 mod room;
 mod run;
 mod search;
-mod secrets;
-mod service;
 mod settings;
-mod setup;
-mod sql;
 mod start;
 mod status;
 mod store;
-mod support;
 mod tls;
-mod upgrades;
-mod versions;
-mod walt10;
 mod web;

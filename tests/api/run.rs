@@ -26,20 +26,20 @@ exec sh -c "$last"
 "#;
 
 /// A server whose nodes are stand-ins.
-pub struct Room {
-    pub server: TestServer,
+struct Room {
+    server: TestServer,
     nodes: Vec<Node>,
 }
 
 /// A station that is a node.
-pub struct Node {
+struct Node {
     machine: Registered,
     /// What the server has ordered.
     orders: Arc<Mutex<Vec<String>>>,
 }
 
 impl Room {
-    pub fn new(numbers: &[u8]) -> Self {
+    fn new(numbers: &[u8]) -> Self {
         let mut server = TestServer::prepare(Options::default());
         let bin = server.dir().join("programs");
         fs::create_dir(&bin).unwrap();

@@ -79,7 +79,7 @@ fn boots_are_recorded_and_a_panic_needs_a_look() {
     server.walt(USER, &["node", "create", "vn1", "--image", MINI]).ok();
     wait(&server, "vn1");
     a_good_boot(&server);
-    for topic in ["troubleshooting", "node-bootup", "node-reboot"] {
+    for topic in ["node-bootup", "node-reboot"] {
         examples(&server, topic);
     }
     wait(&server, "vn1");

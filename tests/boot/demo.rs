@@ -1,11 +1,11 @@
-//! `scripts/demo`, as somebody does who has just cloned the project, and the session in the README.
+//! `scripts/demo`, as somebody does who has just cloned the project.
 
-use super::{MINI, SOON};
+use super::SOON;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use walt_testkit::{Machine, Terminal, TestServer, repository};
+use walt_testkit::{Machine, Terminal, repository};
 
 /// For everything up to the prompt: packages, build, image, boot.
 const DEMO: Duration = Duration::from_secs(2400);
@@ -69,23 +69,4 @@ fn demo_from_start_to_clean() {
     assert!(Path::new(DIR).join("state").is_dir(), "stop keeps the state");
     let (status, said) = Terminal::spawn(demo(&["clean"])).end(STOP);
     assert!(status.success() && !Path::new(DIR).exists(), "{said}");
-}
-
-/// The commands of the README, on a server of the tests: its directory has the same parts as that of the demo.
-#[test]
-fn the_session_of_the_readme() {
-    if std::env::var_os("WALT_TEST_LONG").is_none() {
-        eprintln!(
-            "skipped: the session of the README takes a minute; it is in the long form (WALT_TEST_LONG=1)"
-        );
-        return;
-    }
-    let server = TestServer::start_with_images(&[MINI]);
-    let mut check = Command::new(repository().join("scripts/make-session"));
-    let ran = check.arg("--check").env("WALT_DEMO_DIR", server.dir()).output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
-    assert!(ran.status.success(), "{said}{}", String::from_utf8_lossy(&ran.stderr));
-    // A change in RAM is gone after the reboot, the one of the image is there.
-    let after = said.split("ls /root'\n").nth(1).and_then(|rest| rest.split("\n$ ").next());
-    assert_eq!(after, Some("hello\ngreeting"), "{said}");
 }

@@ -3,12 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking: unwrap is their assertion")]
 
 mod boots;
-mod computer;
 mod copy;
 mod crash;
 mod default;
 mod demo;
-mod elsewhere;
 mod firmware;
 mod full;
 mod hybrid;
@@ -19,8 +17,6 @@ mod machine;
 mod mini;
 mod nfs;
 mod outside;
-mod packages;
-mod restore;
 mod road;
 mod run;
 mod secure;
@@ -28,7 +24,6 @@ mod stages;
 mod station;
 mod tutorial;
 mod upgrade;
-mod walt10;
 
 use std::time::Duration;
 use walt_testkit::{TestServer, User};

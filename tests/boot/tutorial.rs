@@ -1,4 +1,4 @@
-//! The tutorial, as it stands in the help page, and the other pages whose examples need nodes with a system.
+//! The tutorial, as it stands in the help page, and the page about waiting for lines.
 
 use super::{MINI, SOON, USER, on};
 use std::time::Duration;
@@ -44,14 +44,6 @@ fn the_tutorial_runs_as_written() {
     server.walt(USER, &["node", "run", "my-nodes", "walt-log-echo app done"]).ok();
     help::run(&server, USER, "logging", |_| How::Ends);
     help::run(&server, USER, "log-wait", |_| How::Ends);
-    for topic in ["log-echo", "log-cat", "log-tee", "log-monitor"] {
-        help::run_on(&server, USER, "vn1", topic);
-    }
-    help::run(&server, USER, "shells", |_| How::Ends);
-    help::run(&server, USER, "help-intro", |example| match example.command.as_str() {
-        "walt node create vn1" | "walt node boot vn1 default" => How::ElsewhereIn("tests/api/help.rs"),
-        _ => How::Ends,
-    });
     each_line_is_there_once(&mut server, "vn1");
     // A reboot is said, with who wanted it.
     server.walt(USER, &["node", "reboot", "vn1"]).ok();

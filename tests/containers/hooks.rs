@@ -1,19 +1,20 @@
 //! The help page `image-from-scratch`, followed: an image with systemd and without hooks gets them.
 
 use super::{SOON, USER};
+use std::fs;
 use std::time::{Duration, Instant};
-use walt_testkit::{OS_STARTED, TestServer, help};
+use walt_testkit::{OS_STARTED, TestServer, repository};
 
 /// For the start, and for the end, of the OS in a container.
 const OS: Duration = Duration::from_secs(120);
 /// For the end of a shell that leaves a stubborn process: below the 90 s that systemd would wait for it.
 const STUBBORN: Duration = Duration::from_secs(60);
 
-/// The block of code of the page that writes the hooks.
+/// The first block of code of the page that writes the hooks.
 fn lesson() -> String {
-    let scripts = help::blocks("image-from-scratch", "sh");
-    let hooks = scripts.into_iter().find(|script| script.contains("> /bin/walt-image-shell-start"));
-    hooks.expect("the page shows how to write the hooks")
+    let page = fs::read_to_string(repository().join("docs/help/image-from-scratch.md")).unwrap();
+    let block = page.split("```\n").find(|b| b.contains("> /bin/walt-image-shell-start"));
+    block.expect("the page shows how to write the hooks").to_owned()
 }
 
 #[test]

@@ -6,7 +6,6 @@ mod arm;
 mod build;
 mod copy;
 mod crash;
-mod elsewhere;
 mod escape;
 mod fetch;
 mod gone;

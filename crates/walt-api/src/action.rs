@@ -370,11 +370,6 @@ pub enum AdminAction {
         /// Directory on the server that holds `rootfs.tar` and `config.json`.
         dir: String,
     },
-    /// Makes an image that was made by a recipe the default one of its models.
-    UseDefaultImage {
-        /// Name of the recipe.
-        name: String,
-    },
     /// Registers a device as if it had just got this address by DHCP.
     DhcpCommit {
         /// Vendor class (option 60).

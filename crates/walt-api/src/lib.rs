@@ -24,16 +24,13 @@ pub mod boots;
 pub mod build;
 pub mod device;
 pub mod event;
-pub mod health;
 pub mod link;
 pub mod live;
 pub mod logs;
-pub mod names;
 #[cfg(feature = "openapi")]
 pub mod openapi;
 pub mod registries;
 pub mod resource;
-pub mod sql;
 pub mod status;
 pub mod store;
 pub mod term;
@@ -60,13 +57,8 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use walt_types::{Mac, UserName};
 
-/// Version of this API; client and server must have the same. Additions do not change it.
+/// Version of this API; client and server must have the same.
 pub const PROTOCOL: u32 = 1;
-/// Header with the [`PROTOCOL`] of a client, in its requests, and of the server, in its answers. The server refuses a request
-/// with another one than its own, but [`route::INFO`], before it does anything; one without it is served.
-pub const HEADER_PROTOCOL: &str = "walt-protocol";
-/// Header of answers with the version of `walt-server`, as in [`Info::version`].
-pub const HEADER_VERSION: &str = "walt-version";
 /// Header that names the user root acts for (set from `WALT_USERNAME`).
 pub const HEADER_USER: &str = "walt-user";
 /// Header with the token of a [`Confirmation`], when a request is repeated.
@@ -78,27 +70,13 @@ pub const HEADER_CONFIRM: &str = "walt-confirm";
 /// | `resources` | nodes and images as resources ([`resource`]) |
 /// | `confirm-any` | the query `confirm=any` there |
 /// | `events` | [`route::EVENTS`] |
-/// | `health` | [`route::HEALTH`] |
 /// | `logs` | log lines: [`route::LOG_LINES`], and [`route::LOGS`] on port 80 |
 /// | `problem-json` | errors there are [`resource::Problem`]s, and `Prefer: errors=…` counts |
 /// | `metrics` | [`route::METRICS`], on both doors |
-/// | `names` | [`route::SETTINGS`], [`route::IMAGE_FILES`], [`route::NODE_FILES`] |
 /// | `openapi` | [`route::OPENAPI`] |
-/// | `sql` | [`route::SQL`] |
 /// | `web` | the read-only API and the help pages on port 80 ([`web`]) |
-pub const FEATURES: &[&str] = &[
-    "confirm-any",
-    "events",
-    "health",
-    "logs",
-    "metrics",
-    "names",
-    "openapi",
-    "problem-json",
-    "resources",
-    "sql",
-    "web",
-];
+pub const FEATURES: &[&str] =
+    &["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"];
 /// Largest request body that the server reads, in bytes; scripts on standard input have their own limit.
 pub const MAX_BODY: usize = 1 << 20;
 
@@ -161,15 +139,6 @@ pub mod route {
     pub const OPENAPI: &str = "/api/v1/openapi.json";
     /// `GET` on port 80: [`super::web::WebLogList`].
     pub const LOGS: &str = "/api/v1/logs";
-    /// `GET`: the settings of nodes and devices, a list of [`super::names::SettingInfo`].
-    pub const SETTINGS: &str = "/api/v1/settings";
-    /// `GET`, query `image=NAME&path=BEGINNING`: [`super::names::FileNames`], the entries of a directory of an image of the
-    /// caller whose paths begin like this; a relative one begins in `/root`. The path is written as in JSON
-    /// ([`super::transfer::Path`]).
-    pub const IMAGE_FILES: &str = "/api/v1/files/image";
-    /// `GET`, query `node=NAME&path=BEGINNING`: the same on a node that has booted, and that no other user owns. The server
-    /// goes on listing a directory when the client has gone, and keeps the list for a moment.
-    pub const NODE_FILES: &str = "/api/v1/files/node";
     /// `GET`: [`super::RegistryList`].
     pub const REGISTRIES: &str = "/api/v1/registries";
     /// `POST`: [`super::RegistryToken`], for the server's own registry, which answers below `/v2/`.
@@ -197,16 +166,12 @@ pub mod route {
     pub const SESSION_ACTIONS: &str = "/api/v1/actions/session";
     /// `POST` an [`super::AdminAction`] (root only): a stream of events.
     pub const ADMIN_ACTIONS: &str = "/api/v1/actions/admin";
-    /// `POST` a [`super::sql::SqlQuery`]: [`super::sql::SqlResult`].
-    pub const SQL: &str = "/api/v1/sql";
     /// `GET`: [`super::StoreLook`] (root only).
     pub const STORE: &str = "/api/v1/store";
     /// `GET`: [`super::logs::LogStoreReport`] (root only); it reads all log lines.
     pub const LOG_STORE: &str = "/api/v1/logs/store";
     /// `GET`: [`super::Status`] (root only: messages of errors name users and files).
     pub const STATUS: &str = "/api/v1/status";
-    /// `GET`: [`super::health::Health`], for every user.
-    pub const HEALTH: &str = "/api/v1/health";
     /// WebSocket: `walt image shell`; the first message is [`super::term::OpenImageShell`].
     pub const IMAGE_SHELL: &str = "/api/v1/terminals/image-shell";
     /// WebSocket: files to or from the server; the first message is [`super::transfer::Open`].
@@ -419,17 +384,9 @@ mod tests {
         for word in FEATURES {
             assert!(page.contains(&format!("`{word}`")), "{word} is not in web-api");
         }
-        for word in [
-            "confirm-any",
-            "events",
-            "logs",
-            "metrics",
-            "names",
-            "openapi",
-            "problem-json",
-            "resources",
-            "web",
-        ] {
+        for word in
+            ["confirm-any", "events", "logs", "metrics", "openapi", "problem-json", "resources", "web"]
+        {
             assert!(FEATURES.contains(&word), "{word} was promised");
         }
     }

@@ -52,23 +52,6 @@ pub struct OpenImageShell {
     /// Attach to the open session of the image instead of opening one.
     #[serde(default)]
     pub resume: bool,
-    /// Go on after a connection that broke, from here: the session's shell must be the same one. With `resume`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub again: Option<Place>,
-}
-
-/// How far a program is that goes on when its client or the server goes: an image shell, the console of a node. A client
-/// that lost its connection opens the terminal again with what it has got, and gets what follows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Place {
-    /// The program: another one has another name.
-    pub of: String,
-    /// Bytes of output, of both channels, before what follows; from a client: that it has got.
-    pub output: u64,
-    /// Bytes of input that the program was given; none if nobody counts them.
-    #[serde(default)]
-    pub input: Option<u64>,
 }
 
 /// Opens a terminal on, or about, one node.
@@ -84,9 +67,6 @@ pub struct OpenNodeTerminal {
     /// Token of the confirmation if the node is another user's.
     #[serde(default)]
     pub confirm: Option<String>,
-    /// Go on after a connection that broke, from here: [`NodeTerminal::Console`] only.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub again: Option<Place>,
 }
 
 /// Programs that run on or about a node.
@@ -188,9 +168,6 @@ pub enum ServerMessage {
         /// Whether the image's operating system was started (image shells).
         #[serde(default)]
         os: bool,
-        /// How far it is, if a client can go on after a connection that broke.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        place: Option<Place>,
     },
     /// The nodes of [`OpenNodeRun`], in order: their numbers are the positions.
     Nodes {

@@ -199,8 +199,7 @@ impl Path {
         String::from_utf8_lossy(&self.0).chars().map(|c| if c.is_control() { '?' } else { c }).collect()
     }
 
-    /// The path as it stands in JSON.
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         let mut out = String::new();
         for part in self.0.utf8_chunks() {
             for c in part.valid().chars() {

@@ -98,7 +98,6 @@ impl Words for AdminAction {
     fn parts(&self) -> Vec<&str> {
         match self {
             Self::ImportDefaultImage { name, .. } => vec!["import of the default image", name],
-            Self::UseDefaultImage { name } => vec!["default-image use", name],
             Self::DhcpCommit { host_name, .. } => vec!["registration of", host_name],
             Self::Down => vec!["walt-server down"],
         }
@@ -224,8 +223,6 @@ mod tests {
             force_name: false,
         };
         assert_eq!(commit.words(), "registration of pc");
-        let use_ = AdminAction::UseDefaultImage { name: "n".into() };
-        assert_eq!(use_.words(), "default-image use n");
         let import = AdminAction::ImportDefaultImage { name: "n".into(), dir: "/d".into() };
         assert_eq!(
             (import.words().as_str(), AdminAction::Down.words().as_str()),

@@ -12,8 +12,7 @@
 //! Limits: files of [`MAX_FILE`] bytes; [`LIMIT`] for all; redirections and pauses as for registries
 //! ([`walt_registry::Limits`]).
 
-use super::remote::{Remote, identity, split_login};
-use percent_encoding::percent_decode_str;
+use super::remote::{Remote, identity};
 use std::{
     fs::{FileTimes, OpenOptions},
     io::Write,
@@ -112,46 +111,13 @@ async fn file(url: &str, to: &Path) -> Fetched<String> {
     Ok(identity(&got.sha256))
 }
 
-/// What gives git a user and a password, once it asks: a function of the shell, since git adds a word. They are variables,
-/// which only this user can read; everybody can read the arguments of processes, and git passes its URLs as such.
-const HELPER: &str =
-    r#"!f() { printf 'username=%s\npassword=%s\n' "$WALT_GIT_USER" "$WALT_GIT_PASSWORD"; }; f"#;
-
-/// A directory for git, and who the user is at one host.
-struct Git<'a> {
-    dir: &'a Path,
-    environment: Vec<(&'static str, String)>,
-}
-
-impl<'a> Git<'a> {
-    /// For a URL; the second value is the URL without the user and the password in it.
-    fn new(dir: &'a Path, url: &str) -> (Self, String) {
-        let Some((login, bare)) = split_login(url) else {
-            return (Self { dir, environment: Vec::new() }, url.to_owned());
-        };
-        let (user, password) = login.split_once(':').unwrap_or((login, ""));
-        let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let scheme_and_host: Vec<&str> = bare.splitn(4, '/').take(3).collect();
-        let environment = vec![
-            ("WALT_GIT_USER", decoded(user)),
-            ("WALT_GIT_PASSWORD", decoded(password)),
-            ("GIT_CONFIG_COUNT", "1".to_owned()),
-            // For this host only: a submodule may be elsewhere.
-            ("GIT_CONFIG_KEY_0", format!("credential.{}.helper", scheme_and_host.join("/"))),
-            ("GIT_CONFIG_VALUE_0", HELPER.to_owned()),
-        ];
-        (Self { dir, environment }, bare)
-    }
-}
-
 /// Runs git and captures its output and errors.
-async fn call(git: &Git<'_>, arguments: &[&str]) -> Fetched<Output> {
+async fn call(dir: &Path, arguments: &[&str]) -> Fetched<Output> {
     let mut command = tokio::process::Command::new("git");
     command
         .args(arguments)
-        .current_dir(git.dir)
+        .current_dir(dir)
         .env_clear()
-        .envs(git.environment.iter().map(|(name, value)| (name, value)))
         .env("PATH", super::state::PATH)
         .env("HOME", "/")
         .env("LC_ALL", "C.UTF-8")
@@ -170,8 +136,8 @@ async fn call(git: &Git<'_>, arguments: &[&str]) -> Fetched<Output> {
 }
 
 /// Like [`call`], for a command that must succeed. Returns its output.
-async fn must(git: &Git<'_>, arguments: &[&str]) -> Fetched<String> {
-    let output = call(git, arguments).await?;
+async fn must(dir: &Path, arguments: &[&str]) -> Fetched<String> {
+    let output = call(dir, arguments).await?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
@@ -182,10 +148,8 @@ async fn must(git: &Git<'_>, arguments: &[&str]) -> Fetched<String> {
 
 async fn git(url: &str, reference: Option<&str>, keep: bool, to: &Path) -> Fetched<String> {
     std::fs::create_dir(to).map_err(|e| format!("cannot store it: {e}"))?;
-    let (git, url) = Git::new(to, url);
-    let to = &git;
     must(to, &["-c", "init.defaultBranch=main", "init", "--quiet"]).await?;
-    must(to, &["remote", "add", "origin", &url]).await?;
+    must(to, &["remote", "add", "origin", url]).await?;
     let wanted = reference.unwrap_or("HEAD");
     let shallow = call(to, &["fetch", "--quiet", "--depth", "1", "--no-tags", "origin", wanted]).await?;
     let found = match shallow.status.success() {
@@ -200,21 +164,21 @@ async fn git(url: &str, reference: Option<&str>, keep: bool, to: &Path) -> Fetch
     }
     let commit = must(to, &["rev-parse", "--verify", "HEAD"]).await?;
     if !keep {
-        without_git(to.dir).map_err(|e| format!("cannot remove .git: {e}"))?;
+        without_git(to).map_err(|e| format!("cannot remove .git: {e}"))?;
     }
     Ok(commit)
 }
 
 /// Fetches all branches and tags, and resolves `reference` among them.
-async fn whole(git: &Git<'_>, reference: Option<&str>) -> Fetched<String> {
-    must(git, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
+async fn whole(dir: &Path, reference: Option<&str>) -> Fetched<String> {
+    must(dir, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
     let Some(name) = reference else {
-        must(git, &["fetch", "--quiet", "origin", "HEAD"]).await?;
+        must(dir, &["fetch", "--quiet", "origin", "HEAD"]).await?;
         return Ok("FETCH_HEAD".into());
     };
     for full in [format!("refs/remotes/origin/{name}"), format!("refs/tags/{name}"), name.to_owned()] {
         let full = format!("{full}^{{commit}}");
-        let found = call(git, &["rev-parse", "--verify", "--quiet", "--end-of-options", &full]).await?;
+        let found = call(dir, &["rev-parse", "--verify", "--quiet", "--end-of-options", &full]).await?;
         if found.status.success() {
             return Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned());
         }

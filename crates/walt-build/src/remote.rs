@@ -33,14 +33,6 @@ pub(crate) enum Remote {
     },
 }
 
-/// The user and the password in a URL, as they stand there, and the URL without them (RFC 3986 §3.2.1).
-pub(crate) fn split_login(url: &str) -> Option<(&str, String)> {
-    let (scheme, rest) = url.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (login, _) = authority.rsplit_once('@')?;
-    Some((login, format!("{scheme}://{}", &rest[login.len() + 1..])))
-}
-
 impl Remote {
     /// Parses a source of `ADD`; `None` if it is a path. An error is a sentence.
     pub fn parse(source: &str, keep_git_dir: bool) -> Result<Option<Self>, String> {
@@ -71,10 +63,11 @@ impl Remote {
         Ok(Some(Self::Git { url: url.to_owned(), reference, subdir, keep_git_dir }))
     }
 
-    /// Where it is, for messages: without a user and a password.
-    pub fn url(&self) -> String {
-        let (Self::File { url } | Self::Git { url, .. }) = self;
-        split_login(url).map_or_else(|| url.clone(), |(_, bare)| bare)
+    /// Where it is, for messages.
+    pub fn url(&self) -> &str {
+        match self {
+            Self::File { url } | Self::Git { url, .. } => url,
+        }
     }
 
     /// Name of the file in a destination directory; empty for a tree, or if the URL has none.
@@ -138,21 +131,6 @@ mod tests {
     fn git(url: &str, reference: Option<&str>, subdir: &str) -> Remote {
         let (url, subdir) = (url.to_owned(), subdir.to_owned());
         Remote::Git { url, reference: reference.map(str::to_owned), subdir, keep_git_dir: false }
-    }
-
-    #[test]
-    fn logins_in_urls() {
-        for (url, found) in [
-            ("https://bob:a%20b@h:1/x@y.git", Some(("bob:a%20b", "https://h:1/x@y.git"))),
-            ("http://token@h", Some(("token", "http://h"))),
-            ("https://h/x@y?a@b#c@d", None),
-            ("no url@here", None),
-        ] {
-            let expected = found.map(|(login, bare)| (login, bare.to_owned()));
-            assert_eq!(split_login(url), expected, "{url}");
-        }
-        let private = Remote::File { url: "https://bob:pw@h/f".into() };
-        assert_eq!(private.url(), "https://h/f", "messages do not show passwords");
     }
 
     #[test]

@@ -4,23 +4,14 @@ use crate::{
     action::Action,
     confirm::{Attempt, confirmed},
     error::Failure,
-    events, first_use,
+    events,
     ui::{
-        self, Ui,
+        Ui,
         prompt::{Answer, Dialog},
     },
 };
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
-use walt_client::{
-    Client, EventStream, Patience, Reply,
-    config::{self, Config},
-};
-
-/// How long a command waits for a server that restarts.
-const PATIENCE: Duration = Duration::from_secs(10);
+use std::io;
+use walt_client::{Client, EventStream, Reply};
 
 /// What every command that talks to the server works with.
 #[derive(Debug)]
@@ -29,38 +20,15 @@ pub struct Context {
     pub client: Client,
     /// The user.
     pub ui: Ui,
-    config: Config,
 }
 
 impl Context {
-    /// The server of the environment or of the user's configuration, and the user at standard input and output.
+    /// The server of the environment, and the user at standard input and output.
     ///
     /// # Errors
-    /// Nothing says which server, or signals cannot be watched.
-    pub async fn new() -> Result<Self, Failure> {
-        be_patient(tell);
-        let loaded = config::load();
-        let mut ui = Ui::new()?;
-        loaded.notes.iter().for_each(|note| ui.note(note));
-        let target = first_use::server(&mut ui, &loaded.config).await?;
-        Ok(Self { client: Client::of(target)?, ui, config: loaded.config })
-    }
-
-    /// The user's name on the server. A name in the configuration that is another one is explained once, to people: the
-    /// existing system believed it, here the account counts.
-    pub async fn user(&mut self) -> Result<String, Failure> {
-        let user = self.ui.watch(self.client.info()).await?.user.to_string();
-        if let Some(name) = self.config.username()
-            && name != user
-            && io::stderr().is_terminal()
-            && config::explain_once(&format!("username {name} {user}"))
-        {
-            self.note(&format!(
-                "Note: ~/.walt/config says 'username: {name}', which has no effect: your name on this server is that of your \
-                 account there, '{user}'. (see 'walt help show client-install')"
-            ));
-        }
-        Ok(user)
+    /// The environment names no server, or signals cannot be watched.
+    pub fn new() -> Result<Self, Failure> {
+        Ok(Self { client: Client::from_env()?, ui: Ui::new()? })
     }
 
     /// Carries out an action and prints what it says; `yes` confirms without asking.
@@ -95,16 +63,6 @@ impl Context {
             }
         }
     }
-}
-
-/// Makes this process wait for a server that restarts; `tell` is called when that lasts.
-pub fn be_patient(tell: fn()) {
-    walt_client::be_patient(Patience { limit: PATIENCE, tell });
-}
-
-fn tell() {
-    let limit = PATIENCE.as_secs();
-    ui::note(&format!("The server does not answer: waiting up to {limit} s, in case it restarts."));
 }
 
 impl Dialog for Context {

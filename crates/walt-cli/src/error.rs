@@ -1,9 +1,9 @@
 //! How a command fails: its message and its exit status.
 
 use crate::ui;
-use std::{cmp::Ordering, io};
+use std::io;
 use walt_api::{ApiError, ErrorCode};
-use walt_client::Error;
+use walt_client::{Error, Target};
 
 /// Exit status of a command that failed, or that its user declined.
 const STATUS_FAILED: i32 = 1;
@@ -147,16 +147,16 @@ fn sentence(message: &str, hint: Option<&str>, id: Option<&str>) -> String {
 
 fn client_text(error: &Error) -> String {
     match error {
-        Error::Connect { target, reason, hint } => {
-            let text = format!(
-                "Network connection to WalT server failed!\nNo server answers at {target}: {reason}.\n{hint}"
+        Error::Connect { target, reason } => {
+            let mut text = format!(
+                "Network connection to WalT server failed!\nNo server answers at {target}: {reason}."
             );
-            text.trim_end().to_owned()
+            text.push_str("\nIs walt-server running? Set WALT_SERVER to unix:<path of walt.sock> or ssh://<host> to select another server.");
+            if Target::from_env().is_ok_and(|t| matches!(t, Target::Ssh { .. })) {
+                text.push_str("\nThe command 'walt' must be in the PATH of ssh sessions on that host.");
+            }
+            text
         }
-        Error::NoServer => format!(
-            "Network connection to WalT server failed!\n{error}.\nSet WALT_SERVER=ssh://[user@]host, or write \
-             'walt: {{server: HOST}}' to ~/.walt/config. (see 'walt help show client-install')"
-        ),
         Error::Broken(reason) => {
             let mut text = "Issue occured while communicating with WalT server!".to_owned();
             text.push_str(&format!("\nDetails: {reason}."));
@@ -164,21 +164,7 @@ fn client_text(error: &Error) -> String {
         }
         Error::Api(error) => sentence(&error.message, error.hint.as_deref(), error.request_id.as_deref()),
         Error::BadTarget(_) | Error::BadUser(_) => format!("Error: {error}"),
-        Error::BadServer(_) => format!("Error: {error}\n(see 'walt help show client-install')"),
-        Error::Version { server, client, server_version } => {
-            // What speaks the lower version is the older side.
-            let what = match server.cmp(client) {
-                Ordering::Greater => format!(
-                    "Upgrade the client: install version {server_version} of the package 'walt' on this machine."
-                ),
-                _ => format!(
-                    "Upgrade the server: its administrator installs version {} or a later one of the package 'walt-server'. \
-                     Or install the package 'walt' of version {server_version} here.",
-                    env!("CARGO_PKG_VERSION")
-                ),
-            };
-            format!("Error: {error}.\n{what}\nNothing was done. (see 'walt help show client-install')")
-        }
+        Error::Version { .. } => format!("Error: {error}\nInstall the same version of walt on both sides."),
     }
 }
 
@@ -219,22 +205,9 @@ mod tests {
         let mut api = ApiError::new(ErrorCode::Internal, "it broke");
         api.request_id = Some("r7".into());
         assert!(Failure::from(api).text().ends_with("See request r7 in the server's log for the details."));
-        let failed =
-            Error::Connect { target: "/run/x".into(), reason: "no".into(), hint: "Start it.".into() };
-        let text = Failure::from(failed).text();
-        assert!(text.ends_with("No server answers at /run/x: no.\nStart it."), "{text}");
+        let text = Failure::from(Error::Connect { target: "/run/x".into(), reason: "no".into() }).text();
         assert!(text.starts_with("Network connection to WalT server failed!\n"), "{text}");
         assert!(text.contains("/run/x"));
-        let other = |server, server_version: &str| {
-            Failure::from(Error::Version { server, client: 2, server_version: server_version.into() }).text()
-        };
-        let newer = other(3, "9.0");
-        assert!(
-            newer.contains("Upgrade the client: install version 9.0 of the package 'walt' on this"),
-            "{newer}"
-        );
-        let older = other(1, "0.0.1");
-        assert!(older.contains("Upgrade the server: its administrator installs version 0."), "{older}");
         let usage = Failure::Usage { reason: "r".into(), help: Some("h\n".into()), status: STATUS_USAGE };
         assert_eq!(usage.text(), "Error: r\n------\nh");
     }

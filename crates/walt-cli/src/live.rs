@@ -78,7 +78,7 @@ impl Follower {
             }
         };
         let mut until = std::pin::pin!(until);
-        let Context { client, ui, .. } = context;
+        let Context { client, ui } = context;
         loop {
             tokio::select! {
                 biased;

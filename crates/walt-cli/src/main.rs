@@ -4,13 +4,10 @@
 //! main ─▶ cli ─▶ help      the help texts, made from the table that cli passes
 //!             ─▶ commands  the table (clap); one file per command: its arguments, and what it does
 //!                  ├─ context   the server and the user: actions, with their confirmations
-//!                  ├─ first_use which server, asked for if nothing says it
 //!                  ├─ events    the server's messages while it works, ctrl-C
 //!                  ├─ live      the state of the platform as it changes, over restarts of the server
-//!                  ├─ topics    the pages of `walt help show`; pager shows them
 //!                  ├─ terminal  a terminal: raw mode, window size, both directions
 //!                  └─ ui        the only place that writes: results to stdout, all else to stderr
-//!      └▶ complete  candidates for shells: from the table of cli, and from the server
 //! ```
 //! Imports follow the arrows: a command knows neither the table that it is in nor the help.
 //!
@@ -23,16 +20,13 @@
 mod action;
 mod cli;
 mod commands;
-mod complete;
 mod confirm;
 mod context;
 mod error;
 mod events;
-mod first_use;
 mod help;
 mod live;
 mod node_run;
-mod pager;
 mod registries;
 mod stdio;
 mod terminal;
@@ -54,12 +48,7 @@ fn main() {
 }
 
 fn run() -> i32 {
-    let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
-    if let Some(request) = complete::Request::of(&arguments) {
-        request.run();
-        return 0;
-    }
-    let command = match cli::parse(arguments) {
+    let command = match cli::parse(std::env::args_os().skip(1).collect()) {
         Ok(command) => command,
         Err(failure) => return failure.report(),
     };

@@ -16,7 +16,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 use walt_api::{ErrorCode, ImageAction, RegistryCredentials, RegistryInfo};
-use walt_client::{config, credentials};
+use walt_client::credentials;
 
 /// The registry with a label, if the server has it in its configuration.
 pub async fn by_label(context: &mut Context, label: &str) -> Result<Option<RegistryInfo>, Failure> {
@@ -108,7 +108,7 @@ async fn prompt(context: &mut Context, registry: &RegistryInfo) -> Result<Regist
         let credentials = RegistryCredentials { username, password: answer?.line()? };
         match login(context, label, &credentials).await {
             Ok(()) => {
-                match config::keep_credentials(label, &credentials) {
+                match credentials::config::keep(label, &credentials) {
                     Ok(path) => context.note(&format!("Configuration was updated in {}.", path.display())),
                     Err(e) => context.note(&format!("Note: cannot save the credentials: {e}.")),
                 }

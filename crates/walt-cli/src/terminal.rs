@@ -5,46 +5,29 @@
 //!    └ a script is already sent here, up to MAX_SCRIPT           └ raw mode, if interactive
 //! ```
 //!
-//! Image shells and consoles outlive the server. If the connection breaks, this side connects again, for [`RETRY_LIMIT`],
-//! and goes on where it was: the server sends the output that is missing, and [`feed`] the input. The user reads of it after
-//! [`SILENT`] only.
-//!
 //! A guard restores the local terminal in every case: return, error, panic, SIGTERM, SIGHUP. In raw mode ctrl-C is a
 //! byte for the remote program; a real SIGINT ends the command.
 
 mod console;
-mod feed;
-pub mod line;
 mod raw;
 
 use crate::{
     error::Failure,
-    stdio::Output as LocalOutput,
-    ui::{self, Interrupt, Signals, Ui},
+    stdio::{Input, Output as LocalOutput},
+    ui::{self, Interrupt, Ui},
 };
-use console::ClearFilter;
-use feed::{Control, FeedEnd, feed};
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use console::{ClearFilter, Keys};
+use raw::RawMode;
+use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use walt_api::term::{ClientMessage, Place, ServerMessage, Tty};
+use walt_api::term::{ClientMessage, MAX_SCRIPT, ServerMessage, Tty};
 use walt_client::{Error, Output, TerminalInput, TerminalOutput};
 
-pub use raw::{NoEcho, RawMode, window_size};
+pub use raw::{NoEcho, window_size};
 
-/// Control messages that wait to be sent. More window sizes are dropped: newer ones replace them.
+/// Control messages, such as window sizes, that wait to be sent. More are dropped: newer sizes replace them.
 const CONTROL_QUEUE: usize = 16;
-/// How many of them are kept free of window sizes.
-const CONTROL_RESERVE: usize = 8;
-/// Pause before an attempt to connect again.
-const RETRY: Duration = Duration::from_millis(200);
-/// How long a server that was there is awaited.
-const RETRY_LIMIT: Duration = Duration::from_secs(600);
-/// How long it is awaited before the user is told.
-const SILENT: Duration = Duration::from_secs(5);
 
 /// How the user's terminal and the remote program are connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +64,19 @@ pub struct Outcome {
     pub session: Option<String>,
 }
 
+/// What the side that reads the keyboard sends besides input.
+enum Control {
+    Message(ClientMessage),
+    /// The program runs: send it the input.
+    Begin,
+}
+
+/// Why no more input is sent.
+enum FeedEnd {
+    Failed(Failure),
+    Detached,
+}
+
 /// The caller's terminal, as the server is told; `None` if the command is not interactive.
 pub fn local_tty(ui: &Ui) -> Option<Tty> {
     if !ui.interactive {
@@ -90,15 +86,9 @@ pub fn local_tty(ui: &Ui) -> Option<Tty> {
     Some(Tty { term: std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned()), rows, cols })
 }
 
-/// For programs that end with their connection.
-pub async fn never_again(_: Place) -> Result<(TerminalInput, TerminalOutput), Error> {
-    Err(Error::ended_early())
-}
-
 /// Connects the user with the program until one of them ends. `started(os)` is called once the program runs. The note
 /// that it returns is shown after the switch to raw mode, so that the local terminal does not edit or translate what the
-/// user types as soon as he reads it. `reopen` opens the same terminal again, from a place in its output, after the
-/// connection broke.
+/// user types as soon as he reads it.
 ///
 /// # Errors
 /// A broken connection, an error of the server, SIGTERM or SIGHUP.
@@ -107,7 +97,6 @@ pub async fn run(
     (sink, mut stream): (TerminalInput, TerminalOutput),
     mode: Mode,
     mut started: impl FnMut(bool) -> Option<&'static str>,
-    reopen: impl AsyncFn(Place) -> Result<(TerminalInput, TerminalOutput), Error>,
 ) -> Result<Outcome, Failure> {
     let Ui { input, signals, busy, interactive } = ui;
     let (control, controls) = mpsc::channel(CONTROL_QUEUE);
@@ -146,36 +135,29 @@ pub async fn run(
             }
             () = busy.tick(), if !local.running => continue,
         };
-        let message = match message {
-            Ok(Some(message)) => message,
-            broken => {
-                busy.clear();
-                let why = broken.err().unwrap_or_else(|| {
-                    Error::Broken("the server closed the terminal without an exit status".to_owned())
-                });
-                stream = local.go_on(signals, why, &reopen).await?;
-                continue;
-            }
-        };
-        if !matches!(message, Output::Message(ServerMessage::Busy { .. })) {
+        let message = message.inspect_err(|_| busy.clear())?;
+        if !matches!(message, Some(Output::Message(ServerMessage::Busy { .. }))) {
             busy.clear();
         }
         let (to, bytes) = match message {
-            Output::Stdout(bytes) => (&stdout, local.output(bytes)),
-            Output::Stderr(bytes) => {
-                local.count(&bytes);
-                (&stderr, bytes)
-            }
-            Output::Message(ServerMessage::Busy { label }) => {
+            Some(Output::Stdout(bytes)) => (&stdout, local.filtered(bytes)),
+            Some(Output::Stderr(bytes)) => (&stderr, bytes),
+            Some(Output::Message(ServerMessage::Busy { label })) => {
                 busy.label(&label);
                 continue;
             }
-            Output::Message(message) => match local.message(message, &mut started)? {
+            Some(Output::Message(message)) => match local.message(message, &mut started)? {
                 Some(outcome) => return Ok(outcome),
                 None => continue,
             },
-            Output::NodeStdout(..) | Output::NodeStderr(..) => {
+            Some(Output::NodeStdout(..) | Output::NodeStderr(..)) => {
                 return Err(Error::Broken("the server sent output of several nodes".to_owned()).into());
+            }
+            None => {
+                return Err(Error::Broken(
+                    "the server closed the terminal without an exit status".to_owned(),
+                )
+                .into());
             }
         };
         tokio::select! {
@@ -202,10 +184,6 @@ struct Local {
     /// The user pressed ctrl-C in order not to wait for the node's boot any longer.
     proceeded: bool,
     session: Option<String>,
-    /// How far the program is; none if it does not outlive its connection.
-    place: Option<Place>,
-    /// When the connection broke, until the program runs again for this side.
-    lost: Option<Instant>,
 }
 
 impl Local {
@@ -220,8 +198,6 @@ impl Local {
             running: false,
             proceeded: false,
             session: None,
-            place: None,
-            lost: None,
         }
     }
 
@@ -229,16 +205,8 @@ impl Local {
         Outcome { end, session: self.session.take() }
     }
 
-    /// Output of the program has come.
-    fn count(&mut self, bytes: &[u8]) {
-        if let Some(place) = &mut self.place {
-            place.output += bytes.len() as u64;
-        }
-    }
-
     /// Output of the program, as the local terminal shows it.
-    fn output(&mut self, bytes: Vec<u8>) -> Vec<u8> {
-        self.count(&bytes);
+    fn filtered(&mut self, bytes: Vec<u8>) -> Vec<u8> {
         match &mut self.clear_filter {
             Some(clear_filter) => clear_filter.filter(&bytes),
             None => bytes,
@@ -267,17 +235,7 @@ impl Local {
     ) -> Result<Option<Outcome>, Failure> {
         match message {
             ServerMessage::Note { text } => self.note(&text),
-            ServerMessage::Started { session, place, .. } if self.running => {
-                // Again, after the connection broke.
-                self.lost = None;
-                if let Some(raw) = &self.raw {
-                    raw.reapply();
-                }
-                self.session = session;
-                self.began(place)?;
-                self.send_size();
-            }
-            ServerMessage::Started { session, os, place } => {
+            ServerMessage::Started { session, os } => {
                 (self.running, self.session) = (true, session);
                 let note = started(os);
                 if self.interactive && matches!(self.mode, Mode::Raw | Mode::Console) {
@@ -288,7 +246,7 @@ impl Local {
                 if let Some(note) = note {
                     self.note(note);
                 }
-                self.began(place)?;
+                let _ = self.control.try_send(Control::Begin);
             }
             ServerMessage::Exited { status } => return Ok(Some(self.outcome(End::Exited(status)))),
             ServerMessage::Error { error } => return Err(error.into()),
@@ -320,66 +278,62 @@ impl Local {
         self.send_size();
     }
 
-    /// The program runs, and gets the input.
-    fn began(&mut self, place: Option<Place>) -> Result<(), Failure> {
-        let given = place.as_ref().map(|place| place.input);
-        self.place = place;
-        self.control(Control::Begin(given))
-    }
-
-    fn control(&self, control: Control) -> Result<(), Failure> {
-        self.control.try_send(control).map_err(|_| Failure::new("the input of the terminal is stuck."))
-    }
-
-    /// Connects again after the connection broke, if the program can go on.
-    async fn go_on(
-        &mut self,
-        signals: &mut Signals,
-        why: Error,
-        reopen: &impl AsyncFn(Place) -> Result<(TerminalInput, TerminalOutput), Error>,
-    ) -> Result<TerminalOutput, Failure> {
-        let (true, Some(place), Error::Broken(_)) = (self.running, self.place.clone(), &why) else {
-            return Err(why.into());
-        };
-        self.control(Control::Lost)?;
-        let lost = *self.lost.get_or_insert_with(Instant::now);
-        let mut told = false;
-        loop {
-            let attempt = async {
-                tokio::time::sleep(RETRY).await;
-                reopen(place.clone()).await
-            };
-            let opened = tokio::select! {
-                opened = attempt => opened,
-                interrupt = signals.next() => return Err(match interrupt {
-                    Interrupt::Interrupted => why.into(),
-                    Interrupt::Terminated(_) => interrupt.failure(),
-                }),
-                () = tokio::time::sleep_until((lost + SILENT).into()), if !told => {
-                    told = true;
-                    self.note("The server is away: connecting again (ctrl-C gives up).");
-                    if let Some(raw) = &self.raw {
-                        raw.with_signals();
-                    }
-                    continue;
-                }
-            };
-            match opened {
-                Ok((sink, stream)) => {
-                    self.control(Control::Sink(sink))?;
-                    return Ok(stream);
-                }
-                Err(Error::Broken(_) | Error::Connect { .. }) if lost.elapsed() < RETRY_LIMIT => {}
-                Err(other) => return Err(other.into()),
-            }
-        }
-    }
-
     fn send_size(&self) {
-        if self.control.capacity() <= CONTROL_RESERVE {
-            return;
-        }
         let (rows, cols) = window_size();
         let _ = self.control.try_send(Control::Message(ClientMessage::Resize { rows, cols }));
+    }
+}
+
+/// Sends input and control messages; ends only when the connection or the user is gone.
+async fn feed(
+    input: &mut Input,
+    mut sink: TerminalInput,
+    mut controls: mpsc::Receiver<Control>,
+    mode: Mode,
+) -> FeedEnd {
+    let mut reading = mode == Mode::Script;
+    let mut ended = false;
+    let mut total = 0;
+    let mut keys = (mode == Mode::Console).then(Keys::default);
+    loop {
+        let sent = tokio::select! {
+            control = controls.recv() => match control {
+                Some(Control::Message(message)) => sink.message(&message).await,
+                Some(Control::Begin) if mode == Mode::NoInput => sink.message(&ClientMessage::Eof).await,
+                Some(Control::Begin) => {
+                    reading = true;
+                    Ok(())
+                }
+                None => std::future::pending().await,
+            },
+            bytes = input.bytes(), if reading && !ended => match bytes {
+                Ok(bytes) if bytes.is_empty() => {
+                    ended = true;
+                    // A user who only watches a console has no input to end.
+                    if keys.is_some() { Ok(()) } else { sink.message(&ClientMessage::Eof).await }
+                }
+                Ok(mut bytes) => {
+                    total += bytes.len();
+                    if mode == Mode::Script && total > MAX_SCRIPT {
+                        let most = MAX_SCRIPT >> 20;
+                        return FeedEnd::Failed(Failure::new(format!("the script on standard input is larger than {most} MiB.")));
+                    }
+                    let detach = keys.as_mut().is_some_and(|keys| keys.read(&mut bytes));
+                    let sent = sink.bytes(&bytes).await;
+                    if detach {
+                        return FeedEnd::Detached;
+                    }
+                    sent
+                }
+                // A terminal that hung up, or a closed standard input.
+                Err(_) => {
+                    ended = true;
+                    sink.message(&ClientMessage::Eof).await
+                }
+            },
+        };
+        if let Err(error) = sent {
+            return FeedEnd::Failed(error.into());
+        }
     }
 }

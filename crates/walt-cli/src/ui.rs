@@ -72,8 +72,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Must be called within the runtime.
-    pub fn new() -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,

@@ -60,7 +60,7 @@ async fn connection(
     report: &impl Fn(Event),
 ) -> Result<()> {
     let what = NodeTerminal::Connect { port };
-    let open = OpenNodeTerminal { node: device.to_owned(), what, tty: None, confirm: None, again: None };
+    let open = OpenNodeTerminal { node: device.to_owned(), what, tty: None, confirm: None };
     let (input, mut output) = client.node_terminal(&open).await?;
     match output.next().await? {
         Some(Output::Message(ServerMessage::Started { .. })) => report(Event::Forwarded),

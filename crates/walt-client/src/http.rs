@@ -2,8 +2,7 @@
 
 use crate::{
     Connection, ENV_USERNAME, Error, LiveStream, Result, Target, TransferInput, TransferOutput, answer,
-    connection::{Ssh, Waiting, explain},
-    protocol, terminal, transfer,
+    terminal, transfer,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Incoming};
@@ -15,9 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use walt_api::boots::BootList;
 use walt_api::build::OpenImageBuild;
-use walt_api::health::Health;
 use walt_api::logs::{Checkpoint, LogAction, LogCount, LogQuery, LogStoreReport};
-use walt_api::sql::{SqlQuery, SqlResult};
 use walt_api::term::{OpenImageShell, OpenNodeRun, OpenNodeTerminal};
 use walt_api::transfer::Open;
 use walt_api::versions::{ImageDiff, ImageHistory};
@@ -45,26 +42,19 @@ pub struct Client {
     target: Target,
     user: Option<HeaderValue>,
     sender: Option<SendRequest<Full<Bytes>>>,
-    silent: bool,
 }
 
 impl Client {
-    /// The client of a server for the user of `WALT_USERNAME`. It connects at the first request.
+    /// The client for `WALT_SERVER` and `WALT_USERNAME`. It connects at the first request.
     ///
     /// # Errors
-    /// [`Error::BadUser`].
-    pub fn of(target: Target) -> Result<Self> {
+    /// [`Error::BadTarget`], [`Error::BadUser`].
+    pub fn from_env() -> Result<Self> {
         let user = match std::env::var(ENV_USERNAME) {
             Ok(name) if !name.is_empty() => Some(name),
             _ => None,
         };
-        Self::new(target, user.as_deref())
-    }
-
-    /// The same client, whose ssh neither asks nor prints anything.
-    #[must_use]
-    pub fn silent(self) -> Self {
-        Self { silent: true, ..self }
+        Self::new(Target::from_env()?, user.as_deref())
     }
 
     /// A client of `target`, which acts for `user` if one is given (only root may).
@@ -78,7 +68,7 @@ impl Client {
             ),
             None => None,
         };
-        Ok(Self { target, user, sender: None, silent: false })
+        Ok(Self { target, user, sender: None })
     }
 
     /// The server this client talks to.
@@ -93,21 +83,9 @@ impl Client {
     pub async fn info(&mut self) -> Result<Info> {
         let info: Info = self.get(route::INFO).await?;
         if info.protocol != PROTOCOL {
-            let server_version = info.version;
-            return Err(Error::Version { server: info.protocol, client: PROTOCOL, server_version });
+            return Err(Error::Version { server: info.protocol, client: PROTOCOL });
         }
         Ok(info)
-    }
-
-    /// The answer of a question as it comes: a document of JSON.
-    ///
-    /// # Errors
-    /// All of [`Error`].
-    pub async fn document(&mut self, path: &str) -> Result<Bytes> {
-        let answer = self.send(Method::GET, path, Bytes::new(), None).await?;
-        let status = answer.status();
-        let body = answer::body(answer).await?;
-        if status == StatusCode::OK { Ok(body) } else { Err(answer::refusal(status, &body).into()) }
     }
 
     /// All nodes, sorted by name.
@@ -196,14 +174,6 @@ impl Client {
     /// All of [`Error`].
     pub async fn status(&mut self) -> Result<Status> {
         self.get(route::STATUS).await
-    }
-
-    /// Whether the server is well, as the caller sees it.
-    ///
-    /// # Errors
-    /// All of [`Error`].
-    pub async fn health(&mut self) -> Result<Health> {
-        self.get(route::HEALTH).await
     }
 
     /// The contents of the image store (root only).
@@ -342,15 +312,6 @@ impl Client {
         answer::json(answer).await
     }
 
-    /// The result of one statement of SQL.
-    ///
-    /// # Errors
-    /// All of [`Error`].
-    pub async fn sql(&mut self, sql: &str) -> Result<SqlResult> {
-        let answer = self.post(route::SQL, &SqlQuery { sql: sql.to_owned() }).await?;
-        answer::json(answer).await
-    }
-
     /// The caller's checkpoints.
     ///
     /// # Errors
@@ -413,23 +374,6 @@ impl Client {
         body: Bytes,
         token: Option<&str>,
     ) -> Result<Response<Incoming>> {
-        // What only asks can be asked again of a server that restarted meanwhile.
-        let mut waiting = Waiting::begin();
-        loop {
-            match self.send_once(method.clone(), path, body.clone(), token).await {
-                Err(Error::Broken(_)) if method == Method::GET && waiting.goes_on().await => {}
-                done => return done,
-            }
-        }
-    }
-
-    async fn send_once(
-        &mut self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-        token: Option<&str>,
-    ) -> Result<Response<Incoming>> {
         let mut request = Request::new(Full::new(body));
         let bad = |e: &dyn std::fmt::Display| Error::broken("the request cannot be written", e);
         *request.method_mut() = method;
@@ -437,54 +381,45 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(HOST, HeaderValue::from_static("walt"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        protocol::announce(headers);
         if let Some(user) = &self.user {
             headers.insert(HEADER_USER, user.clone());
         }
         if let Some(token) = token {
             headers.insert(HEADER_CONFIRM, HeaderValue::from_str(token).map_err(|e| bad(&e))?);
         }
-        let (mut sender, ssh) = reuse_or_connect(&mut self.sender, &self.target, self.silent).await?;
-        let answer = match sender.send_request(request).await {
-            Ok(answer) => answer,
-            Err(e) => {
-                let broken = Error::broken("the connection broke", e);
-                return Err(explain(ssh.as_ref(), &self.target, broken).await);
-            }
-        };
-        protocol::check(answer.headers())?;
+        let mut sender = reuse_or_connect(&mut self.sender, &self.target).await?;
+        let answer =
+            sender.send_request(request).await.map_err(|e| Error::broken("the connection broke", e))?;
         self.sender = Some(sender);
         Ok(answer)
     }
 }
 
-/// The kept connection, or a new one if there is none or the server has closed it; the ssh of a new one.
+/// The kept connection, or a new one if there is none or the server has closed it.
 pub(crate) async fn reuse_or_connect<B>(
     kept: &mut Option<SendRequest<B>>,
     target: &Target,
-    silent: bool,
-) -> Result<(SendRequest<B>, Option<Ssh>)>
+) -> Result<SendRequest<B>>
 where
     B: Body<Error: Into<Box<dyn std::error::Error + Send + Sync>>, Data: Send> + Send + 'static,
 {
     if let Some(mut sender) = kept.take()
         && sender.ready().await.is_ok()
     {
-        return Ok((sender, None));
+        return Ok(sender);
     }
-    let stream = Connection::open_with(target, silent).await?;
-    let ssh = stream.ssh();
+    let stream = Connection::open(target).await?;
     let (sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|e| Error::broken("no HTTP server there", e))?;
     // Ends when the sender and the answer's body are dropped; its error shows in both.
     tokio::spawn(async move {
         let _ = connection.await;
     });
-    Ok((sender, ssh))
+    Ok(sender)
 }
 
 /// A value for the query of a URI (RFC 3986, section 2.1).
-pub fn query(text: &str) -> String {
+fn query(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -15,19 +15,14 @@
 //! Everything runs on the caller's (single-threaded) runtime. No task outlives the [`Client`]. Dropping a stream closes its
 //! connection, which cancels the action on the server.
 //!
-//! A server that restarts is awaited for a while if the program wants that ([`be_patient`]).
-//!
 //! Limits: [`MAX_ANSWER`] for answers, [`MAX_EVENT`] for one event, [`CONNECT_TIMEOUT`] to connect.
 
 mod answer;
-pub mod config;
 mod connection;
 pub mod credentials;
-mod files;
 pub mod forward;
 mod http;
 mod live;
-mod protocol;
 mod target;
 mod terminal;
 mod transfer;
@@ -35,8 +30,8 @@ pub mod tunnel;
 mod websocket;
 
 pub use answer::MAX_ANSWER;
-pub use connection::{CONNECT_TIMEOUT, Connection, Patience, be_patient};
-pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply, query};
+pub use connection::{CONNECT_TIMEOUT, Connection};
+pub use http::{Client, EventStream, LogLines, MAX_EVENT, Reply};
 pub use live::{LiveStream, News, SILENCE_MAX, State};
 pub use target::{DEFAULT_SOCKET, ENV_SERVER, ENV_USERNAME, Target};
 pub use terminal::{Output, TerminalInput, TerminalOutput};
@@ -52,14 +47,6 @@ pub enum Error {
         "WALT_SERVER is '{0}', which does not name a server; use unix:<path of walt.sock> or ssh://[user@]host[:port]"
     )]
     BadTarget(String),
-    /// The server in the configuration, or one that the user has typed, cannot be parsed.
-    #[error("'{0}' does not name a server; a server is a host, localhost, or ssh://[user@]host[:port]")]
-    BadServer(String),
-    /// Nothing says which server, and none runs here.
-    #[error(
-        "No WalT server runs on this machine (there is no {DEFAULT_SOCKET}), and no other one is configured"
-    )]
-    NoServer,
     /// `WALT_USERNAME` cannot be sent in a header.
     #[error("WALT_USERNAME is '{0}', which is not a valid user name")]
     BadUser(String),
@@ -70,25 +57,17 @@ pub enum Error {
         target: String,
         /// What the system says.
         reason: String,
-        /// What to do about it.
-        hint: String,
     },
     /// The connection broke, or the peer does not speak this API.
     #[error("{0}")]
     Broken(String),
-    /// The server speaks another version of the API; nothing was done.
-    #[error(
-        "this client (walt {own}) and the server (walt-server {server_version}) do not understand each other: they speak \
-         the versions {client} and {server} of the API",
-        own = env!("CARGO_PKG_VERSION")
-    )]
+    /// The server speaks another version of the API.
+    #[error("the server speaks version {server} of the API, this client version {client}")]
     Version {
-        /// Version of the API of the server.
+        /// Version of the server.
         server: u32,
-        /// Version of the API of this client.
+        /// Version of this client.
         client: u32,
-        /// Version of `walt-server`, as far as it is known.
-        server_version: String,
     },
     /// The server refused or failed.
     #[error("{0}")]

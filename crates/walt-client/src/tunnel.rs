@@ -108,7 +108,7 @@ async fn send(
     upstream: &mut Option<SendRequest<Incoming>>,
     target: &Target,
 ) -> Result<Response<Incoming>, String> {
-    let (mut sender, _) = reuse_or_connect(upstream, target, false).await.map_err(|e| e.to_string())?;
+    let mut sender = reuse_or_connect(upstream, target).await.map_err(|e| e.to_string())?;
     let answer = sender
         .send_request(request)
         .await

@@ -1,10 +1,6 @@
 //! A WebSocket to the server: messages as JSON in text frames, bytes in binary frames.
 
-use crate::{
-    Connection, Error, Result, Target, answer,
-    connection::{Waiting, explain},
-    protocol,
-};
+use crate::{Connection, Error, Result, Target, answer};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use hyper::body::Bytes;
@@ -48,31 +44,13 @@ pub(crate) async fn open(
         request.headers_mut().insert(HEADER_USER, user.clone());
     }
     let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
-    protocol::announce(request.headers_mut());
-    // Nothing was asked yet, so a server that restarts just now can be connected to again.
-    let mut waiting = Waiting::begin();
-    let socket = loop {
-        let stream = Connection::open(target).await?;
-        let ssh = stream.ssh();
-        match client_async_with_config(request.clone(), stream, Some(config)).await {
-            Ok((socket, answer)) => {
-                protocol::check(answer.headers())?;
-                break socket;
-            }
-            Err(tungstenite::Error::Http(refused)) => {
-                protocol::check(refused.headers())?;
-                let body = refused.body().as_deref().unwrap_or_default();
-                return Err(answer::refusal(refused.status(), body).into());
-            }
-            Err(other) => {
-                let broken = Error::broken("the server does not offer this service", other);
-                match explain(ssh.as_ref(), target, broken).await {
-                    Error::Broken(_) if waiting.goes_on().await => {}
-                    error => return Err(error),
-                }
-            }
+    let stream = Connection::open(target).await?;
+    let (socket, _) = client_async_with_config(request, stream, Some(config)).await.map_err(|e| match e {
+        tungstenite::Error::Http(refused) => {
+            answer::refusal(refused.status(), refused.body().as_deref().unwrap_or_default()).into()
         }
-    };
+        other => Error::broken("the server does not offer this service", other),
+    })?;
     let (sink, stream) = socket.split();
     let mut sender = Sender(sink);
     sender.message(first).await?;

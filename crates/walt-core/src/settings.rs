@@ -10,7 +10,6 @@ use walt_types::{DeviceType, Disks, Exposes, NetSetup, Networks, ParseError};
 mod page;
 #[cfg(test)]
 mod tests;
-mod values;
 
 pub use page::page;
 

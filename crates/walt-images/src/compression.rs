@@ -11,8 +11,6 @@
 //! | xz    | streams, zeros in multiples of four behind each ("The .xz File Format" §2) | an error |
 //! | zstd  | frames and skippable frames, in any order (RFC 8878 §3.1) | an error |
 
-pub mod outside;
-
 use std::{
     io::{self, BufRead, Read},
     sync::{
@@ -51,10 +49,6 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// All formats, with their names on a command line.
-    pub const ALL: [(&'static str, Self); 4] =
-        [("gzip", Self::Gzip), ("bzip2", Self::Bzip2), ("xz", Self::Xz), ("zstd", Self::Zstd)];
-
     /// Name for messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -153,10 +147,6 @@ pub(crate) fn read_buffered(input: &mut impl BufRead, buffer: &mut [u8]) -> io::
 
 impl<R: Read> Read for Peek<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Large pieces are not copied twice.
-        if self.at == self.end && buffer.len() >= CHUNK {
-            return self.inner.read(buffer);
-        }
         read_buffered(self, buffer)
     }
 }
@@ -280,27 +270,13 @@ impl Read for Decompressed<'_> {
     }
 }
 
-/// Decompresses a stream; the format is detected from its first bytes. It happens in a process without rights if there is
-/// a program for it ([`outside`]).
+/// Decompresses a stream; the format is detected from its first bytes.
 ///
 /// # Errors
 /// The stream cannot be read. Errors in the compressed data show up later, when the result is read.
 pub fn decompress<'a>(input: impl Read + 'a) -> io::Result<Decompressed<'a>> {
     let mut input = Peek::new(input);
     let compression = Compression::of(input.peek(BLOCK)?);
-    match outside::program() {
-        Some(program) if compression != Compression::None => {
-            let rest = Arc::new(AtomicBool::new(false));
-            let outside = outside::Outside::start(program, compression, input, rest.clone())?;
-            let reader: Box<dyn Read + 'a> = Box::new(outside);
-            Ok(Decompressed { compression, reader: Peek::new(reader), rest })
-        }
-        _ => within(compression, input),
-    }
-}
-
-/// Decompresses a stream of a known format in this process.
-fn within<'a, R: Read + 'a>(compression: Compression, input: Peek<R>) -> io::Result<Decompressed<'a>> {
     let rest = Arc::new(AtomicBool::new(false));
     let reader: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(input),

@@ -145,13 +145,6 @@ impl Store {
         self.write_config(bytes, None)
     }
 
-    /// Stores a configuration whose layers may be missing, such as that of an image which a backup only names. The image
-    /// cannot be used until they have come.
-    pub fn put_config_alone(&self, bytes: &[u8]) -> Result<ImageId> {
-        ImageConfig::parse(bytes)?.layers()?;
-        self.write_checked_config(bytes)
-    }
-
     fn write_config(&self, bytes: &[u8], coming: Option<&DiffId>) -> Result<ImageId> {
         let config = ImageConfig::parse(bytes)?;
         let layers = config.layers()?;
@@ -161,10 +154,6 @@ impl Store {
         if let Some(missing) = layers.iter().find(|l| coming != Some(*l) && !self.has_layer(l)) {
             return Err(Error::Missing { kind: "layer", id: missing.to_string() });
         }
-        self.write_checked_config(bytes)
-    }
-
-    fn write_checked_config(&self, bytes: &[u8]) -> Result<ImageId> {
         let image = ImageId(digest_of(bytes));
         let path = self.config_path(&image);
         if path.exists() {

@@ -107,14 +107,6 @@ impl Store {
         Ok((layers, views))
     }
 
-    /// Layers that `live` needs: its own, and those of its images and views.
-    ///
-    /// # Errors
-    /// A live image cannot be read.
-    pub fn needed_layers(&self, live: &Live) -> Result<BTreeSet<DiffId>> {
-        Ok(self.needed(live)?.0)
-    }
-
     /// Removes configurations, layers, index files and session directories that `live` does not name or need.
     ///
     /// The caller makes sure that nothing is imported, built or committed meanwhile, that sessions under recovery are

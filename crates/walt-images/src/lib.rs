@@ -68,8 +68,6 @@ pub use gc::{GcReport, Live, Totals};
 pub use layer::{attributes::Skipped, holes::digest as file_digest, scan::Kind, skeleton::LayerInfo};
 pub use node_tar::{BadKey, NodeTar, NodeTarKey, NodeTarReader};
 pub use save_rules::{EMPTIED, Rule, SaveRules, When};
-pub use store::{
-    LAYOUT_VERSION, MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Temporary, Unpacked,
-};
+pub use store::{MAX_FOREIGN_LAYERS, MAX_LAYERS, NewEntry, NewKind, Store, Temporary, Unpacked};
 pub use view::{Entry, INDEX_VERSION, MAX_LINKS, View};
 pub use walt_tar::Time;

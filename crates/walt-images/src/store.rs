@@ -40,9 +40,6 @@ pub const MAX_LAYERS: usize = 125;
 /// Most layers of a foreign image, as in docker and in older versions of WalT. One with more than [`MAX_LAYERS`] is
 /// squashed to one layer.
 pub const MAX_FOREIGN_LAYERS: usize = 128;
-/// Version of the store as it lies on the disk, [`INDEX_VERSION`](crate::INDEX_VERSION) included. It is increased when an
-/// older server would not understand a store, or would damage it.
-pub const LAYOUT_VERSION: u32 = 1;
 /// Modification time of everything in a layer made from memory (2020-01-01): the same input gives the same digest.
 const BUILT_MTIME: crate::Time = crate::Time { sec: 1_577_836_800, nsec: 0 };
 

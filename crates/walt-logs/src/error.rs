@@ -44,17 +44,9 @@ pub enum Error {
     InUse(PathBuf),
     /// The store was made by another version.
     #[error(
-        "{path} has version {found}, and this program knows version {known}: use the walt-server that wrote it, or move the \
-         directory of the logs away"
+        "{0} was written by another version of WalT: use that version, or move the directory of the logs away"
     )]
-    Version {
-        /// The segment.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-        /// The version that this program knows.
-        known: u32,
-    },
+    Version(PathBuf),
     /// Lines before these were dropped, or came by another connection: their sender goes on from its position.
     #[error("log lines before these were not stored, or others were: ask for the position again")]
     Gap,

@@ -81,7 +81,6 @@ pub use chunk::Chunk;
 pub use error::Error;
 pub use pattern::Pattern;
 pub use query::{Query, Records};
-pub use segment::{VERSION, newest_version};
 pub use store::{Done, Hook, Retention, Status, Store};
 pub use tail::Tail;
 

@@ -21,8 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const MAGIC: &[u8; 8] = b"WALTLOGS";
 const TRAILER_MAGIC: &[u8; 8] = b"WALTLEND";
-/// Version of the files of a store.
-pub const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Bytes of a file's head.
 pub const HEAD: usize = 32;
 const TRAILER: usize = 32;
@@ -135,41 +134,11 @@ fn read_head(file: &File, path: &Path) -> Result<u64, Error> {
         return Err(damaged());
     }
     let mut input = Input(&bytes[8..]);
-    match input.u32() {
-        Some(VERSION) => {}
-        found => {
-            return Err(Error::Version { path: path.to_owned(), found: found.unwrap_or(0), known: VERSION });
-        }
+    if input.u32() != Some(VERSION) {
+        return Err(Error::Version(path.to_owned()));
     }
     input.u32();
     input.u64().ok_or_else(damaged)
-}
-
-/// The highest version of the segments in a directory; 0 if there are none. Nothing is changed. What cannot be read counts as
-/// damage, which opening finds.
-///
-/// # Errors
-/// The directory exists and cannot be listed.
-pub fn newest_version(dir: &Path) -> Result<u32, Error> {
-    let entries = match std::fs::read_dir(dir) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(Error::io("read", dir))?,
-    };
-    let mut newest = 0;
-    for entry in entries {
-        let path = entry.map_err(Error::io("read", dir))?.path();
-        let name = parse_name(&path.file_name().unwrap_or_default().to_string_lossy());
-        if let Name::Log { .. } | Name::Compressed { .. } = name
-            && let Ok(file) = File::open(&path)
-        {
-            newest = newest.max(match read_head(&file, &path) {
-                Ok(_) => VERSION,
-                Err(Error::Version { found, .. }) => found,
-                Err(_) => 0,
-            });
-        }
-    }
-    Ok(newest)
 }
 
 /// What a `.log` contains.

@@ -1,7 +1,7 @@
 //! `walt-server`: reads the command line and calls the library.
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::{
     ffi::OsString,
     net::Ipv4Addr,
@@ -10,14 +10,11 @@ use std::{
 };
 use walt_api::AdminAction;
 use walt_server::{
-    actions::{admin, backup, build, check_logs, check_store, import_walt10, setup, status, support},
-    base::{
-        config::{Config, DEFAULT_PATH},
-        failure,
-    },
+    actions::{admin, build, check_logs, check_store, status},
+    base::{config::Config, failure},
     run,
     services::{
-        images::{LABEL_MODELS, decompressor, default_image, recipe},
+        images::{LABEL_MODELS, default_image, recipe},
         nodes, sessions,
     },
 };
@@ -46,8 +43,6 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Set this machine up as a server, or change it: network, users, registries, default image, service
-    Setup(setup::Setup),
     /// Serve, in the foreground
     Run,
     /// Stop the server, nodes and sessions, and remove bridge and rules; the state is kept
@@ -73,15 +68,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Copy the state of the server to a directory or to standard output, while it runs or not
-    Backup(backup::Backup),
-    /// Restore a backup into an empty state directory; no server may run there
-    Restore(backup::Restore),
-    /// Take over a server of WalT 10: its devices, nodes, settings, checkpoints, images and /persist
-    #[command(name = "import-walt10")]
-    ImportWalt10(ImportWalt10),
-    /// Write what is needed to look for a fault into one archive, without passwords and keys
-    SupportBundle(support::SupportBundle),
     /// Build default images from their recipes
     #[command(subcommand)]
     DefaultImage(DefaultImage),
@@ -100,17 +86,12 @@ enum Command {
     /// Fetch a source for an image build (started in a container)
     #[command(hide = true)]
     BuildFetch,
-    /// Decompress standard input to standard output, without any rights (started by the server)
-    #[command(hide = true)]
-    Decompress { format: String },
 }
 
 #[derive(Subcommand)]
 enum DefaultImage {
     /// Build an image and store it as waltplatform/NAME:latest
     Build { name: String },
-    /// Make a built image the default image of its models, until another one is chosen
-    Use { name: String },
     /// List the images that have recipes, with CPU and models
     List,
     /// Print the digest of a recipe, or of all; a built image is up to date while it stays the same
@@ -118,38 +99,6 @@ enum DefaultImage {
     /// Run a recipe and write its results to a directory; WALT_CACHE names a directory for downloads
     #[command(hide = true)]
     Make { name: String, dir: PathBuf },
-}
-
-#[derive(Args)]
-struct ImportWalt10 {
-    /// What 'pg_dump --data-only walt' of the existing server gives, plain or compressed; '-' is standard input
-    #[arg(required = true, value_name = "DUMP")]
-    dumps: Vec<PathBuf>,
-    /// Print what would come, what cannot and why; change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Archives that 'podman save' made, or directories of them
-    #[arg(long, num_args = 1.., value_name = "ARCHIVE")]
-    images: Vec<PathBuf>,
-    /// What is or was /var/lib/walt/nodes of the existing server: /persist of nodes is copied from there
-    #[arg(long, value_name = "DIR")]
-    persist: Option<PathBuf>,
-    /// Somebody whose name is another one here
-    #[arg(long = "user", value_name = "OLD=NEW")]
-    users: Vec<String>,
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl From<ImportWalt10> for import_walt10::Wanted {
-    fn from(given: ImportWalt10) -> Self {
-        let ImportWalt10 { dumps, dry_run, images, persist, users, yes, json } = given;
-        Self { dumps, images, persist, users, dry_run, yes, json }
-    }
 }
 
 /// Arguments as tools of existing installations give them, by position.
@@ -198,25 +147,13 @@ fn main() -> ExitCode {
     if let Command::BuildStep { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(build::step(dir)).unwrap_or(1));
     }
-    if let Command::Decompress { format } = &arguments.command {
-        return ExitCode::from(u8::try_from(decompressor::run(format)).unwrap_or(1));
-    }
     if let Command::BuildFetch = &arguments.command {
         return ExitCode::from(u8::try_from(build::fetch()).unwrap_or(1));
     }
     if let Command::Link { dir } = &arguments.command {
         return ExitCode::from(u8::try_from(nodes::links::forward(dir)).unwrap_or(1));
     }
-    if let Command::SupportBundle(wanted) = &arguments.command {
-        // Also where the configuration cannot be read.
-        return ended(support::run(arguments.config.as_deref(), wanted).map(|()| true));
-    }
-    ended(dispatch(arguments))
-}
-
-/// The exit status of a command; false is 1.
-fn ended(outcome: Result<bool>) -> ExitCode {
-    match outcome {
+    match dispatch(arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
@@ -228,20 +165,11 @@ fn ended(outcome: Result<bool>) -> ExitCode {
 
 /// Carries out a command; false for exit status 1.
 fn dispatch(arguments: Arguments) -> Result<bool> {
-    if let Command::Setup(setup) = &arguments.command {
-        return setup::run(arguments.config.as_deref(), setup);
-    }
     let config = Config::load(arguments.config.as_deref())?;
     match arguments.command {
         Command::CheckStore { json } => check_store::run(&config, json),
         Command::CheckLogs { json } => check_logs::run(&config, json),
         Command::Status { json } => status::run(&config, json),
-        Command::Backup(backup) => backup.run(&config, arguments.config.as_deref()).map(|()| true),
-        Command::Restore(restore) => {
-            let file = arguments.config.unwrap_or_else(|| DEFAULT_PATH.into());
-            restore.run(config, &file).map(|()| true)
-        }
-        Command::ImportWalt10(given) => import_walt10::run(config, &given.into()),
         other => change(other, config).map(|()| true),
     }
 }
@@ -263,7 +191,6 @@ fn change(command: Command, config: Config) -> Result<()> {
             };
             admin::dhcp_commit(&config, &action)
         }
-        Command::DefaultImage(DefaultImage::Use { name }) => admin::use_default_image(config, &name),
         Command::DefaultImage(DefaultImage::List) => {
             for name in default_image::names() {
                 let recipe = default_image::recipe_config(&name)?;
@@ -281,18 +208,12 @@ fn change(command: Command, config: Config) -> Result<()> {
             recipe::make(&name, &dir, &cache.unwrap_or_else(|| recipe::cache_of(&config)))
         }
         // The callers handle these.
-        Command::Setup(_)
-        | Command::Hold { .. }
+        Command::Hold { .. }
         | Command::Link { .. }
         | Command::BuildStep { .. }
         | Command::BuildFetch
-        | Command::Decompress { .. }
         | Command::CheckStore { .. }
         | Command::CheckLogs { .. }
-        | Command::Backup(_)
-        | Command::Restore(_)
-        | Command::ImportWalt10(_)
-        | Command::Status { .. }
-        | Command::SupportBundle(_) => Ok(()),
+        | Command::Status { .. } => Ok(()),
     }
 }

@@ -1,18 +1,14 @@
 //! Start of the server: state, recovery, adoption, services, and its end.
 
 use crate::{
-    actions::{
-        self,
-        app::App,
-        watchdog::{self, Starting},
-    },
+    actions::{self, app::App},
     base::{
         config::Config,
         db::blocking,
-        log,
-        notify::Notify,
+        journal,
         ports::{NFS_PORT, PORTMAP_PORT},
         programs::find_program,
+        recent_log,
         sockets::{bound, listen},
         state_lock::StateLock,
     },
@@ -21,8 +17,10 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use socket2::Type;
-use std::{net::TcpListener, sync::Arc, time::Duration};
+use std::{io::IsTerminal, net::TcpListener, sync::Arc, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer as _, layer::SubscriberExt, util::SubscriberInitExt};
 use walt_sys::net::monitor::Monitor;
 
 /// How often rules of other programs are looked at.
@@ -39,19 +37,23 @@ const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// # Errors
 /// Why it cannot start.
 pub fn run(config: Config) -> Result<()> {
-    // Before any other thread exists.
-    let notify = Arc::new(Notify::take().context("cannot use the socket of the service manager")?);
-    log::start();
-    let starting = Starting::begin(notify)?;
-    starting.step("starting: opening the state");
-    images::decompressor::use_own_process();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("WALT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colours = std::io::stderr().is_terminal();
+    let said =
+        tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(std::io::stderr).with_filter(filter);
+    tracing_subscriber::registry()
+        .with(said)
+        .with(recent_log::Layer.with_filter(LevelFilter::WARN))
+        .with(journal::Layer.with_filter(LevelFilter::INFO))
+        .init();
     let lock = StateLock::take(&config.state_dir)?;
     let _set_once = crate::edge::api::answer::STATE_DIR.set(config.state_dir.clone());
     raise_open_files();
     check_programs(&config)?;
     let app = Arc::new(App::open(config, &lock)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(serve(app, starting));
+    let outcome = runtime.block_on(serve(app));
     // Whatever still blocks must not keep the process: all that matters is on the disk.
     runtime.shutdown_timeout(LAST_REQUESTS);
     outcome
@@ -80,23 +82,19 @@ fn check_programs(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn serve(app: Arc<App>, starting: Starting) -> Result<()> {
-    starting.step("starting: network");
+async fn serve(app: Arc<App>) -> Result<()> {
     blocking(|| sessions::users::probe(app.sessions()));
     let container_dns = dns::Sockets::bind_containers(&app);
     network::up(app.base())?;
     let nfs_listener = listen(app.config(), NFS_PORT, "NFS")?;
     let link_listener = listen(app.config(), link::PORT, "the node link")?;
-    starting.step("starting: recovery of image shells");
     actions::session_save::recover(&app).await.context("recovery of sessions")?;
-    starting.step("starting: recovery of builds, leases and boots");
     actions::build::sweep(&app).await;
     blocking(|| nodes::trash::recover(app.nodes())).context("recovery of the trash")?;
     blocking(|| images::recipe::sweep(app.config()));
     app.nodes().queue().recover(app.db()).context("recovery of leases and of the queue for nodes")?;
     nodes::boots::load(app.nodes()).context("records of boots")?;
     nodes::tries::resume(app.nodes())?;
-    starting.step("starting: sockets");
     let portmap = Portmap::bind(&app);
     let netboot = netboot::Sockets::bind(&app);
     let web = web::Sockets::bind(&app);
@@ -123,39 +121,25 @@ async fn serve(app: Arc<App>, starting: Starting) -> Result<()> {
     services.extend(netboot.serve(&app)?);
     services.extend(web.serve(&app)?);
     blocking(|| app.outside().follow(Vec::new()))?;
-    starting.step("starting: adoption of virtual nodes");
     nodes::vnode::start_all(app.nodes())?;
     let ending = app.clone();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = api::listen(&app)?;
     tracing::info!(socket = %app.config().socket().display(), bridge = app.config().bridge(), "serving");
-    let mut down = false;
-    let notify = starting.ready();
-    let questions = watchdog::watch(notify.clone(), app.clone(), tokio::runtime::Handle::current())?;
-    let api = api::serve(app.clone(), listener, std::future::pending());
+    let api = api::serve(app.clone(), std::future::pending());
     let outcome = tokio::select! {
         outcome = api => outcome,
-        // In the task that accepts connections: if it is stuck, nobody answers.
-        () = watchdog::answer(questions) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = ending.process().down_wanted() => {
-            down = true;
-            Ok(())
-        }
+        () = ending.process().down_wanted() => Ok(()),
     };
-    notify.stopping();
     tracing::info!("leaving: nodes and open shells go on");
     services.iter().for_each(tokio::task::JoinHandle::abort);
     if let Err(e) = nodes::boots::flush(app.nodes()) {
         tracing::warn!("{e:#}");
     }
     logs::flush(app.logs());
-    // Otherwise it stays: clients see from it that the server may come back, and wait a while.
-    if down {
-        let _ = std::fs::remove_file(app.config().socket());
-    }
+    let _ = std::fs::remove_file(app.config().socket());
     outcome
 }
 

@@ -9,10 +9,8 @@
 //! mount     own mount namespace, overlay of layers, bind, tmpfs, remount read-only, unmount
 //! file      replacing a file as a whole
 //! handle    name_to_handle_at and open_by_handle_at
-//! machine   clock and random numbers
 //! creds     one thread acts on files as another user
 //! pty       pseudo-terminals, and receiving one from a container runtime
-//! sandbox   giving up all rights
 //! userns    user namespaces, and mounts that show files with their numbers
 //! process   identity of a process across our restarts, detached children, signals, cgroups
 //! net       bridges, addresses, routes, namespaces, taps, packet filter
@@ -26,12 +24,10 @@ pub mod binfmt;
 pub mod creds;
 pub mod file;
 pub mod handle;
-pub mod machine;
 pub mod mount;
 pub mod net;
 pub mod process;
 pub mod pty;
-pub mod sandbox;
 pub mod sent;
 pub mod userns;
 

@@ -10,7 +10,6 @@ pub use cgroup::{Cgroup, cgroup_version_2, systemd_is_init};
 use crate::{During, Result, checked};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -116,22 +115,6 @@ pub fn be_prompt() -> io::Result<()> {
         libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters).into()
     })
     .map(drop)
-}
-
-/// Takes variables out of the environment, so that no child inherits them; those that are not set are `None`.
-///
-/// # Errors
-/// This process has more than one thread: another one could read the environment meanwhile. Nothing has changed then.
-pub fn take_variables<const N: usize>(names: [&str; N]) -> io::Result<[Option<OsString>; N]> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::other("the environment cannot be changed: there are other threads"));
-    }
-    let values = names.map(std::env::var_os);
-    for name in names {
-        // SAFETY: this thread is the only one, as was just checked, so nobody reads or writes the environment.
-        unsafe { std::env::remove_var(name) };
-    }
-    Ok(values)
 }
 
 /// Makes this process the parent of descendants whose parents end (`PR_SET_CHILD_SUBREAPER`).

@@ -20,8 +20,7 @@ pub use header::{
     BLOCK, Dialect, Header, MAX_PATH, Time, Type, is_header, read_header, write_header, write_header_as,
 };
 pub use sparse::{
-    CopyError, MAX_REGIONS, Region, Sparse, holes, read_file, read_regions, write_changing_file, write_file,
-    write_map,
+    CopyError, MAX_REGIONS, Region, Sparse, holes, read_file, read_regions, write_file, write_map,
 };
 
 /// The end of an archive: two blocks of zeros.

@@ -1,8 +1,8 @@
 //! Packs and unpacks files of this machine, with the rights of the user who runs the program.
 
 use crate::{
-    CopyError, Dialect, Error, Header, Time, Type, paths::split, read_file, read_header, write_changing_file,
-    write_file, write_header_as,
+    CopyError, Dialect, Error, Header, Time, Type, paths::split, read_file, read_header, write_file,
+    write_header_as,
 };
 use rustix::{
     fd::{AsFd, OwnedFd},
@@ -89,20 +89,6 @@ pub struct Packing<'a> {
     pub dialect: Dialect,
     /// User and group of all entries.
     pub owner: Option<(u32, u32)>,
-    /// Somebody writes there meanwhile: a file that vanishes is left out, and one that becomes shorter is filled with zeros,
-    /// each with a note.
-    pub changing: bool,
-}
-
-impl Packing<'_> {
-    /// Whether a file has vanished, which is noted.
-    fn is_gone(&self, error: &io::Error, path: &Path, watch: &mut Watch) -> bool {
-        let gone = self.changing && error.kind() == io::ErrorKind::NotFound;
-        if gone {
-            (watch.note)(format!("{} vanished while it was copied", path.display()));
-        }
-        gone
-    }
 }
 
 /// Packs the file or directory `path`, which is followed if it is a link, as entries `name` and `name/…` of
@@ -125,21 +111,14 @@ pub fn pack(
     while let Some((path, name_in)) = pending.pop() {
         let is_top = name_in == name;
         let meta = if is_top { path.metadata() } else { path.symlink_metadata() };
-        let meta = match meta {
-            Err(e) if packing.is_gone(&e, &path, watch) => continue,
-            meta => meta.on("read the metadata of", &path)?,
-        };
+        let meta = meta.on("read the metadata of", &path)?;
         let below = name_in[name.len()..].strip_prefix(b"/").unwrap_or(&name_in[name.len()..]);
         if !is_top && !keep(below, meta.is_dir()) {
             continue;
         }
         if meta.is_dir() {
             let mut names = Vec::new();
-            let list = match std::fs::read_dir(&path) {
-                Err(e) if packing.is_gone(&e, &path, watch) => continue,
-                list => list.on("list", &path)?,
-            };
-            for entry in list {
+            for entry in std::fs::read_dir(&path).on("list", &path)? {
                 names.push(entry.on("list", &path)?.file_name());
             }
             names.sort_unstable();
@@ -168,10 +147,6 @@ fn pack_one(
     watch: &mut Watch,
 ) -> Result<(), LocalError> {
     let file_type = meta.file_type();
-    let attributes = match xattrs(path, file_type.is_symlink()) {
-        Err(e) if packing.is_gone(&e, path, watch) => return Ok(()),
-        attributes => attributes.on("read the extended attributes of", path)?,
-    };
     let kind = match () {
         () if file_type.is_dir() => Type::Dir,
         () if file_type.is_symlink() => Type::Symlink,
@@ -191,18 +166,14 @@ fn pack_one(
         uid: meta.uid(),
         gid: meta.gid(),
         mtime: Time { sec: meta.mtime(), nsec: u32::try_from(meta.mtime_nsec()).unwrap_or(0) },
-        xattrs: attributes,
+        xattrs: xattrs(path, kind == Type::Symlink).on("read the extended attributes of", path)?,
         ..Header::file(0)
     };
     if let Some((uid, gid)) = packing.owner {
         (header.uid, header.gid) = (uid, gid);
     }
     if kind == Type::Symlink {
-        let link = match std::fs::read_link(path) {
-            Err(e) if packing.is_gone(&e, path, watch) => return Ok(()),
-            link => link.on("read the link", path)?,
-        };
-        header.link = link.as_os_str().as_bytes().to_vec();
+        header.link = std::fs::read_link(path).on("read the link", path)?.as_os_str().as_bytes().to_vec();
     }
     if matches!(kind, Type::Char | Type::Block) {
         header.rdev = (fs::major(meta.rdev()), fs::minor(meta.rdev()));
@@ -224,26 +195,11 @@ fn pack_one(
         let opened = options.read(true).custom_flags(flags).open(path);
         // The top may be a link, which is followed.
         let opened = opened.or_else(|_| std::fs::OpenOptions::new().read(true).open(path));
-        let mut file = match opened {
-            Err(e) if packing.is_gone(&e, path, watch) => {
-                // Another name of it is packed as a file then.
-                first_names.remove(&(meta.dev(), meta.ino()));
-                return Ok(());
-            }
-            opened => opened.on("open", path)?,
-        };
+        let mut file = opened.on("open", path)?;
         let now = file.metadata().on("read the metadata of", path)?;
         header.size = now.len();
-        if !packing.changing {
-            return write_file(out, &header, &mut file, now.blocks(), packing.dialect, watch.progress)
-                .on("copy", path);
-        }
-        let short =
-            write_changing_file(out, &header, &mut file, now.blocks(), packing.dialect).on("copy", path)?;
-        if short {
-            (watch.note)(format!("{} became shorter while it was copied: its end is zeros", path.display()));
-        }
-        return Ok(());
+        return write_file(out, &header, &mut file, now.blocks(), packing.dialect, watch.progress)
+            .on("copy", path);
     }
     let mut bytes = Vec::new();
     write_header_as(&mut bytes, &header, packing.dialect);
@@ -516,4 +472,119 @@ fn times(header: &Header) -> Timestamps {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn packed(path: &Path) -> Vec<u8> {
+        let mut tar = Vec::new();
+        let mut watch = Watch { progress: &mut |_| (), note: &mut |_| () };
+        let packing = Packing { name: b"top", dialect: Dialect::Pax, owner: None };
+        pack(path, &packing, &mut tar, &mut |_, _| true, &mut watch).unwrap();
+        tar.extend(crate::END);
+        tar
+    }
+
+    fn unpacked(tar: &[u8], dir: &Path, name: Option<&str>) -> Result<(), LocalError> {
+        let mut watch = Watch { progress: &mut |_| (), note: &mut |_| () };
+        let target = Target { dir, name: name.map(OsStr::new), top: b"top" };
+        unpack(&mut &tar[..], &target, &mut watch)
+    }
+
+    fn entry(kind: Type, path: &str, link: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let header = Header { kind, path: path.into(), link: link.into(), mode: 0o644, ..Header::file(0) };
+        write_header_as(&mut bytes, &header, Dialect::Pax);
+        bytes
+    }
+
+    #[test]
+    fn a_tree_comes_back_as_it_was() {
+        let room = tempfile::tempdir_in("/var/tmp").unwrap();
+        let from = room.path().join("from");
+        let odd = from.join(OsStr::from_bytes(b"-odd \n\"'\xff"));
+        std::fs::create_dir_all(&odd).unwrap();
+        std::fs::write(odd.join("f"), "content").unwrap();
+        std::fs::hard_link(odd.join("f"), from.join("g")).unwrap();
+        symlink("nowhere/at all", from.join("link")).unwrap();
+        std::fs::set_permissions(odd.join("f"), PermissionsExt::from_mode(0o640)).unwrap();
+        let file = File::create(from.join("holes")).unwrap();
+        file.set_len(300_000_000).unwrap();
+        std::fs::set_permissions(&odd, PermissionsExt::from_mode(0o500)).unwrap();
+        fs::setxattr(from.join("g"), "user.walt", b"a\0b", XattrFlags::empty()).unwrap();
+        let tar = packed(&from);
+        assert!(tar.len() < 100_000, "holes are not sent");
+        unpacked(&tar, room.path(), Some("to")).unwrap();
+        let to = room.path().join("to");
+        let diff = std::process::Command::new("diff")
+            .args(["-r", "--no-dereference"])
+            .arg(&from)
+            .arg(&to)
+            .output()
+            .unwrap();
+        assert!(diff.status.success(), "{diff:?}");
+        let meta = |dir: &Path, path: &Path| {
+            let meta = dir.join(path.strip_prefix(&from).unwrap()).symlink_metadata().unwrap();
+            (meta.mode(), meta.mtime(), meta.mtime_nsec(), meta.nlink())
+        };
+        for path in [&odd, &odd.join("f"), &from.join("g"), &from.join("link"), &from.join("holes")] {
+            assert_eq!(meta(&from, path), meta(&to, path), "{path:?}");
+        }
+        assert_eq!(xattrs(&to.join("g"), false).unwrap(), [(b"user.walt".to_vec(), b"a\0b".to_vec())]);
+        assert!(to.join("holes").metadata().unwrap().blocks() < 100);
+        // Once more over itself: merged, and the same again.
+        unpacked(&tar, room.path(), Some("to")).unwrap();
+        unpacked(&tar, &to, None).unwrap();
+        assert_eq!(std::fs::read(to.join("g")).unwrap(), b"content");
+    }
+
+    #[test]
+    fn nothing_is_written_outside() {
+        let room = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (inside, outside) = (room.path().join("inside"), room.path().join("outside"));
+        std::fs::create_dir(&inside).unwrap();
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("secret"), "s").unwrap();
+        let out = outside.display().to_string();
+        let tar = |entries: &[Vec<u8>]| [entries.concat(), crate::END.to_vec()].concat();
+        let dir = entry(Type::Dir, "top", "");
+        for (entries, why) in [
+            (
+                vec![dir.clone(), entry(Type::Symlink, "top/l", &out), entry(Type::File, "top/l/x", "")],
+                "open directory",
+            ),
+            (
+                vec![dir.clone(), entry(Type::HardLink, "top/h", "outside/secret")],
+                "outside of what is copied",
+            ),
+            (vec![dir.clone(), entry(Type::HardLink, "top/h", "top/../../outside/secret")], "'..'"),
+            (vec![dir.clone(), entry(Type::File, "top/../x", "")], "'..'"),
+            (vec![entry(Type::File, "other", "")], "outside of what is copied"),
+            (
+                vec![
+                    dir.clone(),
+                    entry(Type::Symlink, "top/l", &out),
+                    entry(Type::HardLink, "top/h", "top/l/secret"),
+                ],
+                "open directory",
+            ),
+        ] {
+            let error = unpacked(&tar(&entries), &inside, Some("t")).unwrap_err().to_string();
+            assert!(error.contains(why), "{why}: {error}");
+        }
+        // A link that was there is replaced, not followed.
+        symlink(outside.join("secret"), inside.join("f")).unwrap();
+        unpacked(&tar(&[entry(Type::File, "top", "")]), &inside, Some("f")).unwrap();
+        assert!(!inside.join("f").is_symlink());
+        assert_eq!(std::fs::read(outside.join("secret")).unwrap(), b"s");
+        assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 1);
+        // What breaks off leaves the old file, and nothing half.
+        std::fs::write(inside.join("kept"), "old").unwrap();
+        let mut long = packed(&inside.join("kept"));
+        long.truncate(600);
+        assert!(unpacked(&long[..514], &inside, Some("kept")).is_err());
+        assert_eq!(std::fs::read(inside.join("kept")).unwrap(), b"old");
+        let names = std::fs::read_dir(&inside).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().all(|n| !n.as_bytes().starts_with(b".walt")));
+    }
+}

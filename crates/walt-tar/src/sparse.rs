@@ -313,42 +313,6 @@ pub fn write_file(
     dialect: Dialect,
     progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
-    match write_any(out, header, file, blocks, dialect, progress)? {
-        0 => Ok(()),
-        _ => Err(io::Error::other("it became shorter while being read")),
-    }
-}
-
-/// Writes a regular file's entry, as [`write_file`] does. If the file becomes shorter meanwhile, its end is zeros: true then.
-///
-/// # Errors
-/// The file cannot be read, or the stream cannot be written.
-pub fn write_changing_file(
-    out: &mut (impl Write + ?Sized),
-    header: &Header,
-    file: &mut File,
-    blocks: u64,
-    dialect: Dialect,
-) -> io::Result<bool> {
-    let mut missing = write_any(out, header, file, blocks, dialect, &mut |_| {})?;
-    let short = missing > 0;
-    while missing > 0 {
-        let n = missing.min(ZEROS.len() as u64);
-        out.write_all(&ZEROS[..n as usize])?;
-        missing -= n;
-    }
-    Ok(short)
-}
-
-/// Writes a file's entry as far as the file goes; how many bytes of the entry, with its padding, are missing then.
-fn write_any(
-    out: &mut (impl Write + ?Sized),
-    header: &Header,
-    file: &mut File,
-    blocks: u64,
-    dialect: Dialect,
-    progress: &mut dyn FnMut(u64),
-) -> io::Result<u64> {
     let (mut header, size) = (header.clone(), header.size);
     let map = if dialect == Dialect::Gnu { None } else { holes(file, size, blocks)? };
     let mut text = Vec::new();
@@ -362,7 +326,6 @@ fn write_any(
     out.write_all(&head)?;
     out.write_all(&text)?;
     let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
-    let mut rest = header.size.next_multiple_of(BLOCK as u64) - text.len() as u64;
     for (offset, length) in map.as_deref().unwrap_or(&[(0, size)]) {
         file.seek(io::SeekFrom::Start(*offset))?;
         let mut left = *length;
@@ -370,15 +333,13 @@ fn write_any(
             let want = left.min(buffer.len() as u64) as usize;
             let n = file.read(&mut buffer[..want])?;
             if n == 0 {
-                return Ok(rest);
+                return Err(io::Error::other("it became shorter while being read"));
             }
             out.write_all(&buffer[..n])?;
             left -= n as u64;
-            rest -= n as u64;
             progress(n as u64);
         }
     }
-    // What is left is padding.
-    out.write_all(&ZEROS[..rest as usize])?;
-    Ok(0)
+    let padding = header.size.next_multiple_of(BLOCK as u64) - header.size;
+    out.write_all(&ZEROS[..padding as usize])
 }

@@ -148,40 +148,6 @@ pub fn tiny(dir: &Path) -> PathBuf {
     out
 }
 
-/// An archive of the image in `image` (what a recipe makes), as `podman save` writes it, with these names; in `dir`.
-///
-/// # Panics
-/// If tar or sha256sum fails.
-pub fn saved(dir: &Path, image: &Path, names: &[&str]) -> PathBuf {
-    let digest = |file: &Path| {
-        let sum = Command::new("sha256sum").arg(file).output().expect("sha256sum runs").stdout;
-        String::from_utf8(sum).expect("a digest is text")[..64].to_owned()
-    };
-    let room = dir.join("saved");
-    std::fs::create_dir_all(&room).expect("the directory can be written");
-    let layer = format!("{}.tar", digest(&image.join("rootfs.tar")));
-    std::fs::copy(image.join("rootfs.tar"), room.join(&layer)).expect("the image can be read");
-    let recipe = std::fs::read(image.join("config.json")).expect("the image can be read");
-    let recipe: serde_json::Value = serde_json::from_slice(&recipe).expect("it is JSON");
-    let config = serde_json::json!({
-        "created": "2024-05-03T10:11:12Z", "architecture": "amd64", "os": "linux",
-        "config": {"Labels": recipe["Labels"], "Env": recipe["Env"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", layer.trim_end_matches(".tar"))]},
-        "history": [{"created": "2024-05-03T10:11:12Z", "created_by": "podman"}],
-    });
-    let file = room.join("config");
-    std::fs::write(&file, config.to_string()).expect("the directory can be written");
-    let name = format!("{}.json", digest(&file));
-    std::fs::rename(&file, room.join(&name)).expect("the directory can be written");
-    let manifest = serde_json::json!([{"Config": name, "RepoTags": names, "Layers": [layer]}]);
-    std::fs::write(room.join("manifest.json"), manifest.to_string()).expect("the directory can be written");
-    let archive = dir.join("saved.tar");
-    let made = Command::new("tar").arg("-C").arg(&room).arg("-cf").arg(&archive).arg(".").status();
-    assert!(made.expect("tar runs").success());
-    std::fs::remove_dir_all(&room).expect("the directory can be written");
-    archive
-}
-
 /// Content of the boot file `large` of [`tiny`]: more than 65,536 blocks of 8 bytes, the smallest of TFTP.
 pub fn large() -> Vec<u8> {
     (0..75_000_u64).flat_map(|n| (n * n).to_be_bytes()).chain([7; 5]).collect()

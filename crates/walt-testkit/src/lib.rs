@@ -10,7 +10,6 @@
 //! Newcomer                    one that the server did not start: it has no address yet
 //! Registered                  one that the server knows as a node: it sends log lines, or speaks the node link
 //! DockerRegistry, OwnRegistry a registry of the distribution; that of a server
-//! Elsewhere                   another host, from which a user comes by ssh
 //! cut, kills                  clients that go before the end; servers that die at random moments
 //! images                      default images, cached by the digest of their recipes
 //! help                        the examples of help pages, as they stand there
@@ -21,7 +20,6 @@
 //! Every wait has a bound and says what it waited for ([`until`]). Limits: [`server::SLOTS`] servers.
 
 pub mod cut;
-pub mod elsewhere;
 pub mod help;
 pub mod http;
 pub mod images;
@@ -36,7 +34,6 @@ pub mod server;
 mod slot;
 pub mod terminal;
 
-pub use elsewhere::Elsewhere;
 pub use http::Api;
 pub use machine::Machine;
 pub use netns::{Netns, Station};

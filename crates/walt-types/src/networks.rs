@@ -10,7 +10,6 @@ mod shape;
 
 pub use shape::{
     Burst, Distribution, Impairments, QUEUE_DEFAULT, QUEUE_MAX, RATE_MAX_KBPS, Shape, Share, TIME_MAX_US,
-    parameters, usual_values,
 };
 
 use crate::ParseError;

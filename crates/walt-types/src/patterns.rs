@@ -161,7 +161,7 @@ fn items(pattern: &[u8]) -> Vec<Item> {
     items
 }
 
-/// Parses what follows `[`; consumes nothing if a `]` does not follow.
+/// Parses what follows `[`; consumes nothing if there is no `]`.
 fn class(rest: &mut (impl Iterator<Item = Rune> + Clone)) -> Option<(bool, Vec<(Rune, Rune)>)> {
     let mut cursor = rest.clone();
     let mut negated = false;

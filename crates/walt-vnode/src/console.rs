@@ -62,7 +62,7 @@ impl Log {
         open.map_err(failed(format!("open {}", self.path.display())))
     }
 
-    /// Its last `bytes` bytes at most; nothing if the log does not exist.
+    /// Its last `bytes` bytes at most; nothing if there is no log.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -116,21 +116,12 @@ impl Log {
         Ok(Follower { path: self.path.clone(), offset: length.saturating_sub(history) })
     }
 
-    /// Another one whenever the head of the log was dropped: offsets before that mean nothing any more.
-    pub fn generation(&self) -> u128 {
-        let mut old = self.path.clone().into_os_string();
-        old.push(OLD);
-        let changed = std::fs::metadata(old).and_then(|m| m.modified()).ok();
-        let since = changed.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-        since.map_or(0, |d| d.as_nanos())
-    }
-
     /// Follows the log from this offset on; one that is shorter is read from its beginning.
     pub fn follow_from(&self, offset: u64) -> Follower {
         Follower { path: self.path.clone(), offset }
     }
 
-    /// Its length in bytes; 0 if the log does not exist.
+    /// Its length in bytes; 0 if there is no log.
     pub fn length(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |m| m.len())
     }

@@ -207,12 +207,8 @@ fn group(account: Account, acceleration: Acceleration) -> u32 {
     }
 }
 
-/// Whether this account, or the group of the device, may use KVM. That it may does not mean that KVM works:
-/// [`crate::probe`] tries it.
-///
-/// # Errors
-/// It may not; the text says why.
-pub fn may_use_kvm(account: Account) -> std::result::Result<(), String> {
+/// Whether this account, or the group of the device, may use KVM.
+pub(crate) fn may_use_kvm(account: Account) -> std::result::Result<(), String> {
     let kvm = std::fs::metadata(KVM).map_err(|e| format!("{KVM}: {e}"))?;
     let allowed = account.uid == 0
         || kvm.mode() & 0o006 == 0o006

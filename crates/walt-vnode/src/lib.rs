@@ -40,7 +40,7 @@ pub mod probe;
 mod qemu;
 pub mod qmp;
 
-pub use launch::{Account, BootFiles, Card, Identity, Launch, Vm, adopt, launch, may_use_kvm, remove_group};
+pub use launch::{Account, BootFiles, Card, Identity, Launch, Vm, adopt, launch, remove_group};
 pub use qemu::{
     Acceleration, BootMethod, Descriptors, MANUFACTURER, PRODUCT, PROGRAM, VmSpec, command_line, version,
 };

@@ -6,16 +6,13 @@ use crate::{
     NodeList, RegistryList, RegistryToken, SessionAction, Status, StoreLook,
     boots::BootList,
     build::OpenImageBuild,
-    health::Health,
     live::Live,
     logs::{Checkpoint, LogAction, LogCount, LogLine, LogQuery},
-    names::{FileNames, SettingInfo},
     resource::{
         AcquireNode, BootNode, CloneImage, CreateNode, NewName, NodeConfig, Nothing, PublishImage,
         RebootNode, RollBackImage, WaitNode,
     },
     route,
-    sql::{SqlQuery, SqlResult},
     term::{ClientMessage, OpenImageShell, OpenNodeRun, OpenNodeTerminal, ServerMessage},
     transfer,
     versions::{ImageDiff, ImageHistory},
@@ -107,26 +104,6 @@ fn metrics(d: &mut Document) {
     );
 }
 
-/// For shells that complete command lines.
-fn names(d: &mut Document) {
-    d.operation("get", route::SETTINGS, "settings", "The settings that nodes and devices can have.")
-        .gives_schema(
-            200,
-            JSON,
-            "The settings.",
-            json!({"type": "array", "items": {"$ref": "#/components/schemas/SettingInfo"}}),
-        );
-    d.schema::<SettingInfo>();
-    d.operation("get", route::IMAGE_FILES, "imageFiles", "Entries of a directory of an image.")
-        .query("image", true, "string", "An image of the caller.")
-        .query("path", true, "string", "How their paths begin.")
-        .answers::<FileNames>("The entries.");
-    d.operation("get", route::NODE_FILES, "nodeFiles", "Entries of a directory of a node.")
-        .query("node", true, "string", "A node that has booted, and that no other user owns.")
-        .query("path", true, "string", "How their paths begin.")
-        .answers::<FileNames>("The entries.");
-}
-
 fn questions(d: &mut Document) {
     d.operation("get", route::INFO, "info", "The server, and who the caller is there.")
         .answers::<Info>("The server.");
@@ -171,7 +148,6 @@ fn questions(d: &mut Document) {
         .query("from", true, "string", "An image.")
         .query("to", true, "string", "An image.")
         .answers::<ImageDiff>("The differences.");
-    names(d);
     d.operation("get", route::REGISTRIES, "registries", "The registries.")
         .answers::<RegistryList>("The registries.");
     d.operation(
@@ -195,20 +171,10 @@ fn questions(d: &mut Document) {
         json!({"type": "array", "items": {"$ref": "#/components/schemas/Checkpoint"}}),
     );
     d.schema::<Checkpoint>();
-    d.operation(
-        "post",
-        route::SQL,
-        "sql",
-        "A statement of SQL on the database, for reading; as root also for changes.",
-    )
-    .takes::<SqlQuery>(true)
-    .answers::<SqlResult>("Its result.");
     d.operation("get", route::STORE, "store", "The image store; for root.")
         .answers::<StoreLook>("What is in it.");
     d.operation("get", route::STATUS, "status", "The state of the server; for root.")
         .answers::<Status>("Its state.");
-    d.operation("get", route::HEALTH, "health", "Whether the server is well, for every user.")
-        .answers::<Health>("What is wrong, and what to do.");
 }
 
 fn actions(d: &mut Document) {

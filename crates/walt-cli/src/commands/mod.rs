@@ -50,13 +50,13 @@ impl Category {
     /// Why it was not done.
     pub async fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Image(command) => command.run(&mut Context::new().await?).await,
-            Self::Node(command) => command.run(&mut Context::new().await?).await,
-            Self::Log(command) => command.run(&mut Context::new().await?).await,
-            Self::Device(command) => command.run(&mut Context::new().await?).await,
-            Self::Registry(command) => command.run(&mut Context::new().await?).await,
-            Self::Advanced(command) => command.run().await,
-            Self::Help(command) => command.run().await,
+            Self::Image(command) => command.run(&mut Context::new()?).await,
+            Self::Node(command) => command.run(&mut Context::new()?).await,
+            Self::Log(command) => command.run(&mut Context::new()?).await,
+            Self::Device(command) => command.run(&mut Context::new()?).await,
+            Self::Registry(command) => command.run(&mut Context::new()?).await,
+            Self::Advanced(command) => command.run(&mut Context::new()?).await,
+            Self::Help(command) => command.run(),
             Self::Proxy(command) => command.run().await,
         }
     }

@@ -18,8 +18,6 @@ pub struct Proxy {}
 impl Proxy {
     /// Runs until the server closes.
     pub async fn run(self) -> Result<(), Failure> {
-        // The user sees what the other end says.
-        crate::context::be_patient(|| {});
         let stream = Connection::open(&Target::from_env()?).await?;
         let (mut from_server, mut to_server) = tokio::io::split(stream);
         let mut input = Input::new();

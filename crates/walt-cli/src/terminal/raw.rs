@@ -20,14 +20,6 @@ impl RawMode {
         Ok(raw)
     }
 
-    /// Lets ctrl-C send its signal to this side, while there is no other one. [`RawMode::reapply`] undoes it.
-    pub fn with_signals(&self) {
-        let mut raw = self.saved.clone();
-        raw.make_raw();
-        raw.local_modes |= LocalModes::ISIG;
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
-    }
-
     /// Sets raw mode again: after a stop, the calling shell has set its own mode.
     pub fn reapply(&self) {
         let mut raw = self.saved.clone();

@@ -53,7 +53,6 @@ fn walt_on_terminal(socket: &Path, command: &str, steps: &[(&str, &str)]) -> Ran
         .args(["-qec", &line, "/dev/null"])
         .env("WALT_SERVER", format!("unix:{}", socket.display()))
         .env("TERM", "vt100")
-        .env_remove("PAGER")
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -374,22 +373,4 @@ fn help_works_without_server() {
         "{}",
         ran.err
     );
-}
-
-#[test]
-fn help_on_a_terminal() {
-    let none = Path::new("/nonexistent");
-    let steps = [
-        ("node-config (all)", "\t\r"),
-        ("Settings of nodes and other devices", "/boot.RETRIES\r"),
-        ("device-config (", "\x7f"),
-        ("node-config (all)", "q"),
-    ];
-    let ran = walt_on_terminal(none, "help show node-config", &steps);
-    assert_eq!(ran.status, 0, "{}", ran.out);
-    // The former screen and mode are there again.
-    assert!(ran.out.contains("\x1b[?1049l") && ran.out.contains(" icanon"), "{}", ran.out);
-    // ctrl-C quits as well.
-    let ran = walt_on_terminal(none, "help show", &[("help-intro (", "\x03"), ("\x1b[?1049l", "")]);
-    assert_eq!(ran.status, 0, "{}", ran.out);
 }

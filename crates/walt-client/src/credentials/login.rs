@@ -1,6 +1,6 @@
 //! Credentials for the server's own registry, written where docker, podman and similar tools look for them.
 
-use crate::files::{env_path, in_home, read, replace, writable};
+use super::files::{env_path, in_home, read, replace, writable};
 use serde_json::{Map, Value};
 use std::{io, path::PathBuf};
 use walt_api::RegistryCredentials;

@@ -9,13 +9,12 @@
 //! The first usable entry counts; unusable ones are skipped.
 
 pub mod authfile;
+pub mod config;
+mod files;
 pub mod login;
 
-use crate::{
-    config,
-    files::{env_path, in_home, read},
-};
 use authfile::{AuthFile, Entry};
+use files::{env_path, in_home, read};
 use std::{io, path::PathBuf, time::Duration};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 use walt_api::{RegistryCredentials, RegistryInfo};
@@ -39,9 +38,17 @@ fn auth_files() -> Vec<PathBuf> {
 
 /// The user's credentials for a registry; calls `note` for each file that cannot be used.
 pub async fn find(registry: &RegistryInfo, note: &mut dyn FnMut(String)) -> Option<RegistryCredentials> {
-    // What is wrong with this file has been said when the command began.
-    if let Some(found) = config::look().credentials(&registry.label) {
-        return Some(found);
+    if let Some(path) = config::path() {
+        match read(&path).map(|text| text.as_deref().map(config::parse)) {
+            Ok(Some(Ok(config))) => {
+                if let Some(found) = config.credentials(&registry.label) {
+                    return Some(found);
+                }
+            }
+            Ok(None) => {}
+            Ok(Some(Err(why))) => note(format!("ignoring {}: {why}.", path.display())),
+            Err(e) => note(format!("ignoring {}: {e}.", path.display())),
+        }
     }
     for path in auth_files() {
         let Ok(Some(text)) = read(&path) else { continue };

@@ -56,8 +56,6 @@ pub struct Holder {
     pub console: RefCell<Option<Console>>,
     /// Number of the attached connection; 0: none. Numbers grow.
     pub attached: Cell<u64>,
-    /// Bytes of input that the present shell was given.
-    pub input: Cell<u64>,
     /// Held by whatever changes the container's existence.
     pub operation: Mutex<()>,
     /// A stop was requested: a start that still waits gives up.
@@ -288,7 +286,6 @@ pub async fn run(dir: &Path, ready: impl FnOnce() -> Result<()>) -> Result<()> {
         shell_leader: Cell::default(),
         console: RefCell::default(),
         attached: Cell::new(0),
-        input: Cell::new(0),
         operation: Mutex::new(()),
         stopping: Cell::new(false),
         finished: Notify::new(),

@@ -526,7 +526,6 @@ pub async fn restart(holder: &Rc<Holder>) -> Result<Vec<String>> {
         holder.stopping.set(false);
         holder.shell_leader.set(None);
         holder.output.borrow_mut().clear();
-        holder.input.set(0);
         holder.start_notes.borrow_mut().clear();
         holder.update(|s| {
             s.phase = Phase::Starting;

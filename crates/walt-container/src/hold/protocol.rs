@@ -43,9 +43,6 @@ pub enum Request {
     Attach {
         /// Size of the client's window: rows, columns.
         size: Option<(u16, u16)>,
-        /// Bytes of output that the client has: what is kept follows from there. `None`: all that is kept.
-        #[serde(default)]
-        from: Option<u64>,
     },
     /// No more input. With a terminal it is the end-of-file character that counts: ignored.
     Eof,
@@ -68,17 +65,6 @@ pub enum Request {
     Status,
 }
 
-/// How far a shell is when a client attaches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
-    /// Which shell: another one of the same session has another name.
-    pub shell: String,
-    /// Bytes of its output, of both streams, before what follows.
-    pub output: u64,
-    /// Bytes of input that it was given.
-    pub input: u64,
-}
-
 /// Events from a holder, in addition to frames of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
@@ -94,9 +80,6 @@ pub enum Event {
     Attached {
         /// Whether output was dropped before what follows.
         truncated: bool,
-        /// How far the shell is; `None` from older holders.
-        #[serde(default)]
-        place: Option<Place>,
     },
     /// Another client has attached: this one gets no more output.
     Replaced,

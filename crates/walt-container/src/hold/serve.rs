@@ -3,7 +3,7 @@
 use super::console::Input;
 use super::holder::Holder;
 use super::life;
-use super::protocol::{Event, Kind, Place, Request, VERSION, parse, read_frame, write_frame, write_message};
+use super::protocol::{Event, Kind, Request, VERSION, parse, read_frame, write_frame, write_message};
 use crate::{
     Error, Result,
     session::{Mode, Phase},
@@ -13,7 +13,6 @@ use tokio::io::BufReader;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use walt_sys::process::ProcessId;
 
 /// Most answers that wait for a client to read; beyond that, its requests wait.
 const ANSWERS: usize = 16;
@@ -23,10 +22,7 @@ const ANSWERS: usize = 16;
 enum Reply {
     Event(Event),
     /// Become the attached connection.
-    Attach {
-        from: Option<u64>,
-        place: Place,
-    },
+    Attach,
     /// The holder ends after this one.
     Last(Event),
 }
@@ -76,24 +72,12 @@ async fn read_requests(
     let mut from = BufReader::new(from);
     while let Some((kind, body)) = read_frame(&mut from).await? {
         match kind {
-            // Once another client is attached, it was told how much input the shell has got: the rest of what this one
-            // had sent does not count any more.
-            Kind::Stdin if holder.attached.get() == number => {
-                holder.input.set(holder.input.get() + body.len() as u64);
-                input(holder, Input::Data(body)).await;
-            }
-            Kind::Stdin => {}
+            Kind::Stdin => input(holder, Input::Data(body)).await,
             Kind::Message => request(holder, parse(&body)?, replies, number).await?,
             Kind::Stdout | Kind::Stderr => return Err(Error::Protocol("output from a client".into())),
         }
     }
     Ok(())
-}
-
-/// The name of the present shell: no other one, of this holder or of another, has the same.
-fn shell_name(holder: &Holder) -> String {
-    let ProcessId { pid, start_time } = holder.state.borrow().holder;
-    format!("{pid}-{start_time}-{}", holder.output.borrow().shell())
 }
 
 async fn input(holder: &Rc<Holder>, item: Input) {
@@ -121,17 +105,12 @@ async fn request(
     number: u64,
 ) -> Result<()> {
     let answer = match request {
-        Request::Attach { size, from } => {
+        Request::Attach { size } => {
             if let Some((rows, cols)) = size {
                 resize(holder, rows, cols);
             }
             holder.attached.set(number);
-            let place = Place {
-                shell: shell_name(holder),
-                output: 0, // known when it is attached
-                input: holder.input.get(),
-            };
-            let _ = replies.send(Reply::Attach { from, place }).await;
+            let _ = replies.send(Reply::Attach).await;
             holder.notify();
             return Ok(());
         }
@@ -215,14 +194,10 @@ async fn write_events(
             biased;
             reply = queue.recv() => match reply {
                 None => return,
-                Some(Reply::Attach { from, mut place }) => {
-                    // Bytes of another shell do not count.
-                    let from = from.filter(|_| place.shell == shell_name(&holder));
-                    let truncated;
-                    (truncated, place.output) = holder.output.borrow_mut().attach(from);
+                Some(Reply::Attach) => {
+                    let truncated = holder.output.borrow_mut().attach();
                     reported = Some(Reported::default());
-                    let event = Event::Attached { truncated, place: Some(place) };
-                    broken |= write_message(&mut to, &event).await.is_err();
+                    broken |= write_message(&mut to, &Event::Attached { truncated }).await.is_err();
                 }
                 Some(Reply::Event(event)) => {
                     if matches!(event, Event::Started { .. }) && reported.is_some() {

@@ -10,7 +10,6 @@ use crate::{
         db::blocking,
         events::Events,
         failure::{Outcome, bad_request, unusable},
-        formats,
         state_lock::StateLock,
     },
     services::{
@@ -28,7 +27,7 @@ use std::{
 use walt_api::{AdminAction, Event};
 use walt_client::{Client, Reply, Target};
 use walt_netboot::dhcp::Request;
-use walt_types::{ImageRef, NodeName};
+use walt_types::NodeName;
 
 /// How long `down` waits for a running server to end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,12 +42,6 @@ pub async fn act(app: &Arc<App>, action: AdminAction, events: &Events) -> Outcom
             let imported = blocking(|| default_image::import(app.images(), &name, Path::new(&dir)));
             let id = imported.map_err(unusable)?;
             events.out(format!("Default image {name} is ready ({}).", &id.to_string()[..12])).await;
-            Ok(true)
-        }
-        AdminAction::UseDefaultImage { name } => {
-            let _decision = app.base().decide().await;
-            let changed = blocking(|| default_image::make_default(app.images(), &name)).map_err(unusable)?;
-            events.out(used_text(&name, &changed)).await;
             Ok(true)
         }
         AdminAction::DhcpCommit { vendor_class, user_class, ip, mac, host_name, force_name } => {
@@ -132,44 +125,12 @@ pub fn build_default_image(config: Config, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// What [`default_image::make_default`] has changed, as a sentence.
-fn used_text(name: &str, changed: &[ImageRef]) -> String {
-    match changed {
-        [] => format!("{name} is the default image already."),
-        changed => {
-            let names: Vec<String> = changed.iter().map(ImageRef::full).collect();
-            format!("{} now points to {name}.", names.join(", "))
-        }
-    }
-}
-
-/// `walt-server default-image use NAME`: through a running server, else under the lock of the state.
-///
-/// # Errors
-/// The image was not built, or the state cannot be changed.
-pub fn use_default_image(config: Config, name: &str) -> Result<()> {
-    let action = AdminAction::UseDefaultImage { name: name.into() };
-    if runtime()?.block_on(ask_server(&config, &action))? {
-        return Ok(());
-    }
-    let lock = StateLock::take(&config.state_dir)?;
-    let app = App::open(config, &lock)?;
-    println!("{}", used_text(name, &default_image::make_default(app.images(), name)?));
-    Ok(())
-}
-
 /// `walt-server check-config`: the configuration was read; says what the interfaces of this machine lack for it.
 ///
 /// # Errors
 /// The kernel does not list its interfaces.
 pub fn check_config(config: &Config) -> Result<()> {
     println!("The configuration is valid.");
-    if let Some(from) = formats::check(&config.state_dir)? {
-        println!(
-            "The next start of the server brings the database from version {from} to {}, after a copy was put aside.",
-            formats::OURS.database
-        );
-    }
     for problem in cable::check(config)? {
         println!("On this machine, now: {problem}.");
     }
@@ -186,7 +147,6 @@ pub fn down(config: Config) -> Result<()> {
         println!("Nothing to do: {} has no state of a server.", config.state_dir.display());
         return Ok(());
     }
-    formats::check(&config.state_dir)?;
     // A server that ends closes the connection in the middle of the answer.
     let _ = runtime()?.block_on(ask_server(&config, &AdminAction::Down));
     let start = Instant::now();
@@ -198,8 +158,6 @@ pub fn down(config: Config) -> Result<()> {
         }
     };
     let app = App::open(config, &lock)?;
-    // That of a server that was killed: clients do not wait for it any more.
-    let _ = std::fs::remove_file(app.config().socket());
     nodes::ssh::end_all(app.base())?;
     let stopped = nodes::vnode::stop_all(app.nodes())?;
     let closed = runtime()?.block_on(sessions::stop_all(app.sessions()))?;

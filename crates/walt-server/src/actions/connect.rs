@@ -36,7 +36,7 @@ pub async fn serve(app: &App, name: &str, port: u16, to: &ToClient, from: &mut F
         tracing::debug!(%name, "expose: cannot connect to {ip}:{port}: {e}");
         refused(format!("Could not connect to {ip}:{port}!"))
     })?;
-    to.message(&ServerMessage::Started { session: None, os: false, place: None }).await;
+    to.message(&ServerMessage::Started { session: None, os: false }).await;
     let (mut reader, mut writer) = stream.into_split();
     let up_ended = Notify::new();
     // Until the client is gone, which ends the connection.

@@ -10,7 +10,7 @@ use crate::{
     services::nodes::vnode,
 };
 use std::time::Duration;
-use walt_api::term::{Place, STDOUT, ServerMessage};
+use walt_api::term::{STDOUT, ServerMessage};
 use walt_vnode::console::Keyboard;
 
 /// Bytes of earlier output that are shown first: about a screen.
@@ -21,27 +21,14 @@ const CHUNK: u64 = 16 << 10;
 const POLL: Duration = Duration::from_millis(50);
 
 /// Serves one client until it goes. Any number may watch.
-pub async fn serve(
-    app: &App,
-    node: &NodeRow,
-    again: Option<&Place>,
-    to: &ToClient,
-    from: &mut FromClient,
-) -> Outcome<i32> {
+pub async fn serve(app: &App, node: &NodeRow, to: &ToClient, from: &mut FromClient) -> Outcome<i32> {
     if !node.facts.is_virtual {
         return Err(refused("Error: console is only available on virtual nodes."));
     }
     let failed = |e: walt_vnode::Error| anyhow::Error::new(e).context("cannot read the console");
     let log = vnode::log_of(app.nodes(), node.mac);
-    // What was dropped from the log's head does not count any more.
-    let of = format!("{} {}", node.mac, log.generation());
-    let mut follower = match again.filter(|place| place.of == of) {
-        // One that was trimmed or restarted meanwhile is read from its beginning.
-        Some(place) => log.follow_from(place.output),
-        None => blocking(|| log.follow(HISTORY)).map_err(failed)?,
-    };
-    let place = Place { of, output: follower.offset(), input: None };
-    to.message(&ServerMessage::Started { session: None, os: false, place: Some(place) }).await;
+    let mut follower = blocking(|| log.follow(HISTORY)).map_err(failed)?;
+    to.message(&ServerMessage::Started { session: None, os: false }).await;
     let mut keyboard: Option<Keyboard> = None;
     let mut poll = tokio::time::interval(POLL);
     loop {

@@ -13,7 +13,7 @@ use walt_api::logs::{Checkpoint, CheckpointDate, LogAction};
 use walt_types::{CheckpointName, UserName};
 
 /// Checkpoints of one user.
-pub const CHECKPOINTS_MAX: usize = 10_000;
+const CHECKPOINTS_MAX: usize = 10_000;
 
 /// Carries out an action.
 pub async fn act(app: &App, caller: &UserName, action: LogAction, events: &Events) -> Outcome<bool> {

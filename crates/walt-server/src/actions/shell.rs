@@ -18,15 +18,15 @@ use crate::{
     },
 };
 use anyhow::Context;
-use std::{collections::BTreeSet, fs::File, io::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs::File, io::Write, sync::Arc};
 use tokio::sync::mpsc;
-use walt_api::term::{self, ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
+use walt_api::term::{ClientMessage, MAX_SCRIPT, OpenImageShell, STDERR, STDOUT, ServerMessage, Tty};
 use walt_container::{
     bundle,
     hold::{
         self, Client,
         client::Incoming,
-        protocol::{self, Event, Request},
+        protocol::{Event, Request},
     },
     session::{self, HoldSpec, Mode, SPEC_VERSION, SessionDir},
 };
@@ -37,8 +37,6 @@ use walt_types::{ImageRef, UserName};
 const STDIN_SPOOL: &str = "stdin";
 /// Chunks of output that may wait for a slow client before the shell blocks.
 const OUTPUT_QUEUE: usize = 16;
-/// How long a server that was told to end may take to cut its connections, longest.
-const ENDING: Duration = Duration::from_secs(1);
 
 /// Serves one client of an image shell; the exit status of the shell. The session stays when the client disconnects.
 pub async fn shell(
@@ -64,7 +62,7 @@ pub async fn shell(
         row
     };
     app.db().with(|c| SessionRow::touch(c, &row.id, time::now() as i64))?;
-    let status = attach(app, &row, &open, &to, &mut from).await;
+    let status = attach(app, &row, open.tty.as_ref(), &to, &mut from).await;
     app.db().with(|c| SessionRow::touch(c, &row.id, time::now() as i64))?;
     status
 }
@@ -213,11 +211,10 @@ fn spec(
 async fn attach(
     app: &Arc<App>,
     row: &SessionRow,
-    open: &OpenImageShell,
+    tty: Option<&Tty>,
     to: &ToClient,
     from: &mut FromClient,
 ) -> Outcome<i32> {
-    let tty = open.tty.as_ref();
     let client = match crate::services::sessions::holder(app.sessions(), row).await? {
         // A shell that has ended still has its last output and its status. A script may have ended already.
         Some(client)
@@ -225,8 +222,6 @@ async fn attach(
         {
             client
         }
-        // The shell that the client was in is gone, and nobody has typed into another one.
-        _ if open.again.is_some() => return Err(another_shell()),
         found => {
             // The container is gone (its holder died, or the server was taken down): a new one continues on the same
             // files. A script is not run again.
@@ -253,8 +248,7 @@ async fn attach(
     };
     let view = view_of(app, row)?;
     let os = has_hooks(&view);
-    let shown = Shown { row, os, again: open.again.as_ref() };
-    relay(client, &shown, tty, to, from).await
+    relay(client, row, os, tty, to, from).await
 }
 
 /// A server that was killed while it opened a session may have left an incomplete upper directory. If no holder was
@@ -281,18 +275,10 @@ pub fn view_of(app: &App, row: &SessionRow) -> Result<Arc<View>, Failure> {
     Ok(app.store().view(&layers, Some(&row.platform))?)
 }
 
-/// What a client is told of a session when it is attached.
-struct Shown<'a> {
-    row: &'a SessionRow,
-    /// Whether the image's operating system was started.
-    os: bool,
-    /// How far the client was when its connection broke.
-    again: Option<&'a term::Place>,
-}
-
 async fn relay(
     client: Client,
-    shown: &Shown<'_>,
+    row: &SessionRow,
+    os: bool,
     tty: Option<&Tty>,
     to: &ToClient,
     from: &mut FromClient,
@@ -308,11 +294,10 @@ async fn relay(
         }
     });
     let size = tty.map(|t| (t.rows, t.cols));
-    writer.request(&Request::Attach { size, from: shown.again.map(|place| place.output) }).await?;
-    let mut place = None;
+    writer.request(&Request::Attach { size }).await?;
     let outcome = loop {
         tokio::select! {
-            item = incoming.recv() => match forward(item, shown, &mut place, to).await {
+            item = incoming.recv() => match forward(item, row, os, to).await {
                 Ok(Some(status)) => break Ok(status),
                 Ok(None) => {}
                 Err(failure) => break Err(failure),
@@ -331,7 +316,7 @@ async fn relay(
                     )) => Ok(()),
                 };
                 if sent.is_err() {
-                    break Err(holder_died().await);
+                    break Err(holder_died());
                 }
             }
         }
@@ -340,65 +325,25 @@ async fn relay(
     outcome
 }
 
-async fn holder_died() -> Failure {
-    // A server that ends has cut the connection: its client is told nothing, and comes back.
-    tokio::time::sleep(ENDING).await;
+fn holder_died() -> Failure {
     refused_hint(
         "the session's holder has ended",
         "the changes are kept: 'walt image shell --resume' continues the session",
     )
 }
 
-fn another_shell() -> Failure {
-    refused_hint(
-        "the shell has ended while the connection was broken",
-        "the changes are kept: 'walt image shell --resume' starts a new shell with them",
-    )
-}
-
-/// How far the shell is, as clients are told; they are refused if they were in another one.
-async fn attached(
-    place: Option<protocol::Place>,
-    truncated: bool,
-    shown: &Shown<'_>,
-    to: &ToClient,
-) -> Outcome<Option<term::Place>> {
-    let place = place.map(|p| term::Place { of: p.shell, output: p.output, input: Some(p.input) });
-    if let Some(again) = shown.again {
-        if place.as_ref().is_none_or(|now| now.of != again.of) {
-            return Err(another_shell());
-        }
-        if truncated {
-            let text =
-                "Some output of the shell is lost: it printed too much while the connection was broken.";
-            to.message(&ServerMessage::Note { text: text.into() }).await;
-        }
-    }
-    Ok(place)
-}
-
 /// Forwards output and events of the holder to the client; the exit status once the shell has ended.
-async fn forward(
-    item: Option<Incoming>,
-    shown: &Shown<'_>,
-    place: &mut Option<term::Place>,
-    to: &ToClient,
-) -> Outcome<Option<i32>> {
+async fn forward(item: Option<Incoming>, row: &SessionRow, os: bool, to: &ToClient) -> Outcome<Option<i32>> {
     let listens = match item {
-        None => return Err(holder_died().await),
+        None => return Err(holder_died()),
         Some(Incoming::Stdout(bytes)) => to.output(STDOUT, &bytes).await,
         Some(Incoming::Stderr(bytes)) => to.output(STDERR, &bytes).await,
         Some(Incoming::Event(event)) => match event {
-            Event::Attached { truncated, place: now } => {
-                *place = attached(now, truncated, shown, to).await?;
-                true
-            }
             Event::Started { notes } => {
-                for text in notes.into_iter().filter(|_| shown.again.is_none()) {
+                for text in notes {
                     to.message(&ServerMessage::Note { text }).await;
                 }
-                let session = Some(shown.row.id.clone());
-                to.message(&ServerMessage::Started { session, os: shown.os, place: place.clone() }).await
+                to.message(&ServerMessage::Started { session: Some(row.id.clone()), os }).await
             }
             Event::Exited { status } => return Ok(Some(status)),
             Event::Failed { error } => return Err(refused(format!("cannot start the shell: {error}"))),

@@ -116,7 +116,7 @@ pub fn run(config: &Config, json: bool) -> Result<bool> {
 }
 
 /// Bytes in decimal units.
-pub(super) fn size(bytes: u64) -> String {
+fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["MB", "GB", "TB", "PB"];
     let mut value = bytes as f64 / 1e6;
     let mut unit = 0;

@@ -58,8 +58,7 @@ pub async fn update_default_images(
     let mut update =
         Update { app, caller, events, updated: BTreeSet::new(), unreachable: BTreeSet::new(), ok: true };
     for row in &defaults {
-        let is_default = row.reference.image().name().ends_with("-default");
-        if is_default && !default_image::is_of_another_recipe(app.images(), row)? {
+        if row.reference.image().name().ends_with("-default") {
             update.try_registries(row, &credentials).await?;
         }
     }
@@ -175,7 +174,7 @@ impl Update<'_> {
     async fn build(&self, name: &str) -> Outcome<(Vec<ImageRef>, Vec<NodeRow>)> {
         let app = self.app;
         // Names that were just updated from a registry are skipped.
-        let names = default_image::references_here(app.images(), name, &default_image::recipe_config(name)?)?;
+        let names = default_image::references(name, &default_image::recipe_config(name)?)?;
         let targets = names.into_iter().filter(|n| !self.updated.contains(n)).map(|n| Target::of(app, n));
         let targets = targets.collect::<Outcome<Vec<_>>>()?;
         self.events.busy(format!("Building {name}")).await;

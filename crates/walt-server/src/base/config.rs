@@ -492,9 +492,6 @@ impl Config {
 }
 
 #[cfg(test)]
-mod packaged;
-
-#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -572,23 +569,5 @@ mod tests {
         ] {
             assert!(Config::parse(bad).is_err(), "{bad}");
         }
-    }
-
-    /// What the help pages show as a configuration is one; so is what they show of a key.
-    #[test]
-    fn configurations_of_the_help_pages() {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/help");
-        let mut count = 0;
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            let page = std::fs::read_to_string(&path).unwrap();
-            for block in page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
-                if !block.starts_with("# ~/.walt/config\n") {
-                    Config::parse(block).unwrap_or_else(|e| panic!("{}: {e:#}\n{block}", path.display()));
-                    count += 1;
-                }
-            }
-        }
-        assert!(count >= 7, "{count} blocks");
     }
 }

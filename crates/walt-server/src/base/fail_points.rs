@@ -7,16 +7,6 @@ const VARIABLE: &str = "WALT_FAIL_STORE";
 
 /// All points, in the order in which operations reach them.
 pub const POINTS: &[&str] = &[
-    // An older database is migrated: the copy is written; it has its name; the tables are new; that is committed.
-    "migrate-copied",
-    "migrate-kept",
-    "migrate-steps",
-    "migrate-done",
-    // A backup: a layer is copied. Its restore: the old state is moved away; images are there; the database, too.
-    "backup-layer",
-    "state-moved",
-    "state-images",
-    "state-database",
     // Import of a default image: the layer is in the store; its configuration too.
     "import-layer",
     "import-config",
@@ -51,8 +41,6 @@ pub const POINTS: &[&str] = &[
     "trash-expired",
     // Somebody in the queue for nodes has got them, and was not told.
     "node-granted",
-    // A server of WalT 10 is imported: images and /persist are copied, nothing of it is on record.
-    "import-walt10",
 ];
 
 /// Marks a point, one of [`POINTS`].

@@ -1,7 +1,7 @@
 //! The lowest floor: used by everything above, and without dependencies on the rest of this program.
 //!
 //! Configuration and database, keys, the lock of the state, channels to clients, sockets, files, times, failures,
-//! fail points of crash tests, the log, what systemd is told.
+//! fail points of crash tests.
 
 pub mod changes;
 pub mod config;
@@ -10,12 +10,9 @@ pub mod events;
 pub mod fail_points;
 pub mod failure;
 pub mod files;
-pub mod formats;
 pub mod journal;
 pub mod keys;
-pub mod log;
 pub mod metrics;
-pub mod notify;
 pub mod operations;
 pub mod ports;
 pub mod programs;
@@ -25,7 +22,6 @@ pub mod registry_config;
 pub mod sockets;
 pub mod state;
 pub mod state_lock;
-pub mod store_lock;
 pub mod terminal;
 pub mod time;
 pub mod transfer;

@@ -22,20 +22,6 @@ pub fn bound_at(config: &Config, kind: Type, addr: Ipv4Addr, port: u16) -> std::
     Ok(socket)
 }
 
-/// Finds out whether a server on an interface could have this port, before its bridge and its address exist: `device`
-/// is any interface, so that sockets which are bound to another one are not in the way.
-///
-/// # Errors
-/// Something else has the port.
-pub fn could_be_bound(device: Option<&str>, kind: Type, addr: Ipv4Addr, port: u16) -> std::io::Result<()> {
-    let socket = Socket::new(Domain::IPV4, kind, None)?;
-    socket.set_reuse_address(true)?;
-    socket.set_freebind_v4(true)?;
-    socket.bind_device(device.map(str::as_bytes))?;
-    socket.bind(&SocketAddr::new(addr.into(), port).into())?;
-    if kind == Type::STREAM { socket.listen(BACKLOG) } else { Ok(()) }
-}
-
 /// A listener that is bound to the bridge.
 ///
 /// # Errors

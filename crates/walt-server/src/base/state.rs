@@ -1,7 +1,7 @@
 //! The state below the services: configuration, database, keys, and the lock of decisions.
 
 use crate::base::{
-    config::Config, db::Db, files::make_dir, formats, journal::Journal, keys::Keys, metrics::Metrics,
+    config::Config, db::Db, files::make_dir, journal::Journal, keys::Keys, metrics::Metrics,
     operations::Operations, ports::Missing, random::random, state_lock::StateLock, wire::Wire,
 };
 use anyhow::{Context, Result};
@@ -38,10 +38,7 @@ impl Base {
     /// # Errors
     /// Part of it cannot be used; the error says which and why.
     pub fn open(config: Config, _held: &StateLock) -> Result<Self> {
-        formats::check(&config.state_dir)?;
         make_dir(&config.state_dir, 0o700)?;
-        // Nobody but root gets there; what is secret in it does not rely on that alone.
-        make_dir(&config.state_dir.join("nodes"), 0o700)?;
         // 0711: users can reach walt.sock in it, but cannot list it.
         make_dir(&config.run_dir, 0o711)?;
         // NFS needs file handles for /persist.
@@ -52,7 +49,6 @@ impl Base {
             )
         })?;
         let db = Db::open(&config.state_dir)?;
-        formats::record(&config.state_dir);
         let keys = Keys::open(&config.state_dir)?;
         let token_key = db.meta("token-key", || random::<TOKEN_KEY_LEN>().to_vec())?;
         Ok(Self {

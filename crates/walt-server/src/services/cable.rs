@@ -198,7 +198,7 @@ pub fn port_name(config: &Config) -> Option<String> {
 }
 
 /// What uses an interface that would be a port of the bridge, and what to do about it.
-pub fn use_of(member: &Member, bridge: &str) -> Option<String> {
+fn use_of(member: &Member, bridge: &str) -> Option<String> {
     let own = "walt-net needs an interface of its own";
     if member.is_loopback {
         return Some(format!("is the machine's loopback interface: {own}"));
@@ -432,19 +432,19 @@ pub fn describe(config: &Config, problem: Option<String>) -> Result<Option<Cable
 ///
 /// # Errors
 /// The kernel does not answer.
-pub fn check(config: &Config) -> Result<Vec<CableError>> {
+pub fn check(config: &Config) -> Result<Vec<String>> {
     let net = &config.network.walt_net;
     let mut problems = Vec::new();
     let mut see = |network: &str, raw: &str, is_port: bool| -> Result<()> {
         let (network, device) = (network.to_owned(), raw.to_owned());
         match member::inspect(raw)? {
             None => {
-                problems.push(CableError::Absent { network, device, others: existing() });
+                problems.push(CableError::Absent { network, device, others: existing() }.to_string());
             }
             Some(member) if is_port => {
                 let is_ours = member.controller.as_ref().is_some_and(|(name, _)| *name == net.bridge);
                 if let Some(use_) = use_of(&member, &net.bridge).filter(|_| !is_ours) {
-                    problems.push(CableError::InUse { network, device, use_ });
+                    problems.push(CableError::InUse { network, device, use_ }.to_string());
                 }
             }
             Some(_) => {}

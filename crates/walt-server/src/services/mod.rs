@@ -8,7 +8,6 @@ pub mod live;
 pub mod logs;
 pub mod network;
 pub mod nodes;
-pub mod other_dhcp;
 pub mod outside;
 pub mod process;
 pub mod registries;

@@ -28,7 +28,7 @@ pub fn bridge_mac(config: &Config) -> walt_types::Mac {
 }
 
 /// The mark of this server's bridge, and of its rules in other programs' chains.
-pub fn alias(config: &Config) -> String {
+pub(super) fn alias(config: &Config) -> String {
     format!("{ALIAS_WORD}{} {}", config.state_dir.display(), config.bridge())
 }
 

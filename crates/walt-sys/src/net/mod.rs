@@ -25,7 +25,6 @@ pub mod monitor;
 pub mod neighbour;
 pub mod nft;
 pub mod packet;
-pub mod routes;
 pub mod sysctl;
 pub mod tap;
 pub mod uplink;

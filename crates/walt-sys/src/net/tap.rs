@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 ///
 /// # Errors
 /// "Device or resource busy" if a tap of this name has an open descriptor, for example in the qemu of an earlier run
-/// that should have been adopted; [`super::NetError::NoLink`] if the bridge does not exist.
+/// that should have been adopted; [`super::NetError::NoLink`] if there is no such bridge.
 pub fn open(ifname: &str, bridge: &str, alias: &str) -> Result<OwnedFd> {
     attached(ifname, bridge, alias, libc::IFF_VNET_HDR, None)
 }

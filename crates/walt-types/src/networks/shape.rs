@@ -240,25 +240,6 @@ const PARAMETERS: &[Parameter] = &[
 /// What names the direction from the node.
 const UP: &str = ".up";
 
-/// Names of the parameters, each of which may also have `.up` at its end, for the direction from the node.
-pub fn parameters() -> impl Iterator<Item = &'static str> {
-    PARAMETERS.iter().map(|p| p.key)
-}
-
-/// Usual values of a parameter with this name.
-pub fn usual_values(parameter: &str) -> &'static [&'static str] {
-    match parameter.strip_suffix(UP).unwrap_or(parameter) {
-        "lat" => &["1ms", "10ms", "50ms", "100ms"],
-        "jitter" => &["1ms", "5ms", "20ms"],
-        "dist" => &["normal", "pareto", "uniform"],
-        "loss" | "dup" | "reorder" | "corrupt" => &["0.1%", "1%", "5%"],
-        "burst" => &["1%/25%"],
-        "queue" => &["10", "100", "1000"],
-        "bw" => &["1Mbps", "10Mbps", "100Mbps", "1Gbps"],
-        _ => &[],
-    }
-}
-
 /// A whole number and its unit, with the factor of the unit; `None` if it is none, or does not fit.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.to_ascii_lowercase();

@@ -217,23 +217,3 @@ fn cards_and_names() {
     assert!("walt-net".parse::<NetworkName>().unwrap().is_walt_net());
     assert!(!"walt-net2".parse::<NetworkName>().unwrap().is_walt_net());
 }
-
-#[test]
-fn what_completion_proposes_is_a_parameter() {
-    for name in parameters() {
-        let values = usual_values(name);
-        assert!(!values.is_empty() && usual_values(&format!("{name}.up")) == values, "{name}");
-        for value in values {
-            // Some parameters need another one.
-            let text = format!("bw=1Mbps,jitter=1ms,{name}={value}");
-            let alone = format!("{name}={value}");
-            assert!(
-                alone.parse::<Shape>().is_ok()
-                    || text.parse::<Shape>().is_ok()
-                    || format!("lat=30ms,{alone}").parse::<Shape>().is_ok(),
-                "{alone}"
-            );
-        }
-    }
-    assert!(usual_values("up").is_empty());
-}

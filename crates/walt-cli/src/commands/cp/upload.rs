@@ -104,7 +104,7 @@ async fn send_files(
         let mut notes = Vec::new();
         let mut watch = Watch { progress: &mut |_| (), note: &mut |note| notes.push(note) };
         let dialect = if busybox { Dialect::Gnu } else { Dialect::Pax };
-        let packing = Packing { name: &top, dialect, owner: Some((0, 0)), changing: false };
+        let packing = Packing { name: &top, dialect, owner: Some((0, 0)) };
         pack(&path, &packing, &mut out, &mut |_, _| true, &mut watch)?;
         let ended = out.write_all(&walt_tar::END).and_then(|()| out.flush());
         ended.map_err(|e| LocalError::Stream(e.to_string()))?;

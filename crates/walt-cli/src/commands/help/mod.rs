@@ -17,10 +17,10 @@ pub enum Command {
 
 impl Command {
     /// Runs it.
-    pub async fn run(self) -> Result<(), Failure> {
+    pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::List(list) => list.run(),
-            Self::Show(show) => show.run().await,
+            Self::Show(show) => show.run(),
         }
     }
 }

@@ -65,20 +65,15 @@ impl Shell {
             (false, true) => Mode::Pipes,
             (false, false) => Mode::Script,
         };
-        let open = OpenImageShell { image: self.image_name.clone(), tty, resume: self.resume, again: None };
-        let Context { client, ui, .. } = context;
-        let pair = ui.watch(client.image_shell(&open)).await?;
-        let (client, open) = (&*client, &open);
-        let reopen = async move |place| {
-            client.image_shell(&OpenImageShell { resume: true, again: Some(place), ..open.clone() }).await
-        };
+        let open = OpenImageShell { image: self.image_name.clone(), tty, resume: self.resume };
+        let pair = context.ui.watch(context.client.image_shell(&open)).await?;
         let resume = self.resume;
         let mut running = false;
-        let started = |os| {
+        let outcome = terminal::run(&mut context.ui, pair, mode, |os| {
             running = true;
             (!resume).then_some(if os { NOTE_OS } else { NOTE_SHELL_ONLY })
-        };
-        let outcome = terminal::run(ui, pair, mode, started, reopen).await;
+        })
+        .await;
         let outcome = match outcome {
             Err(failure @ Failure::Client(_)) if running => return Err(self.session_kept(failure)),
             other => other?,

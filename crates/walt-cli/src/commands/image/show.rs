@@ -38,7 +38,7 @@ impl Show {
                 "--names-only cannot be used with --all: it prints only the names of your own images.",
             ));
         }
-        let user = context.user().await?;
+        let user = context.ui.watch(context.client.info()).await?.user;
         let mut list = context.ui.watch(context.client.images(true)).await?;
         for line in &list.notes {
             ui::note(line);
@@ -46,7 +46,7 @@ impl Show {
         list.images.sort_by(|a, b| a.fullname.cmp(&b.fullname));
         let total = list.images.len();
         if !self.all {
-            list.images.retain(|image| image.user == user);
+            list.images.retain(|image| image.user == user.as_str());
         }
         if self.json {
             let notes = list.notes;
@@ -57,8 +57,8 @@ impl Show {
                 list.images.iter().map(|image| own_name(&image.fullname).to_owned() + "\n").collect();
             return Ok(ui::out_text(&names)?);
         }
-        ui::out_text(&text(&list.images, &user))?;
-        for line in footnotes(&list.images, total, &user, self.all) {
+        ui::out_text(&text(&list.images, user.as_str()))?;
+        for line in footnotes(&list.images, total, user.as_str(), self.all) {
             ui::note(&line);
         }
         Ok(())

@@ -17,7 +17,7 @@ pub async fn open(
     mode: Mode,
     yes: bool,
 ) -> Result<End, Failure> {
-    let mut open = OpenNodeTerminal { node: node.to_owned(), what, tty, confirm: None, again: None };
+    let mut open = OpenNodeTerminal { node: node.to_owned(), what, tty, confirm: None };
     confirmed(context, yes, &format!("the owner of '{node}'"), async |context: &mut Context, token| {
         open.confirm = token;
         Attempt::from_result(attempt(context, &open, mode).await)
@@ -26,13 +26,8 @@ pub async fn open(
 }
 
 async fn attempt(context: &mut Context, open: &OpenNodeTerminal, mode: Mode) -> Result<End, Failure> {
-    let Context { client, ui, .. } = context;
-    let pair = ui.watch(client.node_terminal(open)).await?;
-    let client = &*client;
-    let reopen = async move |place| {
-        client.node_terminal(&OpenNodeTerminal { again: Some(place), ..open.clone() }).await
-    };
-    Ok(terminal::run(ui, pair, mode, |_| None, reopen).await?.end)
+    let pair = context.ui.watch(context.client.node_terminal(open)).await?;
+    Ok(terminal::run(&mut context.ui, pair, mode, |_| None).await?.end)
 }
 
 /// The command's result: the status of what ran on the node.

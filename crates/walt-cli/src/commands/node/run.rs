@@ -61,7 +61,7 @@ impl Run {
         })
         .await?;
         if has_tty && names.len() == 1 {
-            let end = terminal::run(&mut context.ui, pair, mode, |_| None, terminal::never_again).await?.end;
+            let end = terminal::run(&mut context.ui, pair, mode, |_| None).await?.end;
             return access::result(end);
         }
         NodeRun::new(names, self.json, has_tty)?.run(&mut context.ui, pair).await

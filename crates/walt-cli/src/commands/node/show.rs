@@ -37,16 +37,16 @@ pub struct Show {
 impl Show {
     /// Runs it.
     pub async fn run(self, context: &mut Context) -> Result<(), Failure> {
-        let user = context.user().await?;
+        let user = context.ui.watch(context.client.info()).await?.user;
         if self.watch {
-            return watch::watch(context, &user, self.all).await;
+            return watch::watch(context, user.as_str(), self.all).await;
         }
         let mut list = context.ui.watch(context.client.nodes()).await?;
         list.nodes.sort_by(|a, b| (&a.owner, &a.name).cmp(&(&b.owner, &b.name)));
         let total = list.nodes.len();
-        let taken = taken(&list.nodes, &user);
+        let taken = taken(&list.nodes, user.as_str());
         if !self.all {
-            list.nodes.retain(|node| node.owner == user);
+            list.nodes.retain(|node| node.owner == user.as_str());
         }
         if self.json {
             return ui::out_json(&NodeList { num_nodes: list.nodes.len(), nodes: list.nodes });
@@ -55,8 +55,8 @@ impl Show {
             let names: String = list.nodes.iter().map(|node| node.name.clone() + "\n").collect();
             return Ok(ui::out_text(&names)?);
         }
-        ui::out_text(&text(&list.nodes, &user))?;
-        for line in taken.into_iter().chain(footnotes(&list.nodes, total, &user, self.all)) {
+        ui::out_text(&text(&list.nodes, user.as_str()))?;
+        for line in taken.into_iter().chain(footnotes(&list.nodes, total, user.as_str(), self.all)) {
             ui::note(&line);
         }
         Ok(())

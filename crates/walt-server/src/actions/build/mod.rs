@@ -97,7 +97,7 @@ pub async fn serve(
         target.check_consent(app, user, "build", open.confirm.as_deref(), open.yes, &decision)?;
         target
     };
-    to.message(&walt_api::term::ServerMessage::Started { session: None, os: false, place: None }).await;
+    to.message(&walt_api::term::ServerMessage::Started { session: None, os: false }).await;
     let dir = BuildDir::make(app).await?;
     let (cancel, cancelled) = watch::channel(false);
     let made = {

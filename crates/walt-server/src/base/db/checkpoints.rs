@@ -24,15 +24,6 @@ impl CheckpointRow {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// All of them, with their users.
-    pub fn all(c: &Connection) -> Result<Vec<(UserName, Self)>> {
-        let mut query = c.prepare_cached("SELECT user, name, at FROM checkpoints")?;
-        let rows = query.query_map([], |r| {
-            Ok((parsed(r.get(0)?, 0)?, Self { name: parsed(r.get(1)?, 1)?, at: r.get(2)? }))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
-    }
-
     /// Adds it to those of a user.
     pub fn put(&self, c: &Connection, user: &UserName) -> Result<()> {
         let values = (user.as_str(), self.name.as_str(), self.at);

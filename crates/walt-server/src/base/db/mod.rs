@@ -2,12 +2,10 @@
 //!
 //! Calls block for a few milliseconds at most; [`Db::with`] announces that to the async runtime.
 
-pub mod aside;
 mod bases;
 mod blobs;
 mod boots;
 mod checkpoints;
-mod describe;
 mod devices;
 mod history;
 mod images;
@@ -17,18 +15,15 @@ mod links;
 mod manifests;
 mod node_leases;
 mod nodes;
-pub mod schema;
+mod schema;
 mod sessions;
 mod settings;
-pub mod sql;
 mod trash;
-mod walt10;
 
 pub use crate::base::db::bases::BaseRow;
 pub use crate::base::db::blobs::BlobRow;
 pub use crate::base::db::boots::BootRow;
 pub use crate::base::db::checkpoints::CheckpointRow;
-pub use crate::base::db::describe::describe;
 pub use crate::base::db::devices::{ClaimRow, DEVICES_MAX, DeviceRow, Told, names_taken};
 pub use crate::base::db::history::{By, HistoryRow};
 pub use crate::base::db::images::{RefRow, forget_platform, platform, platforms, put_platform};
@@ -43,49 +38,31 @@ pub use crate::base::db::settings::{
     Settings, booted, booted_with, keep_booted_with, of_devices, set_of_device,
 };
 pub use crate::base::db::trash::TrashRow;
-pub use crate::base::db::walt10::KeptRow;
 
-use crate::base::{changes::Changes, formats};
+use crate::base::changes::Changes;
 use anyhow::{Context, Result};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction};
-use std::{
-    fs::{OpenOptions, Permissions},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-/// Name of the database in the state directory.
-pub const FILE: &str = "walt.sqlite";
 /// How long a reader waits for a writer of the database.
-pub(in crate::base) const BUSY: Duration = Duration::from_secs(5);
+const BUSY: Duration = Duration::from_secs(5);
 
 /// The database of one server.
 pub struct Db {
     connection: Mutex<Connection>,
     changes: Arc<Changes>,
-    path: PathBuf,
 }
 
 impl Db {
-    /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it; a copy of an older one is put aside before.
+    /// Opens or creates `<state-dir>/walt.sqlite`, and migrates it.
     ///
     /// # Errors
-    /// It cannot be opened, was written by a newer server, or there is no room for the copy.
+    /// It cannot be opened, or was written by a newer server.
     pub fn open(state_dir: &Path) -> Result<Self> {
-        let path = state_dir.join(FILE);
-        private(&path)?;
+        let path = state_dir.join("walt.sqlite");
         let mut connection = Connection::open(&path)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
-        let version = schema::version(&connection).with_context(|| format!("database {}", path.display()))?;
-        if version > schema::VERSION {
-            return Err(formats::newer_database(state_dir, version));
-        }
-        if (1..schema::VERSION).contains(&version) {
-            aside::put(&connection, state_dir, version)?;
-        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
@@ -93,7 +70,7 @@ impl Db {
         let changes = Arc::new(Changes::default());
         let marks = changes.clone();
         connection.update_hook(Some(move |_, _: &str, table: &str, _| marks.mark_table(table)))?;
-        Ok(Self { connection: Mutex::new(connection), changes, path })
+        Ok(Self { connection: Mutex::new(connection), changes })
     }
 
     /// Opens the database read-only, while a server may write to it.
@@ -101,25 +78,13 @@ impl Db {
     /// # Errors
     /// It cannot be opened, or has another version.
     pub fn open_to_read(state_dir: &Path) -> Result<Self> {
-        let db = Self::open_file_to_read(&state_dir.join(FILE))?;
-        let version = db.with(schema::version)?;
-        if version > schema::VERSION {
-            return Err(formats::newer_database(state_dir, version));
-        }
-        db.with(schema::is_ours).with_context(|| format!("database {}", state_dir.join(FILE).display()))?;
-        Ok(db)
-    }
-
-    /// Opens any database read-only, such as the copy for a backup. Its version is not looked at.
-    ///
-    /// # Errors
-    /// It cannot be opened.
-    pub fn open_file_to_read(path: &Path) -> Result<Self> {
+        let path = state_dir.join("walt.sqlite");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
+        let connection = Connection::open_with_flags(&path, flags)
             .with_context(|| format!("cannot open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
-        Ok(Self { connection: Mutex::new(connection), changes: Arc::default(), path: path.to_path_buf() })
+        schema::is_ours(&connection).with_context(|| format!("database {}", path.display()))?;
+        Ok(Self { connection: Mutex::new(connection), changes: Arc::default() })
     }
 
     /// What has changed by this connection, and whatever else is marked there.
@@ -152,11 +117,6 @@ impl Db {
         })
     }
 
-    /// The file of the database.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// A value of the server itself; `make` creates it if missing.
     pub fn meta(&self, key: &str, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>> {
         self.transaction(|tx| {
@@ -168,13 +128,6 @@ impl Db {
             Ok(value)
         })
     }
-}
-
-/// Makes the file root's alone, before it exists: SQLite gives its other files the same mode (sqlite.org/tempfiles).
-fn private(path: &Path) -> Result<()> {
-    let what = || format!("cannot make the database {} private", path.display());
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
-    file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).with_context(what)
 }
 
 /// A value of the server itself, if it exists.

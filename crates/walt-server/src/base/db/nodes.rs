@@ -84,12 +84,6 @@ impl NodeRow {
         Ok(query.query_map([], row)?.collect::<Result<_, _>>()?)
     }
 
-    /// How many there are.
-    pub fn count(c: &Connection) -> Result<usize> {
-        let count: u32 = c.query_row("SELECT count(*) FROM nodes", [], |row| row.get(0))?;
-        Ok(count as usize)
-    }
-
     /// The node with this Ethernet address.
     pub fn by_mac(c: &Connection, mac: Mac) -> Result<Option<Self>> {
         let mut query = c.prepare_cached(&select("WHERE mac = ?1"))?;

@@ -1,6 +1,5 @@
 //! The tables, as numbered steps on `PRAGMA user_version`. A step that has shipped is never changed.
 
-use crate::base::fail_points;
 use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 
@@ -295,42 +294,32 @@ const STEPS: &[&str] = &[
         PRIMARY KEY (user, name)
     ) STRICT;
 ",
-    "
-    -- Rows of the database of a WalT 10 server for which this version has no place yet, as they were.
-    CREATE TABLE walt10 (
-        source TEXT NOT NULL,               -- its table there; settings: of switches
-        row TEXT NOT NULL,                  -- JSON: values by column
-        PRIMARY KEY (source, row)
-    ) STRICT;
-",
 ];
 
-/// The version that this program writes.
-pub const VERSION: u32 = STEPS.len() as u32;
-
-/// Brings a database to the current version, in one transaction.
+/// Migrates a database to the current version.
 ///
 /// # Errors
-/// A step fails; then nothing has changed.
+/// It was written by a newer server, or a step fails.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    let before = version(connection)?;
-    if before == VERSION {
-        return Ok(());
+    let version = version(connection)?;
+    if version > STEPS.len() {
+        bail!(
+            "the database has version {version}, but this server only supports {}: start the newer server",
+            STEPS.len()
+        );
     }
-    let tx = connection.transaction()?;
-    for (number, step) in STEPS.iter().enumerate().skip(before as usize) {
+    for (number, step) in STEPS.iter().enumerate().skip(version) {
+        let tx = connection.transaction()?;
         tx.execute_batch(step).with_context(|| format!("database step {number}"))?;
+        tx.pragma_update(None, "user_version", number as u32 + 1)?;
+        tx.commit()?;
     }
-    tx.pragma_update(None, "user_version", VERSION)?;
-    fail_points::point("migrate-steps");
-    tx.commit()?;
-    fail_points::point("migrate-done");
     Ok(())
 }
 
-/// The version of a database; 0 if it is new.
-pub fn version(connection: &Connection) -> Result<u32> {
-    Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
+fn version(connection: &Connection) -> Result<usize> {
+    let version: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    Ok(version as usize)
 }
 
 /// Checks that a database has the current version, for read-only access.
@@ -339,18 +328,12 @@ pub fn version(connection: &Connection) -> Result<u32> {
 /// It has an older or newer version.
 pub fn is_ours(connection: &Connection) -> Result<()> {
     let version = version(connection)?;
-    if version != VERSION {
+    if version != STEPS.len() {
         bail!(
-            "the database has version {version}, but this program supports version {VERSION}: start 'walt-server run' of \
-             this version, or use the program of the server that runs"
+            "the database has version {version}, but this program supports version {}: start 'walt-server run' of \
+             this version, or use the program of the server that runs",
+            STEPS.len()
         );
     }
     Ok(())
-}
-
-/// A new database of an earlier version, as the server of that time made it.
-#[cfg(test)]
-pub fn make_old(connection: &Connection, version: u32) {
-    STEPS[..version as usize].iter().for_each(|step| connection.execute_batch(step).unwrap());
-    connection.pragma_update(None, "user_version", version).unwrap();
 }

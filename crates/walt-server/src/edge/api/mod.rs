@@ -8,9 +8,7 @@ mod identity;
 mod listener;
 mod logs;
 pub mod metrics;
-mod names;
 mod origin;
-mod protocol;
 mod reply;
 mod resources;
 pub mod terminals;
@@ -18,7 +16,7 @@ pub mod transfers;
 mod websocket;
 
 use crate::{
-    actions::{self, app::App, check_store, image_versions, sql, status},
+    actions::{self, app::App, check_store, image_versions, status},
     base::{
         db::blocking,
         events::Events,
@@ -46,15 +44,15 @@ use std::{
 use tokio::net::UnixListener;
 use walt_api::{
     AdminAction, DeviceAction, FEATURES, HEADER_CONFIRM, ImageAction, Info, MAX_BODY, NodeAction, PROTOCOL,
-    SessionAction, logs::LogAction, route, sql::SqlQuery, words::Words,
+    SessionAction, logs::LogAction, route, words::Words,
 };
 use walt_types::UserName;
 
-/// The socket of the API, which clients can connect to from now on.
+/// Serves the API until `stop` resolves.
 ///
 /// # Errors
-/// It cannot be created.
-pub fn listen(app: &App) -> Result<UnixListener> {
+/// The socket cannot be created.
+pub async fn serve(app: Arc<App>, stop: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     let path = app.config().socket();
     // This process holds the lock of the state, so the server that created this socket has ended.
     match std::fs::remove_file(&path) {
@@ -74,18 +72,6 @@ pub fn listen(app: &App) -> Result<UnixListener> {
         0o666
     };
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
-    Ok(listener)
-}
-
-/// Serves the API until `stop` resolves.
-///
-/// # Errors
-/// The socket failed.
-pub async fn serve(
-    app: Arc<App>,
-    listener: UnixListener,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> Result<()> {
     let for_root = Router::new()
         .route(route::ADMIN_ACTIONS, admin_actions())
         .route(route::STORE, get(store))
@@ -99,14 +85,12 @@ pub async fn serve(
         .route(route::NODES, get(list_nodes))
         .route(route::IMAGES, get(list_images))
         .route(route::EVENTS, get(events::serve))
-        .route(route::HEALTH, get(health))
         .route(route::METRICS, get(metrics::serve))
         .route(route::NODE_BOOTS, get(node_boots))
         .route(route::DEVICES, get(list_devices))
         .route(route::LINKS, get(list_links))
         .route(route::IMAGE_HISTORY, get(image_history))
         .route(route::IMAGE_DIFF, get(image_diff))
-        .merge(names::routes())
         .route(route::REGISTRIES, get(list_registries))
         .route(route::REGISTRY_TOKEN, post(registry_token))
         .route("/v2", any(registry::serve))
@@ -115,7 +99,6 @@ pub async fn serve(
         .route(route::LOG_LINES, post(logs::lines))
         .route(route::LOG_COUNT, post(logs::count))
         .route(route::CHECKPOINTS, get(logs::checkpoints))
-        .route(route::SQL, post(run_sql))
         .route(route::LOG_ACTIONS, log_actions())
         .route(route::NODE_ACTIONS, node_actions())
         .route(route::DEVICE_ACTIONS, device_actions())
@@ -129,7 +112,6 @@ pub async fn serve(
         .route(route::IMAGE_BUILD, get(terminals::image_build))
         .fallback(async || answer_error(unknown_route()))
         .layer(axum::middleware::from_fn(identity::identify))
-        .layer(axum::middleware::from_fn(protocol::check))
         .layer(axum::middleware::from_fn(origin::refuse_pages))
         .layer(axum::middleware::from_fn_with_state(app.clone(), metrics::count))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -313,20 +295,8 @@ fn admin_actions() -> MethodRouter<Arc<App>> {
     route_of(async |r: Request<AdminAction>| actions::admin::act(&r.app, r.action, &r.events).await)
 }
 
-async fn run_sql(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>, body: Bytes) -> Response {
-    let query: SqlQuery = match serde_json::from_slice(&body) {
-        Ok(query) => query,
-        Err(e) => return answer_error(bad_request(format!("cannot understand the request: {e}"))),
-    };
-    answer(sql::run(&app, &caller.user, caller.is_root, query.sql).await)
-}
-
 async fn store(State(app): State<Arc<App>>) -> Response {
     answer(check_store::inspect_running(&app).await)
-}
-
-async fn health(State(app): State<Arc<App>>, Extension(caller): Extension<Caller>) -> Response {
-    answer(actions::health::of(&app, &caller.user).await)
 }
 
 async fn status_of(State(app): State<Arc<App>>) -> Response {

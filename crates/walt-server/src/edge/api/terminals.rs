@@ -120,7 +120,7 @@ async fn node(
     mut from: FromClient,
 ) -> Outcome<i32> {
     let confirm = open.confirm.as_deref();
-    let started = ServerMessage::Started { session: None, os: false, place: None };
+    let started = ServerMessage::Started { session: None, os: false };
     let row = match &open.what {
         NodeTerminal::PingDevice => {
             let device = device_actions::named(app, &open.node)?;
@@ -158,7 +158,7 @@ async fn node(
         }
     };
     if let NodeTerminal::Console = open.what {
-        return console::serve(app, &row, open.again.as_ref(), &to, &mut from).await;
+        return console::serve(app, &row, &to, &mut from).await;
     }
     on_node(app, &row, None, open.tty, &to, &mut from).await
 }
@@ -232,11 +232,11 @@ async fn program(
     let Some(tty) = tty else {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = Command::from(command).kill_on_drop(true).spawn().map_err(|e| cannot_start(&name, &e))?;
-        to.message(&ServerMessage::Started { session: None, os: false, place: None }).await;
+        to.message(&ServerMessage::Started { session: None, os: false }).await;
         return piped(child, to, from).await;
     };
     let (mut child, master) = on_pty(command, &tty)?;
-    to.message(&ServerMessage::Started { session: None, os: false, place: None }).await;
+    to.message(&ServerMessage::Started { session: None, os: false }).await;
     let mut buffer = vec![0; CHUNK];
     loop {
         tokio::select! {

@@ -3,13 +3,12 @@
 //! A question is sent at the start, when the cable is plugged in, and every [`INTERVAL`]. Virtual nodes cannot answer
 //! (`walt_core::firewall`), so that a platform without a cable is not searched.
 
-use crate::{
-    actions::app::App,
-    services::{self, network},
-};
+use crate::{actions::app::App, base::random::random, services::network};
+use anyhow::Result;
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 use walt_api::DhcpServer;
-use walt_sys::net::packet::{IPV4, PacketSocket};
+use walt_netboot::dhcp::probe;
+use walt_sys::net::packet::{BROADCAST, IPV4, PacketSocket};
 use walt_types::Mac;
 
 /// The socket.
@@ -17,6 +16,12 @@ pub type Socket = PacketSocket;
 
 /// Time between two searches.
 const INTERVAL: Duration = Duration::from_secs(600);
+/// How long answers are waited for: servers that look whether an address is free first take some seconds.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Questions of one search, since a packet may be lost; the patience is for each of them.
+const QUESTIONS: usize = 2;
+/// Servers that are reported at most.
+const SERVERS_MAX: usize = 16;
 
 /// Opens the socket on the bridge, if there is a cable.
 pub fn bind(app: &App) -> Option<Socket> {
@@ -29,8 +34,7 @@ pub fn bind(app: &App) -> Option<Socket> {
 /// Searches for ever.
 pub async fn search(app: Arc<App>, socket: Socket) {
     loop {
-        let (own, mac) = (app.config().server_ip(), network::bridge_mac(app.config()));
-        match services::other_dhcp::search(&socket, mac, own).await {
+        match once(&app, &socket).await {
             Ok(found) => report(&app, found),
             Err(e) => tracing::debug!("search for other DHCP servers: {e:#}"),
         }
@@ -39,6 +43,29 @@ pub async fn search(app: Arc<App>, socket: Socket) {
             () = app.base().wire().connected() => {}
         }
     }
+}
+
+/// All servers that answer now, with their Ethernet addresses.
+async fn once(app: &App, socket: &Socket) -> Result<BTreeMap<Ipv4Addr, Mac>> {
+    let (own, mac) = (app.config().server_ip(), network::bridge_mac(app.config()));
+    let mut found = BTreeMap::new();
+    let mut buffer = [0; probe::PACKET_MAX];
+    for _ in 0..QUESTIONS {
+        let xid = u32::from_be_bytes(random());
+        socket.send(&probe::discover(mac, xid), BROADCAST)?;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while let Ok(received) = tokio::time::timeout_at(deadline, socket.receive(&mut buffer)).await {
+            let (length, from) = received?;
+            let server = probe::offer(&buffer[..length], xid).filter(|server| *server != own);
+            if let Some(server) = server.filter(|_| found.len() < SERVERS_MAX) {
+                found.insert(server, Mac(from));
+            }
+        }
+        if !found.is_empty() {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn report(app: &App, found: BTreeMap<Ipv4Addr, Mac>) {

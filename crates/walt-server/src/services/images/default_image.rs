@@ -7,7 +7,7 @@
 
 use crate::{
     base::{
-        db::{By, Db, HistoryRow, RefRow},
+        db::{By, HistoryRow, RefRow},
         fail_points, time,
     },
     services::images::{Images, LABEL_MODELS, recipe},
@@ -21,7 +21,7 @@ use std::{
     path::Path,
 };
 use walt_core::default_image_of;
-use walt_images::{History, ImageConfig, RunConfig, Store};
+use walt_images::{History, ImageConfig, RunConfig};
 use walt_types::{DEFAULT_TAG, ImageId, ImageName, ImageRef, Model, PLATFORM_USER};
 
 /// Prefix of the comment in an image's history with the digest of its recipe.
@@ -30,10 +30,8 @@ const RECIPE_COMMENT: &str = "recipe ";
 const BUILD_COMMAND: &str = "walt-server default-image build";
 /// The update command, in histories, when it has run a recipe.
 pub const UPDATE_COMMAND: &str = "walt advanced update-default-images (recipe)";
-/// The command that makes an image the default one of its models, in histories.
-const USE_COMMAND: &str = "walt-server default-image use";
-/// End of the names of default images.
-const DEFAULT_SUFFIX: &str = "-default";
+/// Commands that publish an image made here by a recipe.
+const BUILD_COMMANDS: [&str; 2] = [BUILD_COMMAND, UPDATE_COMMAND];
 
 /// All recipes, as `images/` of the source tree.
 pub(super) static RECIPES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../images");
@@ -90,31 +88,6 @@ pub fn recipe_config(name: &str) -> Result<RecipeConfig> {
     let found = RECIPES.get_file(Path::new(name).join("config.json"));
     let file = found.with_context(|| format!("no recipe for '{name}'; the recipes are: {}", known()))?;
     RecipeConfig::parse(file.contents()).with_context(|| format!("the recipe of '{name}'"))
-}
-
-/// The programs that a recipe calls, each with its Debian package: what its lines `need PROGRAM=PACKAGE …` say, and
-/// those of the common files that it reads.
-///
-/// # Errors
-/// No such recipe.
-pub fn programs(name: &str) -> Result<Vec<(String, String)>> {
-    recipe_config(name)?;
-    let text = |path: &Path| RECIPES.get_file(path).and_then(|f| f.contents_utf8()).unwrap_or_default();
-    let recipe = text(&Path::new(name).join("recipe.sh"));
-    let common = recipe.lines().filter_map(|l| l.strip_prefix(". \"$WALT_IMAGES_DIR/")?.strip_suffix('"'));
-    let mut all = Vec::new();
-    for file in std::iter::once(recipe).chain(common.map(|path| text(Path::new(path)))) {
-        let joined = file.replace("\\\n", " ");
-        let words = joined
-            .lines()
-            .filter_map(|l| l.trim_start().strip_prefix("need "))
-            .flat_map(str::split_whitespace);
-        let pairs = words.filter_map(|word| word.split_once('='));
-        all.extend(pairs.map(|(program, package)| (program.to_owned(), package.to_owned())));
-    }
-    all.sort();
-    all.dedup();
-    Ok(all)
 }
 
 /// The recipe that makes the default image of this name, if there is one.
@@ -189,36 +162,6 @@ pub enum RecipeStatus {
     Foreign,
 }
 
-/// The recipe that made an image, and the digest of the recipe at that time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MadeBy {
-    /// Name of the recipe.
-    pub recipe: String,
-    /// Its digest.
-    pub digest: String,
-}
-
-/// Which recipe made an image; none if it was made in another way.
-pub fn made_by(config: &ImageConfig) -> Option<MadeBy> {
-    let entry = |h: &History| {
-        let digest = h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)?.to_owned();
-        let recipe = h.created_by.as_deref()?.strip_prefix(BUILD_COMMAND)?.trim().to_owned();
-        Some(MadeBy { recipe, digest })
-    };
-    config.history.iter().flatten().filter_map(entry).next_back()
-}
-
-/// Whether the administrator made the image of another recipe the default one here ([`make_default`]): then neither
-/// the recipe of its name nor a registry replaces it.
-///
-/// # Errors
-/// The store cannot be read.
-pub fn is_of_another_recipe(images: &Images, row: &RefRow) -> Result<bool> {
-    let made_by = made_by(&images.store().config(&row.image_id)?);
-    let own = row.reference.image();
-    Ok(made_by.is_some_and(|m| m.recipe != own.name() && recipe_of(own).as_ref() != Some(&m.recipe)))
-}
-
 /// How a default image relates to the recipe of its name.
 ///
 /// # Errors
@@ -228,8 +171,10 @@ pub fn recipe_status(images: &Images, row: &RefRow) -> Result<RecipeStatus> {
     if name.tag() != DEFAULT_TAG || !names().contains(&name.name().to_owned()) {
         return Ok(RecipeStatus::Current);
     }
-    let made_by = made_by(&images.store().config(&row.image_id)?);
-    if made_by.is_none_or(|m| m.recipe != name.name() || m.digest == recipe_digest(name.name())) {
+    let history = images.store().config(&row.image_id)?.history.unwrap_or_default();
+    let made_by =
+        history.iter().filter_map(|h| h.comment.as_deref()?.strip_prefix(RECIPE_COMMENT)).next_back();
+    if made_by.is_none_or(|digest| digest == recipe_digest(name.name())) {
         return Ok(RecipeStatus::Current);
     }
     let versions = images.db().with(|c| HistoryRow::of(c, &row.reference))?;
@@ -237,88 +182,9 @@ pub fn recipe_status(images: &Images, row: &RefRow) -> Result<RecipeStatus> {
         .first()
         // Versions from before the history have an empty command; at that time, there were no registries.
         .is_none_or(|v| {
-            let made_here = [BUILD_COMMAND, UPDATE_COMMAND, USE_COMMAND];
-            v.by.command.is_empty() || made_here.iter().any(|c| v.by.command.starts_with(c))
+            v.by.command.is_empty() || BUILD_COMMANDS.iter().any(|c| v.by.command.starts_with(c))
         });
     Ok(if here { RecipeStatus::Older } else { RecipeStatus::Foreign })
-}
-
-/// The references of the default images for which an image of this recipe is meant: those that its result gets anyway,
-/// or for a recipe that is not the default of a model (`pc-x86-64-mini`), those of the models in its label.
-///
-/// # Errors
-/// No such recipe.
-pub fn default_references(name: &str) -> Result<BTreeSet<ImageRef>> {
-    let recipe = recipe_config(name)?;
-    if name.ends_with(DEFAULT_SUFFIX) {
-        return references(name, &recipe);
-    }
-    let models = recipe.labels.get(LABEL_MODELS).map_or("", String::as_str).split(',');
-    let models: BTreeSet<Model> = models.filter_map(|m| m.trim().parse().ok()).collect();
-    Ok(models.iter().map(default_image_of).collect())
-}
-
-/// Makes the image of this recipe the default one of its models: their references point to it, and follow when it is
-/// built again. Returns the references that have changed.
-///
-/// # Errors
-/// The image was not built, or the database failed.
-pub fn make_default(images: &Images, name: &str) -> Result<Vec<ImageRef>> {
-    let wanted = default_references(name)?;
-    let own = ImageRef::platform(name.parse()?);
-    let is_its = |image: &ImageId| {
-        Ok::<_, anyhow::Error>(made_by(&images.store().config(image)?).is_none_or(|m| m.recipe == name))
-    };
-    let (row, versions) = images.db().with(|c| Ok((RefRow::get(c, &own)?, HistoryRow::of(c, &own)?)))?;
-    let mut found = None;
-    // After the image of another recipe has taken its name, the history still has it.
-    let earlier = versions.iter().map(|v| (v.image_id, v.since));
-    for (image, created) in row.iter().map(|r| (r.image_id, r.created)).chain(earlier) {
-        if is_its(&image).unwrap_or(false) {
-            found = Some((image, created));
-            break;
-        }
-    }
-    let (image_id, created) = found.with_context(|| {
-        format!("the image '{name}' is not here yet: 'walt-server default-image build {name}' makes it")
-    })?;
-    let by = By::new(PLATFORM_USER, format!("{USE_COMMAND} {name}"));
-    images.db().transaction(|tx| {
-        let mut changed = Vec::new();
-        for reference in wanted {
-            if RefRow::get(tx, &reference)?.is_some_and(|r| r.image_id == image_id) {
-                continue;
-            }
-            RefRow { reference: reference.clone(), image_id, created }.put(tx, &by)?;
-            changed.push(reference);
-        }
-        Ok(changed)
-    })
-}
-
-/// What the default image of a model is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DefaultState {
-    /// There is none.
-    Missing,
-    /// A recipe made it here.
-    Recipe(MadeBy),
-    /// It came from elsewhere.
-    Foreign,
-}
-
-/// What a reference of the platform points to, in a state directory that a server may use meanwhile.
-///
-/// # Errors
-/// The state cannot be read.
-pub fn state_of(state_dir: &Path, reference: &ImageRef) -> Result<DefaultState> {
-    if !state_dir.join("walt.sqlite").exists() {
-        return Ok(DefaultState::Missing);
-    }
-    let row = Db::open_to_read(state_dir)?.with(|c| RefRow::get(c, reference))?;
-    let Some(row) = row else { return Ok(DefaultState::Missing) };
-    let config = Store::open_to_read(state_dir).config(&row.image_id)?;
-    Ok(made_by(&config).map_or(DefaultState::Foreign, DefaultState::Recipe))
 }
 
 /// The result of a recipe, in the store.
@@ -328,26 +194,6 @@ pub struct Stored {
     pub image: ImageId,
     /// When it was stored, in seconds since the epoch.
     pub created: i64,
-}
-
-/// The references that a new image of the recipe `name` gets: its own, the default images of its models, and those
-/// that point to an earlier image of this recipe by [`make_default`].
-///
-/// # Errors
-/// A name is invalid, or the database or the store cannot be read.
-pub fn references_here(images: &Images, name: &str, recipe: &RecipeConfig) -> Result<BTreeSet<ImageRef>> {
-    let mut all = references(name, recipe)?;
-    for row in images.db().with(RefRow::all)? {
-        let image = row.reference.image();
-        let may_follow = row.reference.is_platform()
-            && image.tag() == DEFAULT_TAG
-            && image.name().ends_with(DEFAULT_SUFFIX)
-            && !all.contains(&row.reference);
-        if may_follow && made_by(&images.store().config(&row.image_id)?).is_some_and(|m| m.recipe == name) {
-            all.insert(row.reference);
-        }
-    }
-    Ok(all)
 }
 
 /// All references of the recipe `name`: its own, and the default images of its models.
@@ -408,7 +254,7 @@ pub fn store(images: &Images, name: &str, dir: &Path) -> Result<(Stored, RecipeC
 pub fn import(images: &Images, name: &str, dir: &Path) -> Result<ImageId> {
     let (Stored { image, created }, recipe) = store(images, name, dir)?;
     let by = By::new(PLATFORM_USER, format!("{BUILD_COMMAND} {name}"));
-    let references = references_here(images, name, &recipe)?;
+    let references = references(name, &recipe)?;
     images.db().transaction(|tx| {
         let put = |reference| RefRow { reference, image_id: image, created }.put(tx, &by);
         references.into_iter().try_for_each(put)
@@ -441,44 +287,6 @@ mod tests {
         assert_eq!(made_by("rpi-2-b-default").as_deref(), Some("rpi32-default"));
         assert_eq!(made_by("pc-x86-64-default").as_deref(), Some("pc-x86-64-default"));
         assert_eq!(made_by("toaster-default"), None);
-    }
-
-    #[test]
-    fn of_which_models_an_image_can_be_the_default() {
-        let of = |name: &str| {
-            default_references(name).map(|all| all.iter().map(ImageRef::full).collect::<Vec<_>>())
-        };
-        assert_eq!(of("pc-x86-64-mini").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
-        assert_eq!(of("pc-x86-64-default").unwrap(), ["waltplatform/pc-x86-64-default:latest"]);
-        assert!(of("rpi64-default").unwrap().contains(&"waltplatform/rpi-4-b-default:latest".to_owned()));
-        assert!(of("toaster").is_err());
-    }
-
-    #[test]
-    fn what_recipes_call() {
-        let has = |name: &str, program: &str, package: &str| {
-            programs(name).unwrap().contains(&(program.to_owned(), package.to_owned()))
-        };
-        assert!(has("pc-x86-64-default", "mmdebstrap", "mmdebstrap"));
-        assert!(has("pc-x86-64-mini", "busybox", "busybox-static"), "on a second line");
-        assert!(has("pc-x86-64-mini", "gcc", "gcc") && !has("pc-x86-64-mini", "mmdebstrap", "mmdebstrap"));
-        assert!(has("rpi64-default", "perl", "perl-base"), "in a common file");
-        assert!(programs("toaster").is_err());
-    }
-
-    #[test]
-    fn which_recipe_made_an_image() {
-        let mut config = ImageConfig::default();
-        assert_eq!(made_by(&config), None);
-        let entry = |by: &str, comment: Option<&str>| History {
-            created_by: Some(by.into()),
-            comment: comment.map(str::to_owned),
-            ..History::default()
-        };
-        let made = entry("walt-server default-image build pc-x86-64-mini", Some("recipe 0123"));
-        config.history = Some(vec![made, entry("walt image shell", None)]);
-        let expected = MadeBy { recipe: "pc-x86-64-mini".into(), digest: "0123".into() };
-        assert_eq!(made_by(&config), Some(expected));
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use crate::{
     base::{
         db::{self, BlobRow, HistoryRow, ManifestRow, PushRow},
-        store_lock::StoreLock,
         time::now,
     },
     services::images::{Images, build_cache, live::live, writers::Exclusive},
@@ -16,10 +15,6 @@ use anyhow::Result;
 /// # Errors
 /// The database or the disk failed; the next pass continues.
 pub fn collect(images: &Images, _exclusive: &Exclusive<'_>) -> Result<()> {
-    let Some(_lock) = StoreLock::try_take(&images.config().state_dir)? else {
-        tracing::info!("a backup is made: unused objects are removed later");
-        return Ok(());
-    };
     if let Some(keep) = images.config().limits.history_keep {
         let before = now() as i64 - keep.0 as i64;
         let forgotten = images.db().with(|c| HistoryRow::forget_overwritten_before(c, before))?;

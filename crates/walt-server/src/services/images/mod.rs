@@ -1,7 +1,6 @@
 //! Images as users see them: the store, references to its images, and the first images of a user.
 
 pub mod build_cache;
-pub mod decompressor;
 pub mod default_image;
 pub mod error;
 pub mod foreign_cpu;

@@ -40,7 +40,7 @@ const RESULTS: [&str; 2] = ["rootfs.tar", "config.json"];
 pub const DIGEST: &str = "recipe";
 /// Where recipes work: not below the state directory, which is 0700, since package scripts of a recipe run as other
 /// users.
-pub const WORK: &str = "/var/tmp";
+const WORK: &str = "/var/tmp";
 /// Limit of a recipe's run in the server; Debian for an emulated CPU takes half an hour.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// Lines of a recipe that may wait to be shown.

@@ -15,7 +15,6 @@ mod losses;
 use crate::base::{
     config::Config,
     db::blocking,
-    files::make_dir,
     journal::{self, Line},
     state::Base,
     time,
@@ -105,7 +104,6 @@ impl Logs {
             keep: Some(Duration::from_secs(config.keep.0)),
             max_size: Some(config.max_size.bytes()),
         };
-        make_dir(&dir(base.config()), 0o700)?;
         let store =
             open_store(&dir(base.config()), retention).context("the store of log lines cannot be opened")?;
         let news = Arc::new(Notify::new());

@@ -117,7 +117,7 @@ impl GrantCache {
     }
 }
 
-/// Reads the grants of the node at an address; none if a node does not have it.
+/// Reads the grants of the node at an address; none if there is no such node.
 ///
 /// # Errors
 /// The database or the store cannot be read.

@@ -7,7 +7,6 @@ pub mod boot;
 pub mod boot_tree;
 pub mod boots;
 pub mod error;
-pub mod file_names;
 pub mod grants;
 pub mod hub;
 pub mod links;
@@ -34,7 +33,6 @@ use crate::{
             announce::Announced,
             boards::Boards,
             boots::Boots,
-            file_names::Listings,
             grants::GrantCache,
             hub::{Hub, update_life},
             links::Links,
@@ -77,7 +75,6 @@ pub struct Nodes {
     supervisors: Supervisors,
     links: Arc<Links>,
     masters: Masters,
-    listings: Listings,
 }
 
 /// The last boot of each node for which its `/persist` was swept. Locked during a sweep, so that only one runs at a
@@ -103,7 +100,6 @@ impl Nodes {
             supervisors: Supervisors::default(),
             links,
             masters: Masters::default(),
-            listings: Listings::default(),
         }
     }
 
@@ -175,11 +171,6 @@ impl Nodes {
     /// Connections by ssh that programs on a node share.
     pub fn masters(&self) -> &Masters {
         &self.masters
-    }
-
-    /// Directories of nodes as they were listed a moment ago.
-    pub fn listings(&self) -> &Listings {
-        &self.listings
     }
 
     /// The NFS server, once it serves.
@@ -266,11 +257,8 @@ impl Nodes {
 }
 
 /// Adds the record of a node. It takes over the address that it had leased as a device, and its settings, and is no
-/// device any more. Nothing else happens: see [`Nodes::add`].
-///
-/// # Errors
-/// The database failed, such as for a name that another node has.
-pub fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
+/// device any more.
+fn insert(c: &Connection, node: &NodeRow) -> Result<()> {
     let settings = db::of_devices(c)?.remove(&node.mac).unwrap_or_default();
     LeaseRow::delete(c, node.mac)?;
     DeviceRow::delete(c, node.mac)?;

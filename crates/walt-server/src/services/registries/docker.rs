@@ -161,50 +161,38 @@ impl DaemonImage {
             }
         }
         let archive = blocking(|| Archive::open(spool)).map_err(|e| failed(e.into()))?;
-        store_archive(images, &Arc::new(archive), events).await
-    }
-}
-
-/// Copies an image of an archive into the store, as far as it is not there.
-///
-/// # Errors
-/// It is not for nodes or not for this server, has too many layers, or is damaged; or the store fails.
-pub async fn store_archive(
-    images: &Arc<Images>,
-    archive: &Arc<Archive>,
-    events: &Events,
-) -> error::Result<PulledImage> {
-    let failed = Error::Archive;
-    let config = archive.config().map_err(|e| failed(e.into()))?;
-    labels::check(&config)?;
-    let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
-    check_layer_count(layers.len(), MAX_FOREIGN_LAYERS).map_err(Error::TooManyLayers)?;
-    let mut pinned = images.pins().begin();
-    let mut skipped = Skipped::default();
-    for (number, layer) in layers.iter().enumerate() {
-        {
-            let _writing = images.writing().await;
-            if images.store().has_layer(layer) {
-                pinned.layer(*layer);
-                continue;
+        let config = archive.config().map_err(|e| failed(e.into()))?;
+        labels::check(&config)?;
+        let layers: Vec<DiffId> = config.layers().map_err(|e| failed(e.into()))?;
+        check_layer_count(layers.len(), MAX_FOREIGN_LAYERS).map_err(Error::TooManyLayers)?;
+        let archive = Arc::new(archive);
+        let mut pinned = images.pins().begin();
+        let mut skipped = Skipped::default();
+        for (number, layer) in layers.iter().enumerate() {
+            {
+                let _writing = images.writing().await;
+                if images.store().has_layer(layer) {
+                    pinned.layer(*layer);
+                    continue;
+                }
             }
+            let (archive, server, layer) = (archive.clone(), images.clone(), *layer);
+            let client = events.clone();
+            let unpack = move || server.store().unpack_layer(archive.layer(number)?, &layer);
+            let work = tokio::task::spawn_blocking(move || cancel::when(move || client.is_gone(), unpack));
+            let unpacked = work.await.map_err(anyhow::Error::new)?.map_err(|e| failed(e.into()))?;
+            skipped.merge(unpacked.skipped());
+            let _writing = images.writing().await;
+            blocking(|| images.store().keep_layers(vec![unpacked], &layers))?;
+            pinned.layer(layer);
         }
-        let (archive, server, layer) = (archive.clone(), images.clone(), *layer);
-        let client = events.clone();
-        let unpack = move || server.store().unpack_layer(archive.layer(number)?, &layer);
-        let work = tokio::task::spawn_blocking(move || cancel::when(move || client.is_gone(), unpack));
-        let unpacked = work.await.map_err(anyhow::Error::new)?.map_err(|e| failed(e.into()))?;
-        skipped.merge(unpacked.skipped());
-        let _writing = images.writing().await;
-        blocking(|| images.store().keep_layers(vec![unpacked], &layers))?;
-        pinned.layer(layer);
+        let writing = images.writing().await;
+        let image = pull::put_config(images, events, archive.config_bytes(), layers.len(), &writing).await?;
+        pinned.image(image);
+        if let Some(note) = skipped.note() {
+            events.note(format!("Note: {note}")).await;
+        }
+        let created = images::created(&config).unwrap_or_else(|| time::now() as i64);
+        Ok(PulledImage::new(image, created, pinned))
     }
-    let writing = images.writing().await;
-    let image = pull::put_config(images, events, archive.config_bytes(), layers.len(), &writing).await?;
-    pinned.image(image);
-    if let Some(note) = skipped.note() {
-        events.note(format!("Note: {note}")).await;
-    }
-    let created = images::created(&config).unwrap_or_else(|| time::now() as i64);
-    Ok(PulledImage::new(image, created, pinned))
 }

@@ -54,9 +54,6 @@ pub enum Error {
     /// The image could not be transferred from the daemon.
     #[error("cannot get the image from the daemon: {0:#}.")]
     DaemonFailed(anyhow::Error),
-    /// An image of an archive cannot be used.
-    #[error("cannot read the image from its archive: {0:#}.")]
-    Archive(anyhow::Error),
     /// The daemon sent nothing for too long.
     #[error("the daemon sent nothing for {} s.", limit.as_secs())]
     DaemonSilent {

@@ -25,11 +25,8 @@ impl Loki {
     /// # Errors
     /// The URL cannot be used.
     pub fn new(url: &str) -> Result<Self> {
-        let Parsed { endpoint, credentials, prefix } = parse(url).with_context(|| {
-            // Without what may be a password.
-            let shown = url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, rest)| format!("…@{rest}"));
-            format!("logs.forward.loki: '{shown}' is not a URL such as http://host:3100")
-        })?;
+        let Parsed { endpoint, credentials, prefix } = parse(url)
+            .with_context(|| format!("logs.forward.loki: '{url}' is not a URL such as http://host:3100"))?;
         let name = endpoint.to_string();
         let poster = Poster::new(endpoint, credentials, Limits::default())?;
         Ok(Self { poster, path: format!("{prefix}{PATH}"), name })
@@ -121,8 +118,6 @@ mod tests {
         for bad in ["loki:3100", "ftp://loki", "http://", "http://loki:x", "http://u@loki", "http://[::1"] {
             assert_eq!(of(bad), None, "{bad}");
         }
-        let why = format!("{:#}", Loki::new("ftp://bob:s3cret@loki").map(drop).unwrap_err());
-        assert!(why.contains("@loki") && !why.contains("s3cret"), "{why}");
     }
 
     #[test]
