@@ -1,17 +1,25 @@
 //! Getting one part within its limits: programs, files, and work of our own on a thread.
 
 use anyhow::{Context, Result, bail};
+use parking_lot::Mutex;
 use std::{
     fs::File,
     io::Read,
+    os::unix::process::CommandExt,
     path::Path,
     process::{Command, Stdio},
-    sync::mpsc::channel,
+    sync::{
+        Arc,
+        mpsc::{Receiver, channel},
+    },
     time::{Duration, Instant},
 };
 
 /// How often it is looked whether a program has ended.
 const POLL: Duration = Duration::from_millis(20);
+
+/// How long the last bytes of a program that has ended may take.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Text that was cut ends with this.
 pub const CUT: &str = "\n(cut here: this part has a limit)\n";
@@ -29,43 +37,61 @@ pub fn within<T: Send + 'static>(
     }
 }
 
-/// What a program prints, and how it ended if that was not well. It is killed at the limit.
+/// What comes from a stream, as far as it has come: a descendant of a program may keep the stream open after its end.
+struct Gathered {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
+}
+
+impl Gathered {
+    /// Gathers up to `max` bytes and one more, on a thread. The rest is read too, so that the program can end.
+    fn from(mut stream: impl Read + Send + 'static, max: usize) -> Self {
+        let (bytes, (sender, ended)) = (Arc::new(Mutex::new(Vec::new())), channel());
+        let gathered = bytes.clone();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 1 << 16];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                let mut bytes = gathered.lock();
+                let room = (max + 1).saturating_sub(bytes.len());
+                bytes.extend_from_slice(&buffer[..n.min(room)]);
+            }
+            // Nobody may wait for it any more.
+            let _ = sender.send(());
+        });
+        Self { bytes, ended }
+    }
+
+    /// As text of at most `max` bytes.
+    fn text(self, max: usize) -> String {
+        let _ = self.ended.recv_timeout(LAST_BYTES);
+        text_of(std::mem::take(&mut *self.bytes.lock()), max)
+    }
+}
+
+/// What a program prints, and how it ended if that was not well. It is killed at the limit, with its descendants.
 pub fn output(command: &mut Command, max: usize, limit: Duration) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("LC_ALL", "C.UTF-8");
-    let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-    let read = |stream: Option<Box<dyn Read + Send>>| {
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            // Invariant: both streams are piped.
-            let mut stream = stream.expect("a pipe");
-            let _ = stream.by_ref().take(max as u64 + 1).read_to_end(&mut bytes);
-            let _ = sender.send(bytes);
-            // So that the program can end.
-            let _ = std::io::copy(&mut stream, &mut std::io::sink());
-        });
-        receiver
-    };
-    let out = read(child.stdout.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
-    let err = read(child.stderr.take().map(|s| Box::new(s) as Box<dyn Read + Send>));
+    let mut child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
+    let out = child.stdout.take().map(|stream| Gathered::from(stream, max));
+    let err = child.stderr.take().map(|stream| Gathered::from(stream, max));
     let start = Instant::now();
     let status = loop {
         match child.try_wait()? {
             Some(status) => break Some(status),
             None if start.elapsed() > limit => {
-                let _ = child.kill();
+                if let Some(group) = rustix::process::Pid::from_raw(child.id() as i32) {
+                    // It may have ended by itself meanwhile.
+                    let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                }
                 let _ = child.wait();
                 break None;
             }
             None => std::thread::sleep(POLL),
         }
     };
-    // Descendants may keep the pipes open.
-    let get =
-        |receiver: std::sync::mpsc::Receiver<Vec<u8>>| receiver.recv_timeout(POLL * 50).unwrap_or_default();
-    let mut text = text_of(get(out), max);
-    let errors = text_of(get(err), max / 8);
+    let mut text = out.map(|gathered| gathered.text(max)).unwrap_or_default();
+    let errors = err.map(|gathered| gathered.text(max / 8)).unwrap_or_default();
     match status {
         Some(status) if status.success() => {}
         Some(status) => text += &format!("({name} ended: {status})\n"),
