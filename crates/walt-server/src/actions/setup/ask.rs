@@ -37,7 +37,7 @@ pub struct Background {
     pub used: Vec<Used>,
     /// The registries of the configuration.
     pub registries: Vec<RegistryConfig>,
-    /// The recipes: name, and for which models.
+    /// The recipes for PCs and virtual nodes: name, and what they make.
     pub recipes: Vec<(String, String)>,
 }
 
@@ -154,7 +154,7 @@ impl<R: BufRead, W: Write> Asker<R, W> {
 
     fn cable(&mut self, choices: &mut Choices, background: &Background) -> Result<()> {
         self.heading(
-            "Nodes",
+            "Cable",
             "The server owns a network, walt-net. Real machines join it by a cable at an interface of its own. Without one, there are virtual nodes only, and you can add a cable later.",
         )?;
         let usable = background.interfaces.iter().filter(|o| o.refused.is_none());
@@ -280,7 +280,7 @@ impl<R: BufRead, W: Write> Asker<R, W> {
     fn image(&mut self, choices: &mut Choices, background: &Background) -> Result<()> {
         self.heading(
             "Default image",
-            "What new nodes boot, made from packages of Debian: pc-x86-64-default is a Debian with systemd (some minutes, 1 GB), pc-x86-64-mini has busybox and ssh (a minute, 4 MB).",
+            "What new nodes boot, made here from packages of Debian. Images for boards are made later: 'walt-server default-image list'.",
         )?;
         let recipes = background.recipes.iter();
         let mut entries: Vec<_> =
@@ -290,6 +290,9 @@ impl<R: BufRead, W: Write> Asker<R, W> {
             [] => NONE.to_owned(),
             [first, ..] => first.clone(),
         };
+        if !entries.iter().any(|e| e.value == current) {
+            entries.push(Entry { value: &current, about: "as it is now" });
+        }
         let chosen = self.choose("Default image", &entries, &current)?;
         if chosen != current {
             choices.images = Some(chosen).filter(|c| c != NONE).into_iter().collect();

@@ -239,7 +239,11 @@ impl Before {
         let mut recipes = Vec::new();
         for name in default_image::names() {
             let models = default_image::recipe_config(&name)?.labels.remove(LABEL_MODELS).unwrap_or_default();
-            recipes.push((name, models));
+            // Those of boards are wished for by --default-image: virtual nodes do not boot them.
+            if models.split(',').any(|m| m.trim() == MODEL_ALWAYS) {
+                let about = default_image::about(&name);
+                recipes.push((name, about.to_owned()));
+            }
         }
         Ok(Background {
             interfaces: offers(self.config.bridge())?,

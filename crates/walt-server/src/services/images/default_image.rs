@@ -92,6 +92,15 @@ pub fn recipe_config(name: &str) -> Result<RecipeConfig> {
     RecipeConfig::parse(file.contents()).with_context(|| format!("the recipe of '{name}'"))
 }
 
+/// What a recipe makes, in a few words for who chooses one; empty for one that needs none.
+pub fn about(name: &str) -> &'static str {
+    match name {
+        "pc-x86-64-default" => "Debian with systemd: some minutes, 1 GB",
+        "pc-x86-64-mini" => "busybox and ssh: a minute, 40 MB; needs a C compiler",
+        _ => "",
+    }
+}
+
 /// The programs that a recipe calls, each with its Debian package: what its lines `need PROGRAM=PACKAGE …` say, and
 /// those of the common files that it reads.
 ///
